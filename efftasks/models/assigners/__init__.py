@@ -1,0 +1,1 @@
+"""models/assigners of efftasks."""

@@ -1,0 +1,1 @@
+"""models/det_heads of efftasks."""

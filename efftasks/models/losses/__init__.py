@@ -1,0 +1,1 @@
+"""models/losses of efftasks."""

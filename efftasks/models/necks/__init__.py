@@ -1,0 +1,1 @@
+"""models/necks of efftasks."""
