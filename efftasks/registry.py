@@ -48,7 +48,7 @@ MODELS = _child(
 )
 TASK_UTILS = _child("task util", _TASK_UTILS, "models.assigners.task_aligned")
 DATASETS = _child("dataset", _DATASETS, "datasets.coco")
-TRANSFORMS = _child("transform", _TRANSFORMS, "datasets.transforms.letterbox")
+TRANSFORMS = _child("transform", _TRANSFORMS, "datasets.transforms.loading", "datasets.transforms.fit_image")
 METRICS = _child("metric", _METRICS, "evaluation.coco_metric")
 HOOKS = _child("hook", _HOOKS, "engine.hooks")
 RUNNERS = _child("runner", _RUNNERS, "engine.runner")

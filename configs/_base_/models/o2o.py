@@ -1,0 +1,15 @@
+# The o2o detector, size n. Sizes s and m change the widths and depths of neck and head and take a larger backbone.
+model = dict(
+    type="Detector",
+    data_preprocessor=dict(type="DetPreprocessor", mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0), pad_value=114.0),
+    backbone=dict(type="MobileNetV4", variant="conv-s", out_strides=(8, 16, 32)),
+    neck=dict(type="LightPAN", out_channels=(64, 128, 192), depth=1),
+    head=dict(
+        type="O2OHead",
+        num_classes=None,  # as many as `classes` has
+        assigner=dict(type="TaskAlignedAssigner", topk=7, keep=1, alpha=0.5, beta=6.0),
+        helper_assigner=dict(type="TaskAlignedAssigner", topk=10, alpha=0.5, beta=6.0),
+        loss_class=dict(type="SoftBCELoss", weight=0.5),
+        losses_box=dict(iou=dict(type="CIoULoss", weight=7.5), l1=dict(type="L1BoxLoss", weight=1.5)),
+    ),
+)

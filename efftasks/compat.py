@@ -1,0 +1,53 @@
+"""The one place that makes mmdet and mmseg importable without mmcv's compiled operators.
+
+``pip install onedl-mmcv`` gives mmcv without its extension module ``mmcv._ext``. mmdet's model package imports
+``mmcv.ops`` unguarded and would fail as a whole, although hardly anything in it calls a compiled operator. Importing
+this module puts a stand-in for ``mmcv._ext`` in place, whose every operator raises :class:`CompiledOperatorMissing`
+*when it is called*. A really compiled mmcv is left alone.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from types import ModuleType
+from typing import Any, NoReturn
+
+__all__ = ["CompiledOperatorMissing", "has_compiled_mmcv"]
+
+_EXTENSION = "mmcv._ext"
+
+
+class CompiledOperatorMissing(NotImplementedError):
+    """A compiled operator of mmcv was called, and this mmcv has none."""
+
+
+class _MissingOperator:
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise CompiledOperatorMissing(
+            f"the compiled mmcv operator {self.__name__!r} was called, but this mmcv was installed without compiled "
+            "operators; use a module that does not need it (everything in efftasks does not), or build mmcv from "
+            "source with its operators"
+        )
+
+
+class _StandIn(ModuleType):
+    def __getattr__(self, name: str) -> _MissingOperator:
+        if name.startswith("__"):  # the import system probes dunder names (__path__, __spec__)
+            raise AttributeError(name)
+        return _MissingOperator(name)
+
+
+def has_compiled_mmcv() -> bool:
+    """Whether mmcv's own compiled extension (not the stand-in) is there."""
+    loaded = sys.modules.get(_EXTENSION)
+    if loaded is not None:
+        return not isinstance(loaded, _StandIn)
+    return importlib.util.find_spec("mmcv") is not None and importlib.util.find_spec(_EXTENSION) is not None
+
+
+if not has_compiled_mmcv():
+    sys.modules[_EXTENSION] = _StandIn(_EXTENSION, doc="Stand-in of efftasks for mmcv's compiled operators.")

@@ -1,0 +1,166 @@
+"""COCO-form detection data, read strictly: nothing that would give a silent zero AP passes in silence."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmdet.datasets.base_det_dataset import BaseDetDataset
+
+from efftasks.datasets.transforms.loading import UnreadableImage
+from efftasks.registry import DATASETS
+from efftasks.structures.errors import UserError
+
+__all__ = ["CocoDetection", "match_classes", "read_coco"]
+
+
+def read_coco(path: str | Path) -> dict[str, Any]:
+    """Read a COCO annotation file and check that it has the parts that everything needs.
+
+    Raises:
+        UserError: the file is missing, empty, no JSON, or lacks images or categories.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: the annotation file cannot be read ({error.strerror})") from error
+    try:
+        data = json.loads(text) if text.strip() else None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: the annotation file is not JSON ({error})") from error
+    if not isinstance(data, dict) or not data:
+        raise UserError(f"{path}: the annotation file is empty, expected COCO's images, annotations and categories")
+    for key in ("images", "categories"):
+        if not isinstance(data.get(key), list) or not data[key]:
+            raise UserError(f"{path}: '{key}' is missing or empty, expected a list as COCO has it")
+    if not isinstance(data.get("annotations", []), list):
+        raise UserError(f"{path}: 'annotations' is not a list, expected one as COCO has it")
+    return data
+
+
+def match_classes(path: str | Path, categories: Sequence[dict], classes: Sequence[str] | None) -> dict[str, int]:
+    """Category id of each class, in the order of the labels.
+
+    Args:
+        path: the annotation file, for the message.
+        categories: its categories.
+        classes: the names wanted, in the order of the labels; None takes the file's, ordered by id.
+
+    Raises:
+        UserError: a name is not a category of the file, or is there twice.
+    """
+    known = {category["name"]: int(category["id"]) for category in sorted(categories, key=lambda c: c["id"])}
+    if len(known) != len(categories):
+        names = [category["name"] for category in categories]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise UserError(f"{path}: category names occur twice ({', '.join(twice)}), expected each once")
+    if classes is None:
+        return known
+    if len(set(classes)) != len(classes):
+        raise UserError(f"metainfo.classes: names occur twice in {tuple(classes)}, expected each once")
+    for name in classes:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the file has {', '.join(map(repr, list(known)[:10]))}"
+            raise UserError(f"{path}: metainfo.classes names {name!r}, which is no category of the file; {hint}")
+    return {name: known[name] for name in classes}
+
+
+@DATASETS.register_module()
+class CocoDetection(BaseDetDataset):
+    """Boxes (and masks) of a COCO file.
+
+    Labels follow the order of ``metainfo.classes``, or of the category ids where no classes are given; ids may have
+    gaps. ``metainfo`` also has ``category_ids``, the id of each label. Images without objects are kept. An image that
+    cannot be read is replaced in training (by the next one) and blank in testing; ``skipped_files`` of the sample
+    names it.
+
+    Args:
+        attempts: how many images in a row may be unreadable before training gives up.
+        kwargs: as mmengine's BaseDataset: ann_file, data_root, data_prefix, metainfo, pipeline, test_mode, indices...
+    """
+
+    METAINFO: dict[str, Any] = {}
+
+    def __init__(self, *args: Any, attempts: int = 50, **kwargs: Any) -> None:
+        self.attempts = attempts
+        super().__init__(*args, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Read the annotation file; one dict an image."""
+        data = read_coco(self.ann_file)
+        ids = match_classes(self.ann_file, data["categories"], self._metainfo.get("classes"))
+        self._metainfo["classes"] = tuple(ids)
+        self._metainfo["category_ids"] = tuple(ids.values())
+        labels = {category_id: label for label, category_id in enumerate(ids.values())}
+        annotations: dict[int, list[dict]] = {}
+        for annotation in data.get("annotations", []):
+            annotations.setdefault(annotation["image_id"], []).append(annotation)
+        self._check_usable(data, annotations, labels)
+        return [self._parse(image, annotations.get(image["id"], []), labels) for image in data["images"]]
+
+    def _check_usable(self, data: dict, annotations: dict[int, list[dict]], labels: dict[int, int]) -> None:
+        known = {image["id"] for image in data["images"]}
+        used = sum(a["category_id"] in labels for i, rows in annotations.items() if i in known for a in rows)
+        if used == 0 and not self.test_mode:
+            raise UserError(
+                f"{self.ann_file}: none of {len(data.get('annotations', []))} annotations belongs to an image of the "
+                f"file and to one of the classes {self._metainfo['classes']}, expected at least one to train on"
+            )
+
+    def _parse(self, image: dict, annotations: Sequence[dict], labels: dict[int, int]) -> dict:
+        width, height = image["width"], image["height"]
+        instances = []
+        for annotation in annotations:
+            if annotation["category_id"] not in labels:
+                continue
+            x, y, w, h = annotation["bbox"]
+            box = [max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height)]
+            if box[2] <= box[0] or box[3] <= box[1]:
+                continue
+            instance = {
+                "bbox": box,
+                "bbox_label": labels[annotation["category_id"]],
+                "ignore_flag": int(bool(annotation.get("iscrowd", 0))),
+            }
+            if annotation.get("segmentation"):
+                instance["mask"] = annotation["segmentation"]
+            instances.append(instance)
+        return {
+            "img_path": str(Path(self.data_prefix.get("img", ""), image["file_name"])),
+            "img_id": image["id"],
+            "width": width,
+            "height": height,
+            "instances": instances,
+        }
+
+    def __getitem__(self, idx: int) -> dict:
+        """One sample; an unreadable image gives the next readable one (training) or a blank one (testing)."""
+        skipped: list[str] = []
+        for step in range(self.attempts):
+            index = (idx + step) % len(self)
+            try:
+                return self._sample(index, skipped)
+            except UnreadableImage as error:
+                skipped.append(error.path)
+                if self.test_mode:
+                    return self._blank(index, skipped)
+        raise UserError(f"{self.ann_file}: {self.attempts} images in a row cannot be read, the first is {skipped[0]}")
+
+    def _sample(self, index: int, skipped: list[str]) -> dict:
+        info = self.get_data_info(index)
+        info["skipped_files"] = tuple(skipped)
+        return self.pipeline(info)
+
+    def _blank(self, index: int, skipped: list[str]) -> dict:
+        info = self.get_data_info(index)
+        shape = (int(info["height"]), int(info["width"]))
+        info.update(img=np.full((*shape, 3), 114, np.uint8), img_shape=shape, ori_shape=shape)
+        info["skipped_files"] = tuple(skipped)
+        for transform in self.pipeline.transforms[1:]:  # all but the loading
+            info = transform(info)
+        return info

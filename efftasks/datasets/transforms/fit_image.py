@@ -1,0 +1,39 @@
+"""Bring every image to one size; the one transform whose facts the exported file repeats."""
+
+from __future__ import annotations
+
+from mmcv.transforms import BaseTransform
+from mmdet.datasets.transforms import Pad, Resize
+
+from efftasks.registry import TRANSFORMS
+
+__all__ = ["FitImage"]
+
+_MODES = ("letterbox", "stretch")
+
+
+@TRANSFORMS.register_module()
+class FitImage(BaseTransform):
+    """Resize image and annotations to ``size``.
+
+    Args:
+        size: (height, width) in pixels.
+        mode: ``letterbox`` keeps the aspect ratio, with the image at the top left and padding on the right and at the
+            bottom; ``stretch`` does not keep it.
+        pad_value: pixel value of the padding, 0..255.
+    """
+
+    def __init__(self, size: tuple[int, int], mode: str = "letterbox", pad_value: int = 114) -> None:
+        if mode not in _MODES:
+            raise ValueError(f"mode: got {mode!r}, allowed are {', '.join(map(repr, _MODES))}")
+        self.size = (int(size[0]), int(size[1]))
+        self.mode = mode
+        self.pad_value = pad_value
+        height, width = self.size
+        self._resize = Resize(scale=(width, height), keep_ratio=mode == "letterbox")
+        self._pad = Pad(size=(width, height), pad_val=dict(img=(pad_value,) * 3, masks=0, seg=255))
+
+    def transform(self, results: dict) -> dict:
+        """Resize and pad; sets ``scale_factor`` (width, height) from the original to the new pixels."""
+        results = self._resize(results)
+        return self._pad(results) if self.mode == "letterbox" else results

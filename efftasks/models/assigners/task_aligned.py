@@ -1,0 +1,116 @@
+"""Task-aligned label assignment for dense, anchor-free detectors.
+
+Sources: TOOD (arXiv 2108.07755, section 3.3) for the metric ``score^alpha * IoU^beta`` and the soft target;
+YOLOv10 (arXiv 2405.14458, section 3.1) for using one metric with top-10 and with top-1, so that the one-to-one branch
+learns from the very prediction which the one-to-many branch likes best ("consistent dual assignment").
+
+Legend: B images, A points, C classes, M boxes (padded to the fullest image of the batch).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from efftasks.ops.boxes import box_iou, points_inside
+from efftasks.registry import TASK_UTILS
+
+__all__ = ["Assignment", "PaddedTargets", "TaskAlignedAssigner"]
+
+
+class PaddedTargets(NamedTuple):
+    """The objects of a batch, padded to one number M an image."""
+
+    labels: Tensor  # int64 (B, M), 0 where padded
+    boxes: Tensor  # float (B, M, 4) xyxy in pixels of the network input, 0 where padded
+    valid: Tensor  # bool (B, M), False where padded
+    ignored: Tensor  # bool (B, M): a crowd region, neither object nor background
+
+
+class Assignment(NamedTuple):
+    """Which object each point answers for."""
+
+    foreground: Tensor  # bool (B, A)
+    target: Tensor  # int64 (B, A): index into the M boxes; 0 where not foreground
+    quality: Tensor  # float (B, A) in [0, 1]: the soft classification target; 0 where not foreground
+    ignored: Tensor  # bool (B, A): background inside a crowd region, left out of the loss
+
+
+@TASK_UTILS.register_module()
+class TaskAlignedAssigner:
+    """Gives each object the points whose predictions fit it best in score and in overlap together.
+
+    Args:
+        topk: candidates an object may take, by metric.
+        keep: of those candidates, how many stay once points wanted by two objects went to the one they overlap more;
+            None keeps all. ``topk=7, keep=1`` is a one-to-one assignment in which an object that loses its best point
+            falls back on the next.
+        alpha: exponent of the score.
+        beta: exponent of the IoU.
+        min_side: pixels; a shorter side of a box is widened to this for the test whether a point lies inside, so that
+            an object between the points of the finest map is not lost.
+    """
+
+    def __init__(
+        self, topk: int = 10, keep: int | None = None, alpha: float = 0.5, beta: float = 6.0, min_side: float = 16.0
+    ) -> None:
+        if topk < 1 or (keep is not None and not 1 <= keep <= topk):
+            raise ValueError(f"topk and keep: got {topk} and {keep}, allowed are 1 <= keep <= topk")
+        self.topk = topk
+        self.keep = keep
+        self.alpha = alpha
+        self.beta = beta
+        self.min_side = min_side
+
+    @torch.no_grad()
+    def __call__(self, scores: Tensor, boxes: Tensor, points: Tensor, targets: PaddedTargets) -> Assignment:
+        """Assign.
+
+        Args:
+            scores: (B, A, C) in [0, 1].
+            boxes: (B, A, 4) xyxy in pixels of the network input.
+            points: (A, 2) xy, same frame.
+            targets: the objects; M may be 0.
+
+        Returns:
+            The assignment of every point.
+        """
+        num_images, num_points, _ = scores.shape
+        num_targets = targets.labels.shape[1]
+        if num_targets == 0:
+            nothing = scores.new_zeros(num_images, num_points)
+            return Assignment(nothing.bool(), nothing.long(), nothing, nothing.bool())
+
+        inside = points_inside(points, self._widened(targets.boxes)) & targets.valid[..., None]  # (B, M, A)
+        objects = inside & ~targets.ignored[..., None]
+        overlap = box_iou(targets.boxes[:, :, None], boxes[:, None]) * objects
+        class_score = scores.transpose(1, 2).gather(1, targets.labels[..., None].expand(-1, -1, num_points))
+        metric = class_score.pow(self.alpha) * overlap.pow(self.beta) * objects
+
+        wanted = self._top(metric, objects, self.topk)
+        # A point answers for one object: the one it overlaps most. (max, not argmax, would keep ties.)
+        owner = torch.where(wanted, overlap, -1.0).argmax(dim=1)  # (B, A)
+        wanted = wanted & (owner[:, None] == torch.arange(num_targets, device=owner.device)[:, None])
+        if self.keep is not None:
+            wanted = self._top(metric, wanted, self.keep)
+
+        foreground = wanted.any(dim=1)
+        metric, overlap = metric * wanted, overlap * wanted
+        scale = overlap.amax(dim=-1, keepdim=True) / metric.amax(dim=-1, keepdim=True).clamp(min=1e-9)
+        quality = (metric * scale).amax(dim=1)
+        ignored = (inside & targets.ignored[..., None]).any(dim=1) & ~foreground
+        return Assignment(foreground, owner * foreground, quality, ignored)
+
+    def _widened(self, boxes: Tensor) -> Tensor:
+        centre = (boxes[..., :2] + boxes[..., 2:]) / 2
+        half = ((boxes[..., 2:] - boxes[..., :2]) / 2).clamp(min=self.min_side / 2)
+        return torch.cat([centre - half, centre + half], dim=-1)
+
+    @staticmethod
+    def _top(metric: Tensor, allowed: Tensor, count: int) -> Tensor:
+        """Mask (B, M, A) of the ``count`` highest metrics a row among the allowed ones."""
+        ranked = torch.where(allowed, metric, -1.0)
+        best = ranked.topk(min(count, metric.shape[-1]), dim=-1).indices
+        return torch.zeros_like(allowed).scatter_(-1, best, True) & allowed

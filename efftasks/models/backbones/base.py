@@ -1,0 +1,234 @@
+"""What a backbone is, how a foreign one becomes one, and how local weights get into either.
+
+The contract (after detectron2's ``ShapeSpec``): a backbone declares the channels and stride of every map it gives, and
+whoever consumes the maps reads the declaration. Nobody types channels twice.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import torch
+from mmengine.logging import MMLogger
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from efftasks.registry import MODELS
+from efftasks.structures.errors import UserError
+from efftasks.structures.features import FeatureSpec
+
+if TYPE_CHECKING:
+    from efftasks.structures.checkpoint import MatchReport
+
+__all__ = ["Backbone", "ProbedBackbone", "build_backbone", "load_weights", "select_strides"]
+
+# Two different multiples of 128: every usual stride divides both sides, and swapped sides would show.
+_PROBE_SIZE = (256, 384)
+
+# Where a checkpoint may hold the network: below a detector's wrapped backbone, a detector's backbone, a wrapper.
+_PREFIXES = ("backbone.body.", "backbone.", "body.")
+
+
+class Backbone(nn.Module, ABC):
+    """A network from an image batch to feature maps, finest first.
+
+    Not an mmengine ``BaseModule`` on purpose: weights are initialised, or loaded, at construction, and the runner's
+    call of ``init_weights`` cannot overwrite what was loaded.
+
+    Attributes:
+        specs: channels and stride of each map that ``forward`` gives, in the same order.
+    """
+
+    specs: tuple[FeatureSpec, ...]
+
+    @property
+    def divisor(self) -> int:
+        """Sides of the input are to be multiples of this (pixels): the largest stride."""
+        return max(spec.stride for spec in self.specs)
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) -> one (B, C_i, H / s_i, W / s_i) for each of ``specs``."""
+
+
+@MODELS.register_module()
+class ProbedBackbone(Backbone):
+    """Any network that gives a tuple of maps; its channels and strides are measured by one dry run.
+
+    Args:
+        backbone: a module, or the config of a registered one (``dict(type="mmdet.CSPNeXt", ...)``). The parameters are
+            found under ``body.*``.
+        out_indices: which of its outputs to give, finest first; None for all.
+        weights: path of a local checkpoint for ``backbone``: of the network, or of a whole model (``backbone.*``).
+
+    Raises:
+        ValueError: the outputs are not a tuple of 4-D maps, or their strides are not whole and ascending.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module | Mapping,
+        out_indices: Sequence[int] | None = None,
+        weights: str | os.PathLike | None = None,
+    ) -> None:
+        super().__init__()
+        self.out_indices = None if out_indices is None else tuple(out_indices)
+        self.body: nn.Module
+        if isinstance(backbone, nn.Module):
+            self.body = backbone
+            self._init_pending = False
+        else:
+            self.body = MODELS.build(copy.deepcopy(backbone))
+            self._init_pending = weights is None
+        self.specs = _probe(self)
+        if weights is not None:
+            load_weights(self.body, weights)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) -> maps as declared in ``specs``."""
+        maps = self.body(x)
+        if self.out_indices is not None:
+            return tuple(maps[i] for i in self.out_indices)
+        return tuple(maps)
+
+    def init_weights(self) -> None:
+        """mmengine's deferred initialisation of the wrapped network; what was loaded or given built is left alone."""
+        if self._init_pending and isinstance(self.body, BaseModule):
+            self.body.init_weights()
+        self._init_pending = False
+
+
+def build_backbone(backbone: nn.Module | Mapping) -> Backbone:
+    """A backbone from a module or a config; the config is not edited.
+
+    What is not a :class:`Backbone` itself (a network of mmdet or mmseg by its scoped name) is wrapped in
+    :class:`ProbedBackbone`.
+
+    Raises:
+        UserError: neither a module nor a config with a ``type``.
+    """
+    if isinstance(backbone, Backbone):
+        return backbone
+    if isinstance(backbone, nn.Module):
+        return ProbedBackbone(backbone)
+    if not isinstance(backbone, Mapping) or "type" not in backbone:
+        raise UserError(f"backbone: got {backbone!r}, allowed a config (dict with a type) or a torch module")
+    kind = backbone["type"]
+    if isinstance(kind, str):
+        kind = MODELS.get(kind)
+    if kind is None or (
+        isinstance(kind, type) and issubclass(kind, Backbone)
+    ):  # None: the registry's build names what it knows
+        return MODELS.build(copy.deepcopy(backbone))
+    return ProbedBackbone(backbone)
+
+
+def load_weights(
+    module: nn.Module, path: str | os.PathLike, rename: Callable[[str], str | None] | None = None
+) -> MatchReport:
+    """Load what matches of a local checkpoint into ``module``, and log what did and what did not.
+
+    Args:
+        module: the network, its parameters named as in ``module.state_dict()``.
+        path: a checkpoint of the network, or of a whole model that holds it under ``backbone.*``.
+        rename: from a foreign key to this package's; None as its result drops the key.
+
+    Raises:
+        ValueError: no tensor at all matched in name and shape.
+    """
+    from efftasks.structures.checkpoint import load_matching, read_state_dict
+
+    state = read_state_dict(path)
+    own = list(module.state_dict())
+    for prefix in _PREFIXES:
+        inner = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+        if inner and not any(key.startswith(prefix) for key in own):
+            state = inner
+            break
+    if rename is not None:
+        renamed = {key: rename(key) for key in state}
+        state = {new: state[key] for key, new in renamed.items() if new is not None}
+    report = load_matching(module, state)
+    if not report.matched:
+        raise ValueError(
+            f"{os.fspath(path)}: no tensor fits {type(module).__name__} in name and shape "
+            f"(the file has {_first(list(state))}; expected {_first(own)})"
+        )
+    MMLogger.get_current_instance().info(f"weights of {type(module).__name__} from {path}: {report.summary()}")
+    return report
+
+
+def select_strides(available: Sequence[int], wanted: Sequence[int]) -> tuple[int, ...]:
+    """Indices into ``available`` of the ``wanted`` strides; of several maps with one stride, the last (deepest).
+
+    Raises:
+        ValueError: ``wanted`` is empty, not ascending, or names a stride that is not available.
+    """
+    wanted = tuple(wanted)
+    index = {stride: i for i, stride in enumerate(available)}
+    if not wanted or any(a >= b for a, b in pairwise(wanted)) or not set(wanted) <= set(index):
+        raise ValueError(f"out_strides: got {wanted}, allowed an ascending choice of {tuple(index)}")
+    return tuple(index[stride] for stride in wanted)
+
+
+def _first(keys: list[str], count: int = 3) -> str:
+    return ", ".join(keys[:count]) + (f", ... {len(keys)} in all" if len(keys) > count else "")
+
+
+def _probe(backbone: ProbedBackbone) -> tuple[FeatureSpec, ...]:
+    """Specs of the maps, from a dry run that leaves flags, buffers and the random state as they were."""
+    name = type(backbone.body).__name__
+    flags = {module: module.training for module in backbone.modules()}
+    buffers = {buffer: buffer.clone() for buffer in backbone.buffers()}
+    device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
+    height, width = _PROBE_SIZE
+    try:
+        backbone.eval()
+        with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+            outputs = backbone.body(torch.zeros(1, 3, height, width, device=device))
+    finally:
+        for module, training in flags.items():
+            module.training = training  # not train(): a network may freeze its norms in there
+        with torch.no_grad():
+            for buffer, value in buffers.items():
+                buffer.copy_(value)
+    return _specs_of(name, _chosen(name, outputs, backbone.out_indices))
+
+
+def _chosen(name: str, outputs: object, out_indices: Sequence[int] | None) -> list[Tensor]:
+    if not isinstance(outputs, (tuple, list)) or not outputs:
+        raise ValueError(f"backbone {name}: got {type(outputs).__name__} as output, expected a tuple of 4-D maps")
+    if out_indices is not None:
+        bad = [i for i in out_indices if not -len(outputs) <= i < len(outputs)]
+        if bad or not out_indices:
+            raise ValueError(
+                f"out_indices: got {tuple(out_indices)}, allowed indices of {len(outputs)} outputs of {name}"
+            )
+        outputs = [outputs[i] for i in out_indices]
+    for i, output in enumerate(outputs):
+        if not isinstance(output, Tensor) or output.dim() != 4:
+            what = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(f"backbone {name}: output {i} has {what}, expected a 4-D map (B, C, H, W)")
+    return list(outputs)
+
+
+def _specs_of(name: str, maps: Sequence[Tensor]) -> tuple[FeatureSpec, ...]:
+    height, width = _PROBE_SIZE
+    specs = []
+    for i, feature in enumerate(maps):
+        h, w = feature.shape[-2:]
+        stride = height // h
+        if stride * h != height or stride * w != width:
+            raise ValueError(
+                f"backbone {name}: output {i} is {h}x{w} for an input of {height}x{width}, expected one whole stride"
+            )
+        specs.append(FeatureSpec(feature.shape[1], stride))
+    strides = [spec.stride for spec in specs]
+    if strides != sorted(strides):
+        raise ValueError(f"backbone {name}: strides {strides} do not ascend; choose outputs with out_indices")
+    return tuple(specs)

@@ -1,0 +1,237 @@
+"""NMS-free dense head: two branches learn from consistent dual assignment, one of them answers.
+
+Sources: YOLOv10 (arXiv 2405.14458, section 3.1) for the two branches and the consistent metric, TOOD (arXiv
+2108.07755) for the metric and soft targets, YOLOX (arXiv 2107.08430, section 2.2) for the decoupled head.
+
+Legend: B images, A points of all levels, C classes, K detections.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from mmengine.dist import all_reduce
+from torch import Tensor, nn
+
+from efftasks.models.assigners.task_aligned import PaddedTargets
+from efftasks.models.layers.conv import ConvNormAct
+from efftasks.ops.boxes import decode_distances, encode_distances
+from efftasks.ops.topk import top_pairs
+from efftasks.registry import MODELS, TASK_UTILS
+from efftasks.structures.features import FeatureSpec
+
+__all__ = ["BranchRaw", "DetectionTensors", "O2OHead", "O2ORaw"]
+
+
+class BranchRaw(NamedTuple):
+    """What one branch says of every point."""
+
+    logits: Tensor  # (B, A, C)
+    distances: Tensor  # (B, A, 4): left, top, right, bottom, in strides of the point's level
+
+
+class O2ORaw(NamedTuple):
+    """What the head says; ``one_to_many`` is None once fused."""
+
+    one_to_one: BranchRaw
+    one_to_many: BranchRaw | None
+    points: Tensor  # (A, 2) xy in pixels of the network input
+    strides: Tensor  # (A, 1) pixels
+
+
+class DetectionTensors(NamedTuple):
+    """Decoded detections, best first."""
+
+    boxes: Tensor  # (B, K, 4) xyxy in pixels of the network input
+    scores: Tensor  # (B, K) in [0, 1]
+    labels: Tensor  # int64 (B, K)
+
+
+class DecoupledBranch(nn.Module):
+    """Per level: two convolutions and a 1x1 for the class, two and a 1x1 for the four distances.
+
+    Args:
+        in_specs: the feature maps.
+        num_classes: C.
+        box_channels: width of the box convolutions.
+        class_channels: width of the class convolutions (depthwise 3x3, then 1x1).
+    """
+
+    def __init__(
+        self, in_specs: Sequence[FeatureSpec], num_classes: int, box_channels: int, class_channels: int
+    ) -> None:
+        super().__init__()
+        self.boxes = nn.ModuleList(
+            nn.Sequential(
+                ConvNormAct(spec.channels, box_channels, 3),
+                ConvNormAct(box_channels, box_channels, 3),
+                nn.Conv2d(box_channels, 4, 1),
+            )
+            for spec in in_specs
+        )
+        self.classes = nn.ModuleList(
+            nn.Sequential(
+                ConvNormAct(spec.channels, spec.channels, 3, groups=spec.channels),
+                ConvNormAct(spec.channels, class_channels, 1),
+                ConvNormAct(class_channels, class_channels, 3, groups=class_channels),
+                ConvNormAct(class_channels, class_channels, 1),
+                nn.Conv2d(class_channels, num_classes, 1),
+            )
+            for spec in in_specs
+        )
+
+    def init_biases(self, strides: Sequence[int], prior_objects: float, image_side: int, start_side: float) -> None:
+        """Start with few objects expected (focal-loss prior) and boxes of ``2 * start_side`` strides."""
+        for boxes, classes, stride in zip(self.boxes, self.classes, strides):
+            nn.init.constant_(boxes[-1].bias, start_side)
+            num_classes = classes[-1].out_channels
+            prior = prior_objects / num_classes / (image_side / stride) ** 2
+            nn.init.constant_(classes[-1].bias, math.log(prior / (1 - prior)))
+
+    def forward(self, features: Sequence[Tensor]) -> BranchRaw:
+        """Features (B, C_i, H_i, W_i) of all levels -> raw prediction of all points."""
+        logits = [head(x).flatten(2) for head, x in zip(self.classes, features)]
+        distances = [head(x).flatten(2) for head, x in zip(self.boxes, features)]
+        return BranchRaw(torch.cat(logits, 2).transpose(1, 2), torch.cat(distances, 2).transpose(1, 2))
+
+
+def level_points(features: Sequence[Tensor], strides: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Cell centres (A, 2) xy in pixels and strides (A, 1) of all levels, rows first."""
+    points, sizes = [], []
+    for feature, stride in zip(features, strides):
+        height, width = feature.shape[-2:]
+        y = (torch.arange(height, device=feature.device, dtype=torch.float32) + 0.5) * stride
+        x = (torch.arange(width, device=feature.device, dtype=torch.float32) + 0.5) * stride
+        grid = torch.stack([x[None].expand(height, width), y[:, None].expand(height, width)], dim=-1).reshape(-1, 2)
+        points.append(grid)
+        sizes.append(torch.full_like(grid[:, :1], float(stride)))
+    return torch.cat(points), torch.cat(sizes)
+
+
+@MODELS.register_module()
+class O2OHead(nn.Module):
+    """One-to-one head with a one-to-many helper that training alone uses.
+
+    Args:
+        in_specs: the feature maps, finest first; given by the detector.
+        num_classes: C.
+        assigner: the one-to-one assigner, a module or its config.
+        helper_assigner: the one-to-many assigner.
+        loss_class: classification loss ``(logits, targets) -> scalar``.
+        losses_box: losses ``(boxes or sides, targets, weights) -> scalar``: ``iou`` on boxes in pixels, ``l1`` on
+            sides in strides.
+        max_detections: K, at most.
+        helper_weight: weight of the one-to-many branch at the start and at the end of training; the one-to-one branch
+            has the rest. It falls linearly with :meth:`set_progress`.
+        class_channels: width of the class convolutions; None takes the channels of the finest map.
+    """
+
+    def __init__(
+        self,
+        in_specs: Sequence[FeatureSpec],
+        num_classes: int,
+        assigner: dict,
+        helper_assigner: dict,
+        loss_class: dict,
+        losses_box: dict,
+        max_detections: int = 300,
+        helper_weight: tuple[float, float] = (0.8, 0.1),
+        class_channels: int | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(num_classes, int) or num_classes < 1:
+            raise ValueError(f"num_classes: got {num_classes!r}, allowed are integers from 1")
+        self.num_classes = num_classes
+        self.max_detections = max_detections
+        self.strides = tuple(spec.stride for spec in in_specs)
+        self.assigner = TASK_UTILS.build(assigner)
+        self.helper_assigner = TASK_UTILS.build(helper_assigner)
+        self.loss_class = MODELS.build(loss_class)
+        self.losses_box = nn.ModuleDict({name: MODELS.build(cfg) for name, cfg in losses_box.items()})
+        self.helper_weight = helper_weight
+        self.progress = 0.0
+
+        finest = in_specs[0].channels
+        branch = DecoupledBranch(in_specs, num_classes, max(16, finest // 4), class_channels or finest)
+        branch.init_biases(self.strides, prior_objects=5, image_side=640, start_side=2.0)
+        self.one_to_many: DecoupledBranch | None = branch
+        self.one_to_one = copy.deepcopy(branch)
+
+    def set_progress(self, fraction: float) -> None:
+        """Tell how much of training is done, in [0, 1]."""
+        self.progress = min(max(fraction, 0.0), 1.0)
+
+    def forward(self, features: Sequence[Tensor]) -> O2ORaw:
+        """Features (B, C_i, H_i, W_i), finest first -> raw prediction.
+
+        The one-to-one branch reads detached features: backbone and neck learn from the richer branch alone.
+        """
+        points, strides = level_points(features, self.strides)
+        if self.one_to_many is None:
+            return O2ORaw(self.one_to_one(features), None, points, strides)
+        helper = self.one_to_many(features) if self.training else None
+        detached = [x.detach() for x in features] if self.training else features
+        return O2ORaw(self.one_to_one(detached), helper, points, strides)
+
+    def decode(self, raw: O2ORaw) -> DetectionTensors:
+        """Raw prediction -> the K best detections of the one-to-one branch. Pure tensors, the same when exported."""
+        count = min(self.max_detections, raw.points.shape[0])
+        logits, labels, index = top_pairs(raw.one_to_one.logits.float(), count)
+        distances = raw.one_to_one.distances.float() * raw.strides
+        boxes = decode_distances(raw.points, distances)
+        boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4))
+        return DetectionTensors(boxes, logits.sigmoid(), labels)
+
+    def loss_by_feat(self, raw: O2ORaw, targets: PaddedTargets) -> dict[str, Tensor]:
+        """Losses of both branches, weighted by the progress of training."""
+        assert raw.one_to_many is not None, "a fused head has no one-to-many branch to learn from"
+        start, end = self.helper_weight
+        weight = start + (end - start) * self.progress
+        losses = {}
+        branches = (
+            ("o2m", raw.one_to_many, self.helper_assigner, weight),
+            ("o2o", raw.one_to_one, self.assigner, 1 - weight),
+        )
+        for name, branch, assigner, branch_weight in branches:
+            for key, value in self._branch_losses(branch, raw, assigner, targets).items():
+                losses[f"loss_{key}_{name}"] = value * branch_weight
+        return losses
+
+    def _branch_losses(self, branch: BranchRaw, raw: O2ORaw, assigner, targets: PaddedTargets) -> dict[str, Tensor]:
+        logits, distances = branch.logits.float(), branch.distances.float()
+        boxes = decode_distances(raw.points, distances * raw.strides)
+        assigned = assigner(logits.detach().sigmoid(), boxes.detach(), raw.points, targets)
+
+        quality = assigned.quality
+        class_targets = torch.zeros_like(logits)
+        image, point = assigned.foreground.nonzero(as_tuple=True)
+        target = assigned.target[image, point]
+        weights = quality[image, point]
+        class_targets[image, point, targets.labels[image, target]] = weights
+
+        total = weights.sum()
+        all_reduce(total, op="mean")  # every process, with or without objects, takes part
+        total = total.clamp(min=1.0)
+        kept = ~assigned.ignored
+        losses = {"cls": self.loss_class(logits[kept], class_targets[kept]) / total}
+        target_boxes = targets.boxes[image, target]
+        stride = raw.strides[point]
+        pairs = {
+            "iou": (boxes[image, point], target_boxes),
+            "l1": (distances[image, point], encode_distances(raw.points[point], target_boxes) / stride),
+        }
+        for name, loss in self.losses_box.items():
+            # Without objects the sum over nothing is 0 and still hangs on the graph, so that every process has
+            # gradients for every parameter.
+            losses[name] = loss(*pairs[name], weights) / total
+        return losses
+
+    def fuse(self) -> O2OHead:
+        """A copy that answers alone, without the one-to-many branch."""
+        fused = copy.deepcopy(self)
+        fused.one_to_many = None
+        return fused

@@ -1,0 +1,113 @@
+"""Convolution, batch norm, activation: the one building block, and how it folds into one convolution."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["ConvNormAct", "build_activation", "fold_norm"]
+
+_ACTIVATIONS = ("relu", "relu6", "hardswish", None)
+
+
+def build_activation(name: str | None, inplace: bool = True) -> nn.Module:
+    """A new activation module; None gives the identity.
+
+    Working in place is safe after a batch norm, which does not need its own output for the gradient.
+
+    Raises:
+        ValueError: ``name`` is not one of relu, relu6, hardswish, None.
+    """
+    if name == "relu":
+        return nn.ReLU(inplace=inplace)
+    if name == "relu6":
+        return nn.ReLU6(inplace=inplace)
+    if name == "hardswish":
+        return nn.Hardswish()
+    if name is None:
+        return nn.Identity()
+    raise ValueError(f"act: got {name!r}, allowed {_ACTIVATIONS}")
+
+
+def fold_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, scale: float = 1.0, shift: float = 0.0) -> nn.Conv2d:
+    """A new convolution that equals ``scale * norm(conv(x)) + shift`` with the running statistics of ``norm``.
+
+    The factors are computed in float64, so that folding itself adds no error beyond the rounding of the result.
+    """
+    if norm.running_mean is None or norm.running_var is None:
+        raise ValueError("norm: got a batch norm without running statistics, expected one with them")
+    gain = (norm.running_var.double() + norm.eps).rsqrt()
+    center = norm.running_mean.double()
+    if conv.bias is not None:
+        center = center - conv.bias.detach().double()
+    offset = torch.zeros_like(gain)
+    if norm.affine:
+        gain = gain * norm.weight.detach().double()
+        offset = norm.bias.detach().double()
+    weight, dtype = conv.weight.detach(), conv.weight.dtype
+    folded = nn.Conv2d(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,  # type: ignore[arg-type]
+        stride=conv.stride,  # type: ignore[arg-type]
+        padding=conv.padding,  # type: ignore[arg-type]
+        dilation=conv.dilation,  # type: ignore[arg-type]
+        groups=conv.groups,
+        bias=True,
+        padding_mode=conv.padding_mode,
+        device=weight.device,
+        dtype=dtype,
+    )
+    folded.weight.data = (weight.double() * (scale * gain).view(-1, 1, 1, 1)).to(dtype)
+    assert folded.bias is not None
+    folded.bias.data = (scale * (offset - center * gain) + shift).to(dtype)
+    return folded
+
+
+class ConvNormAct(nn.Module):
+    """Convolution without bias, batch norm, activation.
+
+    With the default padding an odd kernel keeps the size at stride 1, and halves an even size at stride 2.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: side of the square kernel.
+        stride: stride in both directions.
+        groups: groups of the convolution; ``in_channels`` for a depthwise one.
+        act: relu, relu6, hardswish or None.
+        padding: zeros on each side; None for ``(kernel_size - 1) // 2``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        groups: int = 1,
+        act: str | None = "relu",
+        padding: int | None = None,
+    ) -> None:
+        super().__init__()
+        if padding is None:
+            padding = (kernel_size - 1) // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
+        self.act_name = act
+        self.act = build_activation(act)
+        # He et al., arXiv 1502.01852, in the fan-out form; a depthwise kernel's fan is that of its own group.
+        fan_out = kernel_size * kernel_size * out_channels // groups
+        nn.init.normal_(self.conv.weight, 0.0, math.sqrt(2.0 / fan_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels, H / stride, W / stride)."""
+        return self.act(self.norm(self.conv(x)))
+
+    def fuse(self) -> nn.Module:
+        """One convolution with bias (``conv``) and the activation (``act``), equal in evaluation mode."""
+        act = build_activation(self.act_name, inplace=False)  # a quantiser's observer may hold the convolution's output
+        return nn.Sequential(OrderedDict(conv=fold_norm(self.conv, self.norm), act=act)).eval()

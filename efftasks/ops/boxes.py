@@ -1,0 +1,85 @@
+"""Pure tensor functions on boxes. Unless said otherwise a box is xyxy in pixels and tensors are float (..., 4)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["box_area", "box_ciou", "box_iou", "decode_distances", "encode_distances", "points_inside"]
+
+_EPS = 1e-7
+
+
+def box_area(boxes: Tensor) -> Tensor:
+    """Areas of boxes (..., 4) xyxy as (...); a box with x2 < x1 or y2 < y1 has area 0."""
+    size = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
+    return size[..., 0] * size[..., 1]
+
+
+def box_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of boxes, elementwise with broadcasting.
+
+    Args:
+        a: (..., 4) xyxy.
+        b: (..., 4) xyxy, broadcastable to ``a``; pass ``a[:, None]`` and ``b[None]`` for all pairs.
+
+    Returns:
+        (...) in [0, 1]; 0 where both boxes are empty.
+    """
+    overlap = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
+    overlap = overlap.clamp(min=0)
+    intersection = overlap[..., 0] * overlap[..., 1]
+    return intersection / (box_area(a) + box_area(b) - intersection + _EPS)
+
+
+def box_ciou(a: Tensor, b: Tensor) -> Tensor:
+    """Complete IoU, elementwise with broadcasting; in (-1.5, 1], 1 for equal boxes.
+
+    The trade-off weight is held constant for the gradient, as the paper says.
+
+    Source: Zheng et al., Distance-IoU loss (arXiv 1911.08287), section 3.3, equations 8 to 11.
+    """
+    iou = box_iou(a, b)
+    hull = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
+    diagonal = hull.square().sum(-1) + _EPS
+    offset = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
+    size_a = (a[..., 2:] - a[..., :2]).clamp(min=_EPS)
+    size_b = (b[..., 2:] - b[..., :2]).clamp(min=_EPS)
+    angle = torch.atan(size_a[..., 0] / size_a[..., 1]) - torch.atan(size_b[..., 0] / size_b[..., 1])
+    aspect = (4 / math.pi**2) * angle.square()
+    with torch.no_grad():
+        trade_off = aspect / (1 - iou + aspect + _EPS)
+    return iou - offset.square().sum(-1) / diagonal - trade_off * aspect
+
+
+def decode_distances(points: Tensor, distances: Tensor) -> Tensor:
+    """Boxes (..., 4) xyxy from points (..., 2) xy and distances (..., 4) to the left, top, right and bottom side.
+
+    All in one unit; the inverse of :func:`encode_distances`.
+    """
+    return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
+
+
+def encode_distances(points: Tensor, boxes: Tensor) -> Tensor:
+    """Distances (..., 4) from points (..., 2) to the left, top, right and bottom side of boxes (..., 4) xyxy.
+
+    Negative where the point lies outside. The inverse of :func:`decode_distances`.
+    """
+    return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)
+
+
+def points_inside(points: Tensor, boxes: Tensor) -> Tensor:
+    """Whether points lie strictly inside boxes, for all pairs.
+
+    Args:
+        points: (P, 2) xy.
+        boxes: (..., 4) xyxy.
+
+    Returns:
+        bool (..., P).
+    """
+    x, y = points[:, 0], points[:, 1]
+    left, top, right, bottom = boxes[..., None].unbind(-2)
+    return (x > left) & (x < right) & (y > top) & (y < bottom)
