@@ -8,8 +8,7 @@ from mmengine.registry import DATASETS as _DATASETS
 from mmengine.registry import HOOKS as _HOOKS
 from mmengine.registry import METRICS as _METRICS
 from mmengine.registry import MODELS as _MODELS
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as _OPTIM_WRAPPER_CONSTRUCTORS
-from mmengine.registry import OPTIMIZERS as _OPTIMIZERS
+from mmengine.registry import OPTIM_WRAPPERS as _OPTIM_WRAPPERS
 from mmengine.registry import RUNNERS as _RUNNERS
 from mmengine.registry import TASK_UTILS as _TASK_UTILS
 from mmengine.registry import TRANSFORMS as _TRANSFORMS
@@ -20,8 +19,7 @@ __all__ = [
     "HOOKS",
     "METRICS",
     "MODELS",
-    "OPTIMIZERS",
-    "OPTIM_WRAPPER_CONSTRUCTORS",
+    "OPTIM_WRAPPERS",
     "RUNNERS",
     "TASK_UTILS",
     "TRANSFORMS",
@@ -39,6 +37,7 @@ MODELS = _child(
     _MODELS,
     "models.detectors",
     "models.preprocessors",
+    "models.backbones.base",
     "models.backbones.mobilenetv4",
     "models.backbones.hgnetv2",
     "models.backbones.timm_backbone",
@@ -50,7 +49,13 @@ TASK_UTILS = _child("task util", _TASK_UTILS, "models.assigners.task_aligned")
 DATASETS = _child("dataset", _DATASETS, "datasets.coco")
 TRANSFORMS = _child("transform", _TRANSFORMS, "datasets.transforms.loading", "datasets.transforms.fit_image")
 METRICS = _child("metric", _METRICS, "evaluation.coco_metric")
-HOOKS = _child("hook", _HOOKS, "engine.hooks")
+HOOKS = _child(
+    "hook",
+    _HOOKS,
+    "engine.hooks.checkpoint",
+    "engine.hooks.epoch_seed",
+    "engine.hooks.progress",
+    "engine.hooks.skipped_images",
+)
 RUNNERS = _child("runner", _RUNNERS, "engine.runner")
-OPTIMIZERS = _child("optimizer", _OPTIMIZERS, "engine.optimizers")
-OPTIM_WRAPPER_CONSTRUCTORS = _child("optimizer wrapper constructor", _OPTIM_WRAPPER_CONSTRUCTORS, "engine.optimizers")
+OPTIM_WRAPPERS = _child("optimizer wrapper", _OPTIM_WRAPPERS, "engine.amp")

@@ -7,10 +7,8 @@ default_hooks = dict(
     sampler_seed=dict(type="DistSamplerSeedHook"),
     logger=dict(type="LoggerHook", interval=20),
     param_scheduler=dict(type="ParamSchedulerHook"),
-    checkpoint=dict(type="CheckpointHook", interval=1, max_keep_ckpts=2, save_best="auto"),
+    checkpoint=dict(type="SafeCheckpointHook", interval=1, max_keep_ckpts=2, save_best="coco/bbox_mAP"),
 )
-custom_hooks = [dict(type="TrainingProgress"), dict(type="ReportSkippedImages")]
-
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),

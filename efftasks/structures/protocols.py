@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
-__all__ = ["Fusable"]
+__all__ = ["Exportable", "Fusable", "Progressive"]
 
 
 @runtime_checkable
@@ -21,4 +21,22 @@ class Fusable(Protocol):
 
     def fuse(self) -> nn.Module:
         """The equivalent for inference, in evaluation mode, sharing no tensor with this module."""
+        ...
+
+
+@runtime_checkable
+class Progressive(Protocol):
+    """A module whose training changes with its progress."""
+
+    def set_progress(self, fraction: float) -> None:
+        """Tell how much of training is done, in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class Exportable(Protocol):
+    """A model that can become an artifact."""
+
+    def detect(self, images: Tensor) -> tuple[Any, ...]:
+        """Preprocessed images (B, 3, H, W) -> decoded tensors, one for each output of the artifact, in order."""
         ...

@@ -36,7 +36,7 @@ test_pipeline = [dict(type="LoadImage"), fit, dict(type="mmdet.PackDetInputs", m
 train_dataloader = dict(
     batch_size=16,
     num_workers=2,
-    persistent_workers=True,
+    persistent_workers=False,  # EpochSeed starts them anew, so that a resumed run is the same run
     drop_last=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
     dataset=dict(

@@ -1,0 +1,345 @@
+"""What the commands, the docs and the tests call: configs, models and predictions on the PyTorch side."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import efftasks.compat  # noqa: F401, I001  (before anything that imports mmdet)
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.evaluator import Evaluator
+from mmengine.registry import DefaultScope
+from torch import nn
+from tqdm import tqdm
+
+from efftasks.datasets.coco import match_classes, read_coco
+from efftasks.datasets.transforms.loading import UnreadableImage, read_image
+from efftasks.registry import DATASETS, MODELS, RUNNERS
+from efftasks.structures.checkpoint import load_matching, read_checkpoint, read_state_dict
+from efftasks.structures.drawing import draw_instances
+from efftasks.structures.errors import UserError
+from efftasks.structures.prediction import Prediction
+
+__all__ = [
+    "Evaluation",
+    "build",
+    "config_folder",
+    "draw_comparison",
+    "evaluate",
+    "load",
+    "load_config",
+    "predict",
+    "shipped_configs",
+    "train",
+]
+
+_LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+
+
+def config_folder() -> Path:
+    """The folder of the shipped configs: in the installed package, or beside it in a source tree."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / ".mim" / "configs", package.parent / "configs"):
+        if folder.is_dir():
+            return folder
+    raise UserError("the shipped configs are missing; reinstall efftasks, or give the path of a config file")
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Name (file name without suffix) to path of every shipped config that can be run."""
+    folder = config_folder()
+    return {path.stem: path for path in sorted(folder.rglob("*.py")) if "_base_" not in path.parts}
+
+
+def load_config(config: str | Path | Config, options: dict[str, Any] | None = None) -> Config:
+    """Read a config and make the links which it states only once.
+
+    Top-level ``data_root`` goes to every dataset, top-level ``classes`` to every dataset and, as their number, to the
+    head; ``classes=None`` takes the categories of the training annotations.
+
+    Args:
+        config: a path, the name of a shipped config, or a Config.
+        options: overrides, keys with dots, as ``--cfg-options`` gives them.
+
+    Raises:
+        UserError: there is no such config, it does not parse, or it contradicts the annotations.
+    """
+    if isinstance(config, Config):
+        cfg = config.copy()
+    else:
+        path = _config_path(config)
+        try:
+            cfg = Config.fromfile(path)
+        except UserError:
+            raise
+        except Exception as error:  # a config is Python: anything can go wrong in it
+            raise UserError(f"{path}: the config does not parse ({type(error).__name__}: {error})") from error
+    if options:
+        cfg.merge_from_dict(options)
+    cfg.setdefault("default_scope", "efftasks")
+    _link(cfg)
+    return cfg
+
+
+def _config_path(config: str | Path) -> Path:
+    path = Path(config)
+    if path.is_file():
+        return path
+    known = shipped_configs()
+    if path.suffix not in ("", ".py") or len(path.parts) > 1 or path.stem not in known:
+        near = difflib.get_close_matches(path.stem, known, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"{config}: no such config file, and no shipped config has this name{hint}")
+    return known[path.stem]
+
+
+def _link(cfg: Config) -> None:
+    datasets = [_innermost(cfg[name]["dataset"]) for name in _LOADERS if cfg.get(name)]
+    if "data_root" in cfg:
+        for dataset in datasets:
+            dataset.setdefault("data_root", cfg.data_root)
+    for part in ("val", "test"):
+        evaluator = cfg.get(f"{part}_evaluator")
+        if evaluator and "ann_file" in evaluator and evaluator["ann_file"] is None:
+            dataset = _innermost(cfg[f"{part}_dataloader"]["dataset"])
+            evaluator["ann_file"] = str(Path(dataset.get("data_root", ""), dataset["ann_file"]))
+    classes = _classes(cfg)
+    if classes is None:
+        return
+    cfg.classes = classes
+    for dataset in datasets:
+        dataset.setdefault("metainfo", dict(classes=classes))
+    head = cfg.model.get("head", {})
+    if "num_classes" in head:
+        if head["num_classes"] is None:
+            head["num_classes"] = len(classes)
+        elif head["num_classes"] != len(classes):
+            raise UserError(
+                f"model.head.num_classes: got {head['num_classes']}, expected {len(classes)}, "
+                f"the number of classes {tuple(classes)}"
+            )
+
+
+def _innermost(dataset: dict) -> dict:
+    while "dataset" in dataset:
+        dataset = dataset["dataset"]
+    return dataset
+
+
+def _classes(cfg: Config) -> tuple[str, ...] | None:
+    if cfg.get("classes"):
+        return tuple(cfg.classes)
+    if not cfg.get("train_dataloader"):
+        return None
+    dataset = _innermost(cfg.train_dataloader.dataset)
+    if dataset.get("metainfo", {}).get("classes"):
+        return tuple(dataset.metainfo.classes)
+    path = Path(dataset.get("data_root", ""), dataset.ann_file)
+    return tuple(match_classes(path, read_coco(path)["categories"], None))
+
+
+def build(config: str | Path | Config) -> nn.Module:
+    """The model of a config, freshly initialised.
+
+    Raises:
+        UserError: a type that is not registered (the nearest is named), or a wrong argument.
+    """
+    cfg = load_config(config)
+    DefaultScope.get_instance(f"efftasks-{id(cfg)}", scope_name=cfg.default_scope)
+    return MODELS.build(cfg.model)
+
+
+def load(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu") -> nn.Module:
+    """The model of a config with the weights of a checkpoint, ready to predict.
+
+    ``model.dataset_meta`` has the classes it was trained on, ``model.cfg`` the config.
+
+    Raises:
+        UserError: the checkpoint cannot be read safely or belongs to another architecture.
+    """
+    data = read_checkpoint(checkpoint)
+    meta = data.get("meta", {}).get("dataset_meta") or {}
+    cfg = load_config(config, {"classes": list(meta["classes"])} if meta.get("classes") else None)
+    model = build(cfg)
+    load_matching(model, read_state_dict(checkpoint))
+    model.cfg = cfg
+    model.dataset_meta = meta
+    return model.to(device).eval()
+
+
+def train(cfg: Config, amp: bool = False, resume: str | None = None, launcher: str = "none") -> Any:
+    """Train a linked config in ``cfg.work_dir``.
+
+    Args:
+        cfg: from :func:`load_config`.
+        amp: mixed precision, bfloat16 on a CPU and float16 with loss scaling on CUDA.
+        resume: a checkpoint, or ``auto`` for the newest intact one of the work dir; None starts afresh.
+        launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+
+    Returns:
+        The runner, after training.
+    """
+    cfg.launcher = launcher
+    if amp:
+        cfg.optim_wrapper.update(_amp_wrapper())
+    if not torch.cuda.is_available():
+        cfg.setdefault("env_cfg", {}).setdefault("dist_cfg", {}).update(backend="gloo")
+    if resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if resume == "auto" else resume
+    runner = RUNNERS.get(cfg.get("runner_type", "EffRunner")).from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+def _amp_wrapper() -> dict[str, Any]:
+    if torch.cuda.is_available():
+        return dict(type="AmpOptimWrapper", dtype="float16", loss_scale="dynamic")
+    return dict(type="CpuAmpOptimWrapper")
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    images: str | Path | np.ndarray | Sequence[str | Path | np.ndarray],
+    score_thr: float = 0.0,
+    batch_size: int = 8,
+) -> list[Prediction]:
+    """Predict with a model of :func:`load`, through the test pipeline of its config.
+
+    Args:
+        model: from :func:`load`.
+        images: a path, an array uint8 (H, W, 3) BGR, or several.
+        score_thr: drop detections below.
+        batch_size: images at a time.
+
+    Returns:
+        One :class:`Prediction` an image, boxes xyxy in pixels of that image.
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    if isinstance(images, (str, Path, np.ndarray)):
+        images = [images]
+    DefaultScope.get_instance(f"efftasks-{id(model)}", scope_name=model.cfg.default_scope)
+    pipeline = Compose(_innermost(model.cfg.test_dataloader.dataset).pipeline)
+    results: list[Prediction] = []
+    for start in range(0, len(images), batch_size):
+        part = images[start : start + batch_size]
+        batch = pseudo_collate([_prepare(pipeline, image) for image in part])
+        for image, sample in zip(part, model.test_step(batch)):
+            found = sample.pred_instances[sample.pred_instances.scores >= score_thr]
+            results.append(
+                Prediction(
+                    image=image if isinstance(image, np.ndarray) else str(image),
+                    boxes=found.bboxes.float().cpu().numpy(),
+                    scores=found.scores.float().cpu().numpy(),
+                    labels=found.labels.cpu().numpy(),
+                    classes=tuple(model.dataset_meta["classes"]),
+                    category_ids=tuple(model.dataset_meta["category_ids"]),
+                )
+            )
+    return results
+
+
+def _prepare(pipeline: Compose, image: str | Path | np.ndarray) -> dict:
+    if not isinstance(image, np.ndarray):
+        try:
+            return pipeline(dict(img_path=str(image), img_id=0))
+        except UnreadableImage as error:
+            raise UserError(str(error)) from error
+    info = dict(img=image, img_path="", img_id=0, img_shape=image.shape[:2], ori_shape=image.shape[:2])
+    for transform in pipeline.transforms[1:]:  # all but the loading
+        info = transform(info)
+    return info
+
+
+class Evaluation(NamedTuple):
+    """What :func:`evaluate` found."""
+
+    metrics: dict[str, float]
+    predictions: dict[int, Prediction]  # by image id
+
+
+def evaluate(
+    cfg: Config, predict: Callable[[Sequence[str]], Sequence[Prediction]], classes: Sequence[str], batch_size: int = 8
+) -> Evaluation:
+    """Score anything that predicts on the test data of a config, with the config's metric.
+
+    Args:
+        cfg: from :func:`load_config`.
+        predict: paths of images -> one :class:`Prediction` each; a model's or an artifact's.
+        classes: the names of its labels; matched with the data set's by name.
+        batch_size: paths at a time.
+
+    Raises:
+        UserError: the classes are not those of the data set.
+    """
+    DefaultScope.get_instance(f"efftasks-{id(cfg)}", scope_name=cfg.default_scope)
+    dataset = DATASETS.build(_innermost(cfg.test_dataloader.dataset))
+    wanted = list(dataset.metainfo["classes"])
+    if sorted(wanted) != sorted(classes):
+        raise UserError(f"the model's classes {tuple(classes)} are not those of the test data, {tuple(wanted)}")
+    relabel = np.array([wanted.index(name) for name in classes], dtype=np.int64)
+    evaluator = Evaluator(cfg.test_evaluator)
+    evaluator.dataset_meta = dataset.metainfo
+
+    infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+    predictions: dict[int, Prediction] = {}
+    for start in tqdm(range(0, len(infos), batch_size), desc="test", unit="batch", disable=None):
+        part = infos[start : start + batch_size]
+        found = predict([info["img_path"] for info in part])
+        predictions.update((info["img_id"], prediction) for info, prediction in zip(part, found))
+        evaluator.process(
+            data_samples=[
+                dict(
+                    img_id=info["img_id"],
+                    pred_instances=dict(
+                        bboxes=torch.from_numpy(prediction.boxes),
+                        scores=torch.from_numpy(prediction.scores),
+                        labels=torch.from_numpy(relabel[prediction.labels]),
+                    ),
+                )
+                for info, prediction in zip(part, found)
+            ]
+        )
+    return Evaluation(evaluator.evaluate(len(infos)), predictions)
+
+
+def draw_comparison(
+    cfg: Config, predictions: dict[int, Prediction], out: str | Path, number: int = 16, score_thr: float = 0.3
+) -> list[Path]:
+    """Write pictures of the test data: ground truth on the left, predictions on the right.
+
+    Args:
+        cfg: from :func:`load_config`.
+        predictions: by image id, from :func:`evaluate`.
+        out: folder.
+        number: how many pictures, spread evenly over the data.
+        score_thr: least score drawn.
+
+    Returns:
+        Paths of the pictures.
+    """
+    dataset = DATASETS.build(_innermost(cfg.test_dataloader.dataset))
+    names = dataset.metainfo["classes"]
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for i in np.unique(np.linspace(0, len(dataset) - 1, number).astype(int)):
+        info = dataset.get_data_info(int(i))
+        image = read_image(info["img_path"])
+        boxes = np.array([x["bbox"] for x in info["instances"]], np.float32).reshape(-1, 4)
+        labels = np.array([x["bbox_label"] for x in info["instances"]], np.int64)
+        truth = draw_instances(image, boxes, labels, names)
+        found = predictions[info["img_id"]].draw(score_thr=score_thr)
+        paths.append(folder / f"{Path(info['img_path']).stem}.png")
+        cv2.imwrite(str(paths[-1]), np.concatenate([truth, np.full_like(truth[:, :4], 255), found], axis=1))
+    return paths

@@ -1,0 +1,70 @@
+"""``efftasks test``: evaluate a checkpoint or an exported artifact on the test data of a config."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from efftasks.cli.train import add_options, parse_options
+
+if TYPE_CHECKING:
+    from efftasks.structures.prediction import Prediction
+
+EXAMPLES = """examples:
+  efftasks test my_config.py work_dirs/my_config/best.pth --out metrics.json
+  efftasks test my_config.py out/model.onnx --show-dir out/pictures     the artifact, same data, same metric
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "test",
+        help="evaluate a checkpoint or an exported artifact",
+        description="Evaluate MODEL on the test data of CONFIG: a checkpoint (.pth), or an exported artifact (.onnx).",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", metavar="CONFIG", help="path, or name of a shipped config")
+    parser.add_argument("model", metavar="MODEL", help="checkpoint (.pth) or artifact (.onnx)")
+    parser.add_argument("--out", metavar="FILE", help="write the metrics as flat JSON")
+    parser.add_argument("--show-dir", metavar="DIR", help="write pictures: ground truth left, predictions right")
+    parser.add_argument("--show-num", type=int, default=16, help="how many pictures (default 16)")
+    parser.add_argument("--score-thr", type=float, default=0.3, help="least score drawn (default 0.3)")
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate, print, write."""
+    from efftasks import apis
+
+    options = parse_options(args.cfg_options)
+    cfg = apis.load_config(args.config, options)
+    predict, classes = predictor(cfg, args.model)
+    result = apis.evaluate(cfg, predict, classes)
+    for key, value in result.metrics.items():
+        print(f"{key:<20} {value:.4f}")
+    if args.out:
+        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+        Path(args.out).write_text(json.dumps(result.metrics, indent=2) + "\n", encoding="utf-8")
+    if args.show_dir:
+        apis.draw_comparison(cfg, result.predictions, args.show_dir, args.show_num, args.score_thr)
+        print(f"pictures: {args.show_dir}")
+    return 0
+
+
+def predictor(cfg: Any, model: str) -> tuple[Callable[[Sequence[str]], list[Prediction]], Sequence[str]]:
+    """What predicts for a list of paths, and the classes of its labels: a checkpoint's model, or an artifact's."""
+    from efftasks import apis
+
+    if Path(model).suffix in (".pth", ".pt", ".safetensors"):
+        network = apis.load(cfg, model)
+        return lambda paths: apis.predict(network, paths), network.dataset_meta["classes"]
+    from efftasks.runtime.predictor import Predictor
+
+    artifact = Predictor(model)
+    return lambda paths: artifact(paths, batch_size=len(paths)), artifact.spec.classes

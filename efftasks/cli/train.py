@@ -1,0 +1,70 @@
+"""``efftasks train``: train a config."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EXAMPLES = """examples:
+  efftasks train o2o-n_mobilenetv4-conv-s_1xb16-60e_shapes-192
+  efftasks train my_config.py --work-dir work_dirs/first --amp
+  efftasks train my_config.py --resume                        continue from the newest intact checkpoint
+  efftasks train my_config.py --cfg-options data_root=/data/mine train_cfg.max_epochs=100
+  torchrun --nproc_per_node 2 -m efftasks train my_config.py --launcher pytorch
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train a config",
+        description="Train a config. The work dir gets the resolved config, checkpoints, a log and scalars.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", metavar="CONFIG", help="path, or name of a shipped config")
+    parser.add_argument("--work-dir", help="default: work_dirs/<name of the config>")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CKPT",
+        help="continue from CKPT, or from the newest intact checkpoint of the work dir",
+    )
+    parser.add_argument("--amp", action="store_true", help="mixed precision: bfloat16 on a CPU, float16 on CUDA")
+    parser.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``."""
+    parser.add_argument(
+        "--cfg-options", nargs="+", metavar="K=V", default=[], help="override values of the config, keys with dots"
+    )
+
+
+def parse_options(pairs: list[str]) -> dict:
+    """``["a.b=1", "c=[2,3]"]`` -> ``{"a.b": 1, "c": [2, 3]}``, values as mmengine reads them."""
+    from mmengine.config import DictAction
+
+    from efftasks.structures.errors import UserError
+
+    for pair in pairs:
+        if "=" not in pair:
+            raise UserError(f"--cfg-options: got {pair!r}, expected KEY=VALUE")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--options", nargs="*", action=DictAction, default={})
+    return dict(parser.parse_args(["--options", *pairs]).options) if pairs else {}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train."""
+    from efftasks import apis
+
+    cfg = apis.load_config(args.config, parse_options(args.cfg_options))
+    cfg.work_dir = args.work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(args.config).stem))
+    apis.train(cfg, amp=args.amp, resume=args.resume, launcher=args.launcher)
+    return 0

@@ -1,0 +1,24 @@
+"""Tell the model how far training is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+
+from efftasks.registry import HOOKS
+from efftasks.structures.protocols import Progressive
+
+__all__ = ["TrainingProgress"]
+
+
+@HOOKS.register_module()
+class TrainingProgress(Hook):
+    """Call ``model.set_progress(fraction)`` at the start of each epoch: 0 in the first, 1 in the last."""
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Tell."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if isinstance(model, Progressive):
+            model.set_progress(runner.epoch / max(1, runner.max_epochs - 1))

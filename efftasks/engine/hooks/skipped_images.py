@@ -1,0 +1,50 @@
+"""Say which images could not be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.hooks import Hook
+
+from efftasks.registry import HOOKS
+
+__all__ = ["ReportSkippedImages"]
+
+
+@HOOKS.register_module()
+class ReportSkippedImages(Hook):
+    """Name each unreadable image once, when it is first skipped, and count the skips of each epoch.
+
+    The data set notes what it skipped in ``skipped_files`` of the sample that stands in for it.
+    """
+
+    def __init__(self) -> None:
+        self._named: set[str] = set()
+        self._count = 0
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Start counting."""
+        self._count = 0
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Note the skips of a batch."""
+        self._note(runner, data_batch)
+
+    def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Note the skips of a batch."""
+        self._note(runner, data_batch)
+
+    def after_train_epoch(self, runner: Any) -> None:
+        """Say the count."""
+        if self._count:
+            runner.logger.warning("epoch %d: %d unreadable images skipped", runner.epoch + 1, self._count)
+
+    def _note(self, runner: Any, data_batch: Any) -> None:
+        samples: Sequence[Any] = (data_batch or {}).get("data_samples", ())
+        for sample in samples:
+            for path in sample.metainfo.get("skipped_files", ()):
+                self._count += 1
+                if path not in self._named:
+                    self._named.add(path)
+                    runner.logger.warning("%s: the image is missing or cannot be decoded, skipped", path)

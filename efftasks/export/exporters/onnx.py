@@ -1,0 +1,126 @@
+"""PyTorch model -> one ONNX file with named, split outputs and its own description inside."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from efftasks.structures.errors import UserError, WorkError
+from efftasks.structures.protocols import Exportable
+from efftasks.structures.spec import ArtifactSpec
+
+__all__ = ["METADATA_KEY", "export_onnx", "write_metadata"]
+
+METADATA_KEY = "efftasks"
+
+
+class _Graph(nn.Module):
+    """Preprocessed images in, decoded tensors out: exactly what eager prediction runs."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.model.detect(images))
+
+
+def export_onnx(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: int = 18) -> Path:
+    """Write a model as one ONNX file.
+
+    Args:
+        model: fused, in evaluation mode, on the CPU; satisfies :class:`Exportable`.
+        spec: what the file is; its input gives size and dynamic axes, its outputs the names. It goes into the file's
+            metadata under ``efftasks``.
+        path: where to.
+        opset: ONNX opset, at least 17.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: the opset is too old.
+        WorkError: the exporter failed, or the file does not pass ONNX's checker.
+    """
+    if opset < 17:
+        raise UserError(f"--opset: got {opset}, allowed are 17 and newer")
+    if not isinstance(model, Exportable):
+        raise UserError(f"{type(model).__name__} has no method detect(images), expected a model that can be exported")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = spec.input
+    # Two images: a batch of one would be taken for a constant.
+    images = torch.zeros(2 if facts.dynamic_batch else 1, 3, facts.height, facts.width)
+    graph = _Graph(model).eval()
+    try:
+        with torch.no_grad(), _quiet():
+            program = torch.onnx.export(
+                graph,
+                (images,),
+                dynamo=True,
+                opset_version=max(opset, 18),
+                input_names=[facts.name],
+                output_names=[output.name for output in spec.outputs],
+                dynamic_shapes=(_dynamic_axes(spec),),
+                verbose=False,
+            )
+            assert program is not None
+            program.optimize()
+            program.save(str(path), external_data=False)
+    except Exception as error:
+        raise WorkError(f"{path}: the export failed ({type(error).__name__}: {_first_line(error)})") from error
+    if opset < 18:
+        _lower_opset(path, opset)
+    write_metadata(path, spec)
+    onnx.checker.check_model(str(path), full_check=True)
+    return path
+
+
+def _dynamic_axes(spec: ArtifactSpec) -> dict[int, object]:
+    facts, axes = spec.input, {}
+    if facts.dynamic_batch:
+        axes[0] = torch.export.Dim("batch", min=1)
+    if facts.dynamic_size:
+        axes[2] = facts.divisor * torch.export.Dim("rows", min=4)
+        axes[3] = facts.divisor * torch.export.Dim("columns", min=4)
+    return axes
+
+
+def write_metadata(path: str | Path, spec: ArtifactSpec) -> None:
+    """Put the description into the file's metadata, in place of the one there."""
+    model = onnx.load(str(path))
+    kept = {entry.key: entry.value for entry in model.metadata_props if entry.key != METADATA_KEY}
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {**kept, METADATA_KEY: spec.to_json()})
+    onnx.save(model, str(path))
+
+
+def _lower_opset(path: Path, opset: int) -> None:
+    onnx.save(onnx.version_converter.convert_version(onnx.load(str(path)), opset), str(path))
+
+
+@contextlib.contextmanager
+def _quiet():
+    """The exporter prints its progress and warns of its own internals."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")

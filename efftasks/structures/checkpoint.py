@@ -1,0 +1,172 @@
+"""Reading weights safely, and saying exactly what of them fits a model.
+
+A checkpoint is data. It is read with ``weights_only=True`` and never otherwise: a file that asks for anything else is
+refused, because unpickling it could run code.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from efftasks.structures.errors import UserError
+
+__all__ = ["MatchReport", "load_matching", "read_checkpoint", "read_state_dict"]
+
+# Where checkpoints of the field keep their weights, the averaged ones first. mmengine's `state_dict` already is the
+# averaged one where there is one.
+_LAYOUTS = (("state_dict",), ("ema", "module"), ("ema",), ("model_ema",), ("model",))
+
+
+def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+    """Read a checkpoint file (``.pth``, ``.pt``, ``.safetensors``) without running anything in it.
+
+    Raises:
+        UserError: the file is missing, truncated, no checkpoint, or a pickle that asks for more than data.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"{file}: no such checkpoint file")
+    if file.suffix == ".safetensors":
+        return _read_safetensors(file)
+    try:
+        with torch.serialization.safe_globals(_harmless_globals()):
+            data = torch.load(file, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = _refused(str(error))
+        if reason is not None:
+            raise UserError(
+                f"{file}: refused, the file is a pickle that asks for {reason}, which could run code; expected weights "
+                "and plain values only"
+            ) from error
+        raise UserError(f"{file}: truncated, or not a checkpoint") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
+        raise UserError(f"{file}: truncated, or not a checkpoint ({_first_line(error)})") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{file}: holds a {type(data).__name__}, expected a dict of tensors or of parts")
+    return data
+
+
+def _harmless_globals() -> list[Any]:
+    """What mmengine's own checkpoints hold beside tensors: scalar histories and numpy values."""
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    core = np._core.multiarray
+    dtypes = [type(np.dtype(kind)) for kind in (np.uint32, np.int64, np.float64, np.float32, np.uint8, np.bool_)]
+    return [HistoryBuffer, core._reconstruct, core.scalar, np.ndarray, np.dtype, *dtypes]
+
+
+def _refused(message: str) -> str | None:
+    """The global which torch would not load, from its message; None where it failed for another reason."""
+    for marker in ("Unsupported global: GLOBAL ", "Unsupported class "):
+        if marker in message:
+            return message.split(marker, 1)[1].split()[0].rstrip(".,")
+    if "weights_only" in message.lower() and "Unsupported operand" in message:
+        return "an unsupported pickle operation"
+    return None
+
+
+def _read_safetensors(file: Path) -> dict[str, Any]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise UserError(f"{file}: reading it needs safetensors; pip install safetensors") from error
+    try:
+        return dict(load_file(str(file)))
+    except SafetensorError as error:
+        raise UserError(f"{file}: truncated, or not a safetensors file ({_first_line(error)})") from error
+
+
+def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
+    """The weights in a checkpoint file, whichever common layout it has; ``module.`` prefixes are dropped.
+
+    Raises:
+        UserError: as :func:`read_checkpoint`, or there are no weights in it.
+    """
+    data = read_checkpoint(path)
+    for layout in _LAYOUTS:
+        part: Any = data
+        for key in layout:
+            part = part.get(key) if isinstance(part, Mapping) else None
+        if _holds_weights(part):
+            return _plain(part)
+    if _holds_weights(data):
+        return _plain(data)
+    raise UserError(f"{path}: no weights in it, expected a state dict or a 'state_dict', 'model' or 'ema' of tensors")
+
+
+def _holds_weights(part: Any) -> bool:
+    return isinstance(part, Mapping) and any(isinstance(value, Tensor) for value in part.values())
+
+
+def _plain(part: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {key.removeprefix("module."): value for key, value in part.items() if isinstance(value, Tensor)}
+
+
+@dataclass(frozen=True)
+class MatchReport:
+    """What of a state dict fits a module, by name and shape."""
+
+    matched: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # the module has it, the file has not
+    unexpected: list[str] = field(default_factory=list)  # the file has it, the module has not
+    mismatched: list[str] = field(default_factory=list)  # both have it, in different shapes
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything matched."""
+        return not (self.missing or self.unexpected or self.mismatched)
+
+    def summary(self, names: int = 3) -> str:
+        """Counts, and the first names of what did not match."""
+        parts = [f"{len(self.matched)} tensors matched"]
+        for what in ("missing", "unexpected", "mismatched"):
+            keys = getattr(self, what)
+            if keys:
+                more = ", ..." if len(keys) > names else ""
+                parts.append(f"{len(keys)} {what} ({', '.join(keys[:names])}{more})")
+        return ", ".join(parts)
+
+
+def load_matching(
+    module: nn.Module, state: Mapping[str, Tensor], strict: bool = True, name: str = "the checkpoint"
+) -> MatchReport:
+    """Load the tensors of a state dict that fit a module by name and shape.
+
+    Args:
+        module: where to.
+        state: name -> tensor.
+        strict: refuse, before anything is loaded, unless everything matches.
+        name: of the state dict, for the message.
+
+    Raises:
+        UserError: ``strict`` and something is missing, unexpected or of another shape.
+    """
+    own = module.state_dict()
+    report = MatchReport(
+        matched=[key for key in own if key in state and own[key].shape == state[key].shape],
+        missing=[key for key in own if key not in state],
+        unexpected=[key for key in state if key not in own],
+        mismatched=[
+            f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
+            for key in own
+            if key in state and own[key].shape != state[key].shape
+        ],
+    )
+    if strict and not report.complete:
+        raise UserError(f"{name} is of another architecture than {type(module).__name__}: {report.summary()}")
+    module.load_state_dict({key: state[key] for key in report.matched}, strict=False)
+    return report
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0].rstrip(".")[:160]

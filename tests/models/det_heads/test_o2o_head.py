@@ -1,0 +1,138 @@
+import math
+
+import efftasks.compat  # noqa: F401
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+from torch.testing import assert_close
+
+from efftasks.models.assigners.task_aligned import PaddedTargets
+from efftasks.models.det_heads.o2o_head import O2OHead, level_points
+from efftasks.structures.features import FeatureSpec
+
+SPECS = (FeatureSpec(16, 8), FeatureSpec(24, 16), FeatureSpec(32, 32))
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    DefaultScope.get_instance("test-o2o-head", scope_name="efftasks")
+
+
+def make_head(num_classes: int = 3, **kwargs) -> O2OHead:
+    torch.manual_seed(0)
+    return O2OHead(
+        SPECS,
+        num_classes,
+        assigner=dict(type="TaskAlignedAssigner", topk=7, keep=1),
+        helper_assigner=dict(type="TaskAlignedAssigner", topk=10),
+        loss_class=dict(type="SoftBCELoss"),
+        losses_box=dict(iou=dict(type="CIoULoss"), l1=dict(type="L1BoxLoss")),
+        **kwargs,
+    )
+
+
+def features(batch: int = 2, size: int = 64) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(batch, c, size // s, size // s, generator=generator) for c, s in SPECS]
+
+
+def targets(batch: int, boxes: list[list[float]], labels: list[int]) -> PaddedTargets:
+    count = len(labels)
+    return PaddedTargets(
+        torch.tensor([labels] * batch, dtype=torch.long).reshape(batch, count),
+        torch.tensor([boxes] * batch).reshape(batch, count, 4),
+        torch.ones(batch, count, dtype=torch.bool),
+        torch.zeros(batch, count, dtype=torch.bool),
+    )
+
+
+def test_points_are_cell_centres_row_by_row():
+    points, strides = level_points([torch.zeros(1, 1, 2, 3), torch.zeros(1, 1, 1, 1)], (8, 16))
+    expected = [[4, 4], [12, 4], [20, 4], [4, 12], [12, 12], [20, 12], [8, 8]]
+    assert points.tolist() == expected
+    assert strides.flatten().tolist() == [8] * 6 + [16]
+
+
+def test_decode_against_a_loop():
+    head = make_head(max_detections=5).eval()
+    raw = head(features())
+    found = head.decode(raw)
+    for image in range(2):
+        rows = []
+        for a, (x, y) in enumerate(raw.points.tolist()):
+            left, top, right, bottom = (raw.one_to_one.distances[image, a] * raw.strides[a]).tolist()
+            for c in range(3):
+                score = 1 / (1 + math.exp(-raw.one_to_one.logits[image, a, c].item()))
+                rows.append((score, c, [x - left, y - top, x + right, y + bottom]))
+        rows.sort(key=lambda row: -row[0])
+        assert_close(found.scores[image], torch.tensor([row[0] for row in rows[:5]]))
+        assert found.labels[image].tolist() == [row[1] for row in rows[:5]]
+        assert_close(found.boxes[image], torch.tensor([row[2] for row in rows[:5]]), atol=1e-3, rtol=1e-4)
+
+
+def test_only_the_one_to_many_branch_teaches_the_backbone():
+    head = make_head().train()
+    inputs = [x.requires_grad_() for x in features()]
+    wanted = targets(2, [[8.0, 8.0, 40.0, 40.0]], [1])
+    losses = head.loss_by_feat(head(inputs), wanted)
+    one_to_one = sum(value for key, value in losses.items() if key.endswith("_o2o"))
+    gradients = torch.autograd.grad(one_to_one, inputs, retain_graph=True, allow_unused=True)
+    assert all(g is None for g in gradients)
+    one_to_many = sum(value for key, value in losses.items() if key.endswith("_o2m"))
+    assert all(g.abs().sum() > 0 for g in torch.autograd.grad(one_to_many, inputs))
+
+
+def test_weight_moves_from_one_branch_to_the_other():
+    head, wanted = make_head().train(), targets(2, [[8.0, 8.0, 40.0, 40.0]], [1])
+    raw = head(features())
+    start = head.loss_by_feat(raw, wanted)
+    head.set_progress(1.0)
+    end = head.loss_by_feat(raw, wanted)
+    assert_close(end["loss_cls_o2m"] / start["loss_cls_o2m"], torch.tensor(0.1 / 0.8))
+    assert_close(end["loss_cls_o2o"] / start["loss_cls_o2o"], torch.tensor(0.9 / 0.2))
+
+
+@pytest.mark.parametrize("num_classes", [1, 3, 200])
+def test_batches_without_objects_train(num_classes):
+    head = make_head(num_classes).train()
+    losses = head.loss_by_feat(head(features()), targets(2, [], []))
+    total = sum(losses.values())
+    total.backward()
+    assert torch.isfinite(total) and losses["loss_iou_o2o"] == 0
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in head.parameters())
+
+
+def test_learns_one_scene_and_gives_one_row_an_object():
+    head = make_head(num_classes=2, max_detections=20).train()
+    inputs = [x.repeat(1, 1, 1, 1) for x in features(batch=1)]
+    boxes, labels = [[4.0, 6.0, 30.0, 28.0], [20.0, 30.0, 60.0, 62.0]], [0, 1]
+    optimizer = torch.optim.Adam(head.parameters(), lr=3e-3)
+    head.set_progress(0.5)
+    for _ in range(200):
+        optimizer.zero_grad()
+        sum(head.loss_by_feat(head(inputs), targets(1, boxes, labels)).values()).backward()
+        optimizer.step()
+    found = head.eval().decode(head(inputs))
+    sure = found.scores[0] > 0.3
+    assert sorted(found.labels[0][sure].tolist()) == labels  # no duplicates, nothing suppressed
+    order = found.labels[0][sure].argsort()
+    assert_close(found.boxes[0][sure][order], torch.tensor(boxes), atol=2.0, rtol=0)
+
+
+def test_fuse_drops_the_helper_and_keeps_the_answer():
+    head = make_head().eval()
+    fused = head.fuse()
+    assert fused.one_to_many is None and head.one_to_many is not None
+    before, after = head.decode(head(features())), fused.decode(fused(features()))
+    assert all(torch.equal(a, b) for a, b in zip(before, after))
+    assert sum(p.numel() for p in fused.parameters()) < sum(p.numel() for p in head.parameters())
+
+
+def test_fewer_points_than_detections():
+    head = make_head(max_detections=300).eval()
+    assert head.decode(head(features(size=32))).scores.shape == (2, 16 + 4 + 1)
+
+
+def test_wrong_class_count_is_named():
+    with pytest.raises(ValueError, match="num_classes: got None"):
+        make_head(num_classes=None)
