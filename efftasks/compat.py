@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -50,4 +51,7 @@ def has_compiled_mmcv() -> bool:
 
 
 if not has_compiled_mmcv():
-    sys.modules[_EXTENSION] = _StandIn(_EXTENSION, doc="Stand-in of efftasks for mmcv's compiled operators.")
+    _stand_in = _StandIn(_EXTENSION, doc="Stand-in of efftasks for mmcv's compiled operators.")
+    # mmengine asks for the spec of the module; without one the question itself fails.
+    _stand_in.__spec__ = ModuleSpec(_EXTENSION, loader=None)
+    sys.modules[_EXTENSION] = _stand_in

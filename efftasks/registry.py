@@ -4,14 +4,7 @@ A bare name in a config is looked up here first and then in mmengine; ``mmdet.X`
 ``locations`` name the modules that register something; they are imported on the first lookup, never before.
 """
 
-from mmengine.registry import DATASETS as _DATASETS
-from mmengine.registry import HOOKS as _HOOKS
-from mmengine.registry import METRICS as _METRICS
-from mmengine.registry import MODELS as _MODELS
-from mmengine.registry import OPTIM_WRAPPERS as _OPTIM_WRAPPERS
-from mmengine.registry import RUNNERS as _RUNNERS
-from mmengine.registry import TASK_UTILS as _TASK_UTILS
-from mmengine.registry import TRANSFORMS as _TRANSFORMS
+from mmengine import registry as _roots
 from mmengine.registry import Registry
 
 __all__ = [
@@ -20,6 +13,7 @@ __all__ = [
     "METRICS",
     "MODELS",
     "OPTIM_WRAPPERS",
+    "OPTIM_WRAPPER_CONSTRUCTORS",
     "RUNNERS",
     "TASK_UTILS",
     "TRANSFORMS",
@@ -34,7 +28,7 @@ def _child(name: str, parent: Registry, *modules: str) -> Registry:
 
 MODELS = _child(
     "model",
-    _MODELS,
+    _roots.MODELS,
     "models.detectors",
     "models.preprocessors",
     "models.backbones.base",
@@ -45,17 +39,29 @@ MODELS = _child(
     "models.det_heads.o2o_head",
     "models.losses.detection",
 )
-TASK_UTILS = _child("task util", _TASK_UTILS, "models.assigners.task_aligned")
-DATASETS = _child("dataset", _DATASETS, "datasets.coco")
-TRANSFORMS = _child("transform", _TRANSFORMS, "datasets.transforms.loading", "datasets.transforms.fit_image")
-METRICS = _child("metric", _METRICS, "evaluation.coco_metric")
+TASK_UTILS = _child("task util", _roots.TASK_UTILS, "models.assigners.task_aligned")
+DATASETS = _child("dataset", _roots.DATASETS, "datasets.coco")
+TRANSFORMS = _child("transform", _roots.TRANSFORMS, "datasets.transforms.loading", "datasets.transforms.fit_image")
+METRICS = _child("metric", _roots.METRICS, "evaluation.coco_metric")
 HOOKS = _child(
     "hook",
-    _HOOKS,
+    _roots.HOOKS,
     "engine.hooks.checkpoint",
     "engine.hooks.epoch_seed",
     "engine.hooks.progress",
     "engine.hooks.skipped_images",
 )
-RUNNERS = _child("runner", _RUNNERS, "engine.runner")
-OPTIM_WRAPPERS = _child("optimizer wrapper", _OPTIM_WRAPPERS, "engine.amp")
+RUNNERS = _child("runner", _roots.RUNNERS, "engine.runner")
+OPTIM_WRAPPERS = _child("optimizer wrapper", _roots.OPTIM_WRAPPERS, "engine.amp")
+OPTIM_WRAPPER_CONSTRUCTORS = _child("optimizer wrapper constructor", _roots.OPTIM_WRAPPER_CONSTRUCTORS, "engine.optimizers")
+
+# Kinds that have no member here yet. mmengine warns when a scope has no registry of a kind it looks something up in.
+_EMPTY = (
+    _child("loop", _roots.LOOPS),
+    _child("data sampler", _roots.DATA_SAMPLERS),
+    _child("parameter scheduler", _roots.PARAM_SCHEDULERS),
+    _child("visualizer", _roots.VISUALIZERS),
+    _child("vis_backend", _roots.VISBACKENDS),
+    _child("log_processor", _roots.LOG_PROCESSORS),
+    _child("optimizer", _roots.OPTIMIZERS),
+)

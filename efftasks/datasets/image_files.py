@@ -1,0 +1,119 @@
+"""Image files as they lie on the disk: find them, read them, and tell a whole one from a truncated one.
+
+OpenCV fills the missing rest of a truncated JPEG with grey and says nothing, so a file is also walked along the
+structure of its format to its end mark. What this cannot see is damage inside the compressed data of a JPEG that
+still has its end mark; the checksums of a PNG show that too.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["IMAGE_SUFFIXES", "BrokenImage", "find_images", "missing_part", "read_image", "write_image"]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+# In the scan of a JPEG, FF 00 is a data byte FF, FF D0..D7 are restart marks, and FF FF is padding.
+_NEXT_MARK = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+
+
+class BrokenImage(ValueError):
+    """An image file cannot be used; the message says why, without the file's name."""
+
+
+def read_image(path: str | Path) -> NDArray[np.uint8]:
+    """Decode a file to uint8 (H, W, 3) BGR, the Exif orientation ignored, as COCO's annotations do.
+
+    Raises:
+        BrokenImage: the file is missing, empty, truncated or no image.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise BrokenImage(f"cannot be read ({error.strerror})") from error
+    if not data:
+        raise BrokenImage("is empty (0 bytes)")
+    lacking = missing_part(data)
+    if lacking:
+        raise BrokenImage(f"is truncated or damaged ({lacking})")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:  # sizes beyond OpenCV's limits
+        image = None
+    if image is None:
+        raise BrokenImage("does not decode as an image")
+    return np.asarray(image, dtype=np.uint8)
+
+
+def write_image(path: str | Path, image: NDArray[np.uint8]) -> None:
+    """Encode by the suffix of the path (JPEG quality 92) and write; the folder must exist."""
+    done, data = cv2.imencode(Path(path).suffix, image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+    assert done, f"no encoder for {Path(path).suffix}"
+    Path(path).write_bytes(data.tobytes())
+
+
+def find_images(folder: str | Path) -> list[Path]:
+    """All image files below a folder, sorted by their path."""
+    root = Path(folder)
+    return sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+
+
+def missing_part(data: bytes) -> str | None:
+    """What a JPEG, PNG or WebP file lacks to be whole; None where it is whole, or of another format."""
+    if data.startswith(b"\xff\xd8"):
+        return _walk_jpeg(data)
+    if data.startswith(_PNG):
+        return _walk_png(data)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP" and struct.unpack("<I", data[4:8])[0] + 8 > len(data):
+        return "WebP data shorter than its header says"
+    return None
+
+
+def _walk_jpeg(data: bytes) -> str | None:
+    """From segment to segment to the end mark; an embedded thumbnail's own end mark lies inside a segment."""
+    lacking = "JPEG without its end mark"
+    at = 2
+    while True:
+        while at + 1 < len(data) and data[at] == 0xFF and data[at + 1] == 0xFF:
+            at += 1
+        if at + 1 >= len(data):
+            return lacking
+        if data[at] != 0xFF:
+            return "JPEG with a broken segment"
+        mark = data[at + 1]
+        if mark == 0xD9:
+            return None
+        if mark == 0x01 or 0xD0 <= mark <= 0xD8:
+            at += 2
+            continue
+        if at + 4 > len(data):
+            return lacking
+        at += 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
+        if mark == 0xDA:  # the compressed scan has no length: it runs to the next mark
+            following = _NEXT_MARK.search(data, at)
+            if following is None:
+                return lacking
+            at = following.start()
+
+
+def _walk_png(data: bytes) -> str | None:
+    at = len(_PNG)
+    while at + 12 <= len(data):
+        length, kind = struct.unpack(">I4s", data[at : at + 8])
+        end = at + 8 + length
+        if end + 4 > len(data):
+            break
+        if zlib.crc32(data[at + 4 : end]) != struct.unpack(">I", data[end : end + 4])[0]:
+            return f"PNG with a wrong checksum in its {kind.decode('latin-1')} chunk"
+        if kind == b"IEND":
+            return None
+        at = end + 4
+    return "PNG without its end chunk"

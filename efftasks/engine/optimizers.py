@@ -1,0 +1,161 @@
+"""Muon for the weights that mix channels, AdamW for everything else, in one optimizer.
+
+Source: Keller Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024): the momentum of a
+weight matrix is replaced by the nearest matrix with singular values near one, found by a few quintic Newton-Schulz
+steps. Convolutions are taken as matrices (out, in * k * k), as there. AdamW: arXiv 1711.05101.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+from mmengine.optim import OptimWrapper
+from torch import Tensor, nn
+
+from efftasks.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
+
+__all__ = ["MuonAdamW", "MuonConstructor", "orthogonalise", "split_parameters"]
+
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Matrices (N, rows, columns) with the same singular vectors and singular values of about one (0.7 to 1.2)."""
+    a, b, c = _COEFFICIENTS
+    wide = matrices.shape[-2] <= matrices.shape[-1]
+    x = matrices if wide else matrices.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x if wide else x.mT
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Both update rules; ``muon=True`` in a parameter group chooses.
+
+    Args:
+        params: parameter groups, each with ``muon`` and, if wanted, its own ``lr`` and ``weight_decay``.
+        lr: learning rate of AdamW; Muon groups give their own.
+        weight_decay: decoupled.
+        momentum: of Muon (Nesterov).
+        betas: of AdamW.
+        eps: of AdamW.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 2e-3,
+        weight_decay: float = 0.05,
+        momentum: float = 0.9,
+        betas: tuple[float, float] = (0.9, 0.99),
+        eps: float = 1e-8,
+    ) -> None:
+        defaults = dict(lr=lr, weight_decay=weight_decay, momentum=momentum, betas=betas, eps=eps, muon=False)
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Update every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:
+                (self._muon if group["muon"] else self._adamw)(group, params)
+        return loss
+
+    def _muon(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        for p in params:
+            state = self.state[p]
+            if not state:
+                state["momentum"] = torch.zeros_like(p)
+            state["momentum"].mul_(group["momentum"]).add_(p.grad)
+            update = p.grad.add(state["momentum"], alpha=group["momentum"]).reshape(p.shape[0], -1)
+            by_shape[update.shape].append((p, update))
+        for (rows, columns), pairs in by_shape.items():  # equal shapes share their matrix products
+            updates = orthogonalise(torch.stack([update for _, update in pairs]).float())
+            scale = max(1.0, rows / columns) ** 0.5
+            for (p, _), update in zip(pairs, updates):
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.add_(update.reshape(p.shape), alpha=-group["lr"] * scale)
+
+    def _adamw(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        for p in params:
+            if not self.state[p]:
+                self.state[p].update(step=0, mean=torch.zeros_like(p), square=torch.zeros_like(p))
+            self.state[p]["step"] += 1
+        beta1, beta2 = group["betas"]
+        step = self.state[params[0]]["step"]
+        gradients = [p.grad for p in params]
+        means = [self.state[p]["mean"] for p in params]
+        squares = [self.state[p]["square"] for p in params]
+        torch._foreach_lerp_(means, gradients, 1 - beta1)
+        torch._foreach_mul_(squares, beta2)
+        torch._foreach_addcmul_(squares, gradients, gradients, 1 - beta2)
+        spread = torch._foreach_div(squares, 1 - beta2**step)
+        torch._foreach_sqrt_(spread)
+        torch._foreach_add_(spread, group["eps"])
+        torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_addcdiv_(params, means, spread, -group["lr"] / (1 - beta1**step))
+
+
+def split_parameters(model: nn.Module) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Trainable parameters as (Muon's, AdamW's with decay, AdamW's without).
+
+    Muon takes linear layers and the convolutions without bias that mix channels. Depthwise kernels are no matrices,
+    and a convolution with bias is a prediction layer, whose rows are classes: AdamW decays those. Norms, biases and
+    lone scales do not decay.
+    """
+    mixing, decayed, plain = [], [], []
+    seen: set[int] = set()
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad or id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            if name != "weight" or parameter.ndim < 2:
+                plain.append(parameter)
+            elif isinstance(module, nn.Linear) or (
+                isinstance(module, nn.Conv2d) and module.bias is None and parameter.shape[1] > 1
+            ):
+                mixing.append(parameter)
+            else:
+                decayed.append(parameter)
+    return mixing, decayed, plain
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class MuonConstructor:
+    """Build the optimizer wrapper of :class:`MuonAdamW`.
+
+    Args:
+        optim_wrapper_cfg: as mmengine has it; ``optimizer`` has the arguments of MuonAdamW, and ``muon_lr``.
+        paramwise_cfg: not used by this constructor; anything but None is refused.
+    """
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
+        if paramwise_cfg:
+            raise ValueError(f"optim_wrapper.paramwise_cfg: got {paramwise_cfg}, MuonConstructor takes none")
+        self.config = dict(optim_wrapper_cfg)
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """The wrapper for a model's trainable parameters."""
+        arguments = dict(self.config["optimizer"])
+        if arguments.pop("type", "MuonAdamW") != "MuonAdamW":
+            raise ValueError(f"optim_wrapper.optimizer.type: got {self.config['optimizer']['type']!r}, expected MuonAdamW")
+        mixing, decayed, plain = split_parameters(model)
+        groups = [
+            dict(params=mixing, muon=True, lr=arguments.pop("muon_lr", 0.02)),
+            dict(params=decayed),
+            dict(params=plain, weight_decay=0.0),
+        ]
+        optimizer = MuonAdamW([group for group in groups if group["params"]], **arguments)
+        rest = {key: value for key, value in self.config.items() if key not in ("optimizer", "constructor")}
+        return OPTIM_WRAPPERS.build({"type": "OptimWrapper", **rest}, default_args=dict(optimizer=optimizer))
