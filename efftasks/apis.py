@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import efftasks.compat  # noqa: F401, I001  (before anything that imports mmdet)
+import efftasks
+import efftasks.compat  # noqa: I001  (before anything that imports mmdet)
 
 import cv2
 import numpy as np
@@ -21,22 +22,28 @@ from tqdm import tqdm
 
 from efftasks.datasets.coco import match_classes, read_coco
 from efftasks.datasets.transforms.loading import UnreadableImage, read_image
+from efftasks.models.layers.fuse import fuse_model
 from efftasks.registry import DATASETS, MODELS, RUNNERS
 from efftasks.structures.checkpoint import load_matching, read_checkpoint, read_state_dict
 from efftasks.structures.drawing import draw_instances
 from efftasks.structures.errors import UserError
 from efftasks.structures.prediction import Prediction
+from efftasks.structures.spec import ArtifactSpec, InputSpec, OutputSpec
 
 __all__ = [
     "Evaluation",
     "build",
     "config_folder",
+    "describe",
     "draw_comparison",
     "evaluate",
+    "fuse",
     "load",
     "load_config",
     "predict",
+    "set_input_size",
     "shipped_configs",
+    "test_images",
     "train",
 ]
 
@@ -259,6 +266,63 @@ def _prepare(pipeline: Compose, image: str | Path | np.ndarray) -> dict:
     for transform in pipeline.transforms[1:]:  # all but the loading
         info = transform(info)
     return info
+
+
+def fuse(model: nn.Module) -> nn.Module:
+    """A copy of the model for inference: batch norms folded, training-only branches dropped."""
+    return fuse_model(model.eval())
+
+
+def describe(model: nn.Module) -> ArtifactSpec:
+    """What an artifact of a loaded model says of itself."""
+    fit = _fit_transform(model.cfg)
+    facts = model.data_preprocessor.normalisation
+    height, width = fit["size"]
+    divisor = model.backbone.divisor
+    if height % divisor or width % divisor:
+        raise UserError(f"image size: got {height} x {width}, expected multiples of {divisor}, the backbone's divisor")
+    count = min(model.head.max_detections, sum((height // s) * (width // s) for s in model.head.strides))
+    return ArtifactSpec(
+        task="detection",
+        classes=tuple(model.dataset_meta["classes"]),
+        category_ids=tuple(model.dataset_meta["category_ids"]),
+        input=InputSpec(
+            name="images",
+            height=height,
+            width=width,
+            mean=facts.mean,
+            std=facts.std,
+            resize=fit.get("mode", "letterbox"),
+            pad_value=float(fit.get("pad_value", 114)),
+            color=facts.color,
+            divisor=divisor,
+        ),
+        outputs=(
+            OutputSpec("boxes", ("N", count, 4), "float32", "xyxy, pixels of the network input"),
+            OutputSpec("scores", ("N", count), "float32", "probability in [0, 1], best first"),
+            OutputSpec("labels", ("N", count), "int64", "index into classes"),
+        ),
+        versions={"efftasks": efftasks.__version__, "torch": torch.__version__},
+    )
+
+
+def set_input_size(cfg: Config, size: tuple[int, int]) -> None:
+    """Change the (height, width) that the test pipeline of a config brings images to."""
+    _fit_transform(cfg)["size"] = tuple(size)
+
+
+def _fit_transform(cfg: Config) -> dict[str, Any]:
+    for transform in _innermost(cfg.test_dataloader.dataset).pipeline:
+        if transform["type"] in ("FitImage", "efftasks.FitImage"):
+            return transform
+    raise UserError("test_dataloader.dataset.pipeline has no FitImage, expected one: an artifact repeats its facts")
+
+
+def test_images(cfg: Config) -> list[str]:
+    """Paths of the test images of a config."""
+    DefaultScope.get_instance(f"efftasks-{id(cfg)}", scope_name=cfg.default_scope)
+    dataset = DATASETS.build(_innermost(cfg.test_dataloader.dataset))
+    return [dataset.get_data_info(i)["img_path"] for i in range(len(dataset))]
 
 
 class Evaluation(NamedTuple):

@@ -55,13 +55,24 @@ def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device = 
     return data
 
 
-def _harmless_globals() -> list[Any]:
-    """What mmengine's own checkpoints hold beside tensors: scalar histories and numpy values."""
-    from mmengine.logging.history_buffer import HistoryBuffer
+class _Inert:
+    """Stands for things of mmengine's checkpoints that are not weights: built with anything, does nothing."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+def _harmless_globals() -> list[Any]:
+    """What checkpoints of mmengine's own runner hold beside tensors: numpy values and histories of scalars.
+
+    A history refers to its methods through ``getattr``. Neither is needed, so both read as nothing at all, and
+    ``getattr`` itself is never reachable.
+    """
     core = np._core.multiarray
     dtypes = [type(np.dtype(kind)) for kind in (np.uint32, np.int64, np.float64, np.float32, np.uint8, np.bool_)]
-    return [HistoryBuffer, core._reconstruct, core.scalar, np.ndarray, np.dtype, *dtypes]
+    inert = [(_Inert, name) for name in ("builtins.getattr", "mmengine.logging.history_buffer.HistoryBuffer")]
+    return [core._reconstruct, core.scalar, np.ndarray, np.dtype, *dtypes, *inert]
 
 
 def _refused(message: str) -> str | None:

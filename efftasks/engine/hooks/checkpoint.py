@@ -52,6 +52,10 @@ class SafeCheckpointHook(Hook):
         for old in [s for s in steps if s <= step][: -self.max_keep_ckpts]:
             (folder / f"epoch_{old}.pth").unlink(missing_ok=True)
 
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Leave out the histories of scalars: they are in the log, and no plain data."""
+        checkpoint["message_hub"] = {**checkpoint["message_hub"], "log_scalars": {}}
+
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Save the best so far, over the one before."""
         if self.save_best is None or not metrics:

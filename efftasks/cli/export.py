@@ -1,0 +1,143 @@
+"""``efftasks export``: checkpoint -> a verified file that runs without PyTorch."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from efftasks.cli.train import add_options, parse_options
+
+if TYPE_CHECKING:
+    from efftasks.structures.spec import ArtifactSpec
+
+EXAMPLES = """examples:
+  efftasks export my_config.py work_dirs/my_config/best.pth --out out
+  efftasks export my_config.py best.pth --out out --eval              also AP of model and file on the test data
+  efftasks export my_config.py best.pth --size 480 640                another input size than the config's
+  efftasks export my_config.py best.pth --dynamic-size                any multiple of the model's divisor
+  efftasks export my_config.py best.pth --images photos/              verify on these instead of the test data
+
+The file is written, run and compared with the PyTorch model on real images; only then does the command succeed. A file
+that does not agree is kept as model.rejected.onnx, to look at.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "export",
+        help="write a verified file that runs without PyTorch",
+        description="Export a checkpoint and verify the file against the model on real images.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", metavar="CONFIG", help="path, or name of a shipped config")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT")
+    parser.add_argument("--backend", choices=("onnx",), default="onnx")
+    parser.add_argument("--precision", choices=("fp32",), default="fp32")
+    parser.add_argument("--out", default="out", help="folder for model.onnx and model.json (default: out)")
+    parser.add_argument("--opset", type=int, default=18, help="ONNX opset, 17 or newer (default 18)")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="input size (default: the config's)")
+    parser.add_argument("--dynamic-size", action="store_true", help="height and width are free, in steps of the divisor")
+    parser.add_argument("--fixed-batch", action="store_true", help="a batch of one, instead of any")
+    parser.add_argument("--images", metavar="DIR", help="images to verify on (default: the config's test data)")
+    parser.add_argument("--num-images", type=int, default=16, help="how many of them (default 16)")
+    parser.add_argument("--eval", action="store_true", help="also the metrics of model and file on the test data")
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export, verify, and only then put the file in its place."""
+    from efftasks import apis
+    from efftasks.export.exporters.onnx import export_onnx, write_metadata
+    from efftasks.structures.errors import UserError, WorkError
+
+    cfg = apis.load_config(args.config, parse_options(args.cfg_options))
+    model = apis.load(cfg, args.checkpoint)
+    if args.size is not None:
+        apis.set_input_size(model.cfg, tuple(args.size))
+    spec = _spec(apis.describe(model), args)
+    if args.opset < 17:
+        raise UserError(f"--opset: got {args.opset}, allowed are 17 and newer")
+    images = _images(model.cfg, args.images, args.num_images)
+
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as folder:
+        draft = export_onnx(apis.fuse(model), spec, Path(folder, "model.onnx"), opset=args.opset)
+        report = _verify(model, draft, images)
+        print(report)
+        verify: dict[str, Any] = report.to_dict()
+        if args.eval and report.passed:
+            verify["metrics"] = _evaluate(cfg, model, draft)
+        spec = spec.with_verify(verify)
+        write_metadata(draft, spec)
+        if not report.passed:
+            rejected = out / "model.rejected.onnx"
+            os.replace(draft, rejected)
+            raise WorkError(f"{rejected}: does not agree with the PyTorch model, so it was not shipped ({report})")
+        os.replace(draft, out / "model.onnx")
+    spec.save(out / "model.json")
+    print(f"{out / 'model.onnx'} ({(out / 'model.onnx').stat().st_size / 1e6:.1f} MB), {out / 'model.json'}")
+    return 0
+
+
+def _spec(spec: ArtifactSpec, args: argparse.Namespace) -> ArtifactSpec:
+    digest = hashlib.sha256(Path(args.checkpoint).read_bytes()).hexdigest()
+    facts = replace(spec.input, dynamic_batch=not args.fixed_batch, dynamic_size=args.dynamic_size)
+    return replace(spec, input=facts, source={"config": str(args.config), "checkpoint_sha256": digest})
+
+
+def _images(cfg: Any, folder: str | None, number: int) -> list[str]:
+    """Paths of the images to verify on, spread evenly over those there are."""
+    from efftasks import apis
+    from efftasks.structures.errors import UserError
+
+    if folder is None:
+        paths = apis.test_images(cfg)
+    else:
+        suffixes = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+        paths = sorted(str(path) for path in Path(folder).glob("*") if path.suffix.lower() in suffixes)
+    if not paths:
+        raise UserError(f"--images: {folder or 'the test data of the config'} has no images, verifying needs some")
+    step = max(1, len(paths) // max(1, number))
+    return paths[::step][:number]
+
+
+def _verify(model: Any, artifact: Path, images: Sequence[str]) -> Any:
+    """Compare model and file, each with its own reading and preprocessing, in batches and alone."""
+    import cv2
+
+    from efftasks import apis
+    from efftasks.export.verify import compare_predictions
+    from efftasks.runtime.predictor import Predictor
+
+    predictor = Predictor(artifact)
+    batch = 4 if predictor.spec.input.dynamic_batch else 1
+    reference = apis.predict(model, images)
+    candidate = predictor(list(images), batch_size=batch)
+    alone = predictor(images[0])
+    sizes = [cv2.imread(path).shape[:2] for path in images]
+    return compare_predictions([*reference, reference[0]], [*candidate, *alone], [*sizes, sizes[0]])
+
+
+def _evaluate(cfg: Any, model: Any, artifact: Path) -> dict[str, dict[str, float]]:
+    from efftasks import apis
+    from efftasks.runtime.predictor import Predictor
+
+    predictor = Predictor(artifact)
+    sources = {
+        "pytorch": (lambda paths: apis.predict(model, paths), model.dataset_meta["classes"]),
+        "artifact": (lambda paths: predictor(list(paths)), predictor.spec.classes),
+    }
+    metrics = {name: apis.evaluate(cfg, *source).metrics for name, source in sources.items()}
+    for name, values in metrics.items():
+        print(f"{name:<9}", "  ".join(f"{key} {value:.4f}" for key, value in values.items()))
+    return metrics

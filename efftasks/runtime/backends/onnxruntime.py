@@ -1,0 +1,61 @@
+"""ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from efftasks.structures.errors import UserError
+from efftasks.structures.spec import ArtifactSpec
+
+__all__ = ["OnnxRuntimeSession"]
+
+METADATA_KEY = "efftasks"
+
+
+class OnnxRuntimeSession:
+    """An ``.onnx`` file on the CPU.
+
+    Args:
+        path: the file.
+        threads: threads inside an operator; None leaves it to ONNX Runtime (all physical cores).
+
+    Raises:
+        UserError: the file is missing, corrupt, or does not say what it is.
+    """
+
+    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise UserError("running an .onnx file needs onnxruntime; pip install efftasks") from error
+        if not Path(path).is_file():
+            raise UserError(f"{path}: no such file")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime has a dozen classes of its own
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path}: corrupt, or not an ONNX file ({reason})") from error
+        self.spec = self._read_spec(Path(path))
+        self._outputs = [output.name for output in self.spec.outputs]
+
+    def _read_spec(self, path: Path) -> ArtifactSpec:
+        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        if text is not None:
+            return ArtifactSpec.from_json(text, origin=str(path))
+        sidecar = path.with_suffix(".json")
+        if sidecar.is_file():
+            return ArtifactSpec.load(sidecar)
+        raise UserError(
+            f"{path}: neither metadata {METADATA_KEY!r} inside nor {sidecar.name} beside it; was it exported by efftasks?"
+        )
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Network input float32 (N, 3, H, W) -> output name -> array."""
+        values = self._session.run(self._outputs, {self.spec.input.name: images})
+        return dict(zip(self._outputs, values))
