@@ -38,6 +38,7 @@ __all__ = [
     "draw_comparison",
     "evaluate",
     "fuse",
+    "input_size",
     "load",
     "load_config",
     "predict",
@@ -304,6 +305,12 @@ def describe(model: nn.Module) -> ArtifactSpec:
         ),
         versions={"efftasks": efftasks.__version__, "torch": torch.__version__},
     )
+
+
+def input_size(cfg: Config) -> tuple[int, int]:
+    """The (height, width) that the test pipeline of a config brings images to."""
+    height, width = _fit_transform(cfg)["size"]
+    return height, width
 
 
 def set_input_size(cfg: Config, size: tuple[int, int]) -> None:

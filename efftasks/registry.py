@@ -53,7 +53,9 @@ HOOKS = _child(
 )
 RUNNERS = _child("runner", _roots.RUNNERS, "engine.runner")
 OPTIM_WRAPPERS = _child("optimizer wrapper", _roots.OPTIM_WRAPPERS, "engine.amp")
-OPTIM_WRAPPER_CONSTRUCTORS = _child("optimizer wrapper constructor", _roots.OPTIM_WRAPPER_CONSTRUCTORS, "engine.optimizers")
+OPTIM_WRAPPER_CONSTRUCTORS = _child(
+    "optimizer wrapper constructor", _roots.OPTIM_WRAPPER_CONSTRUCTORS, "engine.optimizers"
+)
 
 # Kinds that have no member here yet. mmengine warns when a scope has no registry of a kind it looks something up in.
 _EMPTY = (

@@ -44,7 +44,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--out", default="out", help="folder for model.onnx and model.json (default: out)")
     parser.add_argument("--opset", type=int, default=18, help="ONNX opset, 17 or newer (default 18)")
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="input size (default: the config's)")
-    parser.add_argument("--dynamic-size", action="store_true", help="height and width are free, in steps of the divisor")
+    parser.add_argument(
+        "--dynamic-size", action="store_true", help="height and width are free, in steps of the divisor"
+    )
     parser.add_argument("--fixed-batch", action="store_true", help="a batch of one, instead of any")
     parser.add_argument("--images", metavar="DIR", help="images to verify on (default: the config's test data)")
     parser.add_argument("--num-images", type=int, default=16, help="how many of them (default 16)")

@@ -149,7 +149,9 @@ class MuonConstructor:
         """The wrapper for a model's trainable parameters."""
         arguments = dict(self.config["optimizer"])
         if arguments.pop("type", "MuonAdamW") != "MuonAdamW":
-            raise ValueError(f"optim_wrapper.optimizer.type: got {self.config['optimizer']['type']!r}, expected MuonAdamW")
+            raise ValueError(
+                f"optim_wrapper.optimizer.type: got {self.config['optimizer']['type']!r}, expected MuonAdamW"
+            )
         mixing, decayed, plain = split_parameters(model)
         groups = [
             dict(params=mixing, muon=True, lr=arguments.pop("muon_lr", 0.02)),

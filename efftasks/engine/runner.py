@@ -118,4 +118,6 @@ class EffRunner(Runner):
         except (OSError, RuntimeError) as error:
             # torch's zip writer turns a full disk into a RuntimeError.
             draft.unlink(missing_ok=True)
-            raise WorkError(f"{target}: the checkpoint could not be saved ({error}); earlier ones are intact") from error
+            raise WorkError(
+                f"{target}: the checkpoint could not be saved ({error}); earlier ones are intact"
+            ) from error

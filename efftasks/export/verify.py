@@ -97,9 +97,7 @@ def compare_predictions(
     return VerifyReport(len(reference), detections, unmatched, box_error, score_error, tolerance)
 
 
-def _match(
-    a: Prediction, b: Prediction, floor: float, scale: float, tolerance: Tolerance
-) -> tuple[np.ndarray, int]:
+def _match(a: Prediction, b: Prediction, floor: float, scale: float, tolerance: Tolerance) -> tuple[np.ndarray, int]:
     """Errors (matched, 2) in box (pixels at 640) and score of each row of ``a`` from its nearest row of ``b``."""
     wanted = np.flatnonzero(a.scores > floor)
     if not len(wanted):

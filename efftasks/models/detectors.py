@@ -48,9 +48,7 @@ class Detector(BaseModel):
         """Preprocessed images (B, 3, H, W) -> decoded tensors in pixels of the network input: what is exported."""
         return self.head.decode(self.raw(images))
 
-    def forward(
-        self, inputs: Tensor, data_samples: Sequence[DetDataSample] | None = None, mode: str = "tensor"
-    ) -> Any:
+    def forward(self, inputs: Tensor, data_samples: Sequence[DetDataSample] | None = None, mode: str = "tensor") -> Any:
         """mmengine's entry.
 
         Args:
@@ -99,6 +97,7 @@ def pad_targets(data_samples: Sequence[DetDataSample], device: torch.device) -> 
         valid=torch.tensor([[j < n for j in range(most)] for n in filled], dtype=torch.bool, device=device).reshape(
             len(boxes), most
         ),
-        ignored=torch.tensor([row + [False] * (most - len(row)) for row in ignored], dtype=torch.bool, device=device)
-        .reshape(len(boxes), most),
+        ignored=torch.tensor(
+            [row + [False] * (most - len(row)) for row in ignored], dtype=torch.bool, device=device
+        ).reshape(len(boxes), most),
     )

@@ -12,6 +12,7 @@ import numpy as np
 
 from efftasks.runtime.backends.onnxruntime import OnnxRuntimeSession
 from efftasks.runtime.preprocess import Placement, fit_image, normalise_into, to_image_pixels
+from efftasks.runtime.video import read_frames
 from efftasks.structures.errors import UserError
 from efftasks.structures.prediction import Prediction
 from efftasks.structures.spec import ArtifactSpec
@@ -74,7 +75,9 @@ class Predictor:
     ) -> None:
         suffix = Path(path).suffix.lower()
         if suffix not in _BACKENDS:
-            raise UserError(f"{path}: no runtime for {suffix or 'a file without suffix'}, allowed are {', '.join(_BACKENDS)}")
+            raise UserError(
+                f"{path}: no runtime for {suffix or 'a file without suffix'}, allowed are {', '.join(_BACKENDS)}"
+            )
         self.session: Session = _BACKENDS[suffix](path, threads)
         self.spec = self.session.spec
         self.score_thr = score_thr
@@ -111,17 +114,8 @@ class Predictor:
 
     def stream(self, video: str | Path) -> Iterator[Prediction]:
         """Predict frame by frame; ``image`` of each prediction is the frame."""
-        capture = cv2.VideoCapture(str(video))
-        try:
-            if not capture.isOpened():
-                raise UserError(f"{video}: the video is missing or cannot be decoded")
-            while True:
-                read, frame = capture.read()
-                if not read:
-                    return
-                yield self._predict([frame])[0]
-        finally:
-            capture.release()
+        for frame in read_frames(video):
+            yield self._predict([frame])[0]
 
     def _predict(self, images: Sequence[Image]) -> list[Prediction]:
         inputs, places = self.preprocess([_load(image) for image in images])

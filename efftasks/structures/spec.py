@@ -108,7 +108,8 @@ class ArtifactSpec:
         values = _pick(cls, data, origin)
         values["input"] = InputSpec(**_pick(InputSpec, data["input"], f"{origin}: input"))
         values["outputs"] = tuple(
-            OutputSpec(**_pick(OutputSpec, output, f"{origin}: outputs[{i}]")) for i, output in enumerate(data["outputs"])
+            OutputSpec(**_pick(OutputSpec, output, f"{origin}: outputs[{i}]"))
+            for i, output in enumerate(data["outputs"])
         )
         values["skeleton"] = tuple((int(a), int(b)) for a, b in values.get("skeleton", ()))
         return cls(**values)

@@ -20,7 +20,7 @@ class UnreadableImage(OSError):
 
 
 def read_image(path: str) -> np.ndarray:
-    """Decode an image file to uint8 (H, W, 3) BGR, Exif orientation ignored as COCO annotations do.
+    """Decode an image file to uint8 (H, W, 3) BGR, turned as its Exif orientation says.
 
     Raises:
         UnreadableImage: the file is missing, empty, truncated beyond decoding, or no image.
@@ -29,7 +29,7 @@ def read_image(path: str) -> np.ndarray:
         data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise UnreadableImage(path) from error
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if image is None:
         raise UnreadableImage(path)
     return image

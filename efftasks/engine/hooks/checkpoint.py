@@ -31,7 +31,9 @@ class SafeCheckpointHook(Hook):
 
     def __init__(self, interval: int = 1, max_keep_ckpts: int = 2, save_best: str | None = None) -> None:
         if interval < 1 or max_keep_ckpts < 1:
-            raise ValueError(f"interval and max_keep_ckpts: got {interval} and {max_keep_ckpts}, allowed are 1 and more")
+            raise ValueError(
+                f"interval and max_keep_ckpts: got {interval} and {max_keep_ckpts}, allowed are 1 and more"
+            )
         self.interval = interval
         self.max_keep_ckpts = max_keep_ckpts
         self.save_best = save_best

@@ -36,7 +36,9 @@ class LightPAN(nn.Module):
         super().__init__()
         strides = [spec.stride for spec in in_specs]
         if len(out_channels) != len(strides):
-            raise ValueError(f"out_channels: got {len(out_channels)} numbers, expected {len(strides)} (strides {strides})")
+            raise ValueError(
+                f"out_channels: got {len(out_channels)} numbers, expected {len(strides)} (strides {strides})"
+            )
         if any(b != 2 * a for a, b in zip(strides, strides[1:])):
             raise ValueError(f"in_specs: got strides {strides}, expected each to be twice the one before")
         self.specs = tuple(FeatureSpec(channels, stride) for channels, stride in zip(out_channels, strides))

@@ -1,0 +1,39 @@
+"""Rows of measurements as Markdown and JSON; each carries its environment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["to_markdown", "write_report"]
+
+
+def to_markdown(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """A Markdown table; numbers with three significant digits, what a row lacks as a dash."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
+    return str(value)
+
+
+def write_report(
+    stem: str | Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], environment: Mapping[str, str]
+) -> tuple[Path, Path]:
+    """Write ``<stem>.md`` and ``<stem>.json``; every row of the JSON has the environment."""
+    stem = Path(stem)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    facts = "\n".join(f"- {key}: {value}" for key, value in environment.items())
+    markdown, data = stem.with_suffix(".md"), stem.with_suffix(".json")
+    markdown.write_text(f"{to_markdown(rows, columns)}\n\nMeasured on:\n\n{facts}\n", encoding="utf-8")
+    full = [{**row, "environment": dict(environment)} for row in rows]
+    data.write_text(json.dumps(full, indent=2) + "\n", encoding="utf-8")
+    return markdown, data
