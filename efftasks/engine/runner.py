@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.device import get_device
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
@@ -45,7 +46,8 @@ def _step(path: Path) -> int:
 def flush_denormals() -> None:
     """Let the CPU treat denormal numbers as zero: in training they slow a step down by up to twenty times.
 
-    Adam's second moments and vanishing gradients become denormal within the first hundred steps.
+    Adam's second moments and vanishing gradients become denormal within the first hundred steps. The setting belongs
+    to a thread and is inherited by the threads it starts, so this must come before torch starts its workers.
     """
     np.finfo(np.float32), np.finfo(np.float64)  # noqa: B018  (numpy warns when it first looks afterwards)
     torch.set_flush_denormal(True)
@@ -55,10 +57,13 @@ def flush_denormals() -> None:
 class EffRunner(Runner):
     """Runner; see the module. On a CPU it also flushes denormals, and it keeps convolutions channels-last."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if get_device() == "cpu":
+            flush_denormals()
+        super().__init__(*args, **kwargs)
+
     def train(self) -> torch.nn.Module:
         """Train."""
-        if next(self.model.parameters()).device.type == "cpu":
-            flush_denormals()
         self.model.to(memory_format=torch.channels_last)
         return super().train()
 

@@ -1,0 +1,42 @@
+# The built-in shapes (`efftasks dataset shapes --out data/shapes`), from scratch: what `efftasks quickstart` trains.
+_base_ = [
+    "../../_base_/default_runtime.py",
+    "../../_base_/models/o2o.py",
+    "../../_base_/datasets/coco_detection.py",
+    "../../_base_/schedules/muon_60e.py",
+]
+
+data_root = "data/shapes/"
+classes = ("circle", "square", "triangle", "star", "ring", "cross")
+image_size = (192, 192)
+max_epochs = 40
+
+fit = dict(type="FitImage", size=image_size)
+pack = dict(type="mmdet.PackDetInputs", meta_keys={{_base_.meta_keys}})
+affine = dict(
+    type="mmdet.RandomAffine",
+    scaling_ratio_range=(0.7, 1.4),
+    max_translate_ratio=0.1,
+    max_rotate_degree=0.0,
+    max_shear_degree=0.0,
+    border_val=(114, 114, 114),
+)
+train_pipeline = [
+    dict(type="LoadImage"),
+    dict(type="mmdet.LoadAnnotations", with_bbox=True),
+    fit,
+    affine,
+    dict(type="mmdet.YOLOXHSVRandomAug"),
+    dict(type="mmdet.RandomFlip", prob=[0.25, 0.25, 0.25], direction=["horizontal", "vertical", "diagonal"]),
+    pack,
+]
+test_pipeline = [dict(type="LoadImage"), fit, pack]
+
+train_dataloader = dict(num_workers=1, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(num_workers=1, dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+train_cfg = dict(max_epochs=max_epochs)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", eta_min_ratio=0.01, by_epoch=True, T_max=max_epochs, convert_to_iter_based=True),
+]

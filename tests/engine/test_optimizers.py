@@ -1,0 +1,112 @@
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from efftasks.engine.optimizers import MuonAdamW, MuonConstructor, orthogonalise, split_parameters
+
+
+def plain_newton_schulz(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    """The iteration as its author writes it down, in float64."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix.double()
+    x = x if x.shape[0] <= x.shape[1] else x.T
+    x = x / x.norm()
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x if matrix.shape[0] <= matrix.shape[1] else x.T
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (16, 72), (64, 16), (1, 5)])
+def test_orthogonalise_equals_the_plain_iteration(shape):
+    torch.manual_seed(0)
+    matrices = torch.randn(3, *shape)
+    expected = torch.stack([plain_newton_schulz(m) for m in matrices])
+    assert_close(orthogonalise(matrices).double(), expected, atol=2e-4, rtol=1e-3)
+
+
+def test_singular_values_are_near_one_and_vectors_stay():
+    torch.manual_seed(0)
+    matrix = torch.randn(1, 32, 200)
+    result = orthogonalise(matrix)
+    values = torch.linalg.svdvals(result[0])
+    assert 0.6 < values.min() and values.max() < 1.3
+    u, _, v = torch.linalg.svd(matrix[0], full_matrices=False)
+    aligned = u.T @ result[0] @ v.T
+    assert_close(aligned, torch.diag(torch.diagonal(aligned)), atol=1e-3, rtol=0)
+
+
+def test_adamw_part_equals_torch():
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
+    theirs.load_state_dict(ours.state_dict())
+    a = MuonAdamW([dict(params=list(ours.parameters()))], lr=0.01, weight_decay=0.1)
+    b = torch.optim.AdamW(theirs.parameters(), lr=0.01, weight_decay=0.1, betas=(0.9, 0.99))
+    for _ in range(10):
+        x = torch.randn(4, 5)
+        for model, optimizer in ((ours, a), (theirs, b)):
+            optimizer.zero_grad()
+            model(x).square().sum().backward()
+            optimizer.step()
+    assert_close(ours.weight, theirs.weight, atol=1e-6, rtol=1e-5)
+    assert_close(ours.bias, theirs.bias, atol=1e-6, rtol=1e-5)
+
+
+def test_muon_part_by_hand():
+    weight = nn.Parameter(torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(0)))
+    start, gradient = weight.detach().clone(), torch.randn(4, 2, 3, 3)
+    optimizer = MuonAdamW([dict(params=[weight], muon=True, lr=0.1, weight_decay=0.5)], momentum=0.9)
+    weight.grad = gradient.clone()
+    optimizer.step()
+    # First step: momentum is the gradient, Nesterov adds 0.9 of it; scaling does not change the direction.
+    update = plain_newton_schulz(gradient.reshape(4, 18)).reshape(4, 2, 3, 3).float()
+    assert_close(weight.detach(), start * (1 - 0.1 * 0.5) - 0.1 * update, atol=1e-4, rtol=1e-3)
+
+
+def test_state_survives_saving():
+    torch.manual_seed(0)
+    inputs = [torch.randn(2, 3, 8, 8) for _ in range(6)]
+
+    def steps(model: nn.Module, optimizer: torch.optim.Optimizer, part: list[torch.Tensor]) -> None:
+        for x in part:
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+
+    def make() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
+        wrapper = MuonConstructor(dict(type="OptimWrapper", optimizer=dict(type="MuonAdamW", lr=1e-2)))(model)
+        return model, wrapper.optimizer
+
+    straight, optimizer = make()
+    steps(straight, optimizer, inputs)
+    first, optimizer = make()
+    steps(first, optimizer, inputs[:3])
+    second, resumed = make()
+    second.load_state_dict(first.state_dict())
+    resumed.load_state_dict(optimizer.state_dict())
+    steps(second, resumed, inputs[3:])
+    assert all(torch.equal(a, b) for a, b in zip(straight.state_dict().values(), second.state_dict().values()))
+
+
+def test_which_parameters_go_where():
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False),
+        nn.BatchNorm2d(8),
+        nn.Conv2d(8, 8, 3, groups=8, bias=False),
+        nn.Conv2d(8, 2, 1),
+        nn.Linear(2, 2),
+    )
+    mixing, decayed, plain = split_parameters(model)
+    assert {id(p) for p in mixing} == {id(model[0].weight), id(model[4].weight)}
+    assert {id(p) for p in decayed} == {id(model[2].weight), id(model[3].weight)}
+    assert len(plain) == 4 and sum(map(len, (mixing, decayed, plain))) == len(list(model.parameters()))
+
+
+def test_wrong_config_is_named():
+    with pytest.raises(ValueError, match="expected MuonAdamW"):
+        MuonConstructor(dict(optimizer=dict(type="SGD", lr=0.1)))(nn.Linear(1, 1))
+    with pytest.raises(ValueError, match="paramwise_cfg"):
+        MuonConstructor(dict(optimizer=dict(type="MuonAdamW")), dict(norm_decay_mult=0))
