@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import efftasks
-import efftasks.compat  # noqa: I001  (before anything that imports mmdet)
+import efftasks.compat
 
+# isort: split
 import cv2
 import numpy as np
 import torch

@@ -12,11 +12,11 @@ from typing import Any
 
 from efftasks.datasets import coco_rules as rules
 from efftasks.datasets.coco_rules import RULES, Content, Fault
-from efftasks.datasets.image_files import BrokenImage, read_image
+from efftasks.datasets.image_files import BrokenImageError, read_image
 from efftasks.datasets.progress import progress
 from efftasks.structures.errors import UserError
 
-__all__ = ["CheckReport", "check_coco", "render_report"]
+__all__ = ["CheckReport", "check_coco", "images_beside"]
 
 
 @dataclass
@@ -53,9 +53,38 @@ class CheckReport:
             "ok": self.ok,
             "counts": self.counts,
             "faults_by_rule": {rule: len(faults) for rule, faults in grouped.items()},
-            "faults": [asdict(fault) for faults in grouped.values() for fault in faults],
+            "faults": [_plain(asdict(fault)) for faults in grouped.values() for fault in faults],
             "notes": self.notes,
         }
+
+    def render_text(self, examples: int = 3) -> str:
+        """The report to be read: every rule with its count and the first few of its faults, then the notes."""
+        counts = ", ".join(f"{number} {name}" for name, number in self.counts.items())
+        lines = [f"{self.path}: {counts}" if counts else self.path]
+        if self.images is not None:
+            lines.append(f"images in {self.images}")
+        grouped = self.by_rule()
+        for rule, faults in grouped.items():
+            lines += ["", f"{rule}: {len(faults)} x {RULES[rule]}"]
+            lines += [f"  - {fault.message}" for fault in faults[:examples]]
+            if len(faults) > examples:
+                lines.append(f"  - ... and {len(faults) - examples} more")
+        if self.notes:
+            lines += ["", "notes (no faults):", *(f"  - {note}" for note in self.notes)]
+        total = len(self.faults)
+        count = f"{total} fault" if total == 1 else f"{total} faults"
+        verdict = f"{count} in {len(grouped)} rule{'s' * (len(grouped) > 1)}" if total else "no faults"
+        return "\n".join([*lines, "", f"result: {verdict}"])
+
+
+def images_beside(path: str | Path) -> Path | None:
+    """``DIR/images`` for a file ``DIR/annotations/X.json``, where there is such a folder."""
+    images = _beside(path)
+    return images if images.is_dir() else None
+
+
+def _beside(path: str | Path) -> Path:
+    return Path(os.path.normpath(Path(path).parent / ".." / "images"))
 
 
 def check_coco(
@@ -69,7 +98,8 @@ def check_coco(
 
     Args:
         path: the annotation file.
-        images: the folder that ``file_name`` is relative to; every image is read and decoded. None skips that.
+        images: the folder that ``file_name`` is relative to; every image is read and decoded. None takes the one that
+            ``images_beside`` finds; without one the images are not looked at, and a note says so.
         classes: the names that the categories must be.
         keypoints: how many keypoints each annotation must have; None takes the names that its category lists.
         threads: that decode images; None takes one for each core.
@@ -79,6 +109,7 @@ def check_coco(
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such annotation file")
+    images = images_beside(path) if images is None else images
     if images is not None and not Path(images).is_dir():
         raise UserError(f"{images}: no such folder of images")
     report = CheckReport(path=str(path), images=None if images is None else str(images))
@@ -104,12 +135,12 @@ def check_coco(
     report.faults += rules.keypoints(content, keypoints)
     report.notes += _without(content)
     if images is None:
-        report.notes.append("the image files were not looked at (no folder of images was given)")
+        report.notes.append(f"the image files were not looked at: no folder was given, and {_beside(path)} is none")
     else:
         found = list(_image_files(content, Path(images), threads or os.cpu_count() or 1))
         report.faults += found
         missing = sum(fault.rule == "image-missing" for fault in found)
-        if missing and missing == len({image.get("file_name") for image in content.images}):
+        if missing and missing == len({str(image.get("file_name")) for image in content.images}):
             report.notes.append(f"not one image was found: is {images} the folder that file_name is relative to?")
     return report
 
@@ -143,11 +174,11 @@ def _image_files(content: Content, folder: Path, threads: int) -> Iterator[Fault
 def _image_file(image: dict[str, Any], folder: Path) -> Fault | None:
     name, key = image["file_name"], image.get("id")
     path = folder / name
-    if not path.is_file():
+    if not _is_file(path):
         return Fault("image-missing", f"image {key}: {path} is not there", image_id=key, file_name=name)
     try:
         height, width = read_image(path).shape[:2]
-    except BrokenImage as error:
+    except BrokenImageError as error:
         return Fault("image-unreadable", f"image {key}: {path} {error}", image_id=key, file_name=name)
     said = (image.get("width"), image.get("height"))
     if said == (width, height) or None in said:
@@ -157,19 +188,15 @@ def _image_file(image: dict[str, Any], folder: Path) -> Fault | None:
     return Fault("image-size", what, image_id=key, file_name=name)
 
 
-def render_report(report: CheckReport, examples: int = 3) -> str:
-    """The report as text: every rule with its count and the first few of its faults."""
-    counts = ", ".join(f"{number} {name}" for name, number in report.counts.items())
-    lines = [f"{report.path}: {counts}" if counts else report.path]
-    grouped = report.by_rule()
-    for rule, faults in grouped.items():
-        lines += ["", f"{rule}: {len(faults)} x {RULES[rule]}"]
-        lines += [f"  - {fault.message}" for fault in faults[:examples]]
-        if len(faults) > examples:
-            lines.append(f"  - ... and {len(faults) - examples} more")
-    if report.notes:
-        lines += ["", "notes (no faults):", *(f"  - {note}" for note in report.notes)]
-    total = len(report.faults)
-    count = f"{total} fault" if total == 1 else f"{total} faults"
-    verdict = f"{count} in {len(grouped)} rule{'s' * (len(grouped) > 1)}" if total else "no faults"
-    return "\n".join([*lines, "", f"result: {verdict}"])
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such as a name that is too long
+        return False
+
+
+def _plain(fault: dict[str, Any]) -> dict[str, Any]:
+    """For JSON: ids as whole numbers, or as text where the file has something else, such as nan."""
+    return {
+        key: value if value is None or isinstance(value, (int, str)) else str(value) for key, value in fault.items()
+    }

@@ -1,4 +1,4 @@
-"""Writing COCO files, always the same bytes for the same content."""
+"""Reading and writing COCO files; written, the same content always gives the same bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,23 @@ import os
 from pathlib import Path
 from typing import Any
 
-__all__ = ["write_json"]
+from efftasks.structures.errors import UserError
+
+__all__ = ["read_json", "write_json"]
+
+
+def read_json(path: str | Path) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        UserError: the file is not there, or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: is not JSON ({error}), expected a COCO annotation file") from error
 
 
 def write_json(path: str | Path, data: Any) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RULES", "Content", "Fault", "rle_counts"]
+__all__ = ["RULES", "SLACK", "Content", "Fault", "rle_counts"]
 
 # One line for each rule, in the order in which a report shows them.
 RULES = {
@@ -31,17 +30,17 @@ RULES = {
     "unknown-category": "annotations belong to no category of the file",
     "box-form": "boxes are not four finite numbers",
     "box-area": "boxes have no area",
-    "box-outside": "boxes reach outside their image",
+    "box-outside": "boxes reach more than 1 px outside their image",
     "mask-polygon": "polygons are broken",
     "mask-rle": "run-length masks are broken",
     "keypoint-names": "keypoint names or the skeleton of a category are wrong",
     "keypoint-length": "keypoint lists have a wrong length or wrong numbers",
     "keypoint-visibility": "keypoint visibilities are not 0, 1 or 2",
-    "keypoint-outside": "labelled keypoints lie outside their image",
+    "keypoint-outside": "labelled keypoints lie more than 1 px outside their image",
     "keypoint-count": "num_keypoints is not the number of labelled keypoints",
 }
 
-_SLACK = 0.5  # pixels; COCO's own boxes and points are rounded
+SLACK = 1.0  # pixels that boxes and keypoints may reach outside: many tools round, or count pixels from 1
 
 
 @dataclass(frozen=True)
@@ -75,32 +74,33 @@ class Content:
             rule, f"annotation {key} ({where}): {what}", image_id, key, name if isinstance(name, str) else None
         )
 
-    def size_of(self, annotation: dict[str, Any]) -> tuple[float, float] | None:
+    def size_of(self, annotation: dict[str, Any]) -> tuple[int, int] | None:
         """Width and height of an annotation's image, where the file gives them."""
         image_id = annotation.get("image_id")
         image = self.image_of.get(image_id, {}) if _is_id(image_id) else {}
         width, height = image.get("width"), image.get("height")
-        return (width, height) if _is_number(width) and _is_number(height) else None
+        return (width, height) if _is_side(width) and _is_side(height) else None
 
 
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is_id(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 53
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _is_finite(value: Any) -> TypeGuard[float]:
+    """A number that is neither nan nor infinite, nor so large that arithmetic overflows."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e18
 
 
-def _is_name(value: Any) -> bool:
+def _is_name(value: Any) -> TypeGuard[str]:
     return isinstance(value, str) and bool(value.strip())
 
 
-def _is_side(value: Any) -> bool:
-    return _is_id(value) and value > 0
+def _is_side(value: Any) -> TypeGuard[int]:
+    return _is_id(value) and 0 < value < 1 << 24
 
 
 def _is_area(value: Any) -> bool:
-    return _is_number(value) and math.isfinite(value) and value > 0
+    return _is_finite(value) and value > 0
 
 
 def _is_present(value: Any) -> bool:
@@ -227,7 +227,7 @@ def boxes(content: Content) -> Iterator[Fault]:
         box = annotation.get("bbox")
         if box is None:
             continue
-        if not isinstance(box, list) or len(box) != 4 or not all(_is_number(v) and math.isfinite(v) for v in box):
+        if not isinstance(box, list) or len(box) != 4 or not all(_is_finite(v) for v in box):
             yield content.fault("box-form", annotation, f"bbox is {str(box)[:60]}, expected four finite numbers")
             continue
         x, y, width, height = box
@@ -237,7 +237,7 @@ def boxes(content: Content) -> Iterator[Fault]:
         if size is None:
             continue
         beyond = max(-x, -y, x + width - size[0], y + height - size[1])
-        if beyond > _SLACK:
+        if beyond > SLACK:
             inside = f"{size[0]:g} x {size[1]:g}"
             yield content.fault("box-outside", annotation, f"bbox {_short(box)} is {beyond:g} px outside {inside}")
 
@@ -273,12 +273,12 @@ def _wrong_polygon(polygon: Any) -> str | None:
         return f"has {len(polygon)} numbers, expected at least 6"
     if len(polygon) % 2:
         return f"has {len(polygon)} numbers, expected an even count"
-    if not all(_is_number(v) and math.isfinite(v) for v in polygon):
+    if not all(_is_finite(v) for v in polygon):
         return "has something else than finite numbers"
     return None
 
 
-def _wrong_rle(mask: dict[str, Any], size: tuple[float, float] | None) -> str | None:
+def _wrong_rle(mask: dict[str, Any], size: tuple[int, int] | None) -> str | None:
     shape = mask.get("size")
     if not isinstance(shape, list) or len(shape) != 2 or not all(_is_side(v) for v in shape):
         return f"RLE size is {str(shape)[:40]}, expected [height, width]"
@@ -359,7 +359,7 @@ def _wrong_names(category: dict[str, Any], count: int | None) -> Iterator[Fault]
 
 
 def _wrong_points(content: Content, annotation: dict[str, Any], points: Any, expected: int | None) -> Iterator[Fault]:
-    if not isinstance(points, list) or not all(_is_number(v) and math.isfinite(v) for v in points):
+    if not isinstance(points, list) or not all(_is_finite(v) for v in points):
         yield content.fault("keypoint-length", annotation, "keypoints are not a list of finite numbers")
         return
     if len(points) % 3 or (expected is not None and len(points) != 3 * expected):
@@ -376,6 +376,6 @@ def _wrong_points(content: Content, annotation: dict[str, Any], points: Any, exp
         yield content.fault("keypoint-count", annotation, f"{got}, expected {labelled} as labelled in keypoints")
     size = content.size_of(annotation)
     for number, (x, y, v) in enumerate(zip(points[::3], points[1::3], visible, strict=True)):
-        if size and v > 0 and max(-x, -y, x - size[0], y - size[1]) > _SLACK:
+        if size and v > 0 and max(-x, -y, x - size[0], y - size[1]) > SLACK:
             what = f"keypoint {number} at ({x:g}, {y:g}) is outside {size[0]:g} x {size[1]:g}"
             yield content.fault("keypoint-outside", annotation, what)

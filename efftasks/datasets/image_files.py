@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["IMAGE_SUFFIXES", "BrokenImage", "find_images", "missing_part", "read_image", "write_image"]
+__all__ = ["IMAGE_SUFFIXES", "BrokenImageError", "find_images", "missing_part", "read_image", "write_image"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -25,7 +25,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _NEXT_MARK = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
-class BrokenImage(ValueError):
+class BrokenImageError(ValueError):
     """An image file cannot be used; the message says why, without the file's name."""
 
 
@@ -33,23 +33,25 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     """Decode a file to uint8 (H, W, 3) BGR, the Exif orientation ignored, as COCO's annotations do.
 
     Raises:
-        BrokenImage: the file is missing, empty, truncated or no image.
+        BrokenImageError: the file is missing, empty, truncated or no image.
     """
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise BrokenImage(f"cannot be read ({error.strerror})") from error
+        raise BrokenImageError(f"cannot be read ({error.strerror})") from error
+    except ValueError as error:  # such as a zero byte in the name
+        raise BrokenImageError("cannot be read (the name is none of a file)") from error
     if not data:
-        raise BrokenImage("is empty (0 bytes)")
+        raise BrokenImageError("is empty (0 bytes)")
     lacking = missing_part(data)
     if lacking:
-        raise BrokenImage(f"is truncated or damaged ({lacking})")
+        raise BrokenImageError(f"is truncated or damaged ({lacking})")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:  # sizes beyond OpenCV's limits
         image = None
     if image is None:
-        raise BrokenImage("does not decode as an image")
+        raise BrokenImageError("does not decode as an image")
     return np.asarray(image, dtype=np.uint8)
 
 

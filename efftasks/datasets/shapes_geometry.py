@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["CLASSES", "FLIP", "KEYPOINTS", "SKELETON", "cover", "keypoints_of", "outlines_of"]
 
@@ -29,8 +29,8 @@ _KEYPOINTS: dict[str, tuple[tuple[float, float], ...]] = {
 }
 
 
-def _polar(degrees: NDArray[np.float64], radius: NDArray[np.float64] | float) -> Points:
-    angle = np.deg2rad(degrees)
+def _polar(degrees: ArrayLike, radius: ArrayLike) -> Points:
+    angle = np.deg2rad(np.asarray(degrees, dtype=np.float64))
     return np.stack([np.cos(angle), np.sin(angle)], axis=1) * np.reshape(radius, (-1, 1))
 
 

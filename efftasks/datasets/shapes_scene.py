@@ -75,10 +75,10 @@ def make_scene(seed: int, split: int, index: int, size: int) -> Scene:
     objects: list[_Item] = []
     if rng.random() >= EMPTY_SHARE:
         for _ in range(1 + min(rng.poisson(3.6), 10)):
-            item = _place(rng, size, taken, bool(objects))
-            if item is not None:
-                objects.append(item)
-                taken |= _covered(item, size)
+            placed = _place(rng, size, taken, bool(objects))
+            if placed is not None:
+                objects.append(placed)
+                taken |= _covered(placed, size)
     back = [_clutter(rng, size, thin=False) for _ in range(rng.integers(1, 8))]
     image = _photograph(rng, size, [*front, *objects, *back])
     instances = tuple(_instance(item, size) for item in objects)

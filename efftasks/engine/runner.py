@@ -49,7 +49,7 @@ def flush_denormals() -> None:
     Adam's second moments and vanishing gradients become denormal within the first hundred steps. The setting belongs
     to a thread and is inherited by the threads it starts, so this must come before torch starts its workers.
     """
-    np.finfo(np.float32), np.finfo(np.float64)  # noqa: B018  (numpy warns when it first looks afterwards)
+    np.finfo(np.float32), np.finfo(np.float64)
     torch.set_flush_denormal(True)
 
 

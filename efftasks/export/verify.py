@@ -67,7 +67,7 @@ def compare_predictions(
     reference: Sequence[Prediction],
     candidate: Sequence[Prediction],
     sizes: Sequence[tuple[int, int]],
-    tolerance: Tolerance = Tolerance(),  # noqa: B008  (frozen)
+    tolerance: Tolerance = Tolerance(),
 ) -> VerifyReport:
     """Compare the predictions of a model with those of its artifact on the same images.
 

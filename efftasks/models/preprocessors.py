@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import efftasks.compat  # noqa: F401
+
+# isort: split
 from mmdet.models.data_preprocessors import DetDataPreprocessor
 
 from efftasks.registry import MODELS

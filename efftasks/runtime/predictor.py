@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, Union
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -22,7 +22,7 @@ __all__ = ["IMAGE_SUFFIXES", "Predictor", "Session", "find_images"]
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _BACKENDS = {".onnx": OnnxRuntimeSession}
 
-Image = Union[str, Path, np.ndarray]
+Image = str | Path | np.ndarray
 
 
 class Session(Protocol):

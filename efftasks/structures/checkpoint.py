@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +42,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device = 
         with torch.serialization.safe_globals(_harmless_globals()):
             data = torch.load(file, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = _refused(str(error))
+        reason = _refused(str(error), file)
         if reason is not None:
             raise UserError(
                 f"{file}: refused, the file is a pickle that asks for {reason}, which could run code; expected weights "
@@ -75,14 +76,14 @@ def _harmless_globals() -> list[Any]:
     return [core._reconstruct, core.scalar, np.ndarray, np.dtype, *dtypes, *inert]
 
 
-def _refused(message: str) -> str | None:
-    """The global which torch would not load, from its message; None where it failed for another reason."""
-    for marker in ("Unsupported global: GLOBAL ", "Unsupported class "):
-        if marker in message:
-            return message.split(marker, 1)[1].split()[0].rstrip(".,")
-    if "weights_only" in message.lower() and "Unsupported operand" in message:
-        return "an unsupported pickle operation"
-    return None
+def _refused(message: str, file: Path) -> str | None:
+    """What a pickle asked for that torch would not give, from its message; None where it failed for another reason."""
+    found = re.search(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL|Unsupported class) (\S+)", message)
+    if found:
+        return found.group(1).rstrip(".,")
+    with file.open("rb") as stream:
+        is_pickle = stream.read(1) == b"\x80"
+    return "an operation that no weights need" if is_pickle and "Unsupported operand" in message else None
 
 
 def _read_safetensors(file: Path) -> dict[str, Any]:

@@ -164,9 +164,9 @@ def _extents(layers: NDArray[np.bool_] | None, points: NDArray[np.float64] | Non
     """Where captions go when there are no boxes: around the mask, else around the points, else nan."""
     found = np.full((count, 4), np.nan)
     for k in range(count):
-        xy = np.zeros((0, 2))
+        xy: NDArray[np.float64] = np.zeros((0, 2))
         if layers is not None and layers[k].any():
-            xy = np.argwhere(layers[k])[:, ::-1].astype(float)
+            xy = np.argwhere(layers[k])[:, ::-1].astype(np.float64)
         elif points is not None:
             xy = points[k, points[k, :, 2] > 0, :2]
         if len(xy):

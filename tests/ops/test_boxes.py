@@ -1,4 +1,5 @@
 import efftasks.compat  # noqa: F401
+
 import pytest
 import torch
 from mmdet.models.losses.iou_loss import ciou_loss

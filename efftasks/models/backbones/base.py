@@ -11,7 +11,6 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 from mmengine.logging import MMLogger
@@ -19,11 +18,9 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from efftasks.registry import MODELS
+from efftasks.structures.checkpoint import MatchReport, load_matching, read_state_dict
 from efftasks.structures.errors import UserError
 from efftasks.structures.features import FeatureSpec
-
-if TYPE_CHECKING:
-    from efftasks.structures.checkpoint import MatchReport
 
 __all__ = ["Backbone", "ProbedBackbone", "build_backbone", "load_weights", "select_strides"]
 
@@ -141,8 +138,6 @@ def load_weights(
     Raises:
         ValueError: no tensor at all matched in name and shape.
     """
-    from efftasks.structures.checkpoint import load_matching, read_state_dict
-
     state = read_state_dict(path)
     own = list(module.state_dict())
     for prefix in _PREFIXES:
@@ -153,7 +148,7 @@ def load_weights(
     if rename is not None:
         renamed = {key: rename(key) for key in state}
         state = {new: state[key] for key, new in renamed.items() if new is not None}
-    report = load_matching(module, state)
+    report = load_matching(module, state, strict=False)
     if not report.matched:
         raise ValueError(
             f"{os.fspath(path)}: no tensor fits {type(module).__name__} in name and shape "

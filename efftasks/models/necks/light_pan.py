@@ -6,6 +6,7 @@ Sources: FPN (arXiv 1612.03144), PANet (arXiv 1803.01534, section 3.1); blocks i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +40,7 @@ class LightPAN(nn.Module):
             raise ValueError(
                 f"out_channels: got {len(out_channels)} numbers, expected {len(strides)} (strides {strides})"
             )
-        if any(b != 2 * a for a, b in zip(strides, strides[1:])):
+        if any(b != 2 * a for a, b in pairwise(strides)):
             raise ValueError(f"in_specs: got strides {strides}, expected each to be twice the one before")
         self.specs = tuple(FeatureSpec(channels, stride) for channels, stride in zip(out_channels, strides))
         levels = range(len(strides) - 1)

@@ -52,7 +52,8 @@ class OnnxRuntimeSession:
         if sidecar.is_file():
             return ArtifactSpec.load(sidecar)
         raise UserError(
-            f"{path}: neither metadata {METADATA_KEY!r} inside nor {sidecar.name} beside it; was it exported by efftasks?"
+            f"{path}: neither metadata {METADATA_KEY!r} inside nor {sidecar.name} beside it, expected a file exported "
+            "by efftasks"
         )
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,4 +1,5 @@
 import efftasks.compat  # noqa: F401
+
 import pytest
 import torch
 from mmdet.models.task_modules.assigners import TaskAlignedAssigner as Reference
@@ -43,9 +44,7 @@ def test_one_to_many_equals_mmdet(seed):
     scores, boxes = noisy_predictions(points, 3, seed)
     wanted = targets([[10.0, 10.0, 60.0, 62.0], [66.0, 6.0, 126.0, 60.0], [34.0, 70.0, 100.0, 118.0]], [0, 2, 1])
     scores[~points_inside(points, wanted.boxes[0]).any(0)] = 1e-12
-    ours = TaskAlignedAssigner(topk=10, alpha=1.0, beta=6.0, min_side=1e-3)(
-        scores[None], boxes[None], points, wanted
-    )
+    ours = TaskAlignedAssigner(topk=10, alpha=1.0, beta=6.0, min_side=1e-3)(scores[None], boxes[None], points, wanted)
     theirs = Reference(topk=10, iou_calculator=dict(type="BboxOverlaps2D", _scope_="mmdet")).assign(
         InstanceData(priors=torch.cat([points, points], -1), bboxes=boxes, scores=scores),
         InstanceData(bboxes=wanted.boxes[0], labels=wanted.labels[0]),

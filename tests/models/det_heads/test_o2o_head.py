@@ -1,6 +1,7 @@
 import math
 
 import efftasks.compat  # noqa: F401
+
 import pytest
 import torch
 from mmengine.registry import DefaultScope

@@ -1,0 +1,64 @@
+# Every target makes .venv itself where it is missing or older than what it depends on.
+#   make PYTHON=python3.12 test                                another interpreter (3.10 to 3.12)
+#   make PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu" quickstart    PyTorch without CUDA (smaller)
+#   make ARGS="tests/ops -k topk" test                         some of the tests
+PYTHON ?= python3
+VENV ?= .venv
+PIP_FLAGS ?=
+WORKERS ?= 2
+ARGS ?=
+
+PY := $(VENV)/bin/python
+NEEDS := setup.py pyproject.toml requirements/constraints.txt
+# One thread a test process: torch's own threads and the workers would fight over the cores, and sums stay repeatable.
+TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test test-all check format docs clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+quickstart: $(VENV)/.run  ## train, test, export and verify a detector on the built-in set; see work_dirs/quickstart
+	$(PY) -m efftasks quickstart --out work_dirs/quickstart $(ARGS)
+
+test: $(VENV)/.dev  ## the tests, without the slow ones
+	$(TEST_ENV) $(PY) -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
+
+test-all: $(VENV)/.dev  ## all tests
+	$(TEST_ENV) $(PY) -m pytest -n $(WORKERS) $(ARGS)
+
+check: $(VENV)/.dev  ## formatting, lint, types
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy efftasks tests
+
+format: $(VENV)/.dev  ## rewrite the sources as `make check` wants them
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+docs: $(VENV)/.dev  ## check links, command lines, config names and Python snippets of the documentation
+	$(TEST_ENV) $(PY) -m pytest tests/contracts/test_docs.py tests/contracts/test_docstrings.py $(ARGS)
+
+clean:  ## remove what the other targets made; work_dirs stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An interrupted or moved environment has no working pip: it is made anew.
+define make_venv
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || \
+	  { echo "error: $(PYTHON) is not Python 3.10 to 3.12; name one with make PYTHON=..." >&2; exit 2; }
+	@$(PY) -m pip --version >/dev/null 2>&1 || { echo "making $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
+endef
+
+$(VENV)/.run: $(NEEDS)
+	$(make_venv)
+	@echo "installing efftasks[train,export] into $(VENV)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e ".[train,export]" -c requirements/constraints.txt
+	@touch $@
+
+$(VENV)/.dev: $(NEEDS)
+	$(make_venv)
+	@echo "installing efftasks[train,export,dev] into $(VENV)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e ".[train,export,dev]" -c requirements/constraints.txt
+	@touch $@ $(VENV)/.run

@@ -1,0 +1,195 @@
+"""``efftasks dataset``: write the built-in set; check, draw and convert a user's own."""
+
+from __future__ import annotations
+
+import argparse
+
+EXAMPLES = """examples:
+  efftasks dataset shapes --out data/shapes
+  efftasks dataset check data/mine/annotations/train.json --images data/mine/images
+  efftasks dataset preview data/mine/annotations/train.json --images data/mine/images --out preview
+  efftasks dataset convert --from yolo data/yolo --split train --out data/yolo/annotations/train.json
+"""
+
+SHAPES = """examples:
+  efftasks dataset shapes --out data/shapes
+  efftasks dataset shapes --out data/big --train 4000 --val 500 --size 320 --seed 7
+
+The same seed gives the same bytes. File names in annotations/{train,val}.json are relative to DIR/images.
+"""
+
+CHECK = """examples:
+  efftasks dataset check train.json --images images/
+  efftasks dataset check train.json --images images/ --classes cat,dog --out report.json
+  efftasks dataset check pose.json --images images/ --keypoints 17
+
+Boxes and keypoints may reach 1 px outside. Exit code: 0 no fault, 1 at least one, 2 a wrong call.
+"""
+
+PREVIEW = """examples:
+  efftasks dataset preview train.json --images images/ --out preview/
+  efftasks dataset preview train.json --images images/ --out preview/ --num 36 --seed 1
+"""
+
+CONVERT = """examples:
+  efftasks dataset convert --from yolo DIR --out train.json --split train     images/train, labels/train, data.yaml
+  efftasks dataset convert --from yolo DIR --out all.json --classes cat,dog   class 0 is cat, class 1 is dog
+  efftasks dataset convert --from voc VOC2012 --out train.json --split train  ImageSets/Main/train.txt
+  efftasks dataset convert --from voc DIR --out all.json --voc-offset 0       plain coordinates in the XML
+
+File names in the result are relative to the folder of the images, which the report names.
+"""
+
+IMAGES = "folder that file names are relative to (default: DIR/images for DIR/annotations/ANN.json)"
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the subcommand and its four actions."""
+    parser = subparsers.add_parser(
+        "dataset",
+        help="check, draw, convert a data set, or write the built-in one",
+        description="Check, draw or convert a data set, or write the built-in one.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    _add_shapes(actions)
+    _add_check(actions)
+    _add_preview(actions)
+    _add_convert(actions)
+
+
+def _action(actions: argparse._SubParsersAction, name: str, text: str, epilog: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = actions.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_shapes(actions: argparse._SubParsersAction) -> None:
+    parser = _action(actions, "shapes", "write the built-in set: boxes, masks, keypoints and semantic maps", SHAPES)
+    parser.add_argument("--out", required=True, metavar="DIR", help="new or empty folder, or one with such a set")
+    parser.add_argument("--train", type=int, default=400, metavar="N", help="training images (default: 400)")
+    parser.add_argument("--val", type=int, default=100, metavar="M", help="validation images (default: 100)")
+    parser.add_argument("--size", type=int, default=192, metavar="S", help="side of the images (default: 192 px)")
+    parser.add_argument("--seed", type=int, default=0, metavar="K", help="seed of the set (default: 0)")
+
+
+def _add_check(actions: argparse._SubParsersAction) -> None:
+    parser = _action(actions, "check", "report every fault of a COCO file at once", CHECK)
+    parser.add_argument("annotations", metavar="ANN.json", help="COCO annotation file")
+    parser.add_argument("--images", metavar="DIR", help=IMAGES)
+    parser.add_argument("--classes", metavar="A,B,...", help="the names that the categories must have")
+    parser.add_argument("--keypoints", type=int, metavar="K", help="the keypoints that each object must have")
+    parser.add_argument("--examples", type=int, default=3, metavar="N", help="faults to show for a rule (default: 3)")
+    parser.add_argument("--out", metavar="FILE", help="write all faults as JSON too")
+
+
+def _add_preview(actions: argparse._SubParsersAction) -> None:
+    parser = _action(actions, "preview", "draw boxes, masks and keypoints on some images", PREVIEW)
+    parser.add_argument("annotations", metavar="ANN.json", help="COCO annotation file")
+    parser.add_argument("--images", metavar="DIR", help=IMAGES)
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the pictures and the contact sheet")
+    parser.add_argument("--num", type=int, default=16, metavar="N", help="images to draw (default: 16)")
+    parser.add_argument("--seed", type=int, default=0, metavar="K", help="which images are drawn (default: 0)")
+
+
+def _add_convert(actions: argparse._SubParsersAction) -> None:
+    parser = _action(actions, "convert", "write a COCO file from YOLO or Pascal VOC labels", CONVERT)
+    parser.add_argument("source", metavar="SOURCE", help="folder of the data set")
+    parser.add_argument("--from", dest="form", required=True, choices=("yolo", "voc"), help="what SOURCE is")
+    parser.add_argument("--out", required=True, metavar="ANN.json", help="file to write")
+    parser.add_argument("--split", metavar="NAME", help="the part of SOURCE to take, such as train")
+    parser.add_argument("--images", metavar="DIR", help="folder of the images, where it is none of the usual")
+    parser.add_argument("--labels", metavar="DIR", help="folder of the label or XML files, likewise")
+    parser.add_argument("--classes", metavar="A,B,...", help="class names in the order of the category ids")
+    parser.add_argument("--names", metavar="FILE", help="yolo: data.yaml or classes.txt with the names")
+    parser.add_argument(
+        "--voc-offset",
+        type=int,
+        choices=(0, 1),
+        default=1,
+        help="voc: 1 (default) pixels count from 1 and xmax is inside the box, as VOC defines; 0 plain coordinates",
+    )
+    parser.add_argument("--skip-difficult", action="store_true", help="voc: leave out objects marked as difficult")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run one of the four actions."""
+    from efftasks.structures.errors import UserError
+
+    actions = {"shapes": _shapes, "check": _check, "preview": _preview, "convert": _convert}
+    try:
+        return actions[args.action](args)
+    except ModuleNotFoundError as error:
+        if error.name != "pycocotools":
+            raise
+        raise UserError(f"dataset {args.action} needs pycocotools; pip install 'efftasks[train]'") from error
+
+
+def _shapes(args: argparse.Namespace) -> int:
+    from efftasks.datasets.shapes import write_shapes
+
+    out = write_shapes(args.out, train=args.train, val=args.val, size=args.size, seed=args.seed)
+    print(f"{out}: {args.train} training and {args.val} validation images of {args.size} px, seed {args.seed}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from efftasks.datasets.coco_check import check_coco
+    from efftasks.datasets.coco_convert import split_names
+    from efftasks.datasets.coco_file import write_json
+    from efftasks.structures.errors import UserError
+
+    for field, value, least in (("--keypoints", args.keypoints, 1), ("--examples", args.examples, 0)):
+        if value is not None and value < least:
+            raise UserError(f"{field}: got {value}, expected at least {least}")
+    report = check_coco(args.annotations, args.images, split_names(args.classes), args.keypoints)
+    print(report.render_text(args.examples))
+    if args.out:
+        write_json(args.out, report.to_dict())
+    return 0 if report.ok else 1
+
+
+def _preview(args: argparse.Namespace) -> int:
+    from efftasks.datasets.coco_preview import preview_coco
+
+    result = preview_coco(args.annotations, args.images, args.out, args.num, args.seed)
+    for what in result.left_out:
+        print(f"left out: {what}")
+    print(f"{len(result.files)} pictures in {args.out}, all of them on {result.sheet}")
+    return 0
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from efftasks.datasets.coco_convert import render_conversion, split_names
+    from efftasks.datasets.coco_file import write_json
+    from efftasks.structures.errors import UserError
+
+    for folder in (args.images, args.labels):
+        if folder is not None and not Path(folder).is_dir():
+            raise UserError(f"{folder}: no such folder")
+    classes = split_names(args.classes)
+    if args.form == "yolo":
+        from efftasks.datasets.convert_yolo import convert_yolo, read_class_names, yolo_folders
+
+        found = (args.images, args.labels) if args.images and args.labels else yolo_folders(args.source, args.split)
+        images, labels = args.images or found[0], args.labels or found[1]
+        result = convert_yolo(images, labels, classes or read_class_names(args.source, args.names))
+    else:
+        from efftasks.datasets.convert_voc import convert_voc, voc_folders
+
+        default_images, default_labels, stems = voc_folders(args.source, args.split)
+        images, labels = args.images or default_images, args.labels or default_labels
+        result = convert_voc(images, labels, classes, stems, args.voc_offset, args.skip_difficult)
+    write_json(args.out, result.to_coco())
+    print(render_conversion(result, args.out))
+    print(f"\nfile names are relative to {images}")
+    return 0

@@ -1,0 +1,82 @@
+"""The ``efftasks`` command: it finds the subcommand, runs it, and turns what goes wrong into one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+
+from efftasks import __version__
+from efftasks.cli import benchmark, dataset, export, predict, quickstart, test, train
+from efftasks.cli.errors import explain
+
+__all__ = ["build_parser", "main", "parse_args"]
+
+# In the order of the help. Each module imports only the standard library until its command runs.
+COMMANDS = (train, test, predict, export, benchmark, dataset, quickstart)
+
+EPILOG = """CONFIG is a path, or the name of a config that ships with the package.
+Exit code: 0 success, 1 the work failed, 2 a wrong call or input.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with all subcommands."""
+    parser = argparse.ArgumentParser(
+        prog="efftasks",
+        description="NMS-free vision models for small hardware, from one config to a verified file.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"efftasks {__version__}")
+    parser.add_argument(
+        "--debug", action="store_true", help="show the traceback of an error (in any place of the line)"
+    )
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_parser(subparsers)
+    return parser
+
+
+def parse_args(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line; on a mistake print what is wrong and exit with code 2, as argparse does."""
+    parser = build_parser()
+    words = [word for word in argv if word != "--debug"]
+    known = [command.__name__.rpartition(".")[2] for command in COMMANDS]
+    if words and not words[0].startswith("-") and words[0] not in known:
+        near = difflib.get_close_matches(words[0], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+        parser.error(f"unknown command {words[0]!r}; {hint}")
+    args = parser.parse_args(words)
+    args.debug = len(words) < len(argv)
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Args:
+        argv: the words after ``efftasks``; None takes those of the process.
+
+    Returns:
+        The exit code: 0 success, 1 the work failed, 2 a wrong input, 130 interrupted.
+
+    Raises:
+        SystemExit: for ``--help``, ``--version`` (code 0) and a line that does not parse (code 2).
+        Exception: whatever went wrong, with ``--debug``.
+    """
+    args = parse_args(sys.argv[1:] if argv is None else argv)
+    try:
+        return args.run(args)
+    except BrokenPipeError:
+        # Whoever read the output is gone (`... | head`); keep the interpreter from writing to it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (Exception, KeyboardInterrupt) as error:
+        if args.debug:
+            raise
+        failure = explain(error)
+        print(failure.sentence if failure.code == 130 else f"error: {failure.sentence}", file=sys.stderr)
+        return failure.code

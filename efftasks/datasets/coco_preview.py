@@ -1,0 +1,171 @@
+"""Draw what a COCO file says on its images, to be looked at before anything is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from efftasks.datasets import coco_rules as rules
+from efftasks.datasets.coco_check import images_beside
+from efftasks.datasets.coco_file import read_json
+from efftasks.datasets.coco_rules import Content
+from efftasks.datasets.image_files import BrokenImageError, read_image, write_image
+from efftasks.datasets.progress import progress
+from efftasks.structures.drawing import contact_sheet, draw_instances
+from efftasks.structures.errors import UserError
+
+__all__ = ["Preview", "decode_mask", "preview_coco"]
+
+SHEET = "contact_sheet.png"  # without loss: the sheet is what one looks at closely
+
+_LEAST_SIDE, _MOST_SIDE = 480, 1600  # smaller images are enlarged, or their captions would hide them
+_HARMLESS = ("box-outside", "keypoint-count", "keypoint-outside", "keypoint-names", "keypoint-visibility")
+
+
+@dataclass
+class Preview:
+    """What was written: a picture for each image, and all of them on one sheet; and what was left out, and why."""
+
+    files: list[Path] = field(default_factory=list)
+    sheet: Path | None = None
+    left_out: list[str] = field(default_factory=list)
+
+
+def preview_coco(path: str | Path, images: str | Path | None, out: str | Path, num: int = 16, seed: int = 0) -> Preview:
+    """Draw boxes with class names, masks and keypoints on some images of a COCO file.
+
+    Args:
+        path: the annotation file.
+        images: the folder that ``file_name`` is relative to; None takes the one that ``images_beside`` finds.
+        out: the folder to write to.
+        num: how many images; they are drawn by lot, and shown in the order of the file.
+        seed: of the lot.
+
+    Raises:
+        UserError: the file or the folder is missing or unusable, or none of the images can be read.
+    """
+    if num < 1:
+        raise UserError(f"num: got {num}, expected at least 1")
+    images = images_beside(path) if images is None else images
+    if images is None:
+        raise UserError(f"{path}: there is no folder 'images' beside the folder of the file, name one with --images")
+    if not Path(images).is_dir():
+        raise UserError(f"{images}: no such folder of images")
+    content, faults = rules.structure(read_json(path))
+    usable = [image for image in content.images if isinstance(image.get("file_name"), str)]
+    if not usable:
+        raise UserError(f"{path}: {faults[0].message if faults else 'no image has a file_name'}")
+    target = Path(out)
+    target.mkdir(parents=True, exist_ok=True)
+    result = Preview()
+    sound = _sound_annotations(content, result)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(usable))[:num])
+    pictures: list[NDArray[np.uint8]] = []
+    for index in progress(chosen, len(chosen), "preview"):
+        image = usable[int(index)]
+        try:
+            picture = read_image(Path(images) / image["file_name"])
+        except BrokenImageError as error:
+            result.left_out.append(f"image {image.get('id')}: {Path(images) / image['file_name']} {error}")
+            continue
+        pictures.append(_draw(picture, sound.get(str(image.get("id")), []), content))
+        file = target / _flat_name(image, result.files)
+        write_image(file, pictures[-1])
+        result.files.append(file)
+    if not pictures:
+        raise UserError(f"{images}: none of {len(chosen)} images can be read, the first: {result.left_out[0]}")
+    columns = math.ceil(math.sqrt(len(pictures)))
+    result.sheet = target / SHEET
+    write_image(result.sheet, contact_sheet(pictures, columns, min(400, 8000 // columns)))
+    return result
+
+
+def _sound_annotations(content: Content, result: Preview) -> dict[str, list[dict[str, Any]]]:
+    """The annotations of each image that can be drawn."""
+    found = [*rules.references(content), *rules.boxes(content), *rules.masks(content), *rules.keypoints(content, None)]
+    broken = {str(fault.annotation_id) for fault in found if fault.rule not in _HARMLESS}
+    sound: dict[str, list[dict[str, Any]]] = {}
+    count = 0
+    for annotation in content.annotations:
+        category_id = annotation.get("category_id")
+        known = isinstance(category_id, int) and category_id in content.category_of
+        whole = annotation.get("bbox") is not None and isinstance(annotation.get("image_id"), int)
+        if known and whole and str(annotation.get("id")) not in broken:
+            sound.setdefault(str(annotation["image_id"]), []).append(annotation)
+        else:
+            count += 1
+    if count:
+        result.left_out.append(f"{count} broken annotations; `efftasks dataset check` names them")
+    return sound
+
+
+def _flat_name(image: dict[str, Any], files: Sequence[Path]) -> str:
+    """One folder for all, whatever folders the images are in."""
+    name = Path(image["file_name"].replace("\\", "/").strip("/").replace("/", "_")).stem + ".jpg"
+    taken = name == SHEET or any(file.name == name for file in files)
+    return f"{image.get('id')}_{name}" if taken else name
+
+
+def _draw(picture: NDArray[np.uint8], annotations: Sequence[dict[str, Any]], content: Content) -> NDArray[np.uint8]:
+    side = max(picture.shape[:2])
+    scale = float(max(1, math.ceil(_LEAST_SIDE / side))) if side < _MOST_SIDE else _MOST_SIDE / side
+    height, width = (max(1, round(length * scale)) for length in picture.shape[:2])
+    canvas = cv2.resize(picture, (width, height), interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
+    ids = list(content.category_of)[::-1]  # as the file orders them
+    names = [str(content.category_of[key].get("name")) for key in ids]
+    boxes = np.array([annotation["bbox"] for annotation in annotations], float).reshape(-1, 4) * scale
+    boxes[:, 2:] += boxes[:, :2]
+    masks = np.zeros((len(annotations), height, width), bool)
+    for layer, annotation in zip(masks, annotations, strict=True):
+        if annotation.get("segmentation"):
+            mask = decode_mask(annotation["segmentation"], *picture.shape[:2])
+            layer[:] = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    points, skeleton = _keypoints(annotations, content, scale)
+    return draw_instances(
+        np.asarray(canvas, dtype=np.uint8),
+        boxes,
+        [ids.index(annotation["category_id"]) for annotation in annotations],
+        names,
+        masks=masks,
+        keypoints=points,
+        skeleton=skeleton,
+        keypoint_hidden=points[:, :, 2] == 1,
+    )
+
+
+def _keypoints(
+    annotations: Sequence[dict[str, Any]], content: Content, scale: float
+) -> tuple[NDArray[np.float64], list[tuple[int, int]]]:
+    """(K, P, 3) scaled points, zeros where an object has fewer, and the first skeleton that a category names."""
+    lists = [np.array(a.get("keypoints") or [], float).reshape(-1, 3) for a in annotations]
+    points = np.zeros((len(lists), max((len(rows) for rows in lists), default=0), 3))
+    for into, rows in zip(points, lists, strict=True):
+        into[: len(rows)] = rows * (scale, scale, 1)
+    for category in content.category_of.values():
+        pairs = category.get("skeleton")
+        if pairs and not list(rules.keypoints(Content(categories=[category]), None)):
+            return points, [(a - 1, b - 1) for a, b in pairs if max(a, b) <= points.shape[1]]
+    return points, []
+
+
+def decode_mask(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
+    """(height, width) bool of COCO's polygons or run-length form; a mask of another size is cut or filled up."""
+    if isinstance(segmentation, list):
+        encoded = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    elif isinstance(segmentation["counts"], list):
+        encoded = coco_mask.frPyObjects(segmentation, *segmentation["size"])
+    else:
+        encoded = segmentation
+    mask = coco_mask.decode(encoded).astype(bool)
+    fitted = np.zeros((height, width), bool)
+    rows, columns = min(height, mask.shape[0]), min(width, mask.shape[1])
+    fitted[:rows, :columns] = mask[:rows, :columns]
+    return fitted

@@ -1,0 +1,178 @@
+"""Every shipped config is what its name says, and can be built, trained for one step and asked for one prediction."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DefaultScope
+
+from efftasks.apis import load_config, shipped_configs
+from efftasks.registry import RUNNERS
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "configs"
+FILES = sorted(CONFIGS.rglob("*.py"))
+RUNNABLE = [file for file in FILES if "_base_" not in file.parts]
+TASKS = {"det", "insseg", "pose", "semseg", "compress", "deploy"}
+SMALL = (96, 96)  # divisible by every divisor, and quick
+MOST_BASE_LEVELS = 2
+
+# <method>-<size>_<backbone>_<gpus>xb<batch>-<schedule>_<dataset>-<res>[_<change>]
+NAME = re.compile(
+    r"(?P<method>[a-z0-9]+)-(?P<size>[a-z0-9]+)_(?P<backbone>[a-z0-9-]+)_(?P<gpus>\d+)xb(?P<batch>\d+)"
+    r"-(?P<epochs>\d+)e_(?P<dataset>[a-z0-9-]+)-(?P<res>\d+)(?P<change>_[a-z0-9-]+)?"
+)
+
+
+def label(file: Path) -> str:
+    return str(file.relative_to(CONFIGS))
+
+
+def bases(file: Path) -> list[Path]:
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "_base_" for t in node.targets):
+            value = ast.literal_eval(node.value)
+            return [(file.parent / path).resolve() for path in ([value] if isinstance(value, str) else value)]
+    return []
+
+
+def levels(file: Path) -> int:
+    return max((1 + levels(base) for base in bases(file)), default=0)
+
+
+@pytest.mark.parametrize("file", FILES, ids=label)
+def test_at_most_two_levels_of_bases(file: Path) -> None:
+    assert levels(file) <= MOST_BASE_LEVELS
+
+
+@pytest.mark.parametrize("file", FILES, ids=label)
+def test_text_follows_the_rules(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert "_delete_" not in text, "a config that must delete what it inherits has the wrong base"
+    assert "openmmlab.com" not in text, "the download host is gone"
+    assert text.startswith("#") or "_base_" in file.parts, "the first line says what the config is for"
+
+
+@pytest.mark.parametrize("file", RUNNABLE, ids=label)
+def test_name_tells_the_truth(file: Path) -> None:
+    found = NAME.fullmatch(file.stem)
+    assert found is not None, "expected <method>-<size>_<backbone>_<gpus>xb<batch>-<epochs>e_<dataset>-<res>[_<change>]"
+    assert file.parent.parent.name in TASKS
+    assert file.parent.parent.parent == CONFIGS
+    if file.parent.parent.name not in ("compress", "deploy"):  # there, the folder is the method of compression
+        assert file.parent.name == found["method"]
+    cfg = Config.fromfile(file)
+    assert cfg.train_dataloader.batch_size == int(found["batch"])
+    assert cfg.train_cfg.max_epochs == int(found["epochs"])
+    assert max(cfg.image_size) == int(found["res"])
+
+
+def test_names_are_unique() -> None:
+    assert len({file.stem for file in RUNNABLE}) == len(RUNNABLE)
+    assert set(shipped_configs()) == {file.stem for file in RUNNABLE}
+
+
+@pytest.mark.parametrize("file", RUNNABLE, ids=label)
+def test_schedule_ends_with_training(file: Path) -> None:
+    # A cosine that ends elsewhere than training does is the classic fault of a config that changed max_epochs only.
+    cfg = Config.fromfile(file)
+    ends = [scheduler.get("end", scheduler.get("T_max")) for scheduler in cfg.param_scheduler]
+    assert cfg.train_cfg.max_epochs in ends
+
+
+def write_coco(root: Path, dataset: dict[str, Any], classes: tuple[str, ...]) -> None:
+    """Four pictures with two boxes each, where the config expects its own data. Category ids have gaps."""
+    folder = root / dataset["data_prefix"]["img"]
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(0)
+    images, annotations = [], []
+    for i in range(4):
+        cv2.imwrite(str(folder / f"{i}.png"), random.integers(0, 255, (80, 120, 3), dtype=np.uint8))
+        images.append(dict(id=i + 1, file_name=f"{i}.png", width=120, height=80))
+        for j, box in enumerate(([10, 10, 40, 30], [50, 20, 30, 50])):
+            category = 3 * ((2 * i + j) % len(classes)) + 1
+            x, y, w, h = box
+            outline = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+            annotations.append(
+                dict(id=len(annotations) + 1, image_id=i + 1, category_id=category, bbox=box, area=w * h)
+                | dict(iscrowd=0, segmentation=outline)
+            )
+    categories = [dict(id=3 * k + 1, name=name) for k, name in enumerate(classes)]
+    path = root / dataset["ann_file"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
+
+
+def shrink(node: Any, size: tuple[int, int]) -> Any:
+    """The same config with every (height, width) or (width, height) of ``image_size`` replaced by ``SMALL``."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            node[key] = shrink(value, size)
+        return node
+    if isinstance(node, (list, tuple)):
+        if tuple(node) in (size, size[::-1]):
+            return SMALL
+        return type(node)(shrink(value, size) for value in node)
+    return node
+
+
+def innermost(dataset: dict[str, Any]) -> dict[str, Any]:
+    while "dataset" in dataset:
+        dataset = dataset["dataset"]
+    return dataset
+
+
+@pytest.fixture
+def cfg(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Config]:
+    raw = Config.fromfile(request.param)
+    classes = tuple(raw.get("classes") or ("cat", "dog", "bird"))
+    for loader in (raw.train_dataloader, raw.val_dataloader, raw.test_dataloader):
+        write_coco(tmp_path, innermost(loader.dataset), classes)
+        loader.update(num_workers=0, persistent_workers=False, batch_size=2)
+    raw.merge_from_dict(dict(data_root=str(tmp_path), work_dir=str(tmp_path / "work")))
+    size = tuple(raw.image_size)
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader", "custom_hooks"):
+        raw[name] = shrink(raw[name], size)
+    yield load_config(raw)
+    DefaultScope.get_instance("after", scope_name="mmengine")
+
+
+@pytest.mark.parametrize("cfg", RUNNABLE, ids=label, indirect=True)
+def test_builds_trains_one_step_and_predicts(cfg: Config) -> None:
+    cfg.experiment_name = f"sweep-{id(cfg)}"
+    runner = RUNNERS.get(cfg.get("runner_type", "Runner")).from_cfg(cfg)
+    wrapper = runner.build_optim_wrapper(cfg.optim_wrapper)
+    runner.optim_wrapper = wrapper
+    assert runner.build_param_scheduler(cfg.param_scheduler)
+    dataset = runner.train_loop.dataloader.dataset
+    assert len(dataset) == 4
+    batch = pseudo_collate([dataset[i] for i in range(2)])
+    assert tuple(batch["inputs"][0].shape[-2:]) == SMALL
+
+    before = [p.detach().clone() for p in runner.model.parameters()]
+    runner.model.train()
+    losses = runner.model.train_step(batch, wrapper)
+    assert all(bool(torch.isfinite(value)) for value in losses.values()), losses
+    moved = [not torch.equal(a, b) for a, b in zip(before, runner.model.parameters())]
+    assert any(moved)
+
+    runner.model.eval()
+    sample = runner.test_loop.dataloader.dataset[0]
+    with torch.no_grad():
+        (result,) = runner.model.test_step(pseudo_collate([sample]))
+    assert bool(torch.isfinite(result.pred_instances.scores).all())
+    height, width = result.ori_shape
+    boxes = result.pred_instances.bboxes
+    assert (height, width) == (80, 120)
+    assert bool((boxes >= 0).all()) and bool((boxes[:, 2] <= width).all()) and bool((boxes[:, 3] <= height).all())

@@ -1,0 +1,128 @@
+"""mmdet and mmseg without compiled operators. Each case needs an interpreter in which nothing was imported before.
+
+The scope rule, tested at the end: under ``default_scope="efftasks"`` a bare name inside a default of mmdet
+(``BboxOverlaps2D`` in an assigner) is looked up among ours and not found. ``_scope_="mmdet"`` in the dict that builds
+the mmdet part cures it; that is the one way used here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(code: str, *path: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*path, ROOT]))}
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=environment, cwd=ROOT
+    )
+
+
+def check(code: str, *path: Path) -> str:
+    result = run(code, *path)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def has_extension() -> bool:
+    """Whether a compiled extension lies in the installed mmcv; looked up as files, not as compat does it."""
+    spec = importlib.util.find_spec("mmcv")
+    folders = spec.submodule_search_locations if spec is not None else None
+    return any(True for folder in folders or () for _ in Path(folder).glob("_ext*"))
+
+
+without_operators = pytest.mark.skipif(has_extension(), reason="this mmcv has compiled operators")
+
+
+@without_operators
+def test_mmdet_models_need_compat() -> None:
+    bare = run("import mmdet.models")
+    assert bare.returncode != 0
+    assert "mmcv._ext" in bare.stderr
+    check("import efftasks.compat, mmdet.models, mmdet.engine, mmdet.apis")
+
+
+@without_operators
+def test_mmseg_models_work() -> None:
+    check("import efftasks.compat, mmseg.models, mmseg.datasets, mmseg.evaluation")
+
+
+@without_operators
+@pytest.mark.parametrize(
+    ("call", "operator"),
+    [
+        ("mmcv.ops.nms(torch.tensor([[0.0, 0, 9, 9]]), torch.tensor([0.5]), 0.5)", "nms"),
+        ("mmcv.ops.roi_align(torch.zeros(1, 1, 8, 8), torch.zeros(1, 5), (2, 2))", "roi_align_forward"),
+    ],
+)
+def test_calling_an_operator_names_it(call: str, operator: str) -> None:
+    out = check(f"""
+        import torch
+        import efftasks.compat
+        import mmcv.ops
+        try:
+            {call}
+        except efftasks.compat.CompiledOperatorMissing as error:
+            print(error)
+    """)
+    assert repr(operator) in out
+    assert "without compiled operators" in out
+
+
+@without_operators
+def test_without_operators_is_told() -> None:
+    assert check("from efftasks.compat import has_compiled_mmcv; print(has_compiled_mmcv())").strip() == "False"
+
+
+def test_loaded_extension_is_left_alone() -> None:
+    check("""
+        import sys, types
+        real = sys.modules["mmcv._ext"] = types.ModuleType("mmcv._ext")
+        real.nms = lambda: "compiled"
+        import efftasks.compat
+        assert sys.modules["mmcv._ext"] is real
+        assert efftasks.compat.has_compiled_mmcv()
+    """)
+
+
+def test_installed_extension_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mmcv").mkdir()
+    (tmp_path / "mmcv" / "__init__.py").write_text("")
+    (tmp_path / "mmcv" / "_ext.py").write_text("def nms(): return 'compiled'\n")
+    out = check("import efftasks.compat; from mmcv import _ext; print(_ext.__file__, _ext.nms())", tmp_path)
+    assert str(tmp_path) in out
+    assert "compiled" in out
+
+
+def test_compat_without_mmcv_does_no_harm() -> None:
+    check("""
+        import importlib.util
+        find_spec = importlib.util.find_spec
+        importlib.util.find_spec = lambda name, *rest: None if name.startswith("mmcv") else find_spec(name, *rest)
+        import efftasks.compat
+        assert not efftasks.compat.has_compiled_mmcv()
+    """)
+
+
+SCOPE = """
+    import efftasks.compat
+    from mmengine.registry import DefaultScope
+    from efftasks.registry import TASK_UTILS
+    DefaultScope.get_instance("test", scope_name="efftasks")
+    assigner = TASK_UTILS.build(dict(type="mmdet.MaxIoUAssigner", pos_iou_thr=0.5, neg_iou_thr=0.5 {extra}))
+    print(type(assigner.iou_calculator).__module__)
+"""
+
+
+def test_scope_rule_for_parts_of_mmdet() -> None:
+    without = run(SCOPE.format(extra=""))
+    assert "BboxOverlaps2D is not in the efftasks::task util registry" in without.stderr
+    assert check(SCOPE.format(extra=', _scope_="mmdet"')).splitlines()[-1].startswith("mmdet.models.task_modules")
