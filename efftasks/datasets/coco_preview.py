@@ -151,7 +151,8 @@ def _keypoints(
         into[: len(rows)] = rows * (scale, scale, 1)
     for category in content.category_of.values():
         pairs = category.get("skeleton")
-        if pairs and not list(rules.keypoints(Content(categories=[category]), None)):
+        named = isinstance(category.get("keypoints"), list)
+        if named and pairs and not list(rules.keypoints(Content(categories=[category]), None)):
             return points, [(a - 1, b - 1) for a, b in pairs if max(a, b) <= points.shape[1]]
     return points, []
 

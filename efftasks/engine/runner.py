@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.device import get_device
-from mmengine.model import is_model_wrapper
+from mmengine.dist import is_distributed
+from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.runner import Runner
 
 from efftasks.registry import RUNNERS
@@ -67,6 +68,19 @@ class EffRunner(Runner):
         self.model.to(memory_format=torch.channels_last)
         return super().train()
 
+    def setup_env(self, env_cfg: dict) -> None:
+        """Set up processes; mmengine's own way asks for CUDA even where gloo is to join CPU processes."""
+        if self._launcher == "pytorch" and get_device() == "cpu" and not is_distributed():
+            torch.distributed.init_process_group("gloo")
+        super().setup_env(env_cfg)
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: torch.nn.Module) -> torch.nn.Module:
+        """Wrap for several processes; on a CPU without the device ids that mmengine would give."""
+        if self.distributed and model_wrapper_cfg is None and get_device() == "cpu":
+            unused = self.cfg.get("find_unused_parameters", False)
+            return MMDistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=unused)
+        return super().wrap_model(model_wrapper_cfg, model)
+
     def load_or_resume(self) -> None:
         """Load weights, or resume; ``resume=True`` without a file takes the newest intact checkpoint."""
         if self._has_loaded or not (self._resume and self._load_from is None):
@@ -74,9 +88,9 @@ class EffRunner(Runner):
             return
         path, broken = newest_intact_checkpoint(self.work_dir)
         for file in broken:
-            self.logger.warning("%s cannot be read (truncated?), going back to the one before", file)
+            self.logger.warning(f"{file} cannot be read (truncated?), going back to the one before")
         if path is None:
-            self.logger.warning("nothing to resume in %s, training starts from the beginning", self.work_dir)
+            self.logger.warning(f"nothing to resume in {self.work_dir}, training starts from the beginning")
             return
         self.resume(str(path))
         self._has_loaded = True
@@ -103,7 +117,7 @@ class EffRunner(Runner):
         if report.missing or report.unexpected or (report.mismatched and (self._resume or strict)):
             raise UserError(f"{filename} is of another architecture than the config's model: {report.summary()}")
         level = logging.WARNING if report.mismatched else logging.INFO
-        self.logger.log(level, "%s: %s", filename, report.summary())
+        self.logger.log(level, f"{filename}: {report.summary()}")
         self._has_loaded = True
         return checkpoint
 

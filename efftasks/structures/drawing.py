@@ -228,6 +228,7 @@ def _draw_caption(
     taken: list[tuple[int, int, int, int]],
 ) -> None:
     """A filled label at the place around the box that covers least of the labels already there."""
+    text = text.encode("ascii", "replace").decode("ascii")  # OpenCV's font has no more, and crashes on half a character
     (width, height), base = cv2.getTextSize(text, _FONT, pen.font, pen.weight)
     width, height = width + 2 * pen.pad, height + base + pen.pad
     rows, columns = canvas.shape[:2]

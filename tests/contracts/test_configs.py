@@ -96,7 +96,8 @@ def write_coco(root: Path, dataset: dict[str, Any], classes: tuple[str, ...]) ->
     folder = root / dataset["data_prefix"]["img"]
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for i in range(4):
         cv2.imwrite(str(folder / f"{i}.png"), random.integers(0, 255, (80, 120, 3), dtype=np.uint8))
         images.append(dict(id=i + 1, file_name=f"{i}.png", width=120, height=80))

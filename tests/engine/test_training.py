@@ -144,13 +144,18 @@ def test_weights_of_another_class_count_are_a_start_and_another_architecture_is_
     apis.train(config(shapes, tmp_path / "few", epochs=1, **few))
     assert "mismatched (head" in next((tmp_path / "few").glob("*/*.log")).read_text()
     with pytest.raises(UserError, match=r"another architecture.*missing.*unexpected"):
-        wider = {"model.neck.depth": 2, "model.neck.expansion": 1.0, "load_from": str(straight / "best.pth")}
-        apis.train(config(shapes, tmp_path / "wider", epochs=1, **wider))
+        other = {
+            "model.backbone": dict(type="HGNetV2", variant="b0", width=0.25),
+            "load_from": str(straight / "best.pth"),
+        }
+        apis.train(config(shapes, tmp_path / "other", epochs=1, **other))
 
 
 def test_mixed_precision_on_a_cpu_trains(shapes, tmp_path):
     runner = apis.train(config(shapes, tmp_path, epochs=1), amp=True)
-    assert type(runner.optim_wrapper).__name__ == ("AmpOptimWrapper" if torch.cuda.is_available() else "CpuAmpOptimWrapper")
+    assert type(runner.optim_wrapper).__name__ == (
+        "AmpOptimWrapper" if torch.cuda.is_available() else "CpuAmpOptimWrapper"
+    )
     values = [loss for _, loss in losses(tmp_path)]
     assert len(values) == 4 and all(0 < value < 100 for value in values)
 

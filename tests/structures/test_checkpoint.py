@@ -91,12 +91,21 @@ def test_common_layouts(tmp_path, wrap):
 def test_another_architecture_is_described_and_nothing_is_loaded():
     module = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
     before = module[0].bias.clone()
-    state = {"0.weight": torch.zeros(3, 2), "0.bias": torch.zeros(3), "1.weight": torch.zeros(4, 3), "x": torch.zeros(1)}
+    state = {
+        "0.weight": torch.zeros(3, 2),
+        "0.bias": torch.zeros(3),
+        "1.weight": torch.zeros(4, 3),
+        "x": torch.zeros(1),
+    }
     with pytest.raises(UserError) as error:
         load_matching(module, state, name="w.pth")
     said = str(error.value)
     assert "w.pth is of another architecture than Sequential" in said
-    assert "1 missing (1.bias)" in said and "1 unexpected (x)" in said and "1 mismatched (1.weight (4, 3) for (1, 3))" in said
+    assert (
+        "1 missing (1.bias)" in said
+        and "1 unexpected (x)" in said
+        and "1 mismatched (1.weight (4, 3) for (1, 3))" in said
+    )
     assert torch.equal(module[0].bias, before)
     report = load_matching(module, state, strict=False)
     assert report.matched == ["0.weight", "0.bias"] and not report.complete

@@ -49,6 +49,12 @@ def test_no_objects_and_objects_off_the_picture():
     assert draw_instances(grey(), far, [0, 1, 9], ["a"], [0.1, 0.2, 0.3], None, points, [(0, 1)]).shape == (120, 160, 3)
 
 
+def test_names_beyond_ascii_are_drawn_with_question_marks():
+    box = [[40, 50, 100, 110]]
+    expected = draw_instances(grey(), box, [0], ["caf? ?"])
+    np.testing.assert_array_equal(draw_instances(grey(), box, [0], ["café \ud800"]), expected)
+
+
 @pytest.mark.parametrize(
     ("field", "given"),
     [

@@ -38,7 +38,7 @@ class ReportSkippedImages(Hook):
     def after_train_epoch(self, runner: Any) -> None:
         """Say the count."""
         if self._count:
-            runner.logger.warning("epoch %d: %d unreadable images skipped", runner.epoch + 1, self._count)
+            runner.logger.warning(f"epoch {runner.epoch + 1}: {self._count} unreadable images skipped")
 
     def _note(self, runner: Any, data_batch: Any) -> None:
         samples: Sequence[Any] = (data_batch or {}).get("data_samples", ())
@@ -47,4 +47,5 @@ class ReportSkippedImages(Hook):
                 self._count += 1
                 if path not in self._named:
                     self._named.add(path)
-                    runner.logger.warning("%s: the image is missing or cannot be decoded, skipped", path)
+                    # Formatted here: mmengine drops a warning whose template was used before.
+                    runner.logger.warning(f"{path}: the image is missing or cannot be decoded, skipped")
