@@ -17,11 +17,11 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DefaultScope
-from torch import nn
 from tqdm import tqdm
 
 from efftasks.datasets.coco import match_classes, read_coco
 from efftasks.datasets.transforms.loading import UnreadableImage, read_image
+from efftasks.models.detectors import Detector
 from efftasks.models.layers.fuse import fuse_model
 from efftasks.registry import DATASETS, MODELS, RUNNERS
 from efftasks.structures.checkpoint import load_matching, read_checkpoint, read_state_dict
@@ -135,7 +135,7 @@ def _link(cfg: Config) -> None:
             )
 
 
-def _innermost(dataset: dict) -> dict:
+def _innermost(dataset: Any) -> Any:
     while "dataset" in dataset:
         dataset = dataset["dataset"]
     return dataset
@@ -153,7 +153,7 @@ def _classes(cfg: Config) -> tuple[str, ...] | None:
     return tuple(match_classes(path, read_coco(path)["categories"], None))
 
 
-def build(config: str | Path | Config) -> nn.Module:
+def build(config: str | Path | Config) -> Detector:
     """The model of a config, freshly initialised.
 
     Raises:
@@ -164,7 +164,7 @@ def build(config: str | Path | Config) -> nn.Module:
     return MODELS.build(cfg.model)
 
 
-def load(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu") -> nn.Module:
+def load(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu") -> Detector:
     """The model of a config with the weights of a checkpoint, ready to predict.
 
     ``model.dataset_meta`` has the classes it was trained on, ``model.cfg`` the config.
@@ -215,7 +215,7 @@ def _amp_wrapper() -> dict[str, Any]:
 
 @torch.no_grad()
 def predict(
-    model: nn.Module,
+    model: Detector,
     images: str | Path | np.ndarray | Sequence[str | Path | np.ndarray],
     score_thr: float = 0.0,
     batch_size: int = 8,
@@ -269,12 +269,13 @@ def _prepare(pipeline: Compose, image: str | Path | np.ndarray) -> dict:
     return info
 
 
-def fuse(model: nn.Module) -> nn.Module:
+def fuse(model: Detector) -> Detector:
     """A copy of the model for inference: batch norms folded, training-only branches dropped."""
-    return fuse_model(model.eval())
+    fused: Any = fuse_model(model.eval())
+    return fused
 
 
-def describe(model: nn.Module) -> ArtifactSpec:
+def describe(model: Detector) -> ArtifactSpec:
     """What an artifact of a loaded model says of itself."""
     fit = _fit_transform(model.cfg)
     facts = model.data_preprocessor.normalisation

@@ -86,6 +86,7 @@ class MuonAdamW(torch.optim.Optimizer):
             if not state:
                 state["momentum"] = torch.zeros_like(p)
             state["momentum"].mul_(group["momentum"]).add_(p.grad)
+            assert p.grad is not None
             update = p.grad.add(state["momentum"], alpha=group["momentum"]).reshape(p.shape[0], -1)
             by_shape[update.shape].append((p, update))
         for (rows, columns), pairs in by_shape.items():  # equal shapes share their matrix products
@@ -102,7 +103,7 @@ class MuonAdamW(torch.optim.Optimizer):
             self.state[p]["step"] += 1
         beta1, beta2 = group["betas"]
         step = self.state[params[0]]["step"]
-        gradients = [p.grad for p in params]
+        gradients = [p.grad for p in params if p.grad is not None]
         means = [self.state[p]["mean"] for p in params]
         squares = [self.state[p]["square"] for p in params]
         torch._foreach_lerp_(means, gradients, 1 - beta1)
@@ -115,14 +116,16 @@ class MuonAdamW(torch.optim.Optimizer):
         torch._foreach_addcdiv_(params, means, spread, -group["lr"] / (1 - beta1**step))
 
 
-def split_parameters(model: nn.Module) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
     """Trainable parameters as (Muon's, AdamW's with decay, AdamW's without).
 
     Muon takes linear layers and the convolutions without bias that mix channels. Depthwise kernels are no matrices,
     and a convolution with bias is a prediction layer, whose rows are classes: AdamW decays those. Norms, biases and
     lone scales do not decay.
     """
-    mixing, decayed, plain = [], [], []
+    mixing: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     seen: set[int] = set()
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):

@@ -59,6 +59,7 @@ class EffRunner(Runner):
     """Runner; see the module. On a CPU it also flushes denormals, and it keeps convolutions channels-last."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._has_loaded: bool = False
         if get_device() == "cpu":
             flush_denormals()
         super().__init__(*args, **kwargs)

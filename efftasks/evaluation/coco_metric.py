@@ -111,7 +111,7 @@ class CocoBoxMetric(BaseMetric):
         assert self.dataset_meta is not None
         ids = self.dataset_meta["category_ids"]
         truth = self._ground_truth(ids)
-        detections = [row for result in results for row in _coco_rows(*result, ids)]
+        detections = [row for image_id, *found in results for row in _coco_rows(image_id, found, ids)]
         scores, classwise = coco_box_scores(truth, detections, self.evaluator)
         if self.classwise:
             names = dict(zip(ids, self.dataset_meta["classes"]))
@@ -138,9 +138,8 @@ class CocoBoxMetric(BaseMetric):
         }
 
 
-def _coco_rows(
-    image_id: int, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, category_ids: Sequence[int]
-) -> list[dict[str, Any]]:
+def _coco_rows(image_id: int, found: Sequence[np.ndarray], category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    boxes, scores, labels = found
     sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).astype(float)
     return [
         {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}

@@ -27,7 +27,14 @@ class Detector(BaseModel):
         neck: config without ``in_specs``: the backbone's are given.
         head: config without ``in_specs``: the neck's are given.
         data_preprocessor: config; the divisor of the backbone is given.
+
+    Attributes:
+        cfg: the config it was loaded with, set by ``apis.load``.
+        dataset_meta: classes and category ids it was trained on, set by ``apis.load``.
     """
+
+    cfg: Any = None
+    dataset_meta: dict[str, Any] = {}
 
     def __init__(self, backbone: dict | nn.Module, neck: dict, head: dict, data_preprocessor: dict) -> None:
         network = build_backbone(backbone)

@@ -6,6 +6,7 @@ refused, because unpickling it could run code.
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import re
@@ -70,7 +71,7 @@ def _harmless_globals() -> list[Any]:
     A history refers to its methods through ``getattr``. Neither is needed, so both read as nothing at all, and
     ``getattr`` itself is never reachable.
     """
-    core = np._core.multiarray
+    core: Any = importlib.import_module("numpy._core.multiarray")
     dtypes = [type(np.dtype(kind)) for kind in (np.uint32, np.int64, np.float64, np.float32, np.uint8, np.bool_)]
     inert = [(_Inert, name) for name in ("builtins.getattr", "mmengine.logging.history_buffer.HistoryBuffer")]
     return [core._reconstruct, core.scalar, np.ndarray, np.dtype, *dtypes, *inert]

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import efftasks.compat  # noqa: F401
 
@@ -42,7 +43,7 @@ def data(tmp_path: Path) -> dict:
 
 def build(folder: Path, data: dict, classes=None, **kwargs) -> CocoDetection:
     (folder / "a.json").write_text(json.dumps(data))
-    metainfo = {} if classes is None else dict(metainfo=dict(classes=classes))
+    metainfo: dict[str, Any] = {} if classes is None else dict(metainfo=dict(classes=classes))
     return CocoDetection(
         ann_file="a.json",
         data_root=str(folder),

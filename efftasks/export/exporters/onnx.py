@@ -7,6 +7,7 @@ import io
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -24,9 +25,9 @@ METADATA_KEY = "efftasks"
 class _Graph(nn.Module):
     """Preprocessed images in, decoded tensors out: exactly what eager prediction runs."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Exportable) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.model.detect(images))
@@ -83,8 +84,9 @@ def export_onnx(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: i
     return path
 
 
-def _dynamic_axes(spec: ArtifactSpec) -> dict[int, object]:
-    facts, axes = spec.input, {}
+def _dynamic_axes(spec: ArtifactSpec) -> dict[int, Any]:
+    facts = spec.input
+    axes: dict[int, Any] = {}
     if facts.dynamic_batch:
         axes[0] = torch.export.Dim("batch", min=1)
     if facts.dynamic_size:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.dist import all_reduce
@@ -86,6 +86,8 @@ class DecoupledBranch(nn.Module):
 
     def init_biases(self, strides: Sequence[int], prior_objects: float, image_side: int, start_side: float) -> None:
         """Start with few objects expected (focal-loss prior) and boxes of ``2 * start_side`` strides."""
+        boxes: Any
+        classes: Any
         for boxes, classes, stride in zip(self.boxes, self.classes, strides):
             nn.init.constant_(boxes[-1].bias, start_side)
             num_classes = classes[-1].out_channels

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import efftasks.compat  # noqa: F401
 
@@ -19,7 +20,7 @@ def scope():
     DefaultScope.get_instance("test-o2o-head", scope_name="efftasks")
 
 
-def make_head(num_classes: int = 3, **kwargs) -> O2OHead:
+def make_head(num_classes: Any = 3, **kwargs) -> O2OHead:
     torch.manual_seed(0)
     return O2OHead(
         SPECS,
@@ -45,6 +46,10 @@ def targets(batch: int, boxes: list[list[float]], labels: list[int]) -> PaddedTa
         torch.ones(batch, count, dtype=torch.bool),
         torch.zeros(batch, count, dtype=torch.bool),
     )
+
+
+def total(losses: dict[str, torch.Tensor], suffix: str = "") -> torch.Tensor:
+    return torch.stack([value for key, value in losses.items() if key.endswith(suffix)]).sum()
 
 
 def test_points_are_cell_centres_row_by_row():
@@ -76,10 +81,10 @@ def test_only_the_one_to_many_branch_teaches_the_backbone():
     inputs = [x.requires_grad_() for x in features()]
     wanted = targets(2, [[8.0, 8.0, 40.0, 40.0]], [1])
     losses = head.loss_by_feat(head(inputs), wanted)
-    one_to_one = sum(value for key, value in losses.items() if key.endswith("_o2o"))
+    one_to_one = total(losses, "_o2o")
     gradients = torch.autograd.grad(one_to_one, inputs, retain_graph=True, allow_unused=True)
     assert all(g is None for g in gradients)
-    one_to_many = sum(value for key, value in losses.items() if key.endswith("_o2m"))
+    one_to_many = total(losses, "_o2m")
     assert all(g.abs().sum() > 0 for g in torch.autograd.grad(one_to_many, inputs))
 
 
@@ -97,9 +102,9 @@ def test_weight_moves_from_one_branch_to_the_other():
 def test_batches_without_objects_train(num_classes):
     head = make_head(num_classes).train()
     losses = head.loss_by_feat(head(features()), targets(2, [], []))
-    total = sum(losses.values())
-    total.backward()
-    assert torch.isfinite(total) and losses["loss_iou_o2o"] == 0
+    whole = total(losses)
+    whole.backward()
+    assert torch.isfinite(whole) and losses["loss_iou_o2o"] == 0
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in head.parameters())
 
 
@@ -111,7 +116,7 @@ def test_learns_one_scene_and_gives_one_row_an_object():
     head.set_progress(0.5)
     for _ in range(200):
         optimizer.zero_grad()
-        sum(head.loss_by_feat(head(inputs), targets(1, boxes, labels)).values()).backward()
+        total(head.loss_by_feat(head(inputs), targets(1, boxes, labels))).backward()
         optimizer.step()
     found = head.eval().decode(head(inputs))
     sure = found.scores[0] > 0.3
