@@ -74,12 +74,12 @@ def make_scene(seed: int, split: int, index: int, size: int) -> Scene:
         taken |= _covered(item, size)
     objects: list[_Item] = []
     if rng.random() >= EMPTY_SHARE:
-        for _ in range(1 + min(rng.poisson(3.6), 10)):
+        for _ in range(1 + min(rng.poisson(3.0), 10)):
             placed = _place(rng, size, taken, bool(objects))
             if placed is not None:
                 objects.append(placed)
                 taken |= _covered(placed, size)
-    back = [_clutter(rng, size, thin=False) for _ in range(rng.integers(1, 8))]
+    back = [_clutter(rng, size, thin=True) for _ in range(rng.integers(0, 4))]
     image = _photograph(rng, size, [*front, *objects, *back])
     instances = tuple(_instance(item, size) for item in objects)
     semantic = np.zeros((size, size), np.uint8)
@@ -101,7 +101,7 @@ def _covered(item: _Item, size: int) -> NDArray[np.bool_]:
 def _place(rng: np.random.Generator, size: int, taken: NDArray[np.bool_], behind_others: bool) -> _Item | None:
     """An object with enough of it visible, partly hidden for some; None where no place was found."""
     label = int(rng.integers(len(CLASSES)))
-    radius = size * float(np.exp(rng.uniform(np.log(0.042), np.log(0.26))))
+    radius = size * float(np.exp(rng.uniform(np.log(0.07), np.log(0.34))))
     hide = behind_others and rng.random() < _OCCLUDED
     spin, squash = rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.75, 1.0)
     matrix = radius * _rotation(spin[0]) @ _rotation(spin[1]) @ np.diag([1.0, squash]) @ _rotation(-spin[1])

@@ -78,22 +78,23 @@ def compare_predictions(
         tolerance: what is allowed.
 
     Returns:
-        The report. Where both sides cut their list at the same number, a detection that scores within the tolerance
-        of the last one may be cut on one side only, and is left out.
+        The report. Each side's detections are looked for on the other. Where both lists have the same length, a
+        detection that scores within the tolerance of the last one may be cut on one side only, and is left out.
     """
     detections = unmatched = 0
     box_error = score_error = 0.0
     for ours, theirs, (height, width) in zip(reference, candidate, sizes):
         scale = 640 / max(height, width)
+        # Both lists are cut at the same number: near the cut a detection may be on one side only.
+        cut = len(ours) == len(theirs) and len(ours) > 0
+        floor = max(ours.scores.min(), theirs.scores.min()) + tolerance.score if cut else -1.0
+        detections += int((ours.scores > floor).sum())
         for a, b in ((ours, theirs), (theirs, ours)):
-            floor = max(a.scores.min(initial=1.0), b.scores.min(initial=1.0)) + tolerance.score if len(a) else 0.0
             errors, missing = _match(a, b, floor, scale, tolerance)
             unmatched += missing
             if errors.size:
                 box_error = max(box_error, float(errors[:, 0].max()))
                 score_error = max(score_error, float(errors[:, 1].max()))
-            if a is ours:
-                detections += len(errors) + missing
     return VerifyReport(len(reference), detections, unmatched, box_error, score_error, tolerance)
 
 

@@ -37,7 +37,7 @@ def fit_image(image: np.ndarray, spec: InputSpec, size: tuple[int, int]) -> tupl
         new_height, new_width = size
     else:
         scale = min(size[0] / height, size[1] / width)
-        new_height, new_width = int(height * scale + 0.5), int(width * scale + 0.5)
+        new_height, new_width = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
     if (new_height, new_width) != (height, width):
         image = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
     return image, Placement(new_width / width, new_height / height, height, width)

@@ -30,10 +30,16 @@ class FitImage(BaseTransform):
         self.mode = mode
         self.pad_value = pad_value
         height, width = self.size
-        self._resize = Resize(scale=(width, height), keep_ratio=mode == "letterbox")
         self._pad = Pad(size=(width, height), pad_val=dict(img=(pad_value,) * 3, masks=0, seg=255))
 
     def transform(self, results: dict) -> dict:
         """Resize and pad; sets ``scale_factor`` (width, height) from the original to the new pixels."""
-        results = self._resize(results)
+        results = Resize(scale=self._fitted(*results["img"].shape[:2]), keep_ratio=False)(results)
         return self._pad(results) if self.mode == "letterbox" else results
+
+    def _fitted(self, height: int, width: int) -> tuple[int, int]:
+        """(width, height) after resizing. Not mmcv's rule, which may turn the size to the image's orientation."""
+        if self.mode == "stretch":
+            return self.size[1], self.size[0]
+        scale = min(self.size[0] / height, self.size[1] / width)
+        return max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5))

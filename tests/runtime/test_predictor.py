@@ -1,0 +1,161 @@
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import mmcv
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from efftasks import Predictor
+from efftasks.runtime.preprocess import fit_image, normalise_into, to_image_pixels
+from efftasks.structures.errors import UserError
+from efftasks.structures.spec import ArtifactSpec, InputSpec, OutputSpec
+
+FACTS = InputSpec("images", 64, 96, mean=(10.0, 20.0, 30.0), std=(50.0, 60.0, 70.0))
+SPEC = ArtifactSpec(
+    task="detection",
+    classes=("cat", "dog"),
+    category_ids=(3, 7),
+    input=FACTS,
+    outputs=tuple(
+        OutputSpec(name, ("N", 2), dtype, "")
+        for name, dtype in (("boxes", "float32"), ("scores", "float32"), ("labels", "int64"))
+    ),
+)
+
+
+def write_model(path: Path, spec: ArtifactSpec | None = SPEC) -> Path:
+    """A file that answers every image with the same two detections: dog 0.9 and cat 0.2."""
+    constants: dict[str, np.ndarray] = {
+        "boxes": np.array([[[8, 16, 40, 48], [0, 0, 200, 200]]], np.float32),
+        "scores": np.array([[0.9, 0.2]], np.float32),
+        "labels": np.array([[1, 0]], np.int64),
+    }
+    nodes = [
+        helper.make_node("Shape", ["images"], ["batch"], start=0, end=1),
+    ]
+    initializers, outputs = [], []
+    for name, value in constants.items():
+        tail = np.array(value.shape[1:], np.int64)
+        initializers += [
+            onnx.numpy_helper.from_array(value, f"{name}_one"),
+            onnx.numpy_helper.from_array(tail, f"{name}_tail"),
+        ]
+        nodes += [
+            helper.make_node("Concat", ["batch", f"{name}_tail"], [f"{name}_shape"], axis=0),
+            helper.make_node("Expand", [f"{name}_one", f"{name}_shape"], [name]),
+        ]
+        kind = TensorProto.INT64 if name == "labels" else TensorProto.FLOAT
+        outputs.append(helper.make_tensor_value_info(name, kind, ["N", *value.shape[1:]]))
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, 64, 96])
+    graph = helper.make_graph(nodes, "constant", [images], outputs, initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    if spec is not None:
+        helper.set_model_props(model, {"efftasks": spec.to_json()})
+    onnx.save(model, str(path))
+    return path
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("resize", ["letterbox", "stretch"])
+@pytest.mark.parametrize("size", [(64, 96), (37, 91), (301, 203), (50, 50), (1, 7)])
+def test_preprocessing_equals_mmcv(size, resize):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    facts = replace(FACTS, resize=resize)
+    fitted, place = fit_image(image, facts, (64, 96))
+    ours = np.full((3, 64, 96), np.nan, np.float32)
+    normalise_into(ours, fitted, facts)
+
+    scale = min(64 / size[0], 96 / size[1])
+    shape = (max(1, round(size[1] * scale)), max(1, round(size[0] * scale)))
+    expected = mmcv.imresize(image, shape if resize == "letterbox" else (96, 64))
+    height, width = expected.shape[:2]
+    assert (place.scale_y, place.scale_x) == (height / size[0], width / size[1])
+    expected = mmcv.impad(expected, shape=(64, 96), pad_val=(114, 114, 114))
+    expected = mmcv.imnormalize(expected, np.array(facts.mean), np.array(facts.std), to_rgb=True)
+    np.testing.assert_allclose(ours, expected.transpose(2, 0, 1), atol=1e-5)
+
+
+def test_boxes_come_back_to_the_image(model):
+    image = np.zeros((32, 24, 3), np.uint8)  # letterboxed to 64 x 48: twice as large
+    (found,) = Predictor(model)(image)
+    np.testing.assert_allclose(found.boxes, [[4, 8, 20, 24], [0, 0, 24, 32]])
+    np.testing.assert_allclose(found.scores, [0.9, 0.2])
+    assert found.labels.tolist() == [1, 0]
+    assert found.to_coco(5)[0] == {"image_id": 5, "category_id": 7, "bbox": [4.0, 8.0, 16.0, 16.0], "score": 0.9}
+    assert to_image_pixels(np.zeros((0, 4), np.float32), fit_image(image, FACTS, (64, 96))[1]).shape == (0, 4)
+
+
+def test_score_threshold(model):
+    (found,) = Predictor(model, score_thr=0.5)(np.zeros((32, 24, 3), np.uint8))
+    assert len(found) == 1 and found.labels.tolist() == [1]
+
+
+def test_sources_and_batches(model, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(5):
+        cv2.imwrite(str(folder / f"{i}.png"), np.full((20 + i, 30, 3), 40 * i, np.uint8))
+    (folder / "notes.txt").write_text("no image")
+    predictor = Predictor(model)
+    single = predictor(folder)
+    assert [Path(str(p.image)).name for p in single] == [f"{i}.png" for i in range(5)]
+    for source in (str(folder / "*.png"), [folder / f"{i}.png" for i in range(5)]):
+        batched = predictor(source, batch_size=3)
+        assert len(batched) == 5
+        for a, b in zip(single, batched):
+            np.testing.assert_array_equal(a.boxes, b.boxes)
+    assert predictor(str(folder / "1.png"))[0].draw(tmp_path / "drawn").shape == (21, 30, 3)
+    assert (tmp_path / "drawn" / "1.jpg").exists()
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 4), np.uint8)]
+)
+def test_arrays_that_are_no_images(model, array):
+    with pytest.raises(UserError, match=r"expected uint8 \(H, W, 3\) BGR"):
+        Predictor(model)(array)
+
+
+def test_files_that_cannot_be_used(model, tmp_path):
+    whole = model.read_bytes()
+    (tmp_path / "half.onnx").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    for call, said in (
+        (lambda: Predictor(tmp_path / "none.onnx"), "no such file"),
+        (lambda: Predictor(tmp_path / "half.onnx"), "corrupt, or not an ONNX file"),
+        (lambda: Predictor(tmp_path / "model.pth"), "no runtime for .pth"),
+        (
+            lambda: Predictor(write_model(tmp_path / "mute.onnx", None)),
+            "neither metadata 'efftasks' inside nor mute.json",
+        ),
+        (lambda: Predictor(model, size=(128, 128)), "takes 64 x 96 only"),
+        (lambda: Predictor(model)(tmp_path / "nowhere"), "no image found"),
+        (lambda: Predictor(model)(tmp_path / "bad.png"), "bad.png: the image cannot be decoded"),
+    ):
+        with pytest.raises(UserError, match=said):
+            call()
+
+
+def test_the_sidecar_serves_where_the_file_is_mute(tmp_path):
+    path = write_model(tmp_path / "model.onnx", None)
+    SPEC.save(tmp_path / "model.json")
+    assert Predictor(path).spec == SPEC
+
+
+def test_needs_neither_torch_nor_openmmlab(model):
+    code = (
+        "import sys, numpy; from efftasks import Predictor; "
+        f"Predictor({str(model)!r})(numpy.zeros((8, 8, 3), numpy.uint8)); "
+        "print([m for m in ('torch', 'mmengine', 'mmcv', 'mmdet', 'matplotlib', 'pycocotools') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.stdout.strip() == "[]", done.stderr
