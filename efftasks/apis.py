@@ -160,8 +160,8 @@ def build(config: str | Path | Config) -> Detector:
         UserError: a type that is not registered (the nearest is named), or a wrong argument.
     """
     cfg = load_config(config)
-    DefaultScope.get_instance(f"efftasks-{id(cfg)}", scope_name=cfg.default_scope)
-    return MODELS.build(cfg.model)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return MODELS.build(cfg.model)
 
 
 def load(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu") -> Detector:
@@ -236,8 +236,8 @@ def predict(
     """
     if isinstance(images, (str, Path, np.ndarray)):
         images = [images]
-    DefaultScope.get_instance(f"efftasks-{id(model)}", scope_name=model.cfg.default_scope)
-    pipeline = Compose(_innermost(model.cfg.test_dataloader.dataset).pipeline)
+    with DefaultScope.overwrite_default_scope(model.cfg.default_scope):
+        pipeline = Compose(_innermost(model.cfg.test_dataloader.dataset).pipeline)
     results: list[Prediction] = []
     for start in range(0, len(images), batch_size):
         part = images[start : start + batch_size]
@@ -326,10 +326,14 @@ def _fit_transform(cfg: Config) -> dict[str, Any]:
     raise UserError("test_dataloader.dataset.pipeline has no FitImage, expected one: an artifact repeats its facts")
 
 
+def _test_data(cfg: Config) -> Any:
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return DATASETS.build(_innermost(cfg.test_dataloader.dataset))
+
+
 def test_images(cfg: Config) -> list[str]:
     """Paths of the test images of a config."""
-    DefaultScope.get_instance(f"efftasks-{id(cfg)}", scope_name=cfg.default_scope)
-    dataset = DATASETS.build(_innermost(cfg.test_dataloader.dataset))
+    dataset = _test_data(cfg)
     return [dataset.get_data_info(i)["img_path"] for i in range(len(dataset))]
 
 
@@ -354,13 +358,13 @@ def evaluate(
     Raises:
         UserError: the classes are not those of the data set.
     """
-    DefaultScope.get_instance(f"efftasks-{id(cfg)}", scope_name=cfg.default_scope)
-    dataset = DATASETS.build(_innermost(cfg.test_dataloader.dataset))
+    dataset = _test_data(cfg)
     wanted = list(dataset.metainfo["classes"])
     if sorted(wanted) != sorted(classes):
         raise UserError(f"the model's classes {tuple(classes)} are not those of the test data, {tuple(wanted)}")
     relabel = np.array([wanted.index(name) for name in classes], dtype=np.int64)
-    evaluator = Evaluator(cfg.test_evaluator)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        evaluator = Evaluator(cfg.test_evaluator)
     evaluator.dataset_meta = dataset.metainfo
 
     infos = [dataset.get_data_info(i) for i in range(len(dataset))]
@@ -400,7 +404,7 @@ def draw_comparison(
     Returns:
         Paths of the pictures.
     """
-    dataset = DATASETS.build(_innermost(cfg.test_dataloader.dataset))
+    dataset = _test_data(cfg)
     names = dataset.metainfo["classes"]
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "quickstart",
         help="train, test, export, verify and report, end to end",
-        description="The whole way on the built-in shapes set: about five minutes on two cores.",
+        description="The whole way on the built-in shapes set: some minutes on two cores.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -20,7 +21,7 @@ from efftasks.structures.spec import ArtifactSpec
 __all__ = ["IMAGE_SUFFIXES", "Predictor", "Session", "find_images"]
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-_BACKENDS = {".onnx": OnnxRuntimeSession}
+_LOG = logging.getLogger("efftasks")
 
 Image = str | Path | np.ndarray
 
@@ -33,6 +34,26 @@ class Session(Protocol):
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Network input float32 (N, 3, H, W) -> output name -> array."""
         ...
+
+
+class _Loaded(NamedTuple):
+    """An image as it was given, its pixels uint8 (H, W, 3) BGR, and its name."""
+
+    source: Image
+    pixels: np.ndarray
+    name: str
+
+
+class Backend(NamedTuple):
+    """A runtime: the suffix of its files, and what loads one of them."""
+
+    suffix: str
+    session: Callable[[str | Path, int | None], Session]
+
+
+_BACKENDS = {"onnxruntime": Backend(".onnx", OnnxRuntimeSession)}
+# Suffixes of the runtimes that have an extra and no backend yet.
+_EXTRAS = {".xml": "openvino", ".param": "ncnn"}
 
 
 def find_images(source: str | Path) -> list[str]:
@@ -58,43 +79,48 @@ class Predictor:
 
     Args:
         path: the artifact (``.onnx``).
+        backend: ``onnxruntime``; None takes the one for the suffix of ``path``.
         threads: threads of the runtime; None leaves it to the runtime.
         score_thr: drop detections below.
         size: (height, width) of the network input, for artifacts with a dynamic size.
 
     Raises:
-        UserError: the file cannot be run, or the size is not one it takes.
+        UserError: the file cannot be run, or the backend, threads, threshold or size is not one it takes.
     """
 
     def __init__(
         self,
         path: str | Path,
+        backend: str | None = None,
         threads: int | None = None,
         score_thr: float = 0.0,
         size: tuple[int, int] | None = None,
     ) -> None:
-        suffix = Path(path).suffix.lower()
-        if suffix not in _BACKENDS:
-            raise UserError(
-                f"{path}: no runtime for {suffix or 'a file without suffix'}, allowed are {', '.join(_BACKENDS)}"
-            )
-        self.session: Session = _BACKENDS[suffix](path, threads)
+        if threads is not None and threads < 1:
+            raise UserError(f"threads: got {threads}, expected an integer from 1, or None")
+        if not 0 <= score_thr <= 1:
+            raise UserError(f"score_thr: got {score_thr}, expected a number in 0 to 1")
+        self.session: Session = _find_backend(path, backend).session(path, threads)
         self.spec = self.session.spec
         self.score_thr = score_thr
         facts = self.spec.input
-        self.size = size or (facts.height, facts.width)
+        height, width = (facts.height, facts.width) if size is None else size
+        self.size = (height, width)
         if self.size != (facts.height, facts.width) and not facts.dynamic_size:
             raise UserError(f"size: got {self.size}, {path} takes {facts.height} x {facts.width} only")
-        if any(side % facts.divisor for side in self.size):
+        if any(side < 1 or side % facts.divisor for side in self.size):
             raise UserError(f"size: got {self.size}, expected multiples of {facts.divisor}")
         self._buffer = np.empty((0, 3, *self.size), np.float32)
 
-    def __call__(self, images: Image | Sequence[Image], batch_size: int = 1) -> list[Prediction]:
+    def __call__(
+        self, images: Image | Sequence[Image], batch_size: int = 1, on_error: Literal["raise", "skip"] = "raise"
+    ) -> list[Prediction]:
         """Predict.
 
         Args:
             images: an array uint8 (H, W, 3) BGR, a path, a folder, a glob pattern, or a list of arrays and paths.
             batch_size: images at a time, where the artifact has a dynamic batch.
+            on_error: ``skip`` leaves out what cannot be read, with a warning in the log ``efftasks``.
 
         Returns:
             One :class:`Prediction` an image, boxes xyxy in pixels of that image.
@@ -102,23 +128,44 @@ class Predictor:
         Raises:
             UserError: an image cannot be read, or an array is no image.
         """
+        if on_error not in ("raise", "skip"):
+            raise UserError(f"on_error: got {on_error!r}, expected 'raise' or 'skip'")
+        if batch_size < 1:
+            raise UserError(f"batch_size: got {batch_size}, expected an integer from 1")
         if isinstance(images, np.ndarray):
             images = [images]
         elif isinstance(images, (str, Path)):
             images = find_images(images)
-        step = max(1, batch_size) if self.spec.input.dynamic_batch else 1
+        step = batch_size if self.spec.input.dynamic_batch else 1
         predictions: list[Prediction] = []
         for start in range(0, len(images), step):
-            predictions.extend(self._predict(images[start : start + step]))
+            part = [self._load(image, start + i, on_error) for i, image in enumerate(images[start : start + step])]
+            predictions.extend(self._predict([loaded for loaded in part if loaded is not None]))
         return predictions
 
     def stream(self, video: str | Path) -> Iterator[Prediction]:
-        """Predict frame by frame; ``image`` of each prediction is the frame."""
-        for frame in read_frames(video):
-            yield self._predict([frame])[0]
+        """Predict frame by frame; ``image`` of each prediction is the frame, ``name`` the video's with a number.
 
-    def _predict(self, images: Sequence[Image]) -> list[Prediction]:
-        inputs, places = self.preprocess([_load(image) for image in images])
+        Raises:
+            UserError: the video cannot be read.
+        """
+        for i, frame in enumerate(read_frames(video)):
+            yield self._predict([_Loaded(frame, frame, f"{Path(video).stem}_{i:06d}")])[0]
+
+    def _load(self, image: Image, i: int, on_error: str) -> _Loaded | None:
+        try:
+            pixels = _read(image)
+        except UserError as error:
+            if on_error == "raise":
+                raise
+            _LOG.warning("skipped: %s", error)
+            return None
+        return _Loaded(image, pixels, f"image_{i:06d}" if isinstance(image, np.ndarray) else Path(image).stem)
+
+    def _predict(self, images: Sequence[_Loaded]) -> list[Prediction]:
+        if not images:
+            return []
+        inputs, places = self.preprocess([image.pixels for image in images])
         outputs = self.session.run(inputs)
         return [self._prediction(image, i, outputs, place) for i, (image, place) in enumerate(zip(images, places))]
 
@@ -133,20 +180,39 @@ class Predictor:
             places.append(place)
         return self._buffer[: len(images)], places
 
-    def _prediction(self, image: Image, i: int, outputs: dict[str, np.ndarray], place: Placement) -> Prediction:
+    def _prediction(self, image: _Loaded, i: int, outputs: dict[str, np.ndarray], place: Placement) -> Prediction:
         scores = outputs["scores"][i]
         keep = slice(None, int((scores >= self.score_thr).sum()))  # sorted, best first
         return Prediction(
-            image=image if isinstance(image, np.ndarray) else str(image),
+            image=image.source if isinstance(image.source, np.ndarray) else str(image.source),
             boxes=to_image_pixels(outputs["boxes"][i][keep], place),
             scores=scores[keep],
             labels=outputs["labels"][i][keep],
             classes=self.spec.classes,
             category_ids=self.spec.category_ids,
+            name=image.name,
         )
 
 
-def _load(image: Image) -> np.ndarray:
+def _find_backend(path: str | Path, name: str | None) -> Backend:
+    """The backend of this name, or the one for the file's suffix."""
+    if name is not None and name not in _BACKENDS:
+        raise UserError(f"backend: got {name!r}, expected one of {', '.join(_BACKENDS)}")
+    suffix = Path(path).suffix.lower()
+    if suffix in _EXTRAS:
+        extra = _EXTRAS[suffix]
+        raise UserError(
+            f"{path}: {suffix} files are for the extra efftasks[{extra}], which this version cannot run yet; "
+            "use the .onnx file"
+        )
+    for key, backend in _BACKENDS.items():
+        if suffix == backend.suffix and name in (None, key):
+            return backend
+    allowed = ", ".join(backend.suffix for backend in _BACKENDS.values())
+    raise UserError(f"{path}: no runtime for {suffix or 'a file without suffix'}, allowed are {allowed}")
+
+
+def _read(image: Image) -> np.ndarray:
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise UserError(f"image: got {image.dtype} {image.shape}, expected uint8 (H, W, 3) BGR")

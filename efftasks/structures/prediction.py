@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from efftasks.structures.errors import UserError
+from efftasks.structures.errors import UserError, WorkError
 
 __all__ = ["Prediction"]
 
@@ -27,6 +27,7 @@ class Prediction:
         masks: bool (K, H, W), or None.
         keypoints: float32 (K, P, 3): x, y in pixels of the image, and score; or None.
         skeleton: pairs of keypoints to join in a picture.
+        name: what a picture of it is called, without suffix; empty takes the stem of the path, or ``image``.
     """
 
     image: str | np.ndarray
@@ -38,6 +39,12 @@ class Prediction:
     masks: np.ndarray | None = None
     keypoints: np.ndarray | None = None
     skeleton: tuple[tuple[int, int], ...] = ()
+    name: str = ""
+
+    @property
+    def stem(self) -> str:
+        """Name of its picture, without suffix."""
+        return self.name or (Path(self.image).stem if isinstance(self.image, str) else "image")
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -63,11 +70,15 @@ class Prediction:
         """The image with what scores at least ``score_thr`` drawn on it.
 
         Args:
-            out: folder to write ``<name of the image>.jpg`` into; None writes nothing.
+            out: folder to write ``<stem>.jpg`` into; None writes nothing.
             score_thr: least score drawn.
 
         Returns:
             uint8 (H, W, 3) BGR.
+
+        Raises:
+            UserError: the image cannot be read, or ``<stem>.jpg`` is the image itself.
+            WorkError: the picture cannot be written.
         """
         import cv2
 
@@ -88,10 +99,19 @@ class Prediction:
             skeleton=self.skeleton,
         )
         if out is not None:
-            Path(out).mkdir(parents=True, exist_ok=True)
-            stem = Path(self.image).stem if isinstance(self.image, str) else "image"
-            cv2.imwrite(str(Path(out, f"{stem}.jpg")), picture)
+            self._write(picture, Path(out, f"{self.stem}.jpg"))
         return picture
+
+    def _write(self, picture: np.ndarray, path: Path) -> None:
+        import cv2
+
+        if isinstance(self.image, str) and path.resolve() == Path(self.image).resolve():
+            raise UserError(f"{path}: got the folder of the image itself, expected another one to draw into")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.write_bytes(cv2.imencode(".jpg", picture)[1].tobytes())
+        except OSError as error:
+            raise WorkError(f"{path}: the picture could not be written ({error.strerror})") from error
 
     def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
         """COCO results: one dict a detection, ``bbox`` xywh in pixels of the image."""

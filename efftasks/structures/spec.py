@@ -15,7 +15,14 @@ from efftasks.structures.errors import UserError
 __all__ = ["ArtifactSpec", "InputSpec", "OutputSpec"]
 
 SCHEMA = 1
-_RESIZE = ("letterbox", "stretch")
+# What a runtime has to know how to do; anything else would be predicted wrongly, without a word.
+_ALLOWED = {
+    "resize": ("letterbox", "stretch"),
+    "color": ("RGB", "BGR"),
+    "layout": ("NCHW",),
+    "dtype": ("float32",),
+    "interpolation": ("bilinear",),
+}
 
 
 @dataclass(frozen=True)
@@ -42,15 +49,21 @@ class InputSpec:
     dynamic_size: bool = False
 
     def __post_init__(self) -> None:
-        if self.resize not in _RESIZE:
-            raise UserError(f"input.resize: got {self.resize!r}, expected one of {_RESIZE}")
+        for name, allowed in _ALLOWED.items():
+            if getattr(self, name) not in allowed:
+                raise UserError(f"input.{name}: got {getattr(self, name)!r}, expected one of {allowed}")
         for name in ("height", "width", "divisor"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if not _is_number(value) or not isinstance(value, int) or value < 1:
                 raise UserError(f"input.{name}: got {value!r}, expected an integer from 1")
         for name in ("mean", "std"):
-            if len(getattr(self, name)) != 3:
-                raise UserError(f"input.{name}: got {getattr(self, name)!r}, expected three numbers")
+            value = getattr(self, name)
+            if not isinstance(value, (tuple, list)) or len(value) != 3 or not all(map(_is_number, value)):
+                raise UserError(f"input.{name}: got {value!r}, expected three numbers")
+        if 0 in self.std:
+            raise UserError(f"input.std: got {self.std!r}, expected numbers other than 0")
+        if not _is_number(self.pad_value):
+            raise UserError(f"input.pad_value: got {self.pad_value!r}, expected a number")
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,17 @@ class ArtifactSpec:
     verify: dict[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
 
+    def __post_init__(self) -> None:
+        for name in ("classes", "category_ids", "keypoints"):
+            kind, said = (int, "integers") if name == "category_ids" else (str, "names")
+            value = getattr(self, name)
+            if not isinstance(value, (tuple, list)) or not all(type(entry) is kind for entry in value):
+                raise UserError(f"{name}: got {value!r}, expected a list of {said}")
+        if len(self.category_ids) != len(self.classes):
+            raise UserError(
+                f"category_ids: got {len(self.category_ids)}, expected {len(self.classes)}, one for each of classes"
+            )
+
     def with_verify(self, verify: dict[str, Any]) -> ArtifactSpec:
         """The same with another ``verify`` block."""
         return replace(self, verify=verify)
@@ -106,13 +130,18 @@ class ArtifactSpec:
         if data.get("schema") != SCHEMA:
             raise UserError(f"{origin}: schema: got {data.get('schema')!r}, expected {SCHEMA}")
         values = _pick(cls, data, origin)
-        values["input"] = InputSpec(**_pick(InputSpec, data["input"], f"{origin}: input"))
+        if not isinstance(data["outputs"], list):
+            raise UserError(f"{origin}: outputs: got a {type(data['outputs']).__name__}, expected a list")
         values["outputs"] = tuple(
             OutputSpec(**_pick(OutputSpec, output, f"{origin}: outputs[{i}]"))
             for i, output in enumerate(data["outputs"])
         )
-        values["skeleton"] = tuple((int(a), int(b)) for a, b in values.get("skeleton", ()))
-        return cls(**values)
+        values["skeleton"] = _pairs(values.get("skeleton", ()), origin)
+        facts = _pick(InputSpec, data["input"], f"{origin}: input")
+        try:
+            return cls(**{**values, "input": InputSpec(**facts)})
+        except UserError as error:
+            raise UserError(f"{origin}: {error}") from error
 
     def save(self, path: str | Path) -> None:
         """Write the sidecar."""
@@ -126,6 +155,17 @@ class ArtifactSpec:
         except OSError as error:
             raise UserError(f"{path}: the sidecar cannot be read ({error.strerror})") from error
         return cls.from_json(text, origin=str(path))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _pairs(value: Any, origin: str) -> tuple[tuple[int, int], ...]:
+    try:
+        return tuple((int(a), int(b)) for a, b in value)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{origin}: skeleton: got {value!r}, expected pairs of integers") from error
 
 
 def _pick(kind: type, data: Any, origin: str) -> dict[str, Any]:

@@ -60,6 +60,37 @@ def write_model(path: Path, spec: ArtifactSpec | None = SPEC) -> Path:
     return path
 
 
+def write_mean_model(path: Path) -> Path:
+    """A file that answers with one box, label 0, and the mean of its input as the score."""
+    zero = onnx.numpy_helper.from_array(np.zeros(1, np.int64))
+    nodes = [
+        helper.make_node("ReduceMean", ["images", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Unsqueeze", ["mean", "last"], ["scores"]),
+        helper.make_node("Shape", ["images"], ["batch"], start=0, end=1),
+        helper.make_node("Concat", ["batch", "one"], ["shape"], axis=0),
+        helper.make_node("ConstantOfShape", ["shape"], ["labels"], value=zero),
+        helper.make_node("Concat", ["shape", "four"], ["box"], axis=0),
+        helper.make_node("ConstantOfShape", ["box"], ["boxes"]),
+    ]
+    numbers = {"axes": [1, 2, 3], "last": [1], "one": [1], "four": [4]}
+    outputs = {"boxes": (TensorProto.FLOAT, ["N", 1, 4]), "scores": (TensorProto.FLOAT, ["N", 1])}
+    graph = helper.make_graph(
+        nodes,
+        "mean",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, "H", "W"])],
+        [
+            *(helper.make_tensor_value_info(name, *kind) for name, kind in outputs.items()),
+            helper.make_tensor_value_info("labels", TensorProto.INT64, ["N", 1]),
+        ],
+        [onnx.numpy_helper.from_array(np.array(value), name) for name, value in numbers.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    facts = replace(FACTS, std=(1000.0, 2000.0, 4000.0), resize="stretch", dynamic_size=True)
+    helper.set_model_props(model, {"efftasks": replace(SPEC, input=facts).to_json()})
+    onnx.save(model, str(path))
+    return path
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     return write_model(tmp_path / "model.onnx")
@@ -92,6 +123,53 @@ def test_boxes_come_back_to_the_image(model):
     assert found.labels.tolist() == [1, 0]
     assert found.to_coco(5)[0] == {"image_id": 5, "category_id": 7, "bbox": [4.0, 8.0, 16.0, 16.0], "score": 0.9}
     assert to_image_pixels(np.zeros((0, 4), np.float32), fit_image(image, FACTS, (64, 96))[1]).shape == (0, 4)
+
+
+@pytest.mark.parametrize("size", [None, (32, 64)])
+def test_the_network_sees_what_the_description_says(tmp_path, size):
+    predictor = Predictor(write_mean_model(tmp_path / "mean.onnx"), threads=1, size=size)
+    colours = np.random.default_rng(0).integers(50, 256, (5, 3))  # blue, green, red
+    images = [np.broadcast_to(c, (9 + i, 50 - i, 3)).astype(np.uint8) for i, c in enumerate(colours)]
+    expected = [((r - 10) / 1000 + (g - 20) / 2000 + (b - 30) / 4000) / 3 for b, g, r in colours]
+    for batch_size in (1, 2, 5):
+        found = predictor(images, batch_size=batch_size)
+        np.testing.assert_allclose([p.scores[0] for p in found], expected, rtol=1e-4)
+    blob = np.full((2, 3, *predictor.size), 0.25, np.float32)
+    np.testing.assert_allclose(predictor.session.run(blob)["scores"], [[0.25], [0.25]], rtol=1e-5)
+
+
+def test_what_cannot_be_read_is_skipped_on_request(model, tmp_path, caplog):
+    for name in ("a", "c"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((20, 30, 3), np.uint8))
+    (tmp_path / "b.png").write_bytes(b"no image")
+    predictor = Predictor(model)
+    for batch_size in (1, 3):
+        found = predictor(tmp_path, batch_size=batch_size, on_error="skip")
+        assert [p.stem for p in found] == ["a", "c"]
+    assert "b.png: the image cannot be decoded" in caplog.text
+    assert predictor([tmp_path / "b.png"], on_error="skip") == [] and predictor([]) == []
+    with pytest.raises(UserError, match=r"b\.png"):
+        predictor(tmp_path, batch_size=3)
+
+
+def test_video_frame_by_frame(model, tmp_path):
+    film = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter_fourcc(*"MJPG"), 5, (48, 32))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV writes no video")
+    for i in range(3):
+        writer.write(np.full((32, 48, 3), 80 * i, np.uint8))
+    writer.release()
+    frames = list(Predictor(model).stream(film))
+    assert [frame.stem for frame in frames] == ["film_000000", "film_000001", "film_000002"]
+    assert [round(float(frame.image.mean()) / 80) for frame in frames] == [0, 1, 2]  # type: ignore[union-attr]
+    with pytest.raises(UserError, match=r"none\.avi: the video is missing"):
+        next(Predictor(model).stream(tmp_path / "none.avi"))
+
+
+def test_arrays_have_names_of_their_own(model):
+    images = [np.zeros((8, 8, 3), np.uint8)] * 3
+    assert [p.stem for p in Predictor(model)(images, batch_size=2)] == ["image_000000", "image_000001", "image_000002"]
 
 
 def test_score_threshold(model):
@@ -137,7 +215,17 @@ def test_files_that_cannot_be_used(model, tmp_path):
             lambda: Predictor(write_model(tmp_path / "mute.onnx", None)),
             "neither metadata 'efftasks' inside nor mute.json",
         ),
+        (lambda: Predictor(tmp_path / "model.xml"), r"efftasks\[openvino\]"),
+        (lambda: Predictor(tmp_path / "model.param"), r"efftasks\[ncnn\]"),
+        (lambda: Predictor(model, backend="tensorrt"), "backend: got 'tensorrt', expected one of onnxruntime"),
+        (lambda: Predictor(model, threads=0), "threads: got 0"),
+        (lambda: Predictor(model, score_thr=30), "score_thr: got 30"),
         (lambda: Predictor(model, size=(128, 128)), "takes 64 x 96 only"),
+        (lambda: Predictor(model)(tmp_path, batch_size=0), "batch_size: got 0"),
+        (
+            lambda: Predictor(write_model(tmp_path / "other.onnx", replace(SPEC, input=replace(FACTS, name="x")))),
+            r"other\.onnx: input: its description names \['x'\], the network has \['images'\]",
+        ),
         (lambda: Predictor(model)(tmp_path / "nowhere"), "no image found"),
         (lambda: Predictor(model)(tmp_path / "bad.png"), "bad.png: the image cannot be decoded"),
     ):

@@ -25,6 +25,18 @@ def test_round_trip(tmp_path):
     assert json.loads((tmp_path / "model.json").read_text())["outputs"][0]["shape"] == ["N", 300, 4]
 
 
+def test_a_verify_block_is_added_to_a_copy():
+    verified = SPEC.with_verify({"passed": False})
+    assert (verified.verify, SPEC.verify) == ({"passed": False}, {"passed": True})
+    assert verified.with_verify(SPEC.verify) == SPEC
+
+
+def test_errors_name_the_file(tmp_path):
+    (tmp_path / "bad.json").write_text(json.dumps({**json.loads(SPEC.to_json()), "category_ids": []}))
+    with pytest.raises(UserError, match=r"bad\.json: category_ids: got 0, expected 2"):
+        ArtifactSpec.load(tmp_path / "bad.json")
+
+
 def test_unknown_fields_are_left_for_newer_readers():
     assert ArtifactSpec.from_json({**json.loads(SPEC.to_json()), "later": 1}) == SPEC
 
@@ -36,7 +48,18 @@ def test_unknown_fields_are_left_for_newer_readers():
         (dict(input=3), "input: got a int, expected an object"),
         (dict(input={**asdict(SPEC.input), "resize": "crop"}), "input.resize: got 'crop'"),
         (dict(input={**asdict(SPEC.input), "height": 0}), "input.height: got 0"),
+        (dict(input={**asdict(SPEC.input), "height": "640"}), "input.height: got '640', expected an integer from 1"),
         (dict(input={**asdict(SPEC.input), "mean": [1]}), "input.mean"),
+        (dict(input={**asdict(SPEC.input), "mean": 1}), "input.mean: got 1, expected three numbers"),
+        (dict(input={**asdict(SPEC.input), "std": [1, 0, 1]}), "input.std: .* other than 0"),
+        (dict(input={**asdict(SPEC.input), "pad_value": None}), "input.pad_value: got None, expected a number"),
+        (dict(input={**asdict(SPEC.input), "color": "rgb"}), "input.color: got 'rgb', expected one of"),
+        (dict(input={**asdict(SPEC.input), "interpolation": "area"}), "input.interpolation: got 'area'"),
+        (dict(classes="ab"), "classes: got 'ab', expected a list of names"),
+        (dict(category_ids=[1, "2"]), "category_ids: got .*, expected a list of integers"),
+        (dict(category_ids=[1]), "category_ids: got 1, expected 2, one for each of classes"),
+        (dict(skeleton=[[0, 1, 2]]), "skeleton: got .*, expected pairs of integers"),
+        (dict(outputs={}), "outputs: got a dict, expected a list"),
         (dict(outputs=[{"name": "boxes"}]), r"outputs\[0\]: field 'shape' is missing"),
     ],
 )

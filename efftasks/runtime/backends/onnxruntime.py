@@ -43,6 +43,13 @@ class OnnxRuntimeSession:
             raise UserError(f"{path}: corrupt, or not an ONNX file ({reason})") from error
         self.spec = self._read_spec(Path(path))
         self._outputs = [output.name for output in self.spec.outputs]
+        for kind, said, there in (
+            ("input", [self.spec.input.name], self._session.get_inputs()),
+            ("outputs", self._outputs, self._session.get_outputs()),
+        ):
+            names = [value.name for value in there]
+            if not set(said) <= set(names):
+                raise UserError(f"{path}: {kind}: its description names {said}, the network has {names}")
 
     def _read_spec(self, path: Path) -> ArtifactSpec:
         text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
