@@ -140,7 +140,7 @@ def _config(config: str, args: argparse.Namespace) -> list[tuple[dict[str, Any],
         raise UserError(f"--size: got {size[0]} {size[1]}, expected multiples of {divisor} for {config}")
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    images = torch.zeros(1, 3, *size)
+    images = torch.rand(1, 3, *size)  # on zeros a fresh network's activations may fade to slow denormal numbers
 
     def call() -> object:
         with torch.inference_mode():

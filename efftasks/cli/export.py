@@ -42,7 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--backend", choices=("onnx",), default="onnx")
     parser.add_argument("--precision", choices=("fp32",), default="fp32")
     parser.add_argument("--out", default="out", help="folder for model.onnx and model.json (default: out)")
-    parser.add_argument("--opset", type=int, default=18, help="ONNX opset, 17 or newer (default 18)")
+    parser.add_argument("--opset", type=int, default=18, help="ONNX opset, 18 or newer (default 18)")
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="input size (default: the config's)")
     parser.add_argument(
         "--dynamic-size", action="store_true", help="height and width are free, in steps of the divisor"
@@ -59,15 +59,13 @@ def run(args: argparse.Namespace) -> int:
     """Export, verify, and only then put the file in its place."""
     from efftasks import apis
     from efftasks.export.exporters.onnx import export_onnx, write_metadata
-    from efftasks.structures.errors import UserError, WorkError
+    from efftasks.structures.errors import WorkError
 
     cfg = apis.load_config(args.config, parse_options(args.cfg_options))
     model = apis.load(cfg, args.checkpoint)
     if args.size is not None:
         apis.set_input_size(model.cfg, tuple(args.size))
     spec = _spec(apis.describe(model), args)
-    if args.opset < 17:
-        raise UserError(f"--opset: got {args.opset}, allowed are 17 and newer")
     images = _images(model.cfg, args.images, args.num_images)
 
     out = Path(args.out)

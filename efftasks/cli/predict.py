@@ -6,12 +6,15 @@ import argparse
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from efftasks.structures.prediction import Prediction
+
+Step = TypeVar("Step")
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 
@@ -22,7 +25,7 @@ EXAMPLES = """examples:
   efftasks predict out/model.onnx film.mp4
   efftasks predict best.pth photos/ --config my_config.py
 
-Writes a picture for each image and predictions.json: COCO results, with the list of images beside.
+Writes a picture for each image and predictions.json: COCO results, with the lists of images and categories.
 """
 
 
@@ -47,58 +50,111 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict, draw, write."""
+    from efftasks.runtime.predictor import find_images
+
+    _check(args)
+    clock = _Clock(_artifact(args) if Path(args.model).suffix.lower() not in (".pth", ".pt") else _checkpoint(args))
+    video = Path(args.source).suffix.lower() in VIDEO_SUFFIXES
+    paths = [] if video else find_images(args.source)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
+    names = _free_names(out, paths)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     found: Counter[str] = Counter()
     skipped: list[str] = []
-    start = time.perf_counter()
-    for name, prediction in _predictions(args, skipped):
+    categories: dict[int, str] = {}
+    results = _frames(args.source, clock) if video else _images(paths, args.batch_size, clock, skipped)
+    for name, prediction in results:
         image_id = len(images) + 1
         picture = prediction.draw(score_thr=args.score_thr)
-        _write_picture(out / f"{Path(name).stem}.jpg", picture)
+        _write_picture(names.get(name) or out / f"{prediction.stem}.jpg", picture)
         images.append({"id": image_id, "file_name": name, "height": picture.shape[0], "width": picture.shape[1]})
         annotations.extend(prediction.to_coco(image_id))
         found.update(prediction.classes[label] for label in prediction.labels)
-    seconds = time.perf_counter() - start
-    result = {"images": images, "annotations": annotations}
+        categories.update(zip(prediction.category_ids, prediction.classes))
+    result = {
+        "images": images,
+        "categories": [{"id": key, "name": name} for key, name in categories.items()],
+        "annotations": annotations,
+    }
     (out / "predictions.json").write_text(json.dumps(result) + "\n", encoding="utf-8")
     for name in skipped:
         print(f"skipped, cannot be read: {name}")
     counts = ", ".join(f"{count} {name}" for name, count in found.most_common()) or "nothing"
-    each = seconds / max(1, len(images)) * 1e3
-    print(f"{len(images)} images, {each:.0f} ms each with reading and drawing: {counts}")
+    each = clock.seconds / max(1, len(images)) * 1e3
+    print(f"{len(images)} images, {each:.0f} ms each to read and predict: {counts}")
     print(f"{out}")
     return 0 if images else 1
 
 
-def _predictions(args: argparse.Namespace, skipped: list[str]) -> Iterator[tuple[str, Prediction]]:
-    """(name, prediction) of every image or frame; images that cannot be read go to ``skipped``."""
-    from efftasks.runtime.predictor import find_images
+class _Clock:
+    """A predicting function that adds up its time."""
+
+    def __init__(self, predict: Callable[[Sequence[Any]], list[Prediction]]) -> None:
+        self._predict = predict
+        self.seconds = 0.0
+
+    def __call__(self, images: Sequence[Any]) -> list[Prediction]:
+        start = time.perf_counter()
+        try:
+            return self._predict(images)
+        finally:
+            self.seconds += time.perf_counter() - start
+
+
+def _check(args: argparse.Namespace) -> None:
     from efftasks.structures.errors import UserError
 
-    predict = _artifact(args) if Path(args.model).suffix == ".onnx" else _checkpoint(args)
-    if Path(args.source).suffix.lower() in VIDEO_SUFFIXES:
-        from efftasks.runtime.video import read_frames
+    if args.batch_size < 1:
+        raise UserError(f"--batch-size: got {args.batch_size}, expected an integer from 1")
+    if not 0 <= args.score_thr <= 1:
+        raise UserError(f"--score-thr: got {args.score_thr}, expected a number in 0 to 1")
 
-        for i, frame in enumerate(read_frames(args.source)):
-            yield f"{Path(args.source).stem}_{i:06d}.jpg", predict([frame])[0]
-        return
-    paths = find_images(args.source)
-    for start in range(0, len(paths), max(1, args.batch_size)):
-        part = paths[start : start + max(1, args.batch_size)]
+
+def _free_names(out: Path, paths: Sequence[str]) -> dict[str, Path]:
+    """A picture's path for each image: no two the same, and none an image that is read."""
+    taken = {Path(path).resolve() for path in paths}
+    names = {}
+    for path in paths:
+        stem = Path(path).stem
+        candidates = (out / f"{stem}{end}.jpg" for end in ("", *(f"_{i}" for i in range(1, len(paths) + 2))))
+        names[path] = next(name for name in candidates if name.resolve() not in taken)
+        taken.add(names[path].resolve())
+    return names
+
+
+def _frames(source: str, predict: _Clock) -> Iterator[tuple[str, Prediction]]:
+    """(name, prediction) of every frame of a video."""
+    from efftasks.runtime.video import read_frames
+
+    for i, frame in enumerate(_progress(read_frames(source), None)):
+        name = f"{Path(source).stem}_{i:06d}"
+        yield f"{name}.jpg", replace(predict([frame])[0], name=name)
+
+
+def _images(
+    paths: Sequence[str], batch_size: int, predict: _Clock, skipped: list[str]
+) -> Iterator[tuple[str, Prediction]]:
+    """(path, prediction) of every image; those that cannot be read go to ``skipped``."""
+    from efftasks.structures.errors import UserError
+
+    for start in _progress(range(0, len(paths), batch_size), -(-len(paths) // batch_size)):
+        part = paths[start : start + batch_size]
         try:
-            yield from zip(part, predict(part))
+            found = predict(part)
         except UserError:
             if len(paths) == 1:
                 raise
-            for path in part:  # one of them cannot be read: the others count
-                try:
-                    yield path, predict([path])[0]
-                except UserError:
-                    skipped.append(path)
-        _progress(min(start + len(part), len(paths)), len(paths))
+            found = []
+        if found:
+            yield from zip(part, found)
+            continue
+        for path in part:  # one of them cannot be read: the others count
+            try:
+                yield path, predict([path])[0]
+            except UserError:
+                skipped.append(path)
 
 
 def _artifact(args: argparse.Namespace) -> Callable[[Sequence[Any]], list[Prediction]]:
@@ -128,9 +184,9 @@ def _write_picture(path: Path, picture: Any) -> None:
         raise WorkError(f"{path}: the picture could not be written")
 
 
-def _progress(done: int, total: int) -> None:
-    import sys
-
-    if sys.stderr.isatty():
-        end = "\n" if done == total else ""
-        print(f"\r{done}/{total} images", end=end, file=sys.stderr, flush=True)
+def _progress(steps: Iterable[Step], total: int | None) -> Iterable[Step]:
+    try:
+        from tqdm import tqdm
+    except ImportError:  # it comes with the extra "train"; a device has none
+        return steps
+    return tqdm(steps, total=total, desc="predict", disable=None, leave=False)

@@ -44,7 +44,7 @@ class VerifyReport:
     def passed(self) -> bool:
         """Whether every detection was found again, within the tolerance."""
         return (
-            self.images > 0
+            self.detections > 0  # where every score ties with the last one, nothing was compared
             and self.unmatched == 0
             and self.max_box_error_px <= self.tolerance.box_px
             and self.max_score_error <= self.tolerance.score

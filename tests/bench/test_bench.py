@@ -1,5 +1,8 @@
 import itertools
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,8 @@ from efftasks.bench.environment import describe_environment
 from efftasks.bench.latency import measure, summarise
 from efftasks.bench.run_report import RunReport, draw_curves, write_page
 from efftasks.bench.table import to_markdown, write_report
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_statistics_equal_numpy():
@@ -32,6 +37,26 @@ def test_calls_are_interleaved_and_timed_by_the_clock():
     )
     assert order == ["a", "b"] * 4
     assert stats["a"].runs == 3 and stats["a"].p50 == pytest.approx(1.0)
+
+
+def test_statistics_of_a_clock_with_known_times():
+    times = [5.0, 1.0, 4.0, 2.0, 3.0]
+    readings = iter([x for t in times for x in (100.0, 100.0 + t / 1e3)])
+    stats = measure({"a": lambda: None}, warmup=2, runs=5, clock=lambda: next(readings))["a"]
+    found = (stats.mean, stats.p50, stats.minimum, stats.iqr, stats.p90, stats.p99)
+    assert found == pytest.approx((3.0, 3.0, 1.0, 2.0, np.percentile(times, 90), np.percentile(times, 99)))
+
+
+def test_peak_memory_of_a_process_counts_what_it_allocated_and_not_its_parent():
+    code = (
+        "from efftasks.bench.memory import peak_rss_mb; first = peak_rss_mb(); "
+        "x = bytearray(b'x') * 100_000_000; middle = peak_rss_mb(); del x; print(first, middle, peak_rss_mb())"
+    )
+    ballast = np.ones(50_000_000, np.float32)  # 200 MB that the child must not be charged with
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    first, middle, last = map(float, done.stdout.split())
+    assert ballast[-1] == 1 and first < 100
+    assert middle - first == pytest.approx(100, abs=5) and last == pytest.approx(middle, abs=1)
 
 
 def test_complexity_by_hand():

@@ -57,4 +57,6 @@ def test_boxes_are_judged_at_640():
 
 def test_nothing_compared_is_no_pass():
     assert not compare_predictions([], [], []).passed
+    ties = prediction([[0, 0, 10, 10], [20, 20, 40, 40]], [0.01, 0.01], [0, 0])
+    assert not compare_predictions([ties], [ties], SIZE).passed
     assert "FAILED" in str(compare_predictions([], [], [], Tolerance()))

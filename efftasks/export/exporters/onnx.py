@@ -20,6 +20,7 @@ from efftasks.structures.spec import ArtifactSpec
 __all__ = ["METADATA_KEY", "export_onnx", "write_metadata"]
 
 METADATA_KEY = "efftasks"
+OLDEST_OPSET = 18
 
 
 class _Graph(nn.Module):
@@ -41,7 +42,7 @@ def export_onnx(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: i
         spec: what the file is; its input gives size and dynamic axes, its outputs the names. It goes into the file's
             metadata under ``efftasks``.
         path: where to.
-        opset: ONNX opset, at least 17.
+        opset: ONNX opset, at least 18: what PyTorch's exporter writes; ONNX has no way down from there.
 
     Returns:
         The path.
@@ -50,8 +51,8 @@ def export_onnx(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: i
         UserError: the opset is too old.
         WorkError: the exporter failed, or the file does not pass ONNX's checker.
     """
-    if opset < 17:
-        raise UserError(f"--opset: got {opset}, allowed are 17 and newer")
+    if opset < OLDEST_OPSET:
+        raise UserError(f"--opset: got {opset}, allowed are {OLDEST_OPSET} and newer")
     if not isinstance(model, Exportable):
         raise UserError(f"{type(model).__name__} has no method detect(images), expected a model that can be exported")
     path = Path(path)
@@ -66,7 +67,7 @@ def export_onnx(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: i
                 graph,
                 (images,),
                 dynamo=True,
-                opset_version=max(opset, 18),
+                opset_version=opset,
                 input_names=[facts.name],
                 output_names=[output.name for output in spec.outputs],
                 dynamic_shapes=(_dynamic_axes(spec),),
@@ -77,8 +78,6 @@ def export_onnx(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: i
             program.save(str(path), external_data=False)
     except Exception as error:
         raise WorkError(f"{path}: the export failed ({type(error).__name__}: {_first_line(error)})") from error
-    if opset < 18:
-        _lower_opset(path, opset)
     write_metadata(path, spec)
     onnx.checker.check_model(str(path), full_check=True)
     return path
@@ -102,10 +101,6 @@ def write_metadata(path: str | Path, spec: ArtifactSpec) -> None:
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, {**kept, METADATA_KEY: spec.to_json()})
     onnx.save(model, str(path))
-
-
-def _lower_opset(path: Path, opset: int) -> None:
-    onnx.save(onnx.version_converter.convert_version(onnx.load(str(path)), opset), str(path))
 
 
 @contextlib.contextmanager

@@ -1,0 +1,135 @@
+"""``efftasks predict``: pictures, predictions.json and what it says, with a file whose answers are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from efftasks.cli.main import main
+from efftasks.structures.spec import ArtifactSpec, InputSpec, OutputSpec
+
+KINDS = {"boxes": TensorProto.FLOAT, "scores": TensorProto.FLOAT, "labels": TensorProto.INT64}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    """A file of batch 1 that finds a dog 0.9 at (8, 16) to (40, 48) in every 64 x 64 image, and a cat 0.2."""
+    values: dict[str, np.ndarray] = {
+        "boxes": np.array([[[8, 16, 40, 48], [0, 0, 9, 9]]], np.float32),
+        "scores": np.array([[0.9, 0.2]], np.float32),
+        "labels": np.array([[1, 0]], np.int64),
+    }
+    spec = ArtifactSpec(
+        task="detection",
+        classes=("cat", "dog"),
+        category_ids=(3, 7),
+        input=InputSpec("images", 64, 64, mean=(0, 0, 0), std=(255, 255, 255), dynamic_batch=False),
+        outputs=tuple(OutputSpec(name, value.shape, str(value.dtype), "") for name, value in values.items()),
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Identity", [f"{name}_"], [name]) for name in values],
+        "constant",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 64, 64])],
+        [helper.make_tensor_value_info(name, KINDS[name], value.shape) for name, value in values.items()],
+        [onnx.numpy_helper.from_array(value, f"{name}_") for name, value in values.items()],
+    )
+    onnx_model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    helper.set_model_props(onnx_model, {"efftasks": spec.to_json()})
+    onnx.save(onnx_model, str(tmp_path / "model.onnx"))
+    return str(tmp_path / "model.onnx")
+
+
+def write_image(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((32, 32, 3), 90, np.uint8))
+    return path
+
+
+def read(out: Path) -> dict:
+    return json.loads((out / "predictions.json").read_text())
+
+
+def test_a_folder(model, tmp_path, capsys):
+    for name in ("a.png", "b.png", "c.png"):
+        write_image(tmp_path / "photos" / name)
+    out = tmp_path / "out"
+    assert main(["predict", model, str(tmp_path / "photos"), "--out", str(out), "--batch-size", "2"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["a.jpg", "b.jpg", "c.jpg", "predictions.json"]
+    found = read(out)
+    assert [Path(image["file_name"]).name for image in found["images"]] == ["a.png", "b.png", "c.png"]
+    assert found["categories"] == [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
+    # 32 x 32 is enlarged to 64 x 64: half the coordinates
+    dog = {"category_id": 7, "bbox": [4.0, 8.0, 16.0, 16.0], "score": 0.9}
+    assert found["annotations"] == [{"image_id": i, **dog} for i in (1, 2, 3)]
+    assert "3 images" in (said := capsys.readouterr().out) and "3 dog" in said and "cat" not in said
+    drawn = cv2.imread(str(out / "a.jpg")).astype(int)
+    assert np.abs(drawn[8:24, 3:6] - 90).max() > 40 and np.abs(drawn[28:, 26:] - 90).max() < 20
+
+
+def test_threshold_and_glob(model, tmp_path):
+    for name in ("a.png", "b.jpg"):
+        write_image(tmp_path / "photos" / name)
+    line = ["predict", model, str(tmp_path / "photos" / "*.jpg"), "--out", str(tmp_path / "out"), "--score-thr", "0.1"]
+    assert main(line) == 0
+    assert [x["category_id"] for x in read(tmp_path / "out")["annotations"]] == [7, 3]
+
+
+def test_same_names_and_the_photos_themselves_are_kept(model, tmp_path):
+    photos = [write_image(tmp_path / "photos" / name) for name in ("a.jpg", "a.png", "deep/a.jpg")]
+    before = [photo.read_bytes() for photo in photos]
+    assert main(["predict", model, str(tmp_path / "photos/**/*.*"), "--out", str(tmp_path / "photos")]) == 0
+    assert [photo.read_bytes() for photo in photos] == before
+    assert len(list((tmp_path / "photos").glob("a_*.jpg"))) == 3
+
+
+def test_unreadable_images_are_skipped_and_named(model, tmp_path, capsys):
+    write_image(tmp_path / "photos" / "a.png")
+    bad = tmp_path / "photos" / "b.png"
+    bad.write_bytes(b"no image")
+    line = ["predict", model, str(tmp_path / "photos"), "--out", str(tmp_path / "out")]
+    assert main([*line, "--batch-size", "2"]) == 0
+    assert f"skipped, cannot be read: {bad}" in capsys.readouterr().out
+    assert len(read(tmp_path / "out")["images"]) == 1
+    assert main(["predict", model, str(bad), "--out", str(tmp_path / "out")]) == 2
+    assert "b.png: the image cannot be decoded" in capsys.readouterr().err
+
+
+def test_a_video(model, tmp_path):
+    film = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter_fourcc(*"MJPG"), 5, (48, 32))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV writes no video")
+    for i in range(3):
+        writer.write(np.full((32, 48, 3), 80 * i, np.uint8))
+    writer.release()
+    assert main(["predict", model, str(film), "--out", str(tmp_path / "out")]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.jpg")) == [f"film_{i:06d}.jpg" for i in range(3)]
+    assert len(read(tmp_path / "out")["annotations"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--batch-size", "0"], "--batch-size: got 0, expected an integer from 1"),
+        (["--score-thr", "30"], "--score-thr: got 30.0"),
+        (["--threads", "0"], "threads: got 0"),
+    ],
+)
+def test_wrong_options(model, tmp_path, capsys, words, said):
+    image = write_image(tmp_path / "a.png")
+    assert main(["predict", model, str(image), "--out", str(tmp_path / "out"), *words]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_image_and_no_model(model, tmp_path, capsys):
+    assert main(["predict", model, str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
+    assert "none: no image found" in capsys.readouterr().err
+    assert main(["predict", str(tmp_path / "none.onnx"), str(tmp_path)]) == 2
+    assert "none.onnx: no such file" in capsys.readouterr().err
