@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,12 @@ from efftasks.cli.main import main
 from efftasks.datasets.shapes import write_shapes
 
 CONFIG = "o2o-n_mobilenetv4-conv-s_1xb16-40e_shapes-192"
+
+
+@pytest.fixture(autouse=True)
+def _quiet_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A logger of an earlier test may still hold that test's captured stream, which is closed by now."""
+    monkeypatch.setattr(logging, "raiseExceptions", False)
 
 
 @pytest.fixture(scope="module")
