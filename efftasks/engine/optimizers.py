@@ -33,11 +33,12 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     gram = x @ x.mT
     product: Tensor | None = None
-    for _ in range(steps):
+    for step in range(steps):
         factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         factor.diagonal(dim1=-2, dim2=-1).add_(a)
         product = factor if product is None else factor @ product
-        gram = factor @ gram @ factor
+        if step < steps - 1:  # nobody looks at the last one
+            gram = factor @ gram @ factor
     x = x if product is None else product @ x
     return x if wide else x.mT
 
@@ -54,11 +55,13 @@ class MuonAdamW(torch.optim.Optimizer):
         eps: of AdamW.
     """
 
+    LR, WEIGHT_DECAY = 2e-3, 0.05
+
     def __init__(
         self,
         params: Any,
-        lr: float = 2e-3,
-        weight_decay: float = 0.05,
+        lr: float = LR,
+        weight_decay: float = WEIGHT_DECAY,
         momentum: float = 0.9,
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-8,
@@ -97,12 +100,17 @@ class MuonAdamW(torch.optim.Optimizer):
                 p.add_(update.reshape(p.shape), alpha=-group["lr"] * scale)
 
     def _adamw(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        by_step: dict[int, list[Tensor]] = defaultdict(list)  # one, unless some had no gradient at times
         for p in params:
             if not self.state[p]:
                 self.state[p].update(step=0, mean=torch.zeros_like(p), square=torch.zeros_like(p))
             self.state[p]["step"] += 1
+            by_step[self.state[p]["step"]].append(p)
+        for step, part in by_step.items():
+            self._adamw_step(group, part, step)
+
+    def _adamw_step(self, group: dict[str, Any], params: list[Tensor], step: int) -> None:
         beta1, beta2 = group["betas"]
-        step = self.state[params[0]]["step"]
         gradients = [p.grad for p in params if p.grad is not None]
         means = [self.state[p]["mean"] for p in params]
         squares = [self.state[p]["square"] for p in params]
@@ -149,13 +157,22 @@ class MuonConstructor:
 
     Args:
         optim_wrapper_cfg: as mmengine has it; ``optimizer`` has the arguments of MuonAdamW, and ``muon_lr``.
-        paramwise_cfg: not used by this constructor; anything but None is refused.
+        paramwise_cfg: ``custom_keys`` as mmengine has it: part of a parameter's name -> ``lr_mult`` and ``decay_mult``;
+            the longest part that fits counts. Anything else is refused.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
-        if paramwise_cfg:
-            raise ValueError(f"optim_wrapper.paramwise_cfg: got {paramwise_cfg}, MuonConstructor takes none")
         self.config = dict(optim_wrapper_cfg)
+        rules = dict(paramwise_cfg or {})
+        self.custom_keys: dict[str, dict[str, float]] = dict(rules.pop("custom_keys", {}))
+        if rules:
+            raise ValueError(f"optim_wrapper.paramwise_cfg: got {', '.join(rules)}, allowed is custom_keys")
+        for key, rule in self.custom_keys.items():
+            if not set(rule) <= {"lr_mult", "decay_mult"}:
+                raise ValueError(
+                    f"optim_wrapper.paramwise_cfg.custom_keys.{key}: got {', '.join(rule)}, allowed are lr_mult and "
+                    "decay_mult"
+                )
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """The wrapper for a model's trainable parameters."""
@@ -165,11 +182,31 @@ class MuonConstructor:
                 f"optim_wrapper.optimizer.type: got {self.config['optimizer']['type']!r}, expected MuonAdamW"
             )
         mixing, decayed, plain = split_parameters(model)
-        groups = [
-            dict(params=mixing, muon=True, lr=arguments.pop("muon_lr", 0.02)),
-            dict(params=decayed),
-            dict(params=plain, weight_decay=0.0),
+        decay = arguments.get("weight_decay", MuonAdamW.WEIGHT_DECAY)
+        lr = arguments.get("lr", MuonAdamW.LR)
+        groups: list[dict[str, Any]] = [
+            dict(params=mixing, muon=True, lr=arguments.pop("muon_lr", 0.02), weight_decay=decay),
+            dict(params=decayed, lr=lr, weight_decay=decay),
+            dict(params=plain, lr=lr, weight_decay=0.0),
         ]
-        optimizer = MuonAdamW([group for group in groups if group["params"]], **arguments)
+        optimizer = MuonAdamW(self._apply_rules(model, groups), **arguments)
         rest = {key: value for key, value in self.config.items() if key not in ("optimizer", "constructor")}
         return OPTIM_WRAPPERS.build({"type": "OptimWrapper", **rest}, default_args=dict(optimizer=optimizer))
+
+    def _apply_rules(self, model: nn.Module, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        for key in self.custom_keys:
+            if not any(key in name for name in names.values()):
+                raise ValueError(f"optim_wrapper.paramwise_cfg.custom_keys: got {key!r}, no parameter's name has it")
+        result = []
+        for group in groups:
+            parts: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+            for parameter in group["params"]:
+                fitting = [key for key in self.custom_keys if key in names[id(parameter)]]
+                rule = self.custom_keys[max(fitting, key=len)] if fitting else {}
+                parts[rule.get("lr_mult", 1.0), rule.get("decay_mult", 1.0)].append(parameter)
+            result += [
+                {**group, "params": part, "lr": group["lr"] * lr, "weight_decay": group["weight_decay"] * decay}
+                for (lr, decay), part in parts.items()
+            ]
+        return result

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +15,38 @@ from mmengine.dist import is_distributed
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.runner import Runner
 
+from efftasks.engine.atomic import whole_or_nothing
+from efftasks.engine.hooks.sync_buffers import SyncBuffers
 from efftasks.registry import RUNNERS
-from efftasks.structures.checkpoint import load_matching, read_checkpoint
-from efftasks.structures.errors import UserError, WorkError
+from efftasks.structures.checkpoint import compare, load_matching, read_checkpoint, weights_of
+from efftasks.structures.errors import UserError
 
 __all__ = ["EffRunner", "flush_denormals", "newest_intact_checkpoint"]
 
-POINTER = "last_checkpoint"
+_NEEDED_TO_RESUME = ("meta", "state_dict", "message_hub", "optimizer")
 
 
 def newest_intact_checkpoint(folder: str | Path) -> tuple[Path | None, list[Path]]:
     """The checkpoint to resume from: the newest in a work dir that can be read; and the broken ones passed over."""
     folder = Path(folder)
-    broken = []
+    broken: list[Path] = []
     files = [path for path in folder.glob("*.pth") if path.stem.startswith(("epoch_", "iter_"))]
     for path in sorted(files, key=_step, reverse=True):
-        try:
-            read_checkpoint(path)
-        except UserError:
-            broken.append(path)
-            continue
-        return path, broken
+        if _is_intact(path):
+            return path, broken
+        broken.append(path)
     return None, broken
+
+
+def _is_intact(path: Path) -> bool:
+    try:
+        read_checkpoint(path)
+    except UserError:
+        return False
+    if not zipfile.is_zipfile(path):
+        return True
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip() is None  # torch writes checksums and does not look at them
 
 
 def _step(path: Path) -> int:
@@ -76,6 +86,8 @@ class EffRunner(Runner):
 
     def train(self) -> torch.nn.Module:
         """Train."""
+        if self.distributed:
+            self.register_hook(SyncBuffers())
         self.model.to(memory_format=torch.channels_last)
         return super().train()
 
@@ -116,17 +128,28 @@ class EffRunner(Runner):
     ) -> dict[str, Any]:
         """Load weights.
 
-        To resume, everything must match. To start from (``load_from``), tensors of another shape are left out and
-        named: a head for another number of classes.
+        To resume, everything must match. To start from (``load_from``), every name must match, and tensors with
+        another number of rows are left out and named: prediction layers for another number of classes. Another width
+        of the network also changes other dimensions, and is refused.
+
+        Raises:
+            UserError: the file cannot be read safely, is of another architecture, or lacks what resuming needs.
         """
         checkpoint = read_checkpoint(filename, map_location if isinstance(map_location, (str, torch.device)) else "cpu")
-        if "state_dict" not in checkpoint:
-            checkpoint = {"state_dict": checkpoint.get("model", checkpoint), "meta": {}}
-        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        if self._resume:
+            _check_resumable(checkpoint, filename)
+            checkpoint["meta"].pop("config", None)  # mmengine would run it as Python
+        weights = checkpoint["state_dict"] if self._resume else weights_of(checkpoint, filename)
         model = self.model.module if is_model_wrapper(self.model) else self.model
-        report = load_matching(model, checkpoint["state_dict"], strict=False, name=filename)
-        if report.missing or report.unexpected or (report.mismatched and (self._resume or strict)):
+        report = compare(model, weights)
+        tolerated = not (self._resume or strict) and _differ_in_rows_only(model, weights)
+        if report.missing or report.unexpected or (report.mismatched and not tolerated):
             raise UserError(f"{filename} is of another architecture than the config's model: {report.summary()}")
+        # Complete and of the right shapes, whatever was left out: hooks (the average) load it as well.
+        own = dict(model.state_dict())
+        checkpoint["state_dict"] = {**own, **{key: weights[key] for key in report.matched}}
+        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        load_matching(model, checkpoint["state_dict"], name=filename)
         level = logging.WARNING if report.mismatched else logging.INFO
         self.logger.log(level, f"{filename}: {report.summary()}")
         self._has_loaded = True
@@ -138,16 +161,21 @@ class EffRunner(Runner):
         Raises:
             WorkError: it could not be written; what was there before is untouched.
         """
-        target, draft = Path(out_dir, filename), Path(out_dir, filename + ".tmp")
-        try:
-            super().save_checkpoint(out_dir, draft.name, *args, **kwargs)
-            if self.rank == 0:
-                with draft.open("rb+") as file:
-                    os.fsync(file.fileno())
-                os.replace(draft, target)
-        except (OSError, RuntimeError) as error:
-            # torch's zip writer turns a full disk into a RuntimeError.
-            draft.unlink(missing_ok=True)
-            raise WorkError(
-                f"{target}: the checkpoint could not be saved ({error}); earlier ones are intact"
-            ) from error
+        if self.rank == 0:
+            with whole_or_nothing(Path(out_dir, filename)) as draft:
+                super().save_checkpoint(out_dir, draft.name, *args, **kwargs)
+
+
+def _check_resumable(checkpoint: Mapping[str, Any], name: str) -> None:
+    absent = [part for part in _NEEDED_TO_RESUME if not isinstance(checkpoint.get(part), Mapping)]
+    absent += [f"meta.{key}" for key in ("epoch", "iter") if "meta" not in absent and key not in checkpoint["meta"]]
+    if absent:
+        raise UserError(
+            f"{name}: training cannot be resumed from it, it has no {', '.join(absent)}; expected an epoch_N.pth of a "
+            "work dir (to start anew from its weights, set load_from)"
+        )
+
+
+def _differ_in_rows_only(module: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> bool:
+    own = module.state_dict()
+    return all(own[key].shape[1:] == weights[key].shape[1:] for key in own if key in weights)

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from efftasks.structures.errors import UserError
 
-__all__ = ["MatchReport", "load_matching", "read_checkpoint", "read_state_dict"]
+__all__ = ["MatchReport", "compare", "load_matching", "read_checkpoint", "read_state_dict", "weights_of"]
 
 # Where checkpoints of the field keep their weights, the averaged ones first. mmengine's `state_dict` already is the
 # averaged one where there is one.
-_LAYOUTS = (("state_dict",), ("ema", "module"), ("ema",), ("model_ema",), ("model",))
+_LAYOUTS = (("state_dict_ema",), ("state_dict",), ("ema", "module"), ("ema",), ("model_ema",), ("model",))
 
 
 def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device = "cpu") -> dict[str, Any]:
@@ -50,7 +50,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device = 
                 "and plain values only"
             ) from error
         raise UserError(f"{file}: truncated, or not a checkpoint") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
+    except Exception as error:  # garbage can make the reader stumble over anything (struct.error, AssertionError, ...)
         raise UserError(f"{file}: truncated, or not a checkpoint ({_first_line(error)})") from error
     if not isinstance(data, dict):
         raise UserError(f"{file}: holds a {type(data).__name__}, expected a dict of tensors or of parts")
@@ -105,7 +105,15 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
     Raises:
         UserError: as :func:`read_checkpoint`, or there are no weights in it.
     """
-    data = read_checkpoint(path)
+    return weights_of(read_checkpoint(path), path)
+
+
+def weights_of(data: Mapping[str, Any], source: str | os.PathLike) -> dict[str, Tensor]:
+    """The weights in what :func:`read_checkpoint` read from ``source``, as :func:`read_state_dict` gives them.
+
+    Raises:
+        UserError: there are no weights in it.
+    """
     for layout in _LAYOUTS:
         part: Any = data
         for key in layout:
@@ -114,7 +122,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
             return _plain(part)
     if _holds_weights(data):
         return _plain(data)
-    raise UserError(f"{path}: no weights in it, expected a state dict or a 'state_dict', 'model' or 'ema' of tensors")
+    raise UserError(f"{source}: no weights in it, expected a state dict or a 'state_dict', 'model' or 'ema' of tensors")
 
 
 def _holds_weights(part: Any) -> bool:
@@ -150,6 +158,21 @@ class MatchReport:
         return ", ".join(parts)
 
 
+def compare(module: nn.Module, state: Mapping[str, Tensor]) -> MatchReport:
+    """What of a state dict fits a module; nothing is loaded."""
+    own = module.state_dict()
+    return MatchReport(
+        matched=[key for key in own if key in state and own[key].shape == state[key].shape],
+        missing=[key for key in own if key not in state],
+        unexpected=[key for key in state if key not in own],
+        mismatched=[
+            f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
+            for key in own
+            if key in state and own[key].shape != state[key].shape
+        ],
+    )
+
+
 def load_matching(
     module: nn.Module, state: Mapping[str, Tensor], strict: bool = True, name: str = "the checkpoint"
 ) -> MatchReport:
@@ -164,17 +187,7 @@ def load_matching(
     Raises:
         UserError: ``strict`` and something is missing, unexpected or of another shape.
     """
-    own = module.state_dict()
-    report = MatchReport(
-        matched=[key for key in own if key in state and own[key].shape == state[key].shape],
-        missing=[key for key in own if key not in state],
-        unexpected=[key for key in state if key not in own],
-        mismatched=[
-            f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
-            for key in own
-            if key in state and own[key].shape != state[key].shape
-        ],
-    )
+    report = compare(module, state)
     if strict and not report.complete:
         raise UserError(f"{name} is of another architecture than {type(module).__name__}: {report.summary()}")
     module.load_state_dict({key: state[key] for key in report.matched}, strict=False)

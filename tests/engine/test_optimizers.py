@@ -108,5 +108,49 @@ def test_which_parameters_go_where():
 def test_wrong_config_is_named():
     with pytest.raises(ValueError, match="expected MuonAdamW"):
         MuonConstructor(dict(optimizer=dict(type="SGD", lr=0.1)))(nn.Linear(1, 1))
-    with pytest.raises(ValueError, match="paramwise_cfg"):
-        MuonConstructor(dict(optimizer=dict(type="MuonAdamW")), dict(norm_decay_mult=0))
+    config = dict(optimizer=dict(type="MuonAdamW"))
+    with pytest.raises(ValueError, match="paramwise_cfg: got norm_decay_mult, allowed is custom_keys"):
+        MuonConstructor(config, dict(norm_decay_mult=0))
+    with pytest.raises(ValueError, match=r"custom_keys\.a: got lr, allowed are lr_mult and decay_mult"):
+        MuonConstructor(config, dict(custom_keys=dict(a=dict(lr=1.0))))
+    with pytest.raises(ValueError, match=r"got 'backbon\.', no parameter's name has it"):
+        MuonConstructor(config, dict(custom_keys={"backbon.": dict(lr_mult=0.1)}))(nn.Linear(1, 1))
+
+
+def test_rules_by_name_scale_rate_and_decay():
+    model = nn.ModuleDict(
+        dict(
+            backbone=nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)),
+            head=nn.Sequential(nn.Conv2d(4, 4, 3, bias=False), nn.Conv2d(4, 2, 1)),
+        )
+    )
+    rules = {"backbone": dict(lr_mult=0.1), "backbone.0": dict(lr_mult=0.5, decay_mult=0.0)}
+    config = dict(optimizer=dict(type="MuonAdamW", lr=1e-3, muon_lr=0.02, weight_decay=0.1))
+    groups = MuonConstructor(config, dict(custom_keys=rules))(model).optimizer.param_groups
+    found = {id(p): (g["muon"], g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+    expected = {
+        "backbone.0.weight": (True, 0.02 * 0.5, 0.0),  # the longer part counts
+        "backbone.1.weight": (False, 1e-3 * 0.1, 0.0),
+        "backbone.1.bias": (False, 1e-3 * 0.1, 0.0),
+        "head.0.weight": (True, 0.02, 0.1),
+        "head.1.weight": (False, 1e-3, 0.1),
+        "head.1.bias": (False, 1e-3, 0.0),
+    }
+    for name, parameter in model.named_parameters():
+        assert found[id(parameter)] == pytest.approx(expected[name])
+
+
+def test_parameters_without_a_gradient_at_times_have_their_own_bias_correction():
+    torch.manual_seed(0)
+    ours = [nn.Parameter(torch.randn(3)) for _ in range(2)]
+    theirs = [nn.Parameter(p.detach().clone()) for p in ours]
+    a = MuonAdamW([dict(params=ours)], lr=0.01, weight_decay=0.1)
+    b = torch.optim.AdamW(theirs, lr=0.01, weight_decay=0.1, betas=(0.9, 0.99))
+    for step in range(6):
+        gradients = [torch.randn(3), torch.randn(3) if step >= 3 else None]
+        for params, optimizer in ((ours, a), (theirs, b)):
+            for parameter, gradient in zip(params, gradients):
+                parameter.grad = None if gradient is None else gradient.clone()
+            optimizer.step()
+    for mine, other in zip(ours, theirs):
+        assert_close(mine, other, atol=1e-6, rtol=1e-5)

@@ -111,3 +111,28 @@ def test_another_architecture_is_described_and_nothing_is_loaded():
     report = load_matching(module, state, strict=False)
     assert report.matched == ["0.weight", "0.bias"] and not report.complete
     assert torch.equal(first.bias, torch.zeros(3))
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_garbage_of_any_kind_is_a_user_error(tmp_path):
+    """The reader stumbles over damaged bytes in many ways; none may come through."""
+    rng = np.random.default_rng(0)
+    state = {"meta": dict(epoch=1, best=np.float64(2)), "state_dict": {"a": torch.ones(50)}}
+    torch.save(state, tmp_path / "zip.pth")
+    torch.save(state, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
+    for name in ("zip", "legacy"):
+        whole = (tmp_path / f"{name}.pth").read_bytes()
+        for _ in range(300):
+            data = bytearray(whole)
+            for place in rng.integers(0, min(len(data), int(rng.choice([64, 400, len(data)]))), 3):
+                data[place] = rng.integers(256)
+            (tmp_path / "a.pth").write_bytes(data)
+            try:
+                read_checkpoint(tmp_path / "a.pth")
+            except UserError as error:
+                assert "a.pth" in str(error)
+
+
+def test_timm_layout_takes_the_average(tmp_path):
+    torch.save({"state_dict": {"a": torch.zeros(2)}, "state_dict_ema": {"a": torch.ones(2)}}, tmp_path / "a.pth")
+    assert torch.equal(read_state_dict(tmp_path / "a.pth")["a"], torch.ones(2))

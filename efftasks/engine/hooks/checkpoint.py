@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import os
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
+from efftasks.engine.atomic import whole_or_nothing
 from efftasks.registry import HOOKS
+from efftasks.structures.checkpoint import read_checkpoint
+from efftasks.structures.errors import UserError
 
 __all__ = ["SafeCheckpointHook"]
+
+BEST = "best.pth"
 
 
 @HOOKS.register_module()
@@ -38,6 +44,23 @@ class SafeCheckpointHook(Hook):
         self.max_keep_ckpts = max_keep_ckpts
         self.save_best = save_best
 
+    def before_train(self, runner: Any) -> None:
+        """After a resume, take up the score of ``best.pth``.
+
+        ``epoch_N.pth`` is saved before epoch N is scored, so it does not know that score: without this, the next worse
+        score would overwrite the best.
+        """
+        file = Path(runner.work_dir, BEST)
+        if self.save_best is None or runner.epoch == 0 or not file.is_file():
+            return
+        try:
+            known = read_checkpoint(file)["meta"].get("best", {})
+        except (UserError, KeyError) as error:
+            runner.logger.warning(f"{file}: its score cannot be read, so the next best overwrites it ({error})")
+            return
+        if known.get("metric") == self.save_best:
+            runner.message_hub.update_info("best_score", float(known["score"]))
+
     def after_train_epoch(self, runner: Any) -> None:
         """Save, point to it, then delete what is too old."""
         if not (self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner)):
@@ -47,16 +70,20 @@ class SafeCheckpointHook(Hook):
         if not is_main_process():
             return
         folder = Path(runner.work_dir)
-        draft = folder / "last_checkpoint.tmp"
-        draft.write_text(str(folder / f"epoch_{step}.pth"))
-        os.replace(draft, folder / "last_checkpoint")
+        with whole_or_nothing(folder / "last_checkpoint") as draft:
+            draft.write_text(str(folder / f"epoch_{step}.pth"))
         steps = sorted(int(p.stem[6:]) for p in folder.glob("epoch_*.pth") if p.stem[6:].isdigit())
         for old in [s for s in steps if s <= step][: -self.max_keep_ckpts]:
             (folder / f"epoch_{old}.pth").unlink(missing_ok=True)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Leave out the histories of scalars: they are in the log, and no plain data."""
-        checkpoint["message_hub"] = {**checkpoint["message_hub"], "log_scalars": {}}
+        """Leave out the histories of scalars, which are in the log and no plain data, and make numpy's numbers plain.
+
+        So the file loads with ``torch.load(weights_only=True)`` as it is.
+        """
+        info = checkpoint["message_hub"]["runtime_info"]
+        plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in info.items()}
+        checkpoint["message_hub"] = {"log_scalars": {}, "runtime_info": plain, "resumed_keys": {}}
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Save the best so far, over the one before."""
@@ -64,14 +91,14 @@ class SafeCheckpointHook(Hook):
             return
         if self.save_best not in metrics:
             raise ValueError(f"save_best: got {self.save_best!r}, the metrics are {', '.join(metrics)}")
-        score = metrics[self.save_best]
-        best = runner.message_hub.runtime_info.get("best_score")
-        if best is not None and score <= best:
+        score = float(metrics[self.save_best])
+        if not score > runner.message_hub.runtime_info.get("best_score", -math.inf):  # nor is a NaN a best score
             return
         runner.message_hub.update_info("best_score", score)
         # The loop has counted this epoch already.
-        self._save(runner, "best.pth", dict(epoch=runner.epoch, iter=runner.iter), whole=False)
-        runner.logger.info("best so far: %s %.4f at epoch %d, saved to best.pth", self.save_best, score, runner.epoch)
+        best = dict(metric=self.save_best, score=score)
+        self._save(runner, BEST, dict(epoch=runner.epoch, iter=runner.iter, best=best), whole=False)
+        runner.logger.info("best so far: %s %.4f at epoch %d, saved to %s", self.save_best, score, runner.epoch, BEST)
 
     def _save(self, runner: Any, name: str, meta: dict[str, Any], whole: bool) -> None:
         runner.save_checkpoint(

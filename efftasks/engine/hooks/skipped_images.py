@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 
 from efftasks.registry import HOOKS
@@ -23,10 +24,6 @@ class ReportSkippedImages(Hook):
         self._named: set[str] = set()
         self._count = 0
 
-    def before_train_epoch(self, runner: Any) -> None:
-        """Start counting."""
-        self._count = 0
-
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Note the skips of a batch."""
         self._note(runner, data_batch)
@@ -37,15 +34,32 @@ class ReportSkippedImages(Hook):
 
     def after_train_epoch(self, runner: Any) -> None:
         """Say the count."""
-        if self._count:
-            runner.logger.warning(f"epoch {runner.epoch + 1}: {self._count} unreadable images skipped")
+        self._tell(runner, f"epoch {runner.epoch + 1}", "skipped")
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Say the count."""
+        self._tell(runner, f"validation after epoch {runner.epoch}", "scored as blank")
 
     def _note(self, runner: Any, data_batch: Any) -> None:
         samples: Sequence[Any] = (data_batch or {}).get("data_samples", ())
         for sample in samples:
             for path in sample.metainfo.get("skipped_files", ()):
                 self._count += 1
-                if path not in self._named:
-                    self._named.add(path)
-                    # Formatted here: mmengine drops a warning whose template was used before.
-                    runner.logger.warning(f"{path}: the image is missing or cannot be decoded, skipped")
+                self._name(runner, path)
+
+    def _name(self, runner: Any, path: str) -> None:
+        if path not in self._named:
+            self._named.add(path)
+            # Formatted here: mmengine drops a warning whose template was used before.
+            runner.logger.warning(f"{path}: the image is missing or cannot be decoded, skipped")
+
+    def _tell(self, runner: Any, when: str, what: str) -> None:
+        # Only the first process has a voice in the log, so it learns what the others met.
+        everyone = all_gather_object((self._count, sorted(self._named)))
+        self._count = 0
+        for _, names in everyone:
+            for path in names:
+                self._name(runner, path)
+        total = sum(count for count, _ in everyone)
+        if total:
+            runner.logger.warning(f"{when}: {total} unreadable images {what}")
