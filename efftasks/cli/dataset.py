@@ -74,9 +74,9 @@ def _action(actions: argparse._SubParsersAction, name: str, text: str, epilog: s
 def _add_shapes(actions: argparse._SubParsersAction) -> None:
     parser = _action(actions, "shapes", "write the built-in set: boxes, masks, keypoints and semantic maps", SHAPES)
     parser.add_argument("--out", required=True, metavar="DIR", help="new or empty folder, or one with such a set")
-    parser.add_argument("--train", type=int, default=400, metavar="N", help="training images (default: 400)")
+    parser.add_argument("--train", type=int, default=800, metavar="N", help="training images (default: 800)")
     parser.add_argument("--val", type=int, default=100, metavar="M", help="validation images (default: 100)")
-    parser.add_argument("--size", type=int, default=192, metavar="S", help="side of the images (default: 192 px)")
+    parser.add_argument("--size", type=int, default=128, metavar="S", help="side of the images (default: 128 px)")
     parser.add_argument("--seed", type=int, default=0, metavar="K", help="seed of the set (default: 0)")
 
 

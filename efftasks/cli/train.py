@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 EXAMPLES = """examples:
-  efftasks train o2o-n_mobilenetv4-conv-s_1xb16-40e_shapes-192
+  efftasks train o2o-n_mobilenetv4-conv-s_1xb16-18e_shapes-128
   efftasks train my_config.py --work-dir work_dirs/first --amp
   efftasks train my_config.py --resume                        continue from the newest intact checkpoint
   efftasks train my_config.py --cfg-options data_root=/data/mine train_cfg.max_epochs=100

@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["add_shadow", "background", "colour_unlike", "expose", "fill", "paint", "texture"]
+__all__ = ["MUTED", "VIVID", "add_shadow", "background", "colour_unlike", "expose", "fill", "paint", "texture"]
 
 Float = NDArray[np.float32]
 
+MUTED, VIVID = (0.0, 0.35), (0.5, 1.0)  # ranges of saturation: what lies behind, and what is to be found
 _KINDS = ("flat", "gradient", "noise", "stripes", "checker", "blobs")
 
 
@@ -47,35 +48,45 @@ def _cloud(rng: np.random.Generator, height: int, width: int, period: float) -> 
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def random_colour(rng: np.random.Generator) -> Float:
-    """(3,) BGR in 0..255: any hue, from greyish to strong, from dark to bright."""
-    hsv = np.array([[[rng.uniform(0, 360), rng.uniform(0.1, 1.0), rng.uniform(0.25, 1.0)]]], np.float32)
+def random_colour(rng: np.random.Generator, saturation: tuple[float, float]) -> Float:
+    """(3,) BGR in 0..255: any hue, dark to bright, with a saturation (0 grey to 1) from a range."""
+    hsv = np.array([[[rng.uniform(0, 360), rng.uniform(*saturation), rng.uniform(0.3, 1.0)]]], np.float32)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0] * np.float32(255)
 
 
-def colour_unlike(rng: np.random.Generator, other: Float, distance: float) -> Float:
+def colour_unlike(
+    rng: np.random.Generator, other: Float, distance: float, saturation: tuple[float, float] = VIVID
+) -> Float:
     """A colour some distance (Euclidean, BGR 0..255) away from another one; the farthest of some tries if none is."""
-    best = random_colour(rng)
+    best = random_colour(rng, saturation)
     for _ in range(7):
         if np.linalg.norm(best - other) >= distance:
             break
-        best = max(best, random_colour(rng), key=lambda colour: float(np.linalg.norm(colour - other)))
+        best = max(best, random_colour(rng, saturation), key=lambda colour: float(np.linalg.norm(colour - other)))
     return best
 
 
-def fill(rng: np.random.Generator, base: Float, height: int, width: int, strength: float, period: float) -> Float:
+def fill(
+    rng: np.random.Generator,
+    base: Float,
+    height: int,
+    width: int,
+    strength: float,
+    period: float,
+    saturation: tuple[float, float] = VIVID,
+) -> Float:
     """A coloured texture (height, width, 3) around a base colour; ``strength`` 0..1 is how far it strays from it."""
     pattern = texture(rng, _KINDS[rng.integers(len(_KINDS))], height, width, period)
-    swing = (random_colour(rng) - base) * np.float32(strength)
+    swing = (random_colour(rng, saturation) - base) * np.float32(strength)
     return base + swing * (pattern * np.float32(0.5) + np.float32(0.5))[..., None]
 
 
 def background(rng: np.random.Generator, size: int) -> Float:
-    """(size, size, 3) BGR in 0..255: two textures of different scale over one colour."""
-    base = random_colour(rng)
-    canvas = fill(rng, base, size, size, rng.uniform(0.2, 0.75), size * rng.uniform(0.08, 0.5))
+    """(size, size, 3) BGR in 0..255: two textures of different scale over one muted colour."""
+    base = random_colour(rng, MUTED)
+    canvas = fill(rng, base, size, size, rng.uniform(0.1, 0.5), size * rng.uniform(0.08, 0.5), MUTED)
     fine = texture(rng, _KINDS[rng.integers(1, len(_KINDS))], size, size, size * rng.uniform(0.02, 0.09))
-    canvas += (fine * np.float32(rng.uniform(4, 26)))[..., None]
+    canvas += (fine * np.float32(rng.uniform(2, 14)))[..., None]
     if rng.random() < 0.4:  # a scene out of focus behind the objects
         canvas = cv2.GaussianBlur(canvas, (0, 0), size * rng.uniform(0.004, 0.012))
     return canvas
@@ -117,5 +128,5 @@ def expose(rng: np.random.Generator, canvas: Float) -> NDArray[np.uint8]:
     picture *= light[..., None]
     if rng.random() < 0.5:
         picture = cv2.GaussianBlur(picture, (0, 0), max(height, width) / 192 * rng.uniform(0.3, 0.9))
-    picture += rng.standard_normal(picture.shape, dtype=np.float32) * np.float32(np.exp(rng.uniform(0.3, 2.3)))
+    picture += rng.standard_normal(picture.shape, dtype=np.float32) * np.float32(np.exp(rng.uniform(0.3, 2.0)))
     return np.rint(np.clip(picture, 0, 255)).astype(np.uint8)

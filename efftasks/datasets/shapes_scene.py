@@ -19,7 +19,7 @@ __all__ = ["Instance", "Scene", "make_scene"]
 EMPTY_SHARE = 0.03  # of the scenes, with no object at all
 MIN_SHOWN = 0.35  # of an object's whole area, that beyond the picture included
 MIN_PIXELS = 24
-_OCCLUDED = 0.35  # of the objects look for a place partly behind another
+_OCCLUDED = 0.25  # of the objects look for a place partly behind another
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,17 @@ def make_scene(seed: int, split: int, index: int, size: int) -> Scene:
     """
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(split, index)))
     taken = np.zeros((size, size), bool)
-    front = [_clutter(rng, size, thin=True) for _ in range(rng.integers(0, 3))]
+    front = [_clutter(rng, size) for _ in range(rng.integers(0, 3))]
     for item in front:
         taken |= _covered(item, size)
     objects: list[_Item] = []
     if rng.random() >= EMPTY_SHARE:
-        for _ in range(1 + min(rng.poisson(3.0), 10)):
+        for _ in range(1 + min(rng.poisson(2.5), 10)):
             placed = _place(rng, size, taken, bool(objects))
             if placed is not None:
                 objects.append(placed)
                 taken |= _covered(placed, size)
-    back = [_clutter(rng, size, thin=True) for _ in range(rng.integers(0, 4))]
+    back = [_clutter(rng, size) for _ in range(rng.integers(0, 4))]
     image = _photograph(rng, size, [*front, *objects, *back])
     instances = tuple(_instance(item, size) for item in objects)
     semantic = np.zeros((size, size), np.uint8)
@@ -101,7 +101,7 @@ def _covered(item: _Item, size: int) -> NDArray[np.bool_]:
 def _place(rng: np.random.Generator, size: int, taken: NDArray[np.bool_], behind_others: bool) -> _Item | None:
     """An object with enough of it visible, partly hidden for some; None where no place was found."""
     label = int(rng.integers(len(CLASSES)))
-    radius = size * float(np.exp(rng.uniform(np.log(0.07), np.log(0.34))))
+    radius = size * float(np.exp(rng.uniform(np.log(0.09), np.log(0.32))))
     hide = behind_others and rng.random() < _OCCLUDED
     spin, squash = rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.75, 1.0)
     matrix = radius * _rotation(spin[0]) @ _rotation(spin[1]) @ np.diag([1.0, squash]) @ _rotation(-spin[1])
@@ -127,25 +127,16 @@ def _rotation(angle: float) -> NDArray[np.float64]:
     return np.array([[cos, -sin], [sin, cos]])
 
 
-def _clutter(rng: np.random.Generator, size: int, thin: bool) -> _Item:
-    """Something that is none of the classes: a wire or a bar if thin, else also a ragged blob or a crescent."""
+def _clutter(rng: np.random.Generator, size: int) -> _Item:
+    """Something that is none of the classes: a bent wire, or a straight bar."""
     centre = rng.uniform(0, size, 2)
     radius = size * rng.uniform(0.05, 0.16)
-    kind = rng.integers(2) if thin else rng.integers(4)
-    if kind < 2:  # a bent wire, or a straight bar
-        t = np.linspace(-1, 1, 16)
-        bend = 0.0 if kind else rng.uniform(-0.6, 0.6)
-        spine = np.stack([t * rng.uniform(1.5, 4.5), bend * np.sin(t * np.pi * rng.uniform(0.4, 1.2))], axis=1)
-        half = np.array([0.0, size * rng.uniform(0.004, 0.013) / radius])
-        line = np.concatenate([spine + half, (spine - half)[::-1]])
-    elif kind == 2:  # a ragged blob
-        angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
-        waves = [rng.uniform(0.0, 0.3) * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in (1, 2, 3, 4, 6)]
-        line = np.stack([np.cos(angle), np.sin(angle)], axis=1) * (0.7 + sum(waves))[:, None]
-    else:  # a crescent
-        angle = np.linspace(-1.9, 1.9, 24)
-        outer = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-        line = np.concatenate([outer, (outer * (0.75, 1.0) - (rng.uniform(0.1, 0.35), 0.0))[::-1]])
+    straight = rng.integers(2)
+    t = np.linspace(-1, 1, 16)
+    bend = 0.0 if straight else rng.uniform(-0.6, 0.6)
+    spine = np.stack([t * rng.uniform(1.5, 4.5), bend * np.sin(t * np.pi * rng.uniform(0.4, 1.2))], axis=1)
+    half = np.array([0.0, size * rng.uniform(0.004, 0.013) / radius])
+    line = np.concatenate([spine + half, (spine - half)[::-1]])
     left, top, alpha = cover([line @ (radius * _rotation(rng.uniform(0, 2 * np.pi))).T + centre])
     return _Item(-1, left, top, alpha, float(radius))
 
@@ -157,8 +148,10 @@ def _photograph(rng: np.random.Generator, size: int, front_to_back: list[_Item])
         y, x = max(item.top, 0), max(item.left, 0)
         under = canvas[y : max(item.top + height, y + 1), x : max(item.left + width, x + 1)]
         around = under.mean((0, 1)) if under.size else canvas.mean((0, 1))
-        base = render.colour_unlike(rng, around, rng.uniform(45, 110))
-        ink = render.fill(rng, base, height, width, rng.uniform(0.1, 0.4), item.radius * rng.uniform(0.25, 0.8))
+        tones = render.VIVID if item.label >= 0 else render.MUTED
+        base = render.colour_unlike(rng, around, rng.uniform(60, 120), tones)
+        period = item.radius * rng.uniform(0.25, 0.8)
+        ink = render.fill(rng, base, height, width, rng.uniform(0.1, 0.35), period, tones)
         if rng.random() < 0.4:
             offset = np.rint(rng.uniform(-0.16, 0.16, 2) * item.radius).astype(int)
             shadow = (int(offset[0]), int(offset[1]))

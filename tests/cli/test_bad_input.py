@@ -13,7 +13,7 @@ from efftasks import apis
 from efftasks.cli.main import main
 from efftasks.datasets.shapes import write_shapes
 
-CONFIG = "o2o-n_mobilenetv4-conv-s_1xb16-40e_shapes-192"
+CONFIG = "o2o-n_mobilenetv4-conv-s_1xb16-18e_shapes-128"
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_shapes(tmp_path_factory.mktemp("data") / "shapes", train=4, val=2, size=64, seed=0)
 
 
-def fails(capsys: pytest.CaptureFixture[str], words: list[str], code: int, *said: str) -> None:
+def check_failure(capsys: pytest.CaptureFixture[str], words: list[str], code: int, *said: str) -> None:
     assert main(words) == code
     error = capsys.readouterr().err
     last = error.strip().splitlines()[-1]
@@ -41,35 +41,35 @@ def train(shapes: Path, tmp_path: Path, *options: str) -> list[str]:
 
 
 def test_a_missing_config_and_a_near_name(capsys, tmp_path):
-    fails(capsys, ["train", str(tmp_path / "none.py")], 2, "none.py: no such config file")
-    fails(capsys, ["train", CONFIG.replace("40e", "41e")], 2, f"did you mean '{CONFIG}'")
+    check_failure(capsys, ["train", str(tmp_path / "none.py")], 2, "none.py: no such config file")
+    check_failure(capsys, ["train", CONFIG.replace("18e", "19e")], 2, f"did you mean '{CONFIG}'")
 
 
 def test_a_config_that_does_not_parse(capsys, tmp_path):
     (tmp_path / "bad.py").write_text("model = dict(\n")
-    fails(capsys, ["train", str(tmp_path / "bad.py")], 2, "bad.py: the config does not parse")
+    check_failure(capsys, ["train", str(tmp_path / "bad.py")], 2, "bad.py: the config does not parse")
 
 
 def test_a_typo_in_a_registered_type(capsys, shapes, tmp_path):
-    fails(capsys, train(shapes, tmp_path, "model.neck.type=LightPan"), 2, "LightPan", "LightPAN")
+    check_failure(capsys, train(shapes, tmp_path, "model.neck.type=LightPan"), 2, "LightPan", "LightPAN")
 
 
 def test_missing_data_and_empty_annotations(capsys, shapes, tmp_path):
-    fails(capsys, train(tmp_path / "nowhere", tmp_path), 2, "annotations/train.json", "cannot be read")
+    check_failure(capsys, train(tmp_path / "nowhere", tmp_path), 2, "annotations/train.json", "cannot be read")
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations/train.json").write_text("")
-    fails(capsys, train(tmp_path, tmp_path), 2, "train.json", "empty")
+    check_failure(capsys, train(tmp_path, tmp_path), 2, "train.json", "empty")
 
 
 def test_a_class_list_that_does_not_fit(capsys, shapes, tmp_path):
-    fails(capsys, train(shapes, tmp_path, "classes=(circle,squares)"), 2, "'squares'", "did you mean 'square'?")
-    fails(capsys, train(shapes, tmp_path, "model.head.num_classes=5"), 2, "num_classes: got 5, expected 6")
+    check_failure(capsys, train(shapes, tmp_path, "classes=(circle,squares)"), 2, "'squares'", "did you mean 'square'?")
+    check_failure(capsys, train(shapes, tmp_path, "model.head.num_classes=5"), 2, "num_classes: got 5, expected 6")
 
 
 def test_checkpoints_that_do_not_fit(capsys, shapes, tmp_path):
     words = ["--cfg-options", f"data_root={shapes}/"]
     torch.save({"state_dict": {"backbone.x": torch.zeros(1)}, "meta": {}}, tmp_path / "other.pth")
-    fails(
+    check_failure(
         capsys,
         ["test", CONFIG, str(tmp_path / "other.pth"), *words],
         2,
@@ -79,14 +79,16 @@ def test_checkpoints_that_do_not_fit(capsys, shapes, tmp_path):
     )
     whole = (tmp_path / "other.pth").read_bytes()
     (tmp_path / "half.pth").write_bytes(whole[: len(whole) // 2])
-    fails(capsys, ["test", CONFIG, str(tmp_path / "half.pth"), *words], 2, "half.pth: truncated, or not a checkpoint")
-    fails(capsys, ["test", CONFIG, str(tmp_path / "none.pth"), *words], 2, "none.pth: no such checkpoint file")
-    fails(capsys, ["test", CONFIG, str(tmp_path / "none.onnx"), *words], 2, "none.onnx: no such file")
+    check_failure(
+        capsys, ["test", CONFIG, str(tmp_path / "half.pth"), *words], 2, "half.pth: truncated, or not a checkpoint"
+    )
+    check_failure(capsys, ["test", CONFIG, str(tmp_path / "none.pth"), *words], 2, "none.pth: no such checkpoint file")
+    check_failure(capsys, ["test", CONFIG, str(tmp_path / "none.onnx"), *words], 2, "none.onnx: no such file")
 
 
 def test_predict_with_a_checkpoint_needs_its_config(capsys, tmp_path):
     (tmp_path / "a.pth").write_bytes(b"")
-    fails(capsys, ["predict", str(tmp_path / "a.pth"), "x.jpg", "--out", str(tmp_path)], 2, "--config: missing")
+    check_failure(capsys, ["predict", str(tmp_path / "a.pth"), "x.jpg", "--out", str(tmp_path)], 2, "--config: missing")
 
 
 @pytest.mark.slow
@@ -112,7 +114,7 @@ def test_a_file_that_does_not_agree_is_not_shipped(capsys, shapes, tmp_path, mon
         return wrong
 
     monkeypatch.setattr(apis, "fuse", shifted)
-    fails(capsys, words, 1, "model.rejected.onnx", "was not shipped")
+    check_failure(capsys, words, 1, "model.rejected.onnx", "was not shipped")
     assert not (tmp_path / "out/model.onnx").exists() and (tmp_path / "out/model.rejected.onnx").exists()
     monkeypatch.setattr(apis, "fuse", fused)
     assert main(words) == 0

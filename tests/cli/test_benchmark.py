@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from efftasks.cli.main import main
 from efftasks.structures.spec import ArtifactSpec, InputSpec, OutputSpec
 
-CONFIG = "o2o-n_mobilenetv4-conv-s_1xb16-40e_shapes-192"
+CONFIG = "o2o-n_mobilenetv4-conv-s_1xb16-18e_shapes-128"
 
 
 @pytest.fixture

@@ -141,7 +141,18 @@ def test_scenes_vary_as_promised():
     labels = [instance.label for scene in scenes for instance in scene.instances]
     assert min(np.bincount(labels, minlength=len(CLASSES))) > 0.1 * len(labels)
     areas = np.array([instance.mask.mean() for scene in scenes for instance in scene.instances])
-    assert np.quantile(areas, 0.9) > 10 * np.quantile(areas, 0.1)
+    assert np.quantile(areas, 0.9) > 6 * np.quantile(areas, 0.1)
+
+
+def test_objects_stand_out_from_what_is_behind_them():
+    differences = []
+    for index in range(60):
+        scene = make_scene(0, 0, index, 96)
+        saturation = cv2.cvtColor(scene.image, cv2.COLOR_BGR2HSV)[..., 1].astype(float)
+        differences += [
+            saturation[item.mask].mean() - saturation[scene.semantic == 0].mean() for item in scene.instances
+        ]
+    assert np.quantile(differences, 0.1) > 10  # of 255
 
 
 @pytest.mark.parametrize("name", CLASSES)

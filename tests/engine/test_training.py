@@ -19,7 +19,7 @@ from efftasks.engine.runner import newest_intact_checkpoint
 from efftasks.structures.checkpoint import read_checkpoint, read_state_dict
 from efftasks.structures.errors import UserError, WorkError
 
-CONFIG = "o2o-n_mobilenetv4-conv-s_1xb16-40e_shapes-192"
+CONFIG = "o2o-n_mobilenetv4-conv-s_1xb16-18e_shapes-128"
 
 
 def config(shapes: Path, work_dir: Path, epochs: int = 3, **options: Any) -> Config:

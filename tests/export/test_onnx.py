@@ -15,7 +15,7 @@ from efftasks.models.detectors import Detector
 from efftasks.structures.errors import UserError
 from efftasks.structures.spec import ArtifactSpec
 
-CONFIG = "o2o-n_mobilenetv4-conv-s_1xb16-40e_shapes-192"
+CONFIG = "o2o-n_mobilenetv4-conv-s_1xb16-18e_shapes-128"
 
 
 @pytest.fixture(scope="module")

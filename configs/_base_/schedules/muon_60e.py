@@ -5,7 +5,7 @@ max_epochs = 60
 optim_wrapper = dict(
     type="OptimWrapper",
     constructor="MuonConstructor",
-    optimizer=dict(type="MuonAdamW", muon_lr=0.02, lr=2e-3, weight_decay=0.05),
+    optimizer=dict(type="MuonAdamW", muon_lr=0.08, lr=2e-3, weight_decay=0.05),
     clip_grad=dict(max_norm=10.0),
 )
 param_scheduler = [
