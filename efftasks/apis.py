@@ -20,13 +20,13 @@ from mmengine.registry import DefaultScope
 from tqdm import tqdm
 
 from efftasks.datasets.coco import match_classes, read_coco
-from efftasks.datasets.transforms.loading import UnreadableImage, read_image
 from efftasks.models.detectors import Detector
 from efftasks.models.layers.fuse import fuse_model
 from efftasks.registry import DATASETS, MODELS, RUNNERS
-from efftasks.structures.checkpoint import load_matching, read_checkpoint, read_state_dict
+from efftasks.structures.checkpoint import load_matching, read_checkpoint, weights_of
 from efftasks.structures.drawing import draw_instances
 from efftasks.structures.errors import UserError
+from efftasks.structures.images import read_image
 from efftasks.structures.prediction import Prediction
 from efftasks.structures.spec import ArtifactSpec, InputSpec, OutputSpec
 
@@ -176,7 +176,7 @@ def load(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu
     meta = data.get("meta", {}).get("dataset_meta") or {}
     cfg = load_config(config, {"classes": list(meta["classes"])} if meta.get("classes") else None)
     model = build(cfg)
-    load_matching(model, read_state_dict(checkpoint))
+    load_matching(model, weights_of(data, checkpoint))
     model.cfg = cfg
     model.dataset_meta = meta
     return model.to(device).eval()
@@ -259,10 +259,7 @@ def predict(
 
 def _prepare(pipeline: Compose, image: str | Path | np.ndarray) -> dict:
     if not isinstance(image, np.ndarray):
-        try:
-            return pipeline(dict(img_path=str(image), img_id=0))
-        except UnreadableImage as error:
-            raise UserError(str(error)) from error
+        return pipeline(dict(img_path=str(image), img_id=0))
     info = dict(img=image, img_path="", img_id=0, img_shape=image.shape[:2], ori_shape=image.shape[:2])
     for transform in pipeline.transforms[1:]:  # all but the loading
         info = transform(info)

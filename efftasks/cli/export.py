@@ -113,18 +113,17 @@ def _images(cfg: Any, folder: str | None, number: int) -> list[str]:
 
 def _verify(model: Any, artifact: Path, images: Sequence[str]) -> Any:
     """Compare model and file, each with its own reading and preprocessing, in batches and alone."""
-    import cv2
-
     from efftasks import apis
     from efftasks.export.verify import compare_predictions
     from efftasks.runtime.predictor import Predictor
+    from efftasks.structures.images import read_image
 
     predictor = Predictor(artifact)
     batch = 4 if predictor.spec.input.dynamic_batch else 1
     reference = apis.predict(model, images)
     candidate = predictor(list(images), batch_size=batch)
     alone = predictor(images[0])
-    sizes = [cv2.imread(path).shape[:2] for path in images]
+    sizes = [(image.shape[0], image.shape[1]) for image in map(read_image, images)]
     return compare_predictions([*reference, reference[0]], [*candidate, *alone], [*sizes, sizes[0]])
 
 

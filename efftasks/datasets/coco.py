@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from mmdet.datasets.base_det_dataset import BaseDetDataset
 
-from efftasks.datasets.transforms.loading import UnreadableImage
 from efftasks.registry import DATASETS
 from efftasks.structures.errors import UserError
+from efftasks.structures.images import UnreadableImage
 
 __all__ = ["CocoDetection", "match_classes", "read_coco"]
 

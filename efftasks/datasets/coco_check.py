@@ -12,7 +12,7 @@ from typing import Any
 
 from efftasks.datasets import coco_rules as rules
 from efftasks.datasets.coco_rules import RULES, Content, Fault
-from efftasks.datasets.image_files import BrokenImageError, read_image
+from efftasks.datasets.image_files import BrokenImageError, read_whole_image
 from efftasks.datasets.progress import progress
 from efftasks.structures.errors import UserError
 
@@ -177,7 +177,7 @@ def _image_file(image: dict[str, Any], folder: Path) -> Fault | None:
     if not _is_file(path):
         return Fault("image-missing", f"image {key}: {path} is not there", image_id=key, file_name=name)
     try:
-        height, width = read_image(path).shape[:2]
+        height, width = read_whole_image(path).shape[:2]
     except BrokenImageError as error:
         return Fault("image-unreadable", f"image {key}: {path} {error}", image_id=key, file_name=name)
     said = (image.get("width"), image.get("height"))

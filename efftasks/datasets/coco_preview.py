@@ -17,7 +17,7 @@ from efftasks.datasets import coco_rules as rules
 from efftasks.datasets.coco_check import images_beside
 from efftasks.datasets.coco_file import read_json
 from efftasks.datasets.coco_rules import Content
-from efftasks.datasets.image_files import BrokenImageError, read_image, write_image
+from efftasks.datasets.image_files import BrokenImageError, read_whole_image, write_image
 from efftasks.datasets.progress import progress
 from efftasks.structures.drawing import contact_sheet, draw_instances
 from efftasks.structures.errors import UserError
@@ -72,7 +72,7 @@ def preview_coco(path: str | Path, images: str | Path | None, out: str | Path, n
     for index in progress(chosen, len(chosen), "preview"):
         image = usable[int(index)]
         try:
-            picture = read_image(Path(images) / image["file_name"])
+            picture = read_whole_image(Path(images) / image["file_name"])
         except BrokenImageError as error:
             result.left_out.append(f"image {image.get('id')}: {Path(images) / image['file_name']} {error}")
             continue

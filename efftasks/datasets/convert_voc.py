@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from efftasks.datasets.coco_convert import Conversion, first_folder
-from efftasks.datasets.image_files import BrokenImageError, find_images, read_image
+from efftasks.datasets.image_files import BrokenImageError, find_images, read_whole_image
 from efftasks.datasets.progress import progress
 from efftasks.structures.errors import UserError
 
@@ -129,7 +129,7 @@ def _add_image(
         return None
     name = path.relative_to(images).as_posix()
     try:
-        height, width = read_image(path).shape[:2]
+        height, width = read_whole_image(path).shape[:2]
     except BrokenImageError as error:
         result.skip("images that cannot be read", f"{name} {error}")
         return None

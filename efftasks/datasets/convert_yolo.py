@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from efftasks.datasets.coco_convert import Conversion, first_folder
-from efftasks.datasets.image_files import BrokenImageError, find_images, read_image
+from efftasks.datasets.image_files import BrokenImageError, find_images, read_whole_image
 from efftasks.datasets.progress import progress
 from efftasks.structures.errors import UserError
 
@@ -105,7 +105,7 @@ def convert_yolo(images: str | Path, labels: str | Path, classes: Sequence[str])
         label_file = Path(labels) / name.with_suffix(".txt")
         used.add(label_file)
         try:
-            height, width = read_image(file).shape[:2]
+            height, width = read_whole_image(file).shape[:2]
         except BrokenImageError as error:
             result.skip("images that cannot be read", f"{name} {error}")
             continue

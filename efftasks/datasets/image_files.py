@@ -16,7 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["IMAGE_SUFFIXES", "BrokenImageError", "find_images", "missing_part", "read_image", "write_image"]
+from efftasks.structures.images import decode_image
+
+__all__ = ["IMAGE_SUFFIXES", "BrokenImageError", "find_images", "missing_part", "read_whole_image", "write_image"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -29,8 +31,8 @@ class BrokenImageError(ValueError):
     """An image file cannot be used; the message says why, without the file's name."""
 
 
-def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Decode a file to uint8 (H, W, 3) BGR, the Exif orientation ignored, as COCO's annotations do.
+def read_whole_image(path: str | Path) -> NDArray[np.uint8]:
+    """As ``structures.images.read_image``, and strict: what lacks its end is refused, and the reason is given.
 
     Raises:
         BrokenImageError: the file is missing, empty, truncated or no image.
@@ -46,13 +48,10 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     lacking = missing_part(data)
     if lacking:
         raise BrokenImageError(f"is truncated or damaged ({lacking})")
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:  # sizes beyond OpenCV's limits
-        image = None
+    image = decode_image(data)
     if image is None:
         raise BrokenImageError("does not decode as an image")
-    return np.asarray(image, dtype=np.uint8)
+    return image
 
 
 def write_image(path: str | Path, image: NDArray[np.uint8]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,9 +123,6 @@ class CocoBoxMetric(BaseMetric):
 
     def _ground_truth(self, category_ids: Sequence[int]) -> dict[str, Any]:
         # Read here, not kept: the evaluators write into it.
-        import json
-        from pathlib import Path
-
         data = json.loads(Path(self.ann_file).read_text(encoding="utf-8"))
         wanted = set(category_ids)
         annotations = []

@@ -33,12 +33,11 @@ class Detector(BaseModel):
         dataset_meta: classes and category ids it was trained on, set by ``apis.load``.
     """
 
-    cfg: Any = None
-    dataset_meta: dict[str, Any] = {}
-
     def __init__(self, backbone: dict | nn.Module, neck: dict, head: dict, data_preprocessor: dict) -> None:
         network = build_backbone(backbone)
         super().__init__(data_preprocessor=dict(data_preprocessor, pad_size_divisor=network.divisor))
+        self.cfg: Any = None
+        self.dataset_meta: dict[str, Any] = {}
         self.backbone = network
         self.neck = MODELS.build(dict(neck, in_specs=network.specs))
         self.head = MODELS.build(dict(head, in_specs=self.neck.specs))

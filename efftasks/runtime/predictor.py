@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
-import cv2
 import numpy as np
 
 from efftasks.runtime.backends.onnxruntime import OnnxRuntimeSession
 from efftasks.runtime.preprocess import Placement, fit_image, normalise_into, to_image_pixels
 from efftasks.runtime.video import read_frames
 from efftasks.structures.errors import UserError
+from efftasks.structures.images import read_image
 from efftasks.structures.prediction import Prediction
 from efftasks.structures.spec import ArtifactSpec
 
@@ -217,11 +217,4 @@ def _read(image: Image) -> np.ndarray:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise UserError(f"image: got {image.dtype} {image.shape}, expected uint8 (H, W, 3) BGR")
         return image
-    try:
-        data = np.fromfile(image, dtype=np.uint8)
-    except OSError as error:
-        raise UserError(f"{image}: the image is missing or cannot be read") from error
-    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if decoded is None:
-        raise UserError(f"{image}: the image cannot be decoded")
-    return decoded
+    return read_image(image)

@@ -80,13 +80,11 @@ class Prediction:
             UserError: the image cannot be read, or ``<stem>.jpg`` is the image itself.
             WorkError: the picture cannot be written.
         """
-        import cv2
 
         from efftasks.structures.drawing import draw_instances
+        from efftasks.structures.images import read_image
 
-        image = cv2.imread(self.image) if isinstance(self.image, str) else self.image
-        if image is None:
-            raise UserError(f"{self.image}: the image is missing or cannot be decoded")
+        image = read_image(self.image) if isinstance(self.image, str) else self.image
         shown = self.filter(score_thr)
         picture = draw_instances(
             image,

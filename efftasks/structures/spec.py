@@ -12,9 +12,10 @@ from typing import Any
 
 from efftasks.structures.errors import UserError
 
-__all__ = ["ArtifactSpec", "InputSpec", "OutputSpec"]
+__all__ = ["METADATA_KEY", "ArtifactSpec", "InputSpec", "OutputSpec"]
 
 SCHEMA = 1
+METADATA_KEY = "efftasks"  # of the JSON inside a file, where its format has room for metadata
 # What a runtime has to know how to do; anything else would be predicted wrongly, without a word.
 _ALLOWED = {
     "resize": ("letterbox", "stretch"),

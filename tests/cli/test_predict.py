@@ -97,7 +97,7 @@ def test_unreadable_images_are_skipped_and_named(model, tmp_path, capsys):
     assert f"skipped, cannot be read: {bad}" in capsys.readouterr().out
     assert len(read(tmp_path / "out")["images"]) == 1
     assert main(["predict", model, str(bad), "--out", str(tmp_path / "out")]) == 2
-    assert "b.png: the image cannot be decoded" in capsys.readouterr().err
+    assert "b.png: the image is missing or cannot be decoded" in capsys.readouterr().err
 
 
 def test_a_video(model, tmp_path):

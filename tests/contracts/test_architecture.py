@@ -56,7 +56,7 @@ MAY_IMPORT["__init__"] = {"runtime"}  # the lazy Predictor
 # What a person without PyTorch runs.
 TORCH_FREE = [
     *(PACKAGE / "structures").glob("spec.py"),
-    *(PACKAGE / "structures" / f"{name}.py" for name in ("prediction", "errors", "features", "drawing")),
+    *(PACKAGE / "structures" / f"{name}.py" for name in ("prediction", "errors", "features", "drawing", "images")),
     *(PACKAGE / "runtime").rglob("*.py"),
 ]
 

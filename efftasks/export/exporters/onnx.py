@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from efftasks.structures.errors import UserError, WorkError
 from efftasks.structures.protocols import Exportable
-from efftasks.structures.spec import ArtifactSpec
+from efftasks.structures.spec import METADATA_KEY, ArtifactSpec
 
-__all__ = ["METADATA_KEY", "export_onnx", "write_metadata"]
+__all__ = ["export_onnx", "write_metadata"]
 
-METADATA_KEY = "efftasks"
 OLDEST_OPSET = 18
 
 

@@ -7,11 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from efftasks.structures.errors import UserError
-from efftasks.structures.spec import ArtifactSpec
+from efftasks.structures.spec import METADATA_KEY, ArtifactSpec
 
 __all__ = ["OnnxRuntimeSession"]
-
-METADATA_KEY = "efftasks"
 
 
 class OnnxRuntimeSession:

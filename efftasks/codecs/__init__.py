@@ -1,1 +1,0 @@
-"""codecs of efftasks."""
