@@ -36,3 +36,16 @@ def real_data() -> Path:
     if not Path(folder).is_dir():
         pytest.fail(f"EFFTASKS_TEST_DATA: {folder} is not a folder")
     return Path(folder)
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    """A video of three frames of 48 x 32, grey at 0, 80 and 160; the test is skipped where OpenCV writes none."""
+    path = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 5, (48, 32))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV writes no video")
+    for i in range(3):
+        writer.write(np.full((32, 48, 3), 80 * i, np.uint8))
+    writer.release()
+    return path

@@ -30,7 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--task", choices=("det",), default="det")
     parser.add_argument("--out", default="work_dirs/quickstart", help="folder (default: work_dirs/quickstart)")
-    parser.add_argument("--epochs", type=int, help="train for so many epochs (default: the config's 18)")
+    parser.add_argument("--epochs", type=int, help="train for so many epochs (default: the config's)")
     parser.add_argument("--train", type=int, default=800, help="images to train on (default 800)")
     parser.add_argument("--val", type=int, default=100, help="images to validate on (default 100)")
     parser.set_defaults(run=run)

@@ -16,11 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from efftasks.structures.images import decode_image
+from efftasks.structures.images import IMAGE_SUFFIXES, decode_image
 
-__all__ = ["IMAGE_SUFFIXES", "BrokenImageError", "find_images", "missing_part", "read_whole_image", "write_image"]
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+__all__ = ["BrokenImageError", "find_images", "missing_part", "read_whole_image", "write_image"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 # In the scan of a JPEG, FF 00 is a data byte FF, FF D0..D7 are restart marks, and FF FF is padding.

@@ -54,9 +54,7 @@ def random_colour(rng: np.random.Generator, saturation: tuple[float, float]) -> 
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0] * np.float32(255)
 
 
-def colour_unlike(
-    rng: np.random.Generator, other: Float, distance: float, saturation: tuple[float, float] = VIVID
-) -> Float:
+def colour_unlike(rng: np.random.Generator, other: Float, distance: float, saturation: tuple[float, float]) -> Float:
     """A colour some distance (Euclidean, BGR 0..255) away from another one; the farthest of some tries if none is."""
     best = random_colour(rng, saturation)
     for _ in range(7):
@@ -73,7 +71,7 @@ def fill(
     width: int,
     strength: float,
     period: float,
-    saturation: tuple[float, float] = VIVID,
+    saturation: tuple[float, float],
 ) -> Float:
     """A coloured texture (height, width, 3) around a base colour; ``strength`` 0..1 is how far it strays from it."""
     pattern = texture(rng, _KINDS[rng.integers(len(_KINDS))], height, width, period)

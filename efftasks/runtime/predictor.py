@@ -14,13 +14,12 @@ from efftasks.runtime.backends.onnxruntime import OnnxRuntimeSession
 from efftasks.runtime.preprocess import Placement, fit_image, normalise_into, to_image_pixels
 from efftasks.runtime.video import read_frames
 from efftasks.structures.errors import UserError
-from efftasks.structures.images import read_image
+from efftasks.structures.images import IMAGE_SUFFIXES, read_image
 from efftasks.structures.prediction import Prediction
 from efftasks.structures.spec import ArtifactSpec
 
-__all__ = ["IMAGE_SUFFIXES", "Predictor", "Session", "find_images"]
+__all__ = ["Predictor", "Session", "find_images"]
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _LOG = logging.getLogger("efftasks")
 
 Image = str | Path | np.ndarray

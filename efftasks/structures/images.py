@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from efftasks.structures.errors import UserError
 
-__all__ = ["UnreadableImage", "decode_image", "read_image"]
+__all__ = ["IMAGE_SUFFIXES", "UnreadableImage", "decode_image", "read_image"]
+
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")  # what counts as an image in a folder
 
 
 class UnreadableImage(UserError):
