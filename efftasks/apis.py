@@ -48,6 +48,7 @@ __all__ = [
     "train",
 ]
 
+_FIT_NAMES = ("FitImage", "efftasks.FitImage")
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
@@ -70,7 +71,8 @@ def load_config(config: str | Path | Config, options: dict[str, Any] | None = No
     """Read a config and make the links which it states only once.
 
     Top-level ``data_root`` goes to every dataset, top-level ``classes`` to every dataset and, as their number, to the
-    head; ``classes=None`` takes the categories of the training annotations.
+    head; ``classes=None`` takes the categories of the training annotations. Top-level ``image_size`` goes to every
+    transform that leaves its ``size`` at None.
 
     Args:
         config: a path, the name of a shipped config, or a Config.
@@ -109,6 +111,8 @@ def _config_path(config: str | Path) -> Path:
 
 
 def _link(cfg: Config) -> None:
+    if "image_size" in cfg:
+        _set_sizes(cfg._cfg_dict, tuple(cfg.image_size))
     datasets = [_innermost(cfg[name]["dataset"]) for name in _LOADERS if cfg.get(name)]
     if "data_root" in cfg:
         for dataset in datasets:
@@ -133,6 +137,17 @@ def _link(cfg: Config) -> None:
                 f"model.head.num_classes: got {head['num_classes']}, expected {len(classes)}, "
                 f"the number of classes {tuple(classes)}"
             )
+
+
+def _set_sizes(node: Any, size: tuple[int, int]) -> None:
+    """Give FitImage transforms without a size the config's, in pipelines wherever they are."""
+    if isinstance(node, dict):
+        if node.get("type") in _FIT_NAMES and node.get("size") is None:
+            node["size"] = size
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for part in node:
+            _set_sizes(part, size)
 
 
 def _innermost(dataset: Any) -> Any:
@@ -280,7 +295,7 @@ def describe(model: Detector) -> ArtifactSpec:
     divisor = model.backbone.divisor
     if height % divisor or width % divisor:
         raise UserError(f"image size: got {height} x {width}, expected multiples of {divisor}, the backbone's divisor")
-    count = min(model.head.max_detections, sum((height // s) * (width // s) for s in model.head.strides))
+    count = model.head.count_detections(height, width)
     return ArtifactSpec(
         task="detection",
         classes=tuple(model.dataset_meta["classes"]),
@@ -318,7 +333,7 @@ def set_input_size(cfg: Config, size: tuple[int, int]) -> None:
 
 def _fit_transform(cfg: Config) -> dict[str, Any]:
     for transform in _innermost(cfg.test_dataloader.dataset).pipeline:
-        if transform["type"] in ("FitImage", "efftasks.FitImage"):
+        if transform["type"] in _FIT_NAMES:
             return transform
     raise UserError("test_dataloader.dataset.pipeline has no FitImage, expected one: an artifact repeats its facts")
 

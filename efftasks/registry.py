@@ -31,17 +31,33 @@ MODELS = _child(
     _roots.MODELS,
     "models.detectors",
     "models.preprocessors",
+    "models.batch_augments",
     "models.backbones.base",
     "models.backbones.mobilenetv4",
     "models.backbones.hgnetv2",
+    "models.backbones.resnet_vd",
     "models.backbones.timm_backbone",
+    "models.necks.hybrid_encoder",
     "models.necks.light_pan",
+    "models.necks.lite_encoder",
+    "models.det_heads.denoising",
     "models.det_heads.o2o_head",
+    "models.det_heads.query_decoder",
+    "models.det_heads.query_head",
+    "models.det_heads.query_selection",
     "models.losses.detection",
+    "models.losses.set_criterion",
+    "models.losses.set_terms",
 )
-TASK_UTILS = _child("task util", _roots.TASK_UTILS, "models.assigners.task_aligned")
+TASK_UTILS = _child("task util", _roots.TASK_UTILS, "models.assigners.hungarian", "models.assigners.task_aligned")
 DATASETS = _child("dataset", _roots.DATASETS, "datasets.coco")
-TRANSFORMS = _child("transform", _roots.TRANSFORMS, "datasets.transforms.loading", "datasets.transforms.fit_image")
+TRANSFORMS = _child(
+    "transform",
+    _roots.TRANSFORMS,
+    "datasets.transforms.loading",
+    "datasets.transforms.fit_image",
+    "datasets.transforms.grid_mosaic",
+)
 METRICS = _child("metric", _roots.METRICS, "evaluation.coco_metric")
 HOOKS = _child(
     "hook",
@@ -49,12 +65,16 @@ HOOKS = _child(
     "engine.hooks.checkpoint",
     "engine.hooks.epoch_seed",
     "engine.hooks.progress",
+    "engine.hooks.restart",
     "engine.hooks.skipped_images",
 )
 RUNNERS = _child("runner", _roots.RUNNERS, "engine.runner")
 OPTIM_WRAPPERS = _child("optimizer wrapper", _roots.OPTIM_WRAPPERS, "engine.amp")
 OPTIM_WRAPPER_CONSTRUCTORS = _child(
-    "optimizer wrapper constructor", _roots.OPTIM_WRAPPER_CONSTRUCTORS, "engine.optimizers"
+    "optimizer wrapper constructor",
+    _roots.OPTIM_WRAPPER_CONSTRUCTORS,
+    "engine.optimizers",
+    "engine.param_groups",
 )
 
 # Kinds that have no member here yet. mmengine warns when a scope has no registry of a kind it looks something up in.

@@ -45,6 +45,7 @@ class Detector(BaseModel):
     def set_progress(self, fraction: float) -> None:
         """Tell how much of training is done, in [0, 1]."""
         self.head.set_progress(fraction)
+        self.data_preprocessor.set_progress(fraction)
 
     def raw(self, images: Tensor) -> Any:
         """Preprocessed images (B, 3, H, W) -> the head's raw prediction."""
@@ -68,7 +69,8 @@ class Detector(BaseModel):
         if data_samples is None:
             raise ValueError(f"data_samples: got None, mode {mode!r} needs one sample an image")
         if mode == "loss":
-            return self.head.loss_by_feat(self.raw(inputs), pad_targets(data_samples, inputs.device))
+            features = self.neck(self.backbone(inputs))
+            return self.head.loss(features, pad_targets(data_samples, inputs.device))
         if mode == "predict":
             return self._predict(inputs, data_samples)
         raise ValueError(f"mode: got {mode!r}, allowed are 'loss', 'predict' and 'tensor'")

@@ -9,8 +9,10 @@ import efftasks.compat  # noqa: F401
 
 # isort: split
 from mmdet.models.data_preprocessors import DetDataPreprocessor
+from torch import nn
 
 from efftasks.registry import MODELS
+from efftasks.structures.protocols import Progressive
 
 __all__ = ["DetPreprocessor", "Normalisation"]
 
@@ -53,6 +55,12 @@ class DetPreprocessor(DetDataPreprocessor):
             bgr_to_rgb=True,
             pad_value=pad_value,
             pad_size_divisor=pad_size_divisor,
-            batch_augments=batch_augments,
         )
+        self.batch_augments = nn.ModuleList(MODELS.build(augment) for augment in batch_augments or ())
         self.normalisation = Normalisation(tuple(map(float, mean)), tuple(map(float, std)), "RGB", float(pad_value))
+
+    def set_progress(self, fraction: float) -> None:
+        """Tell how much of training is done, in [0, 1]; batch augmentations may act in a part of it."""
+        for augment in self.batch_augments:
+            if isinstance(augment, Progressive):
+                augment.set_progress(fraction)

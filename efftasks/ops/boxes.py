@@ -7,9 +7,21 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["box_area", "box_ciou", "box_iou", "decode_distances", "encode_distances", "points_inside"]
+__all__ = [
+    "box_area",
+    "box_ciou",
+    "box_giou",
+    "box_iou",
+    "cxcywh_to_xyxy",
+    "decode_distances",
+    "encode_distances",
+    "points_inside",
+    "xyxy_to_cxcywh",
+]
 
 _EPS = 1e-7
+# An area below any that occurs, in pixels or as a fraction of the image: it only keeps 0 / 0 away.
+_NO_AREA = 1e-12
 
 
 def box_area(boxes: Tensor) -> Tensor:
@@ -28,10 +40,39 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         (...) in [0, 1]; 0 where both boxes are empty.
     """
+    intersection, union = _overlap(a, b)
+    return intersection / union
+
+
+def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Areas of intersection and of union; the union is above 0."""
     overlap = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
     overlap = overlap.clamp(min=0)
     intersection = overlap[..., 0] * overlap[..., 1]
-    return intersection / (box_area(a) + box_area(b) - intersection + _EPS)
+    return intersection, (box_area(a) + box_area(b) - intersection).clamp(min=_NO_AREA)
+
+
+def box_giou(a: Tensor, b: Tensor) -> Tensor:
+    """Generalised IoU, elementwise with broadcasting; in (-1, 1], 1 for equal boxes.
+
+    Source: Rezatofighi et al., arXiv 1902.09630, algorithm 1.
+    """
+    intersection, union = _overlap(a, b)
+    hull = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
+    area = (hull[..., 0] * hull[..., 1]).clamp(min=_NO_AREA)
+    return intersection / union - (area - union) / area
+
+
+def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
+    """Boxes (..., 4) as centre and size -> as left, top, right, bottom, in the same unit."""
+    center, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat([center - half, center + half], dim=-1)
+
+
+def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
+    """Boxes (..., 4) as left, top, right, bottom -> as centre and size, in the same unit."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([(low + high) / 2, high - low], dim=-1)
 
 
 def box_ciou(a: Tensor, b: Tensor) -> Tensor:

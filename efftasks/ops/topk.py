@@ -12,16 +12,21 @@ def top_pairs(logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """The ``count`` best (point, class) pairs of each image, best first.
 
     Works on logits, so that saturated sigmoids make no ties. First the best points by their best class, then the best
-    pairs among those: the same pairs as a search over all, at a fraction of the sort.
+    pairs among those: the same pairs as a search over all, at a fraction of the sort. A point may be there with
+    several classes.
 
     Args:
         logits: (B, A, C).
-        count: K; at most A.
+        count: K; at most A * C.
 
     Returns:
         logits (B, K), labels int64 (B, K), points int64 (B, K) indices into A.
     """
     num_classes = logits.shape[-1]
+    if count >= logits.shape[1]:  # every point may be among the best pairs
+        best, pair = logits.flatten(1).topk(count, dim=1)
+        point = torch.div(pair, num_classes, rounding_mode="floor")
+        return best, pair - point * num_classes, point
     points = logits.amax(dim=-1).topk(count, dim=1).indices
     candidates = logits.gather(1, points[..., None].expand(-1, -1, num_classes))
     best, pair = candidates.flatten(1).topk(count, dim=1)

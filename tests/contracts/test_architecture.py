@@ -49,6 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bench": {"structures", "runtime"},
 }
 MAY_IMPORT["apis"] = set(MAY_IMPORT) - {"bench", "runtime"}
+MAY_IMPORT["published"] = set(MAY_IMPORT) - {"bench", "runtime"}
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 MAY_IMPORT["__main__"] = {"cli"}
 MAY_IMPORT["__init__"] = {"runtime"}  # the lazy Predictor

@@ -1,8 +1,7 @@
 # Any COCO-form detection set: <data_root>/annotations/{train,val}.json, file names relative to <data_root>/images/.
-# Give the folder with `--cfg-options data_root=...`. `classes = None` takes the categories of the training
+# Give the folder with `--cfg-options data_root=...`. Without `classes` it takes the categories of the training
 # annotations, ordered by id; a tuple of names fixes them, and every name must be in the annotations.
 data_root = "data/coco/"
-classes = None
 
 image_size = (640, 640)  # (height, width)
 meta_keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "skipped_files")

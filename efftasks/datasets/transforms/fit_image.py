@@ -17,15 +17,17 @@ class FitImage(BaseTransform):
     """Resize image and annotations to ``size``.
 
     Args:
-        size: (height, width) in pixels.
+        size: (height, width) in pixels. In a config None stands for the config's ``image_size``.
         mode: ``letterbox`` keeps the aspect ratio, with the image at the top left and padding on the right and at the
             bottom; ``stretch`` does not keep it.
         pad_value: pixel value of the padding, 0..255.
     """
 
-    def __init__(self, size: tuple[int, int], mode: str = "letterbox", pad_value: int = 114) -> None:
+    def __init__(self, size: tuple[int, int] | None, mode: str = "letterbox", pad_value: int = 114) -> None:
         if mode not in _MODES:
             raise ValueError(f"mode: got {mode!r}, allowed are {', '.join(map(repr, _MODES))}")
+        if size is None:
+            raise ValueError("size: got None, expected (height, width), or an image_size in the config")
         self.size = (int(size[0]), int(size[1]))
         self.mode = mode
         self.pad_value = pad_value

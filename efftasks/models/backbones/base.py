@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -39,9 +39,41 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         specs: channels and stride of each map that ``forward`` gives, in the same order.
+        frozen: see :meth:`freeze`.
     """
 
     specs: tuple[FeatureSpec, ...]
+    frozen: tuple[str, ...] = ()
+
+    def freeze(self, parts: Sequence[str]) -> None:
+        """Keep parts as they are in training: submodules by name, and ``norms`` for every batch norm.
+
+        Frozen parameters get no gradient; frozen batch norms use their running statistics and leave them alone.
+
+        Raises:
+            ValueError: no submodule has such a name.
+        """
+        self.frozen = tuple(parts)
+        for part in self.frozen:
+            if part != "norms" and part not in self._modules:
+                raise ValueError(f"frozen: got {part!r}, allowed 'norms' and {tuple(self._modules)}")
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def _frozen_modules(self) -> Iterator[nn.Module]:
+        yield from (self._modules[part] for part in self.frozen if part != "norms")  # type: ignore[misc]
+        if "norms" in self.frozen:
+            yield from (module for module in self.modules() if isinstance(module, nn.BatchNorm2d))
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Training mode for all but frozen batch norms."""
+        super().train(mode)
+        if "norms" in self.frozen:
+            for module in self._frozen_modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
 
     @property
     def divisor(self) -> int:

@@ -174,6 +174,7 @@ class HGNetV2(Backbone):
         out_strides: ascending choice of 4, 8, 16, 32.
         affine: learnable affine after each ReLU; None for the published choice (b0 to b3, femto, atto have it).
         width: factor on all channels, rounded to multiples of 8.
+        frozen: see :meth:`Backbone.freeze`.
         weights: path of a local checkpoint: timm's, D-FINE's or this package's.
     """
 
@@ -183,6 +184,7 @@ class HGNetV2(Backbone):
         out_strides: Sequence[int] = (8, 16, 32),
         affine: bool | None = None,
         width: float = 1.0,
+        frozen: Sequence[str] = (),
         weights: str | os.PathLike | None = None,
     ) -> None:
         super().__init__()
@@ -202,8 +204,9 @@ class HGNetV2(Backbone):
         self.stages = nn.ModuleList(
             StageModule(inputs[i], stage, downsample=i > 0, affine=affine) for i, stage in enumerate(stages)
         )
+        self.freeze(frozen)
         if weights is not None:
-            load_weights(self, weights, _own_key)
+            load_weights(self, weights, own_key)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) -> maps as declared in ``specs``."""
@@ -226,7 +229,7 @@ def _scaled(channels: int, width: float) -> int:
     return channels if width == 1 else max(8, int(channels * width / 8 + 0.5) * 8)
 
 
-def _own_key(key: str) -> str | None:
+def own_key(key: str) -> str | None:
     """timm's and D-FINE's names are ours but for the norm; their classifiers (``head.*``, ``fc.*``) have no place."""
     if key.startswith(("head.", "fc.", "last_conv.")):
         return None

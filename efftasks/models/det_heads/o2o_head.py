@@ -179,6 +179,10 @@ class O2OHead(nn.Module):
         detached = [x.detach() for x in features] if self.training else features
         return O2ORaw(self.one_to_one(detached), helper, points, strides)
 
+    def count_detections(self, height: int, width: int) -> int:
+        """K for an input of this size in pixels."""
+        return min(self.max_detections, sum((height // stride) * (width // stride) for stride in self.strides))
+
     def decode(self, raw: O2ORaw) -> DetectionTensors:
         """Raw prediction -> the K best detections of the one-to-one branch. Pure tensors, the same when exported."""
         count = min(self.max_detections, raw.points.shape[0])
@@ -187,6 +191,10 @@ class O2OHead(nn.Module):
         boxes = decode_distances(raw.points, distances)
         boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4))
         return DetectionTensors(boxes, logits.sigmoid(), labels)
+
+    def loss(self, features: Sequence[Tensor], targets: PaddedTargets) -> dict[str, Tensor]:
+        """Losses of features (B, C_i, H_i, W_i) against the objects."""
+        return self.loss_by_feat(self(features), targets)
 
     def loss_by_feat(self, raw: O2ORaw, targets: PaddedTargets) -> dict[str, Tensor]:
         """Losses of both branches, weighted by the progress of training."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 __all__ = ["ConvNormAct", "DepthwiseConv2d", "build_activation", "fold_norm"]
 
-_ACTIVATIONS = ("relu", "relu6", "hardswish", None)
+_ACTIVATIONS = ("relu", "relu6", "hardswish", "silu", "gelu", None)
 
 
 def build_activation(name: str | None, inplace: bool = True) -> nn.Module:
@@ -19,7 +19,7 @@ def build_activation(name: str | None, inplace: bool = True) -> nn.Module:
     Working in place is safe after a batch norm, which does not need its own output for the gradient.
 
     Raises:
-        ValueError: ``name`` is not one of relu, relu6, hardswish, None.
+        ValueError: ``name`` is not one of relu, relu6, hardswish, silu, gelu, None.
     """
     if name == "relu":
         return nn.ReLU(inplace=inplace)
@@ -27,6 +27,10 @@ def build_activation(name: str | None, inplace: bool = True) -> nn.Module:
         return nn.ReLU6(inplace=inplace)
     if name == "hardswish":
         return nn.Hardswish()
+    if name == "silu":
+        return nn.SiLU(inplace=inplace)
+    if name == "gelu":
+        return nn.GELU()
     if name is None:
         return nn.Identity()
     raise ValueError(f"act: got {name!r}, allowed {_ACTIVATIONS}")
@@ -95,7 +99,7 @@ class ConvNormAct(nn.Module):
         kernel_size: side of the square kernel.
         stride: stride in both directions.
         groups: groups of the convolution; ``in_channels`` for a depthwise one.
-        act: relu, relu6, hardswish or None.
+        act: as :func:`build_activation` has it.
         padding: zeros on each side; None for ``(kernel_size - 1) // 2``.
     """
 

@@ -1,0 +1,81 @@
+# DEIMv2-Atto on COCO at 320 px, as published (arXiv 2509.20787).
+_base_ = [
+    "../../_base_/default_runtime.py",
+    "../../_base_/models/deimv2_lite.py",
+    "../../_base_/datasets/coco_detection.py",
+    "../../_base_/datasets/coco_80.py",
+    "../../_base_/schedules/adamw_queries.py",
+]
+
+max_epochs = 500
+no_aug_epochs = 32  # the rate stays at the end of its cosine there
+image_size = (320, 320)
+model = dict(
+    backbone=dict(variant="atto"),
+    neck=dict(channels=64),
+    head=dict(
+        channels=64,
+        selection=dict(num_queries=100),
+        decoder=dict(ffn=dict(hidden=160), position_widths=(64, 64)),
+        criterion=dict(matcher=dict(late_from=450 / 499)),
+    ),
+)
+
+load = [dict(type="LoadImage"), dict(type="mmdet.LoadAnnotations", with_bbox=True)]
+pack = dict(type="mmdet.PackDetInputs", meta_keys={{_base_.meta_keys}})
+stretch = dict(type="FitImage", size=None, mode="stretch")
+visible = dict(type="mmdet.FilterAnnotations", min_gt_bbox_wh=(12, 12), keep_empty=False)
+finish = [dict(type="mmdet.RandomFlip", prob=0.5), stretch, visible, pack]
+distort = dict(type="mmdet.PhotoMetricDistortion")
+zoom_and_crop = [
+    distort,
+    dict(type="mmdet.Expand", mean=(0, 0, 0), to_rgb=False, ratio_range=(1, 4), prob=0.5),
+    dict(type="RandomApply", prob=0.8, transforms=[dict(type="mmdet.MinIoURandomCrop")]),
+    visible,
+]
+mosaic = [
+    dict(type="GridMosaic", tile_size=160, max_rotate_degree=10.0, scaling_ratio_range=(0.5, 1.5)),
+    distort,
+    visible,
+]
+plain = [*load, *finish]
+augmented = [*load, *zoom_and_crop, *finish]
+dense = [*load, dict(type="RandomChoice", transforms=[mosaic, zoom_and_crop], prob=[0.3, 0.7]), *finish]
+stretched_test = [dict(type="LoadImage"), stretch, pack]
+
+train_dataloader = dict(batch_size=16, num_workers=4, dataset=dict(pipeline=plain))
+val_dataloader = dict(dataset=dict(pipeline=stretched_test))
+test_dataloader = val_dataloader
+train_cfg = dict(max_epochs=max_epochs)
+optim_wrapper = dict(
+    optimizer=dict(lr=2e-3, weight_decay=1e-4),
+    paramwise_cfg=dict(
+        patterns={
+            r"^backbone\..*norm": dict(lr=1e-3, weight_decay=0.0),
+            r"^backbone\.": dict(lr=1e-3),
+            r"norm": dict(weight_decay=0.0),
+        }
+    ),
+)
+param_scheduler = [
+    dict(type="mmdet.QuadraticWarmupLR", by_epoch=False, begin=0, end=4000),
+    dict(
+        type="CosineAnnealingLR",
+        eta_min_ratio=0.5,
+        by_epoch=True,
+        begin=250,
+        end=468,
+        T_max=218,
+        convert_to_iter_based=True,
+    ),
+]
+custom_hooks = [
+    dict(type="EpochSeed"),
+    dict(type="TrainingProgress"),
+    dict(type="ReportSkippedImages"),
+    dict(type="mmdet.PipelineSwitchHook", switch_epoch=4, switch_pipeline=dense),
+    dict(type="mmdet.PipelineSwitchHook", switch_epoch=250, switch_pipeline=augmented),
+    dict(type="mmdet.PipelineSwitchHook", switch_epoch=400, switch_pipeline=plain),
+    dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0001, gamma=1000, update_buffers=True),
+    dict(type="RestartFromBest", epoch=468),
+]

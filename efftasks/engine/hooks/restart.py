@@ -1,0 +1,47 @@
+"""Begin the last epochs from the best weights so far.
+
+Source: D-FINE (arXiv 2410.13842) and DEIM, whose last epochs, without augmentation, start from the best checkpoint.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmengine.hooks import EMAHook, Hook
+from mmengine.model import is_model_wrapper
+
+from efftasks.registry import HOOKS
+from efftasks.structures.checkpoint import load_matching, read_state_dict
+
+__all__ = ["RestartFromBest"]
+
+
+@HOOKS.register_module()
+class RestartFromBest(Hook):
+    """Load the best checkpoint of the work dir, model and average alike, when an epoch begins.
+
+    The optimiser goes on as it is.
+
+    Args:
+        epoch: before this one (counted from 0).
+        file: name of the checkpoint in the work dir.
+    """
+
+    priority = "NORMAL"
+
+    def __init__(self, epoch: int, file: str = "best.pth") -> None:
+        self.epoch, self.file = epoch, file
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Load, if it is the epoch and there is a checkpoint."""
+        path = Path(runner.work_dir, self.file)
+        if runner.epoch != self.epoch or not path.is_file():
+            return
+        weights = read_state_dict(path)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        load_matching(model, weights, name=str(path))
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):
+                load_matching(hook.ema_model.module, weights, name=str(path))
+        runner.logger.info(f"epoch {runner.epoch + 1} begins from {path}")

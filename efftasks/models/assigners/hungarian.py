@@ -1,0 +1,167 @@
+"""Set matching: each object gets the one query that costs least in sum, all images and decoder layers at once.
+
+Sources: DETR (arXiv 2005.12872, section 3.1) for the matching; Deformable DETR (arXiv 2010.04159) for the focal form of
+the class cost; DEIMv2 (arXiv 2509.20787, and its code's configuration) for another cost late in training.
+
+Legend: L outputs (of decoder layers), B images, Q queries, C classes, M objects, P matched pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from efftasks.models.det_heads.query_raw import LayerOutput, QueryTargets
+from efftasks.ops.boxes import box_giou, box_iou, cxcywh_to_xyxy
+from efftasks.registry import TASK_UTILS
+
+__all__ = ["FocalCost", "GIoUCost", "HungarianMatcher", "L1Cost", "Matching", "ScoreIoUCost", "union_of"]
+
+
+class Matching(NamedTuple):
+    """Pairs of queries and objects; no query is in two pairs."""
+
+    image: Tensor  # int64 (P,)
+    query: Tensor  # int64 (P,)
+    target: Tensor  # int64 (P,): index into the image's objects
+
+    def to(self, device: torch.device) -> Matching:
+        """On another device, in one transfer."""
+        return Matching(*torch.stack(tuple(self)).to(device, non_blocking=True).unbind())
+
+
+@TASK_UTILS.register_module()
+class FocalCost:
+    """What the focal loss (arXiv 1708.02002) would lose less if the query were the object."""
+
+    def __init__(self, weight: float = 2.0, alpha: float = 0.25, gamma: float = 2.0) -> None:
+        self.weight, self.alpha, self.gamma = weight, alpha, gamma
+
+    def __call__(self, scores: Tensor, boxes: Tensor, targets: Tensor) -> Tensor:
+        """Scores (N, Q, M) of the objects' classes, boxes and targets (..., 4) cxcywh -> cost (N, Q, M)."""
+        negative = (1 - self.alpha) * scores**self.gamma * -(1 - scores + 1e-8).log()
+        positive = self.alpha * (1 - scores) ** self.gamma * -(scores + 1e-8).log()
+        return self.weight * (positive - negative)
+
+
+@TASK_UTILS.register_module()
+class L1Cost:
+    """L1 distance of centre and size, as fractions of the image."""
+
+    def __init__(self, weight: float = 5.0) -> None:
+        self.weight = weight
+
+    def __call__(self, scores: Tensor, boxes: Tensor, targets: Tensor) -> Tensor:
+        """As :meth:`FocalCost.__call__`."""
+        return self.weight * torch.cdist(boxes, targets, p=1)
+
+
+@TASK_UTILS.register_module()
+class GIoUCost:
+    """Minus the generalised IoU."""
+
+    def __init__(self, weight: float = 2.0) -> None:
+        self.weight = weight
+
+    def __call__(self, scores: Tensor, boxes: Tensor, targets: Tensor) -> Tensor:
+        """As :meth:`FocalCost.__call__`."""
+        pairs = cxcywh_to_xyxy(boxes)[:, :, None], cxcywh_to_xyxy(targets)[:, None]
+        return -self.weight * box_giou(*pairs)
+
+
+@TASK_UTILS.register_module()
+class ScoreIoUCost:
+    """Minus the score times a power of the IoU."""
+
+    def __init__(self, weight: float = 1.0, power: float = 4.0) -> None:
+        self.weight, self.power = weight, power
+
+    def __call__(self, scores: Tensor, boxes: Tensor, targets: Tensor) -> Tensor:
+        """As :meth:`FocalCost.__call__`."""
+        pairs = cxcywh_to_xyxy(boxes)[:, :, None], cxcywh_to_xyxy(targets)[:, None]
+        return -self.weight * scores * box_iou(*pairs) ** self.power
+
+
+@TASK_UTILS.register_module()
+class HungarianMatcher:
+    """One-to-one matching of several outputs with the objects of a batch.
+
+    Args:
+        costs: their sum is minimised; configs of cost classes.
+        late_costs: what replaces ``costs`` late in training; None for never.
+        late_from: from this fraction of training on.
+    """
+
+    def __init__(self, costs: Sequence[dict], late_costs: Sequence[dict] | None = None, late_from: float = 1.0) -> None:
+        self.costs = [TASK_UTILS.build(cost) for cost in costs]
+        self.late_costs = None if late_costs is None else [TASK_UTILS.build(cost) for cost in late_costs]
+        self.late_from = late_from
+        self.progress = 0.0
+
+    def set_progress(self, fraction: float) -> None:
+        """Tell how much of training is done, in [0, 1]."""
+        self.progress = fraction
+
+    @torch.no_grad()
+    def __call__(self, outputs: Sequence[LayerOutput], targets: QueryTargets) -> list[Matching]:
+        """Match each output.
+
+        All costs are computed together and brought to the CPU in one transfer.
+
+        Args:
+            outputs: L, of equal shapes: logits (B, Q, C) and boxes (B, Q, 4).
+            targets: the objects.
+
+        Returns:
+            One matching an output, on the CPU.
+        """
+        batch, most = targets.labels.shape
+        count = len(outputs)
+        if not most:
+            empty = torch.zeros(0, dtype=torch.long)
+            return [Matching(empty, empty, empty)] * count
+        logits = torch.cat([output.logits for output in outputs]).float()
+        boxes = torch.cat([output.boxes for output in outputs]).float()
+        labels, wanted = targets.labels.repeat(count, 1), targets.boxes.repeat(count, 1, 1)
+        scores = logits.sigmoid().gather(2, labels[:, None].expand(-1, logits.shape[1], -1))
+        late = self.late_costs is not None and self.progress >= self.late_from
+        costs = self.late_costs if late and self.late_costs is not None else self.costs
+        cost = sum(cost(scores, boxes, wanted) for cost in costs)
+        table = torch.nan_to_num(cost, nan=1.0).cpu().numpy()
+        filled = targets.valid.cpu().numpy()
+        return [_match(table[i * batch : (i + 1) * batch], filled) for i in range(count)]
+
+
+def _match(costs: np.ndarray, valid: np.ndarray) -> Matching:
+    """Match the images of one output: costs (B, Q, M), valid (B, M)."""
+    images, queries, objects = [], [], []
+    for i, (cost, filled) in enumerate(zip(costs, valid)):
+        columns = filled.nonzero()[0]
+        query, column = linear_sum_assignment(cost[:, columns])
+        images.append(np.full(len(query), i))
+        queries.append(query)
+        objects.append(columns[column])
+    parts = (np.concatenate(part).astype(np.int64) for part in (images, queries, objects))
+    return Matching(*(torch.from_numpy(part) for part in parts))
+
+
+def union_of(matchings: Sequence[Matching]) -> Matching:
+    """The union of several matchings; a query with several objects keeps the one it was matched with most often.
+
+    Among equally frequent ones it keeps that with the lowest index. Source: D-FINE (arXiv 2410.13842, section 4.3).
+
+    Args:
+        matchings: on the CPU.
+    """
+    pairs = np.stack([torch.cat(part).numpy() for part in zip(*matchings)], axis=1)
+    unique, counts = np.unique(pairs, axis=0, return_counts=True)  # sorted by image, query, target
+    order = np.lexsort((unique[:, 2], -counts, unique[:, 1], unique[:, 0]))
+    ranked = unique[order]
+    new = np.ones(len(ranked), dtype=bool)
+    new[1:] = (ranked[1:, :2] != ranked[:-1, :2]).any(axis=1)
+    return Matching(*torch.from_numpy(ranked[new]).T.contiguous().unbind())

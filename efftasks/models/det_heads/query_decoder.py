@@ -1,0 +1,321 @@
+"""Decoders: layers that move and name a set of queries, box by box or distribution by distribution.
+
+Sources: RT-DETRv2 (arXiv 2407.17140) for :class:`BoxDecoder`, which refines boxes as DINO does ("look forward twice",
+arXiv 2203.03605, section 3.5); D-FINE (arXiv 2410.13842, section 4) for :class:`DistributionDecoder`; DEIMv2 (arXiv
+2509.20787, section 3.2) for RMSNorm, SwiGLU, the plain residual instead of the gate, one box head for all layers, and
+query positions that are computed once.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from efftasks.models.det_heads.query_raw import Bins, LayerOutput
+from efftasks.models.layers.deformable_attention import DeformableAttention
+from efftasks.models.layers.transformer import MLP, AddNorm, FeedForward, Gate, SelfAttention, SwiGLU
+from efftasks.ops.distribution import bin_values, distances_to_boxes
+from efftasks.registry import MODELS
+
+__all__ = ["BoxDecoder", "DecoderOutputs", "DistributionDecoder"]
+
+_EPS = 1e-5
+
+
+class DecoderOutputs(NamedTuple):
+    """One output a layer asked for, in order, and the start of a distribution decoder."""
+
+    layers: tuple[LayerOutput, ...]
+    first: LayerOutput | None
+
+
+def inverse_sigmoid(x: Tensor) -> Tensor:
+    """The logit of x in [0, 1], held to about +-11.5."""
+    x = x.clamp(0, 1)
+    return torch.log(x.clamp(min=_EPS) / (1 - x).clamp(min=_EPS))
+
+
+def score_heads(num_classes: int, channels: int, count: int) -> nn.ModuleList:
+    """Linear heads that start with a score of 0.01."""
+    heads = nn.ModuleList(nn.Linear(channels, num_classes) for _ in range(count))
+    for head in heads:
+        nn.init.constant_(head.bias, -math.log(99))  # type: ignore[arg-type]
+    return heads
+
+
+def layers_in_use(num_layers: int, eval_layers: int | None) -> int:
+    """How many layers run outside of training.
+
+    Raises:
+        ValueError: not between 1 and ``num_layers``.
+    """
+    if eval_layers is None:
+        return num_layers
+    if not 1 <= eval_layers <= num_layers:
+        raise ValueError(f"eval_layers: got {eval_layers}, allowed 1 to {num_layers}")
+    return eval_layers
+
+
+class DecoderLayer(nn.Module):
+    """Attention among queries, deformable attention to the maps, a feed-forward network.
+
+    Args:
+        channels: C.
+        num_heads: heads of both attentions.
+        num_points: sampled points on each level.
+        ffn: ``dict(hidden=..., act=...)``; ``act="swiglu"`` gives the gated network.
+        norm: ``layer`` or ``rms``.
+        gate: mix what was and what is new after the deformable attention by a gate instead of adding.
+        project: projections of values and output in the deformable attention.
+        sampling: as :class:`DeformableAttention` has it.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        num_points: Sequence[int],
+        ffn: dict[str, Any],
+        norm: str,
+        gate: bool,
+        project: bool,
+        sampling: str,
+    ) -> None:
+        super().__init__()
+        self.self_attn = SelfAttention(channels, num_heads)
+        self.add1 = AddNorm(channels, norm)
+        self.cross_attn = DeformableAttention(channels, num_heads, num_points, project, sampling)
+        self.add2 = (Gate if gate else AddNorm)(channels, norm)
+        hidden, act = ffn["hidden"], ffn["act"]
+        self.ffn = SwiGLU(channels, hidden) if act == "swiglu" else FeedForward(channels, hidden, act)
+        self.add3 = AddNorm(channels, norm)
+
+    def forward(
+        self, x: Tensor, position: Tensor, boxes: Tensor, maps: Sequence[Tensor], blocked: Tensor | None
+    ) -> Tensor:
+        """Queries (B, Q, C) with positions (B, Q, C) and boxes (B, Q, 4) -> queries."""
+        x = self.add1(x, self.self_attn(x, position, blocked))
+        x = self.add2(x, self.cross_attn(x + position, boxes, maps))
+        return self.add3(x, self.ffn(x))
+
+
+@MODELS.register_module()
+class BoxDecoder(nn.Module):
+    """Each layer moves the boxes of the one before.
+
+    Args:
+        num_classes: C.
+        channels: of a query.
+        num_layers: decoder layers.
+        eval_layers: how many of them run outside of training; None for all.
+        num_heads: heads.
+        num_points: sampled points on each level.
+        ffn_channels: width of the feed-forward network.
+        act: activation of the feed-forward network and of the heads.
+        sampling: as :class:`DeformableAttention` has it.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        channels: int,
+        num_layers: int,
+        num_points: Sequence[int],
+        eval_layers: int | None = None,
+        num_heads: int = 8,
+        ffn_channels: int = 1024,
+        act: str = "relu",
+        sampling: str = "grid_sample",
+    ) -> None:
+        super().__init__()
+        self.eval_layers = layers_in_use(num_layers, eval_layers)
+        ffn = dict(hidden=ffn_channels, act=act)
+        self.layers = nn.ModuleList(
+            DecoderLayer(channels, num_heads, num_points, ffn, "layer", False, True, sampling)
+            for _ in range(num_layers)
+        )
+        self.position_head = MLP((4, 2 * channels, channels), act)
+        self.score_heads = score_heads(num_classes, channels, num_layers)
+        self.box_heads = nn.ModuleList(MLP((channels, channels, channels, 4), act) for _ in range(num_layers))
+        for head in self.box_heads:
+            head.zero_last()  # type: ignore[operator]
+
+    def forward(
+        self, x: Tensor, box_logits: Tensor, maps: Sequence[Tensor], blocked: Tensor | None = None
+    ) -> DecoderOutputs:
+        """Decode.
+
+        Args:
+            x: (B, Q, C) contents of the queries.
+            box_logits: (B, Q, 4): where they start.
+            maps: one (B, C, H_i, W_i) a level.
+            blocked: bool (Q, Q) as :class:`SelfAttention` has it.
+
+        Returns:
+            Every layer in training; else the last in use alone.
+        """
+        outputs = []
+        reference = start = box_logits.sigmoid()
+        count = len(self.layers) if self.training else self.eval_layers
+        for i in range(count):
+            x = self.layers[i](x, self.position_head(reference), reference, maps, blocked)
+            delta = self.box_heads[i](x)
+            if self.training or i == count - 1:
+                # The gradient also goes to the layer before, whose box this one moves.
+                outputs.append(LayerOutput(self.score_heads[i](x), (delta + inverse_sigmoid(start)).sigmoid()))
+            start = (delta + inverse_sigmoid(reference)).sigmoid()
+            reference = start.detach()
+        return DecoderOutputs(tuple(outputs), None)
+
+    def bins(self) -> None:
+        """Its boxes are not distributions."""
+        return None
+
+    def fuse(self) -> BoxDecoder:
+        """A copy with what inference uses: the layers in use, and the score head of the last."""
+        return _for_inference(self, ())
+
+
+class LocationQuality(nn.Module):
+    """How sure the distributions are, as a correction of the scores.
+
+    Args:
+        top: how many of the largest probabilities of each side are looked at, and their mean.
+        hidden: width of the head.
+        act: its activation.
+    """
+
+    def __init__(self, top: int = 4, hidden: int = 64, act: str = "relu") -> None:
+        super().__init__()
+        self.top = top
+        self.head = MLP((4 * (top + 1), hidden, 1), act)
+        self.head.zero_last()
+
+    def forward(self, probabilities: Tensor) -> Tensor:
+        """Probabilities of bins (B, Q, 4, R + 1) -> (B, Q, 1)."""
+        best = probabilities.topk(self.top, dim=-1).values
+        return self.head(torch.cat([best, best.mean(-1, keepdim=True)], dim=-1).flatten(2))
+
+
+@MODELS.register_module()
+class DistributionDecoder(nn.Module):
+    """The first layer gives boxes; every layer then refines, by adding logits, how far each side is to be moved.
+
+    Args:
+        num_classes: C.
+        channels: of a query.
+        num_layers: decoder layers.
+        num_points: sampled points on each level.
+        eval_layers: how many of the layers run outside of training; None for all.
+        num_heads: heads.
+        ffn: as :class:`DecoderLayer` has it.
+        norm: ``layer`` or ``rms``.
+        gate: as :class:`DecoderLayer` has it.
+        act: activation of the heads.
+        position_widths: widths between the layers of the head that gives a query its position.
+        moving_position: compute positions before each layer from the boxes so far; else once.
+        share_box_head: one box head for all layers.
+        reg_max: bins less one.
+        reg_scale: as :func:`bin_values` has it.
+        sampling: as :class:`DeformableAttention` has it.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        channels: int,
+        num_layers: int,
+        num_points: Sequence[int],
+        ffn: dict[str, Any],
+        eval_layers: int | None = None,
+        num_heads: int = 8,
+        norm: str = "layer",
+        gate: bool = True,
+        act: str = "relu",
+        position_widths: Sequence[int] | None = None,
+        moving_position: bool = True,
+        share_box_head: bool = False,
+        reg_max: int = 32,
+        reg_scale: float = 4.0,
+        sampling: str = "grid_sample",
+    ) -> None:
+        super().__init__()
+        self.eval_layers = layers_in_use(num_layers, eval_layers)
+        self.moving_position = moving_position
+        self.reg_scale = float(reg_scale)
+        self.layers = nn.ModuleList(
+            DecoderLayer(channels, num_heads, num_points, ffn, norm, gate, False, sampling) for _ in range(num_layers)
+        )
+        between = (2 * channels,) if position_widths is None else tuple(position_widths)
+        self.position_head = MLP((4, *between, channels), act)
+        self.score_heads = score_heads(num_classes, channels, num_layers)
+        self.first_box_head = MLP((channels, channels, channels, 4), act)
+        box_heads = 1 if share_box_head else num_layers
+        self.box_heads = nn.ModuleList(
+            MLP((channels, channels, channels, 4 * (reg_max + 1)), act) for _ in range(box_heads)
+        )
+        for head in (self.first_box_head, *self.box_heads):
+            head.zero_last()  # type: ignore[operator]
+        self.quality = nn.ModuleList(LocationQuality(act=act) for _ in range(num_layers))
+        self.bin_values: Tensor
+        self.register_buffer("bin_values", bin_values(reg_max, reg_scale=reg_scale), persistent=False)
+
+    def forward(
+        self, x: Tensor, box_logits: Tensor, maps: Sequence[Tensor], blocked: Tensor | None = None
+    ) -> DecoderOutputs:
+        """Decode; arguments and result as :meth:`BoxDecoder.forward`, with ``first`` in training."""
+        outputs = []
+        first: LayerOutput | None = None
+        reference = box_logits.sigmoid()
+        position = self._position(reference)
+        before: Tensor = torch.zeros_like(x)
+        corners: Tensor | None = None
+        initial = reference
+        count = len(self.layers) if self.training else self.eval_layers
+        for i in range(count):
+            if i and self.moving_position:
+                position = self._position(reference)
+            x = self.layers[i](x, position, reference, maps, blocked)
+            if i == 0:
+                boxes = (self.first_box_head(x) + inverse_sigmoid(reference)).sigmoid()
+                initial = boxes.detach()
+                if self.training:
+                    first = LayerOutput(self.score_heads[0](x), boxes)
+            delta = self.box_heads[min(i, len(self.box_heads) - 1)](x + before if i else x).unflatten(-1, (4, -1))
+            corners = delta.float() if corners is None else corners + delta  # not in half precision: they add up
+            probabilities = F.softmax(corners, dim=-1)
+            distances = (probabilities * self.bin_values).sum(-1)
+            boxes = distances_to_boxes(initial, distances, self.reg_scale)
+            if self.training or i == count - 1:
+                logits = self.score_heads[i](x) + self.quality[i](probabilities)
+                outputs.append(LayerOutput(logits, boxes, corners, initial))
+            reference, before = boxes.detach(), x.detach()
+        return DecoderOutputs(tuple(outputs), first)
+
+    def _position(self, boxes: Tensor) -> Tensor:
+        return self.position_head(boxes).clamp(-10, 10)
+
+    def bins(self) -> Bins:
+        """What the distributions of the sides are over."""
+        return Bins(self.bin_values, self.reg_scale)
+
+    def fuse(self) -> DistributionDecoder:
+        """A copy with what inference uses: the layers in use, and score and quality heads of the last."""
+        return _for_inference(self, ("quality",))
+
+
+def _for_inference(decoder: Any, last_only: Sequence[str]) -> Any:
+    fused = copy.deepcopy(decoder).eval()
+    last = fused.eval_layers - 1
+    fused.layers = fused.layers[: last + 1]
+    fused.box_heads = fused.box_heads[: last + 1]
+    for name in ("score_heads", *last_only):
+        heads = getattr(fused, name)
+        setattr(fused, name, nn.ModuleList([nn.Identity()] * last + [heads[last]]))
+    return fused

@@ -1,0 +1,131 @@
+"""The head of a query detector: selection, denoising, decoder, criterion.
+
+Sources: RT-DETR (arXiv 2304.08069), RT-DETRv2 (arXiv 2407.17140), D-FINE (arXiv 2410.13842), DEIM (arXiv 2412.04234),
+DEIMv2 (arXiv 2509.20787): which of them it is, its parts say.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from efftasks.models.assigners.task_aligned import PaddedTargets
+from efftasks.models.det_heads.o2o_head import DetectionTensors
+from efftasks.models.det_heads.query_decoder import DecoderOutputs, inverse_sigmoid
+from efftasks.models.det_heads.query_raw import QueryRaw, QueryTargets, TrainingOutputs
+from efftasks.models.layers.conv import ConvNormAct
+from efftasks.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from efftasks.ops.topk import top_pairs
+from efftasks.registry import MODELS
+from efftasks.structures.features import FeatureSpec
+
+__all__ = ["QueryHead"]
+
+
+@MODELS.register_module()
+class QueryHead(nn.Module):
+    """A set of queries, each one detection.
+
+    Args:
+        in_specs: the feature maps, finest first; given by the detector.
+        num_classes: C; goes to every part.
+        selection: config of the query selection, without ``num_classes`` and ``channels``.
+        decoder: config of the decoder, without them.
+        denoising: config of the denoising, without them; None for none.
+        criterion: config of the criterion.
+        max_detections: K: the best pairs of query and class, so that a query may answer with two classes.
+        channels: of a query; the maps are brought to them.
+        project: bring maps that already have ``channels`` to them all the same, as RT-DETR does.
+    """
+
+    def __init__(
+        self,
+        in_specs: Sequence[FeatureSpec],
+        num_classes: int,
+        selection: dict,
+        decoder: dict,
+        denoising: dict | None,
+        criterion: dict,
+        max_detections: int = 300,
+        channels: int = 256,
+        project: bool = False,
+    ) -> None:
+        super().__init__()
+        if not isinstance(num_classes, int) or num_classes < 1:
+            raise ValueError(f"num_classes: got {num_classes!r}, allowed are integers from 1")
+        self.num_classes, self.max_detections = num_classes, max_detections
+        self.strides = tuple(spec.stride for spec in in_specs)
+        common = dict(num_classes=num_classes, channels=channels)
+        self.input_proj = nn.ModuleList(
+            ConvNormAct(spec.channels, channels, 1, act=None) if project or spec.channels != channels else nn.Identity()
+            for spec in in_specs
+        )
+        self.selection = MODELS.build({**selection, **common})
+        self.decoder = MODELS.build({**decoder, **common})
+        self.denoising: nn.Module | None = None if denoising is None else MODELS.build({**denoising, **common})
+        self.criterion = MODELS.build(criterion)
+
+    def set_progress(self, fraction: float) -> None:
+        """Tell how much of training is done, in [0, 1]."""
+        self.criterion.set_progress(fraction)
+
+    def forward(self, features: Sequence[Tensor], targets: QueryTargets | None = None) -> QueryRaw:
+        """Features (B, C_i, H_i, W_i), finest first -> raw prediction; with ``targets`` also what training needs."""
+        maps = [project(x) for project, x in zip(self.input_proj, features)]
+        scale = _input_size(features[0], self.strides[0])
+        selected = self.selection(maps)
+        content, box_logits = selected.content.detach(), selected.box_logits.detach()
+        noised = None
+        blocked = None
+        if targets is not None and self.denoising is not None:
+            noised = self.denoising(targets, content.shape[1])
+            blocked = noised.blocked
+            content = torch.cat([noised.content, content], dim=1)
+            box_logits = torch.cat([inverse_sigmoid(noised.boxes), box_logits], dim=1)
+        decoded: DecoderOutputs = self.decoder(content, box_logits, maps, blocked)
+        answer = decoded.layers[-1]
+        if targets is None:
+            return QueryRaw(answer.logits, answer.boxes, scale, None)
+        training = TrainingOutputs(decoded.layers, decoded.first, selected.proposals(), noised)
+        count = 0 if noised is None else noised.boxes.shape[1]
+        return QueryRaw(answer.logits[:, count:], answer.boxes[:, count:], scale, training)
+
+    def count_detections(self, height: int, width: int) -> int:
+        """K for an input of this size in pixels."""
+        cells = sum((height // stride) * (width // stride) for stride in self.strides)
+        return min(self.max_detections, min(cells, self.selection.num_queries) * self.num_classes)
+
+    def decode(self, raw: QueryRaw) -> DetectionTensors:
+        """Raw prediction -> the K best detections. Pure tensors, the same when exported."""
+        count = min(self.max_detections, raw.logits.shape[1] * raw.logits.shape[2])
+        logits, labels, index = top_pairs(raw.logits.float(), count)
+        boxes = cxcywh_to_xyxy(raw.boxes.float().gather(1, index[..., None].expand(-1, -1, 4))) * raw.scale
+        return DetectionTensors(boxes, logits.sigmoid(), labels)
+
+    def loss(self, features: Sequence[Tensor], targets: PaddedTargets) -> dict[str, Tensor]:
+        """Losses of features (B, C_i, H_i, W_i) against the objects; crowd regions are left out."""
+        scale = _input_size(features[0], self.strides[0])
+        wanted = QueryTargets(targets.labels, xyxy_to_cxcywh(targets.boxes / scale), targets.valid & ~targets.ignored)
+        return self.loss_by_feat(self(features, wanted), wanted)
+
+    def loss_by_feat(self, raw: QueryRaw, targets: QueryTargets) -> dict[str, Tensor]:
+        """Losses of a raw prediction that was made with ``targets``."""
+        assert raw.training is not None, "the raw prediction was made without targets"
+        return self.criterion(raw.training, targets, self.decoder.bins())
+
+    def fuse(self) -> QueryHead:
+        """A copy that answers alone, without denoising and criterion."""
+        fused = copy.deepcopy(self)
+        fused.denoising = None
+        fused.criterion = nn.Identity()
+        return fused
+
+
+def _input_size(finest: Tensor, stride: int) -> Tensor:
+    """(4,) width, height, width, height of the network input, from its finest map."""
+    height, width = finest.shape[-2:]
+    sides = [torch.full((1,), side * stride, dtype=torch.float32, device=finest.device) for side in (width, height)]
+    return torch.cat(sides * 2)

@@ -1,0 +1,96 @@
+"""Deformable attention: each query looks at a few points of each map, near its reference box.
+
+Sources: Deformable DETR (arXiv 2010.04159, section 4.1); RT-DETRv2 (arXiv 2407.17140, section 3) for a number of points
+of its own for each level; D-FINE (arXiv 2410.13842) for leaving out the projections of values and output.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from efftasks.ops.sampling import SAMPLINGS, sample_maps
+
+__all__ = ["DeformableAttention"]
+
+# Offsets are in units of half the reference box, so that a point of offset 1 lies on its border.
+_OFFSET_SCALE = 0.5
+
+
+class DeformableAttention(nn.Module):
+    """Multi-scale deformable attention on boxes.
+
+    Args:
+        channels: C, a multiple of ``num_heads``.
+        num_heads: G.
+        num_points: points on each level.
+        project: project the values before sampling and the result after it.
+        sampling: ``grid_sample``, ``gather`` (the same without GridSample) or ``discrete`` (nearest cells; its offsets
+            do not learn, for they have no gradient).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        num_points: Sequence[int],
+        project: bool = False,
+        sampling: str = "grid_sample",
+    ) -> None:
+        super().__init__()
+        if channels % num_heads:
+            raise ValueError(f"num_heads: got {num_heads}, allowed are divisors of the {channels} channels")
+        if sampling not in SAMPLINGS:
+            raise ValueError(f"sampling: got {sampling!r}, allowed {SAMPLINGS}")
+        self.num_heads, self.num_points, self.sampling = num_heads, tuple(num_points), sampling
+        total = sum(self.num_points)
+        self.sampling_offsets = nn.Linear(channels, num_heads * total * 2)
+        self.attention_weights = nn.Linear(channels, num_heads * total)
+        self.value_proj: nn.Linear | None = nn.Linear(channels, channels) if project else None
+        self.output_proj: nn.Linear | None = nn.Linear(channels, channels) if project else None
+        unit = torch.tensor([_OFFSET_SCALE / n for n in self.num_points for _ in range(n)])
+        self.register_buffer("unit", unit[:, None], persistent=False)
+        self._init_weights()
+        if sampling == "discrete":
+            self.sampling_offsets.requires_grad_(False)
+
+    def _init_weights(self) -> None:
+        """Points on rays, one ray a head, further out with each point of a level; all weights equal."""
+        angles = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
+        rays = torch.stack([angles.cos(), angles.sin()], dim=-1)
+        rays = rays / rays.abs().amax(-1, keepdim=True)
+        steps = torch.cat([torch.arange(1, n + 1) for n in self.num_points])
+        nn.init.zeros_(self.sampling_offsets.weight)
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_((rays[:, None] * steps[None, :, None]).flatten())
+        nn.init.zeros_(self.attention_weights.weight)
+        nn.init.zeros_(self.attention_weights.bias)
+        for projection in (self.value_proj, self.output_proj):
+            if projection is not None:
+                nn.init.xavier_uniform_(projection.weight)
+                nn.init.zeros_(projection.bias)
+
+    def forward(self, query: Tensor, boxes: Tensor, maps: Sequence[Tensor]) -> Tensor:
+        """Look.
+
+        Args:
+            query: (B, Q, C).
+            boxes: (B, Q, 4) cxcywh in [0, 1]: the reference boxes.
+            maps: one (B, C, H_i, W_i) a level.
+
+        Returns:
+            (B, Q, C).
+        """
+        shape = (*query.shape[:2], self.num_heads, sum(self.num_points))
+        offsets = self.sampling_offsets(query).reshape(*shape, 2)
+        weights = F.softmax(self.attention_weights(query).reshape(shape), dim=-1)
+        locations = boxes[:, :, None, None, :2] + offsets * self.unit * boxes[:, :, None, None, 2:]
+        if self.value_proj is not None:
+            kernel = self.value_proj.weight[:, :, None, None]
+            maps = [F.conv2d(level, kernel, self.value_proj.bias) for level in maps]
+        out = sample_maps(maps, locations, weights, self.num_points, self.sampling)
+        return out if self.output_proj is None else self.output_proj(out)

@@ -1,0 +1,182 @@
+"""Terms of the loss of a set predictor, each a small module with one ``weight``. All sum; the caller normalises.
+
+Sources: varifocal loss arXiv 2008.13367; matchability-aware loss DEIM (arXiv 2412.04234, section 3.2); L1 and GIoU DETR
+(arXiv 2005.12872, section 3.1); fine-grained localisation and decoupled distillation D-FINE (arXiv 2410.13842, sections
+4.2 and 4.3).
+
+Legend: B images, Q queries, C classes, P matched pairs, R + 1 bins.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from efftasks.models.assigners.hungarian import Matching
+from efftasks.models.det_heads.query_raw import LayerOutput
+from efftasks.ops.boxes import box_giou, cxcywh_to_xyxy
+from efftasks.ops.distribution import BinTargets
+from efftasks.registry import MODELS
+
+__all__ = ["FineGrainedTerm", "GIoUTerm", "L1Term", "LocalisationDistillation", "Matched", "MatchabilityTerm"]
+__all__ += ["Teacher", "VarifocalTerm"]
+
+
+class Teacher(NamedTuple):
+    """The last layer, which the others learn from. None of it has a gradient."""
+
+    confidence: Tensor  # (B, Q): its best score
+    corners: Tensor  # (B, Q, 4, R + 1)
+    balance: Tensor  # (2,): how much matched and unmatched queries count
+
+
+class Matched(NamedTuple):
+    """An output, its pairs with objects, and what several terms need of them."""
+
+    output: LayerOutput
+    matching: Matching
+    labels: Tensor  # int64 (P,)
+    boxes: Tensor  # (P, 4) cxcywh: the objects'
+    iou: Tensor  # (P,): of the predicted boxes with them, without gradient
+    bins: BinTargets | None = None  # (P, 4): of the objects' sides; None where boxes are not distributions
+    teacher: Teacher | None = None
+
+    def picked(self, values: Tensor) -> Tensor:
+        """The rows (P, ...) of (B, Q, ...) that are matched."""
+        return values[self.matching.image, self.matching.query]
+
+
+class ClassTerm(nn.Module):
+    """A term on scores; the base of the two.
+
+    Args:
+        weight: of the term.
+        gamma: exponent.
+    """
+
+    def __init__(self, weight: float, gamma: float) -> None:
+        super().__init__()
+        self.weight, self.gamma = weight, gamma
+
+    @staticmethod
+    def targets(matched: Matched) -> tuple[Tensor, Tensor]:
+        """Where the objects are, 0 or 1, and their IoU there: (B, Q, C) each."""
+        place = (matched.matching.image, matched.matching.query, matched.labels)
+        hot = torch.zeros_like(matched.output.logits, dtype=torch.float32)
+        quality = torch.zeros_like(hot)
+        hot[place] = 1.0
+        quality[place] = matched.iou
+        return hot, quality
+
+
+@MODELS.register_module()
+class VarifocalTerm(ClassTerm):
+    """Binary cross-entropy with the IoU as target; positives weigh their IoU, negatives ``alpha * score^gamma``."""
+
+    def __init__(self, weight: float = 1.0, alpha: float = 0.75, gamma: float = 2.0) -> None:
+        super().__init__(weight, gamma)
+        self.alpha = alpha
+
+    def forward(self, matched: Matched) -> Tensor:
+        """A scalar."""
+        hot, quality = self.targets(matched)
+        logits = matched.output.logits.float()
+        weight = self.alpha * logits.detach().sigmoid().pow(self.gamma) * (1 - hot) + quality
+        return self.weight * F.binary_cross_entropy_with_logits(logits, quality, weight, reduction="sum")
+
+
+@MODELS.register_module()
+class MatchabilityTerm(ClassTerm):
+    """Binary cross-entropy with the IoU to the power gamma as target; positives weigh 1, negatives ``score^gamma``."""
+
+    def __init__(self, weight: float = 1.0, gamma: float = 1.5) -> None:
+        super().__init__(weight, gamma)
+
+    def forward(self, matched: Matched) -> Tensor:
+        """A scalar."""
+        hot, quality = self.targets(matched)
+        logits = matched.output.logits.float()
+        weight = logits.detach().sigmoid().pow(self.gamma) * (1 - hot) + hot
+        return self.weight * F.binary_cross_entropy_with_logits(
+            logits, quality.pow(self.gamma), weight, reduction="sum"
+        )
+
+
+@MODELS.register_module()
+class L1Term(nn.Module):
+    """L1 distance of centre and size."""
+
+    def __init__(self, weight: float = 5.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, matched: Matched) -> Tensor:
+        """A scalar."""
+        return self.weight * (matched.picked(matched.output.boxes) - matched.boxes).abs().sum()
+
+
+@MODELS.register_module()
+class GIoUTerm(nn.Module):
+    """1 - GIoU."""
+
+    def __init__(self, weight: float = 2.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, matched: Matched) -> Tensor:
+        """A scalar."""
+        boxes = cxcywh_to_xyxy(matched.picked(matched.output.boxes))
+        return self.weight * (1 - box_giou(boxes, cxcywh_to_xyxy(matched.boxes))).sum()
+
+
+@MODELS.register_module()
+class FineGrainedTerm(nn.Module):
+    """Cross-entropy of a side's distribution with the two bins around the object's side, weighted by the IoU."""
+
+    def __init__(self, weight: float = 0.15) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, matched: Matched) -> Tensor:
+        """A scalar."""
+        assert matched.output.corners is not None and matched.bins is not None
+        left, weight_left, weight_right = matched.bins
+        log = F.log_softmax(matched.picked(matched.output.corners).float(), dim=-1)
+        at_left = log.gather(-1, left[..., None])[..., 0]
+        at_right = log.gather(-1, left[..., None] + 1)[..., 0]
+        loss = -(weight_left * at_left + weight_right * at_right)
+        return self.weight * (loss * matched.iou[:, None]).sum()
+
+
+@MODELS.register_module()
+class LocalisationDistillation(nn.Module):
+    """Divergence of a layer's distributions from the last layer's, for matched and other queries apart.
+
+    A matched query weighs its IoU, another one the last layer's score. A mean, not a sum: it is not normalised.
+
+    Args:
+        weight: of the term.
+        temperature: of both distributions.
+    """
+
+    def __init__(self, weight: float = 1.5, temperature: float = 5.0) -> None:
+        super().__init__()
+        self.weight, self.temperature = weight, temperature
+
+    def forward(self, matched: Matched) -> Tensor:
+        """A scalar."""
+        assert matched.output.corners is not None and matched.teacher is not None
+        confidence, corners, balance = matched.teacher
+        place = (matched.matching.image, matched.matching.query)
+        weight = confidence.index_put(place, matched.iou.to(confidence.dtype))
+        chosen = torch.zeros_like(weight).index_put(place, torch.ones_like(matched.iou, dtype=weight.dtype))
+        t = self.temperature
+        own = F.log_softmax(matched.output.corners.float() / t, dim=-1)
+        last = F.log_softmax(corners.float() / t, dim=-1)
+        divergence = F.kl_div(own, last, reduction="none", log_target=True).sum(-1).mean(-1) * weight * t**2
+        groups = torch.stack([chosen, 1 - chosen])  # (2, B, Q)
+        means = (divergence * groups).sum((1, 2)) / groups.sum((1, 2)).clamp(min=1)
+        return self.weight * (means * balance).sum() / balance.sum()

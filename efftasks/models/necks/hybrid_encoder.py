@@ -1,0 +1,140 @@
+"""The hybrid encoder: attention on the coarsest map, convolutions across maps.
+
+Sources: RT-DETR (arXiv 2304.08069, section 4.2), whose fusion blocks are CSP blocks of RepConvs; D-FINE (arXiv
+2410.13842, appendix) with ELAN blocks of those and light downsampling; DEIMv2 (arXiv 2509.20787, section 3.2) adds maps
+where the others concatenate them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from efftasks.models.layers.conv import ConvNormAct
+from efftasks.models.layers.rep import CSPRepBlock, RepELANBlock
+from efftasks.models.layers.transformer import AddNorm, FeedForward, SelfAttention, position_embedding
+from efftasks.registry import MODELS
+from efftasks.structures.features import FeatureSpec
+
+__all__ = ["HybridEncoder"]
+
+_BLOCKS = ("csp", "elan")
+_FUSIONS = ("cat", "sum")
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and a feed-forward network, each added and normed.
+
+    Args:
+        channels: C.
+        num_heads: heads.
+        hidden: width of the feed-forward network.
+    """
+
+    def __init__(self, channels: int, num_heads: int, hidden: int) -> None:
+        super().__init__()
+        self.self_attn = SelfAttention(channels, num_heads)
+        self.add1 = AddNorm(channels, "layer")
+        self.ffn = FeedForward(channels, hidden, "gelu")
+        self.add2 = AddNorm(channels, "layer")
+
+    def forward(self, x: Tensor, position: Tensor) -> Tensor:
+        """Tokens (B, N, C) with positions (1, N, C) -> tokens."""
+        x = self.add1(x, self.self_attn(x, position))
+        return self.add2(x, self.ffn(x))
+
+
+@MODELS.register_module()
+class HybridEncoder(nn.Module):
+    """Attention within the coarsest map, then top-down and bottom-up fusion; every map gets the same channels.
+
+    Args:
+        in_specs: maps of the backbone, strides doubling, finest first; given by the detector.
+        channels: of every output map.
+        ffn_channels: width of the feed-forward network of the attention layers.
+        num_layers: attention layers.
+        num_heads: their heads.
+        block: how maps are fused: ``csp`` (RT-DETR: activated laterals, plain strided 3x3) or ``elan`` (D-FINE).
+        fusion: two maps are concatenated (``cat``) or added (``sum``) before a block.
+        expansion: width inside a block.
+        depth: RepConvs in a row inside a block.
+        project: bring a map that already has ``channels`` to them all the same, as RT-DETR does.
+    """
+
+    def __init__(
+        self,
+        in_specs: Sequence[FeatureSpec],
+        channels: int = 256,
+        ffn_channels: int = 1024,
+        num_layers: int = 1,
+        num_heads: int = 8,
+        block: str = "elan",
+        fusion: str = "cat",
+        expansion: float = 1.0,
+        depth: int = 3,
+        project: bool = False,
+    ) -> None:
+        super().__init__()
+        strides = [spec.stride for spec in in_specs]
+        if any(b != 2 * a for a, b in pairwise(strides)):
+            raise ValueError(f"in_specs: got strides {strides}, expected each to be twice the one before")
+        for name, value, allowed in (("block", block, _BLOCKS), ("fusion", fusion, _FUSIONS)):
+            if value not in allowed:
+                raise ValueError(f"{name}: got {value!r}, allowed {allowed}")
+        self.fusion = fusion
+        self.specs = tuple(FeatureSpec(channels, stride) for stride in strides)
+        self.input_proj = nn.ModuleList(
+            ConvNormAct(spec.channels, channels, 1, act=None) if project or spec.channels != channels else nn.Identity()
+            for spec in in_specs
+        )
+        self.layers = nn.ModuleList(EncoderLayer(channels, num_heads, ffn_channels) for _ in range(num_layers))
+        fused = 2 * channels if fusion == "cat" else channels
+        steps = range(len(strides) - 1)
+
+        def fuse_block() -> nn.Module:
+            kind = CSPRepBlock if block == "csp" else RepELANBlock
+            return kind(fused, channels, depth, expansion)
+
+        def down() -> nn.Module:
+            if block == "csp":
+                return ConvNormAct(channels, channels, 3, 2, act="silu")
+            return nn.Sequential(
+                ConvNormAct(channels, channels, 1, act=None),
+                ConvNormAct(channels, channels, 3, 2, groups=channels, act=None),
+            )
+
+        lateral_act = "silu" if block == "csp" else None
+        self.laterals = nn.ModuleList(ConvNormAct(channels, channels, 1, act=lateral_act) for _ in steps)
+        self.top_down = nn.ModuleList(fuse_block() for _ in steps)
+        self.down = nn.ModuleList(down() for _ in steps)
+        self.bottom_up = nn.ModuleList(fuse_block() for _ in steps)
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Maps (B, C_i, H_i, W_i), finest first -> maps (B, channels, H_i, W_i)."""
+        maps = [project(x) for project, x in zip(self.input_proj, features)]
+        maps[-1] = self._attend(maps[-1])
+        # As in the published models the first lateral belongs to the coarsest map.
+        for step, (lateral, block) in enumerate(zip(self.laterals, self.top_down)):
+            i = len(maps) - 1 - step
+            maps[i] = lateral(maps[i])
+            maps[i - 1] = block(self._join(F.interpolate(maps[i], scale_factor=2.0, mode="nearest"), maps[i - 1]))
+        for i, (down, block) in enumerate(zip(self.down, self.bottom_up)):
+            maps[i + 1] = block(self._join(down(maps[i]), maps[i + 1]))
+        return tuple(maps)
+
+    def _attend(self, x: Tensor) -> Tensor:
+        if not len(self.layers):
+            return x
+        height, width = x.shape[-2:]
+        position = position_embedding(height, width, x.shape[1], x.device)
+        tokens = x.flatten(2).transpose(1, 2)
+        for layer in self.layers:
+            tokens = layer(tokens, position)
+        return tokens.transpose(1, 2).unflatten(-1, (height, width))
+
+    def _join(self, a: Tensor, b: Tensor) -> Tensor:
+        return a + b if self.fusion == "sum" else torch.cat([a, b], dim=1)

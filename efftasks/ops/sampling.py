@@ -1,0 +1,110 @@
+"""Multi-scale deformable sampling: weighted sums of a few points of feature maps, at places that tensors say.
+
+Sources: Deformable DETR (arXiv 2010.04159, section 4.1) for the operation; RT-DETRv2 (arXiv 2407.17140, section 3) for
+its discrete form, which takes the nearest cell and needs no interpolation.
+
+Three ways that give the same result (the third only roughly): ``grid_sample`` of PyTorch; ``gather``, bilinear too,
+from plain indexing and a matrix product, for targets where GridSample is missing or wrong; ``discrete``.
+
+Legend: B images, Q queries, G heads, P points of all levels together, D channels a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["SAMPLINGS", "sample_maps"]
+
+SAMPLINGS = ("grid_sample", "gather", "discrete")
+
+
+def sample_maps(
+    maps: Sequence[Tensor], locations: Tensor, weights: Tensor, points: Sequence[int], sampling: str = "grid_sample"
+) -> Tensor:
+    """Weighted sums of points of feature maps; outside of a map is zero (``discrete``: its border cell).
+
+    Args:
+        maps: one (B, G * D, H_i, W_i) a level.
+        locations: (B, Q, G, P, 2) xy, as fractions of width and height; cell centres are at ``(i + 0.5) / W``.
+        weights: (B, Q, G, P).
+        points: points of each level; their sum is P.
+        sampling: one of ``SAMPLINGS``.
+
+    Returns:
+        (B, Q, G * D).
+    """
+    if sampling == "grid_sample":
+        return _by_grid_sample(maps, locations, weights, points)
+    return _by_gather(maps, locations, weights, points, bilinear=sampling == "gather")
+
+
+def _by_grid_sample(maps: Sequence[Tensor], locations: Tensor, weights: Tensor, points: Sequence[int]) -> Tensor:
+    batch, queries, heads = locations.shape[:3]
+    grids = (2 * locations - 1).transpose(1, 2).flatten(0, 1).split(list(points), dim=2)
+    sampled = [
+        F.grid_sample(
+            level.reshape(batch * heads, -1, level.shape[-2], level.shape[-1]), grid, "bilinear", "zeros", False
+        )
+        for level, grid in zip(maps, grids)
+    ]
+    weights = weights.transpose(1, 2).reshape(batch * heads, 1, queries, -1)
+    summed = (torch.cat(sampled, dim=-1) * weights).sum(-1)  # (B * G, D, Q)
+    return summed.reshape(batch, -1, queries).transpose(1, 2)
+
+
+def _by_gather(
+    maps: Sequence[Tensor], locations: Tensor, weights: Tensor, points: Sequence[int], bilinear: bool
+) -> Tensor:
+    batch, queries, heads = weights.shape[:3]
+    channels = maps[0].shape[1] // heads
+    # Rows of D numbers, of all levels in a row: one lookup serves every level, head and corner.
+    cells = torch.cat([level.flatten(2) for level in maps], dim=2).transpose(1, 2)
+    table = cells.reshape(-1, channels)
+    size, start = _point_constants(maps, points, locations)
+    if bilinear:
+        places, parts = _corners(locations, weights, size)
+    else:
+        nearest = (locations * size + 0.5).floor()
+        places = torch.minimum(nearest.clamp(min=0), size - 1)[..., None, :]
+        parts = weights[..., None]
+    width = size[:, :1]
+    cell = places[..., 1] * width + places[..., 0] + start
+    image = torch.arange(batch, device=cell.device).reshape(-1, 1, 1, 1, 1) * cells.shape[1]
+    head = torch.arange(heads, device=cell.device).reshape(1, 1, -1, 1, 1)
+    index = (cell.long() + image) * heads + head
+    rows = table.index_select(0, index.flatten()).reshape(batch * queries * heads, -1, channels)
+    summed = parts.reshape(batch * queries * heads, 1, -1) @ rows
+    return summed.reshape(batch, queries, heads * channels)
+
+
+def _corners(locations: Tensor, weights: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """The four cells around each location (B, Q, G, P, 4, 2), and their shares (B, Q, G, P, 4) of its weight."""
+    place = locations * size - 0.5
+    low = place.floor()
+    part = place - low
+    shares, cells = [], []
+    last = size - 1
+    for dy in (0, 1):
+        for dx in (0, 1):
+            cell = torch.stack([low[..., 0] + dx, low[..., 1] + dy], dim=-1)
+            inside = torch.minimum(cell.clamp(min=0), last)
+            share = (part[..., 0] if dx else 1 - part[..., 0]) * (part[..., 1] if dy else 1 - part[..., 1])
+            shares.append(share * weights * (inside == cell).all(-1))
+            cells.append(inside)
+    return torch.stack(cells, dim=-2), torch.stack(shares, dim=-1)
+
+
+def _point_constants(maps: Sequence[Tensor], points: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each point's level: (P, 2) width and height, and (P, 1) the index of its first cell among all levels'."""
+    sizes, starts = [], []
+    start = 0
+    for level, count in zip(maps, points):
+        height, width = level.shape[-2:]
+        sizes.append(torch.cat([like.new_full((count, 1), width), like.new_full((count, 1), height)], dim=1))
+        starts.append(like.new_full((count, 1), start))
+        start = start + height * width
+    return torch.cat(sizes), torch.cat(starts)

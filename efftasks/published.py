@@ -1,0 +1,193 @@
+"""Published checkpoints become this package's: the size is found, every tensor accounted for, classes kept in order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import efftasks
+from efftasks.apis import build, load_config, shipped_configs
+from efftasks.datasets.coco import match_classes, read_coco
+from efftasks.engine.atomic import whole_or_nothing
+from efftasks.models.published import checkpoint as foreign_files
+from efftasks.models.published.rules import Conversion, convert
+from efftasks.structures.checkpoint import read_checkpoint, weights_of
+from efftasks.structures.errors import UserError
+
+__all__ = ["Published", "read_published", "write_published"]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A foreign checkpoint, understood."""
+
+    family: str
+    file: str
+    config: str  # name or path of the config it fits
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    rows: tuple[int, ...]  # which label of the file each label was
+    conversion: Conversion
+
+
+def read_published(
+    family: str,
+    source: str | Path,
+    config: str | None = None,
+    categories: str | Path | None = None,
+    plain_ids: bool = False,
+) -> Published:
+    """Read a published checkpoint and find what it fits.
+
+    Args:
+        family: dfine, deim, deimv2 or rtdetrv2.
+        source: the authors' ``.pth``, or ``.safetensors`` or ``.bin`` of transformers (its ``config.json`` beside it
+            names the classes).
+        config: path or name of the config; None finds the shipped one that fits.
+        categories: a COCO annotation file whose categories are to be taken, by their ids.
+        plain_ids: the file's labels are category ids themselves, as the authors' code has it for data of one's own;
+            so it is assumed of files without 80 classes.
+
+    Raises:
+        UserError: the file is of none of the family's sizes, or the classes are not known.
+    """
+    if family not in foreign_files.FAMILIES:
+        raise UserError(f"--from: got {family!r}, allowed {', '.join(foreign_files.FAMILIES)}")
+    tensors = weights_of(read_checkpoint(source), source)
+    tensors, placeholders = foreign_files.without_placeholders(tensors)
+    count = foreign_files.class_count(tensors)
+    name, conversion = _best_fit(family, tensors, count, config)
+    conversion.unused += placeholders
+    classes, ids, rows = _classes(Path(source), count, categories, plain_ids)
+    return Published(family, Path(source).name, name, classes, ids, rows, conversion)
+
+
+def write_published(published: Published, out: str | Path, allow_unmapped: bool = False) -> None:
+    """Write it as a checkpoint of this package.
+
+    Args:
+        published: from :func:`read_published`.
+        out: the file to write.
+        allow_unmapped: write it even if tensors are unknown, missing or of another shape.
+
+    Raises:
+        UserError: not every tensor has its place.
+        WorkError: the file could not be written.
+    """
+    conversion = published.conversion
+    if not (conversion.complete or allow_unmapped):
+        raise UserError(
+            f"{published.file}: not every tensor has its place in {published.config} ({conversion.summary()}; first "
+            f"{_first(conversion)}); --list shows all, --allow-unmapped writes it all the same"
+        )
+    meta = dict(
+        dataset_meta=dict(classes=list(published.classes), category_ids=list(published.category_ids)),
+        efftasks_version=efftasks.__version__,
+        published=dict(family=published.family, file=published.file, config=published.config),
+    )
+    state = foreign_files.take_rows(conversion.state, published.rows)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    with whole_or_nothing(Path(out)) as draft:
+        torch.save(dict(state_dict=state, meta=meta), draft)
+
+
+def _best_fit(family: str, tensors: Mapping[str, Tensor], count: int, config: str | None) -> tuple[str, Conversion]:
+    """The config whose model the tensors fill, or fill best."""
+    layout = foreign_files.layout_of(tensors, family)
+    scale = foreign_files.regression_scale(tensors)
+    names = [config] if config is not None else _configs_of(family)
+    tried: list[tuple[int, str, Conversion]] = []
+    for name in names:
+        model = _empty_model(name, count)
+        conversion = convert(tensors, model.state_dict(), layout)
+        own_scale = _scale_of(model)
+        if scale is not None and own_scale is not None and own_scale != scale:
+            conversion.mismatched.append(f"reg_scale {scale} for {own_scale}")
+        if conversion.complete:
+            return name, conversion
+        wrong = len(conversion.unknown) + len(conversion.missing) + len(conversion.mismatched)
+        tried.append((wrong, name, conversion))
+    if config is None and len(tried) > 1:
+        ranked = ", ".join(f"{name} ({wrong} wrong)" for wrong, name, _ in sorted(tried, key=lambda t: t[0])[:3])
+        best = min(tried, key=lambda t: t[0])[2]
+        raise UserError(
+            f"the checkpoint is of no shipped size of {family}; nearest are {ranked}, first {_first(best)}; "
+            "give the config it was trained with by --config"
+        )
+    return tried[0][1], tried[0][2]
+
+
+def _configs_of(family: str) -> list[str]:
+    return [name for name in shipped_configs() if name.startswith(f"{family}-") and "_coco-" in name]
+
+
+def _empty_model(config: str, count: int) -> Any:
+    """The model of a config for so many classes, without memory for its weights."""
+    cfg = load_config(config, {"classes": [f"class {i}" for i in range(count)]})
+    with torch.device("meta"):
+        return build(cfg)
+
+
+def _scale_of(model: Any) -> float | None:
+    bins = model.head.decoder.bins()
+    return None if bins is None else bins.reg_scale
+
+
+def _first(conversion: Conversion) -> str:
+    for what in ("unknown", "missing", "mismatched"):
+        names = getattr(conversion, what)
+        if names:
+            return f"{what} {names[0]}"
+    return "none"
+
+
+def _classes(
+    source: Path, count: int, categories: str | Path | None, plain_ids: bool
+) -> tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]]:
+    """Names, category ids, and the file's label of each."""
+    known = _known_classes(source, count)
+    if categories is None:
+        if known is None:
+            raise UserError(
+                f"{source}: it has {count} classes and does not name them, and only 80 are taken for COCO's; give a "
+                "COCO annotation file with its categories by --categories"
+            )
+        names, ids = zip(*known)
+        return names, ids, tuple(range(count))
+    wanted = match_classes(categories, read_coco(categories)["categories"], None)
+    plain = plain_ids or known is None
+    label_of = {i: i for i in range(count)} if plain else {id_: i for i, (_, id_) in enumerate(known or [])}
+    absent = [f"{name!r} (id {id_})" for name, id_ in wanted.items() if id_ not in label_of]
+    if absent:
+        raise UserError(
+            f"{categories}: the checkpoint has no class with the id of {', '.join(absent[:3])}; it has "
+            f"{count} classes, whose ids are {'their labels' if plain else 'those of COCO'}"
+        )
+    return tuple(wanted), tuple(wanted.values()), tuple(label_of[id_] for id_ in wanted.values())
+
+
+def _known_classes(source: Path, count: int) -> list[tuple[str, int]] | None:
+    """Name and category id of each label: from transformers' config, or COCO's if there are 80."""
+    coco = load_config(_configs_of("dfine")[0]).classes
+    beside = source.with_name("config.json")
+    if beside.is_file():
+        labels = json.loads(beside.read_text(encoding="utf-8")).get("id2label") or {}
+        names = [labels[key] for key in sorted(labels, key=int)]
+        if len(names) == count and not _are_placeholders(names):
+            if sorted(names) == sorted(coco):
+                ids = dict(zip(coco, foreign_files.COCO_IDS))
+                return [(name, ids[name]) for name in names]
+            return [(name, i) for i, name in enumerate(names)]
+    if count == len(coco):
+        return list(zip(coco, foreign_files.COCO_IDS))
+    return None
+
+
+def _are_placeholders(names: Sequence[str]) -> bool:
+    return all(name == f"LABEL_{i}" for i, name in enumerate(names))
