@@ -16,7 +16,7 @@ from efftasks.apis import build, load_config, shipped_configs
 from efftasks.datasets.coco import match_classes, read_coco
 from efftasks.engine.atomic import whole_or_nothing
 from efftasks.models.published import checkpoint as foreign_files
-from efftasks.models.published.rules import Conversion, convert
+from efftasks.models.published.rules import Conversion, Layout, convert
 from efftasks.structures.checkpoint import read_checkpoint, weights_of
 from efftasks.structures.errors import UserError
 
@@ -61,8 +61,9 @@ def read_published(
         raise UserError(f"--from: got {family!r}, allowed {', '.join(foreign_files.FAMILIES)}")
     tensors = weights_of(read_checkpoint(source), source)
     tensors, placeholders = foreign_files.without_placeholders(tensors)
+    layout = foreign_files.layout_of(tensors, family)
     count = foreign_files.class_count(tensors)
-    name, conversion = _best_fit(family, tensors, count, config)
+    name, conversion = _best_fit(family, tensors, layout, count, config)
     conversion.unused += placeholders
     classes, ids, rows = _classes(Path(source), count, categories, plain_ids)
     return Published(family, Path(source).name, name, classes, ids, rows, conversion)
@@ -97,9 +98,10 @@ def write_published(published: Published, out: str | Path, allow_unmapped: bool 
         torch.save(dict(state_dict=state, meta=meta), draft)
 
 
-def _best_fit(family: str, tensors: Mapping[str, Tensor], count: int, config: str | None) -> tuple[str, Conversion]:
+def _best_fit(
+    family: str, tensors: Mapping[str, Tensor], layout: Layout, count: int, config: str | None
+) -> tuple[str, Conversion]:
     """The config whose model the tensors fill, or fill best."""
-    layout = foreign_files.layout_of(tensors, family)
     scale = foreign_files.regression_scale(tensors)
     names = [config] if config is not None else _configs_of(family)
     tried: list[tuple[int, str, Conversion]] = []

@@ -44,16 +44,17 @@ def sample_maps(
 
 def _by_grid_sample(maps: Sequence[Tensor], locations: Tensor, weights: Tensor, points: Sequence[int]) -> Tensor:
     batch, queries, heads = locations.shape[:3]
-    grids = (2 * locations - 1).transpose(1, 2).flatten(0, 1).split(list(points), dim=2)
-    sampled = [
-        F.grid_sample(
-            level.reshape(batch * heads, -1, level.shape[-2], level.shape[-1]), grid, "bilinear", "zeros", False
-        )
-        for level, grid in zip(maps, grids)
-    ]
-    weights = weights.transpose(1, 2).reshape(batch * heads, 1, queries, -1)
-    summed = (torch.cat(sampled, dim=-1) * weights).sum(-1)  # (B * G, D, Q)
-    return summed.reshape(batch, -1, queries).transpose(1, 2)
+    # Points before queries: what is summed over then lies apart, and what is kept side by side.
+    grids = (2 * locations - 1).permute(0, 2, 3, 1, 4).flatten(0, 1).split(list(points), dim=1)
+    shares = weights.permute(0, 2, 3, 1).reshape(batch * heads, 1, -1, queries).split(list(points), dim=2)
+    summed = []
+    for level, grid, share in zip(maps, grids, shares):
+        table = level.reshape(batch * heads, -1, *level.shape[-2:])
+        summed.append((F.grid_sample(table, grid, "bilinear", "zeros", False) * share).sum(2))  # (B * G, D, Q)
+    total = summed[0]
+    for part in summed[1:]:
+        total = total + part
+    return total.reshape(batch, -1, queries).transpose(1, 2)
 
 
 def _by_gather(

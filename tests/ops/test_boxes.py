@@ -9,10 +9,13 @@ from torch.testing import assert_close
 from efftasks.ops.boxes import (
     box_area,
     box_ciou,
+    box_giou,
     box_iou,
+    cxcywh_to_xyxy,
     decode_distances,
     encode_distances,
     points_inside,
+    xyxy_to_cxcywh,
 )
 
 
@@ -68,3 +71,20 @@ def test_distances_round_trip():
 @pytest.mark.parametrize(("point", "inside"), [((1.0, 1.0), True), ((0.0, 1.0), False), ((3.0, 1.0), False)])
 def test_points_inside_is_strict(point, inside):
     assert points_inside(torch.tensor([point]), torch.tensor([[0.0, 0.0, 2.0, 2.0]])).item() is inside
+
+
+def test_giou_equals_mmdet_on_all_pairs():
+    a, b = random_boxes(20, 0), random_boxes(30, 1)
+    assert_close(box_giou(a[:, None], b[None]), bbox_overlaps(a, b, mode="giou"), atol=1e-5, rtol=1e-4)
+
+
+def test_iou_does_not_depend_on_the_unit():
+    a, b = random_boxes(20, 0), random_boxes(30, 1)
+    small = box_iou(a[:, None] / 1000, b[None] / 1000)
+    assert_close(small, box_iou(a[:, None], b[None]), rtol=1e-5, atol=1e-7)
+
+
+def test_centre_form_there_and_back():
+    boxes = random_boxes(50, 5)
+    assert_close(cxcywh_to_xyxy(xyxy_to_cxcywh(boxes)), boxes)
+    assert_close(cxcywh_to_xyxy(torch.tensor([5.0, 6.0, 2.0, 4.0])), torch.tensor([4.0, 4.0, 6.0, 8.0]))

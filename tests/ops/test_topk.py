@@ -21,3 +21,13 @@ def test_one_point_may_answer_for_two_classes():
     assert best.tolist() == [[3.0, 2.0]]
     assert labels.tolist() == [[0, 1]]
     assert points.tolist() == [[2, 2]]
+
+
+def test_more_pairs_than_points():
+    # A set of few queries gives its best pairs of query and class, so that one query may answer twice.
+    logits = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(3))
+    best, labels, points = top_pairs(logits, 12)
+    assert best.shape == (2, 12)
+    for b in range(2):
+        assert torch.equal(best[b], logits[b].flatten().sort(descending=True).values[:12])
+        assert torch.equal(logits[b][points[b], labels[b]], best[b])

@@ -89,7 +89,7 @@ class GridMosaic(BaseTransform):
         image, parts = _on_grid(tiles, self.fill)
         matrix = self._draw_matrix(image.shape[:2])
         height, width = image.shape[:2]
-        image = cv2.warpAffine(image, matrix, (width, height), borderValue=(self.fill,) * 3)
+        image = cv2.warpAffine(image, _between_pixels(matrix), (width, height), borderValue=(self.fill,) * 3)
         boxes = warp_boxes(parts["boxes"], matrix).clip(0, [width, height, width, height]).astype(np.float32)
         kept = (boxes[:, 2:] - boxes[:, :2] >= _LEAST_SIDE).all(1)
         results["img"] = image
@@ -124,6 +124,13 @@ class GridMosaic(BaseTransform):
             shift=tuple(np.random.uniform(-limit, limit)),
             scale=np.random.uniform(*self.scaling_ratio_range),
         )
+
+
+def _between_pixels(matrix: np.ndarray) -> np.ndarray:
+    """OpenCV's form of a map: it counts from the centre of the first pixel, boxes from its corner."""
+    moved = matrix.copy()
+    moved[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5
+    return moved
 
 
 def _on_grid(tiles: list[dict[str, Any]], fill: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:

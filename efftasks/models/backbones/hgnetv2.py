@@ -7,11 +7,12 @@ timm (``hgnetv2_b*``) and D-FINE (``PPHGNetV2_B*``) load after renaming ``bn`` t
 
 from __future__ import annotations
 
+import copy
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -122,6 +123,41 @@ class Stem(nn.Module):
         x = F.pad(self.stem1(x), (0, 1, 0, 1))
         fine = self.stem2b(F.pad(self.stem2a(x), (0, 1, 0, 1)))
         return self.stem4(self.stem3(torch.cat((self.pool(x), fine), dim=1)))
+
+    def fuse(self) -> nn.Module:
+        """The same without the concatenation."""
+        return FusedStem(self).eval()
+
+
+class FusedStem(nn.Module):
+    """A :class:`Stem` for inference: the 3x3 over two maps is two convolutions, and nothing is concatenated.
+
+    A runtime adds the second to the first as it goes; the concatenation would be the largest copy of the network.
+    """
+
+    def __init__(self, stem: Stem) -> None:
+        super().__init__()
+        self.stem1, self.stem2a, self.stem2b = (copy.deepcopy(part) for part in (stem.stem1, stem.stem2a, stem.stem2b))
+        self.pool, self.stem4 = stem.pool, copy.deepcopy(stem.stem4)
+        fused: Any = stem.stem3.fuse()
+        self.pooled_conv, self.fine_conv, self.act = _half(fused.conv, 0), _half(fused.conv, 1), fused.act
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, out, H / 4, W / 4)."""
+        x = F.pad(self.stem1(x), (0, 1, 0, 1))
+        fine = self.stem2b(F.pad(self.stem2a(x), (0, 1, 0, 1)))
+        return self.stem4(self.act(self.pooled_conv(self.pool(x)) + self.fine_conv(fine)))
+
+
+def _half(conv: nn.Conv2d, which: int) -> nn.Conv2d:
+    """The convolution of the first (0) or second (1) half of the input's channels; the first has the bias."""
+    channels = conv.in_channels // 2
+    stride, padding = conv.stride, conv.padding
+    half = nn.Conv2d(channels, conv.out_channels, 3, stride, padding, bias=which == 0)  # type: ignore[arg-type]
+    half.weight.data = conv.weight.data[:, which * channels : (which + 1) * channels].clone()
+    if half.bias is not None and conv.bias is not None:
+        half.bias.data = conv.bias.data.clone()
+    return half
 
 
 class Block(nn.Module):

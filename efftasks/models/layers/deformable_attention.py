@@ -6,6 +6,7 @@ of its own for each level; D-FINE (arXiv 2410.13842) for leaving out the project
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -53,6 +54,7 @@ class DeformableAttention(nn.Module):
         self.value_proj: nn.Linear | None = nn.Linear(channels, channels) if project else None
         self.output_proj: nn.Linear | None = nn.Linear(channels, channels) if project else None
         unit = torch.tensor([_OFFSET_SCALE / n for n in self.num_points for _ in range(n)])
+        self.unit: Tensor
         self.register_buffer("unit", unit[:, None], persistent=False)
         self._init_weights()
         if sampling == "discrete":
@@ -89,8 +91,46 @@ class DeformableAttention(nn.Module):
         offsets = self.sampling_offsets(query).reshape(*shape, 2)
         weights = F.softmax(self.attention_weights(query).reshape(shape), dim=-1)
         locations = boxes[:, :, None, None, :2] + offsets * self.unit * boxes[:, :, None, None, 2:]
-        if self.value_proj is not None:
-            kernel = self.value_proj.weight[:, :, None, None]
-            maps = [F.conv2d(level, kernel, self.value_proj.bias) for level in maps]
-        out = sample_maps(maps, locations, weights, self.num_points, self.sampling)
-        return out if self.output_proj is None else self.output_proj(out)
+        return _look(self, locations, weights, maps)
+
+    def fuse(self) -> nn.Module:
+        """One linear layer for offsets and weights, with the points' units in it."""
+        return FusedDeformableAttention(self).eval()
+
+
+class FusedDeformableAttention(nn.Module):
+    """A :class:`DeformableAttention` for inference."""
+
+    def __init__(self, trained: DeformableAttention) -> None:
+        super().__init__()
+        self.num_heads, self.num_points, self.sampling = trained.num_heads, trained.num_points, trained.sampling
+        self.value_proj = copy.deepcopy(trained.value_proj)
+        self.output_proj = copy.deepcopy(trained.output_proj)
+        offsets, weights = trained.sampling_offsets, trained.attention_weights
+        unit = trained.unit.expand(self.num_heads, -1, 2).flatten()
+        self.both = nn.Linear(offsets.in_features, offsets.out_features + weights.out_features)
+        with torch.no_grad():
+            self.both.weight.copy_(torch.cat([offsets.weight * unit[:, None], weights.weight]))
+            self.both.bias.copy_(torch.cat([offsets.bias * unit, weights.bias]))
+        self.split = (offsets.out_features, weights.out_features)
+
+    def forward(self, query: Tensor, boxes: Tensor, maps: Sequence[Tensor]) -> Tensor:
+        """As :meth:`DeformableAttention.forward`."""
+        offsets, weights = self.both(query).split(self.split, dim=-1)
+        shape = (*query.shape[:2], self.num_heads, sum(self.num_points))
+        locations = boxes[:, :, None, None, :2] + offsets.reshape(*shape, 2) * boxes[:, :, None, None, 2:]
+        return _look(self, locations, F.softmax(weights.reshape(shape), dim=-1), maps)
+
+
+def _look(
+    attention: DeformableAttention | FusedDeformableAttention,
+    locations: Tensor,
+    weights: Tensor,
+    maps: Sequence[Tensor],
+) -> Tensor:
+    """Sample the projected maps and project the result."""
+    if attention.value_proj is not None:
+        kernel = attention.value_proj.weight[:, :, None, None]
+        maps = [F.conv2d(level, kernel, attention.value_proj.bias) for level in maps]
+    out = sample_maps(maps, locations, weights, attention.num_points, attention.sampling)
+    return out if attention.output_proj is None else attention.output_proj(out)

@@ -6,6 +6,7 @@ the gate D-FINE (arXiv 2410.13842, section 4.4, "target gating layer"). Tokens a
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -71,8 +72,9 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape in and out."""
+        # Written so that runtimes see the norm in it: they fuse a division by a root, not a product with its inverse.
         square = x.float().pow(2).mean(-1, keepdim=True)
-        return (x * torch.rsqrt(square + self.eps)).type_as(x) * self.weight
+        return (x / torch.sqrt(square + self.eps)).type_as(x) * self.weight
 
 
 def build_norm(name: str, channels: int) -> nn.Module:
@@ -128,6 +130,38 @@ class SelfAttention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def fuse(self) -> nn.Module:
+        """The same as plain products, with the scale in the weights of the queries."""
+        return FusedSelfAttention(self).eval()
+
+
+class FusedSelfAttention(nn.Module):
+    """A :class:`SelfAttention` for inference: its exported graph has no more nodes than it needs."""
+
+    def __init__(self, trained: SelfAttention) -> None:
+        super().__init__()
+        self.num_heads = trained.num_heads
+        channels = trained.out_proj.in_features
+        weight, bias = trained.in_proj_weight.detach().clone(), trained.in_proj_bias.detach().clone()
+        scale = (channels // self.num_heads) ** -0.5
+        weight[:channels] *= scale
+        bias[:channels] *= scale
+        self.query_key = nn.Linear(channels, 2 * channels)
+        self.value = nn.Linear(channels, channels)
+        self.query_key.weight.data, self.query_key.bias.data = weight[: 2 * channels], bias[: 2 * channels]
+        self.value.weight.data, self.value.bias.data = weight[2 * channels :], bias[2 * channels :]
+        self.out_proj = copy.deepcopy(trained.out_proj)
+
+    def forward(self, x: Tensor, position: Tensor | None = None, blocked: Tensor | None = None) -> Tensor:
+        """As :meth:`SelfAttention.forward`, but for the mask, which only training has."""
+        assert blocked is None
+        batch, count, channels = x.shape
+        shape = (batch, count, self.num_heads, channels // self.num_heads)
+        query, key = self.query_key(x if position is None else x + position).chunk(2, dim=-1)
+        scores = query.reshape(shape).transpose(1, 2) @ key.reshape(shape).permute(0, 2, 3, 1)
+        out = F.softmax(scores, dim=-1) @ self.value(x).reshape(shape).transpose(1, 2)
+        return self.out_proj(out.transpose(1, 2).reshape(batch, count, channels))
 
 
 class FeedForward(nn.Module):

@@ -34,3 +34,8 @@ def test_same_pixels_and_scale_as_the_runtime(shape, mode):
 def test_wrong_mode_is_named():
     with pytest.raises(ValueError, match="mode: got 'crop', allowed are 'letterbox', 'stretch'"):
         FitImage(size=(64, 96), mode="crop")
+
+
+def test_a_size_must_come_from_somewhere():
+    with pytest.raises(ValueError, match="size: got None, expected"):
+        FitImage(size=None)

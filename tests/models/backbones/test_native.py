@@ -13,12 +13,15 @@ from efftasks.models.backbones.hgnetv2 import VARIANTS as HGNET
 from efftasks.models.backbones.hgnetv2 import HGNetV2
 from efftasks.models.backbones.mobilenetv4 import VARIANTS as MOBILENET
 from efftasks.models.backbones.mobilenetv4 import MobileNetV4, UniversalInvertedBottleneck, round_channels
+from efftasks.models.backbones.resnet_vd import ResNetVD
 from efftasks.models.layers.fuse import fuse_model
 
 SMALL: dict[str, Callable[[], Backbone]] = {
     "hgnetv2-b0": lambda: HGNetV2("b0"),
     "hgnetv2-b0-plain": lambda: HGNetV2("b0", affine=False),
     "hgnetv2-atto": lambda: HGNetV2("atto", out_strides=(16,)),
+    "resnet-vd-18": lambda: ResNetVD(18),
+    "resnet-vd-50": lambda: ResNetVD(50, out_strides=(16,)),
     "mobilenetv4-s": lambda: MobileNetV4("conv-s"),
     "mobilenetv4-m": lambda: MobileNetV4("conv-m", final_conv=True),
 }
@@ -164,3 +167,28 @@ def test_a_stride_needs_a_depthwise_convolution() -> None:
 def test_round_channels_by_hand() -> None:
     # 0.35 * 32 = 11.2 rounds to 8, which is below 90 % of it; 12 is half-way and goes up.
     assert [round_channels(value) for value in (1, 8, 11.2, 12, 33.6, 100)] == [8, 8, 16, 16, 32, 104]
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50, 101])
+def test_resnet_vd_maps_are_as_declared(depth: int) -> None:
+    with torch.device("meta"):
+        net = ResNetVD(depth, out_strides=(4, 16, 32))
+        maps = net(torch.zeros(2, 3, 64, 96))
+    assert [spec.stride for spec in net.specs] == [4, 16, 32]
+    for feature, spec in zip(maps, net.specs, strict=True):
+        assert feature.shape == (2, spec.channels, 64 // spec.stride, 96 // spec.stride)
+    with pytest.raises(ValueError, match="depth: got 20"):
+        ResNetVD(20)
+
+
+def test_frozen_parts_stay_as_they_are() -> None:
+    net = HGNetV2("atto", out_strides=(16,), frozen=("stem", "norms")).train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.1)
+    net(torch.randn(2, 3, 64, 64))[0].square().mean().backward()
+    optimizer.step()
+    moved = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved and not any(name.startswith("stem.") or ".norm." in name for name in moved)
+    assert not any(m.training for m in net.modules() if isinstance(m, nn.BatchNorm2d))
+    with pytest.raises(ValueError, match="frozen: got 'neck'"):
+        HGNetV2("atto", out_strides=(16,), frozen=("neck",))

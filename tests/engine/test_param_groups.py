@@ -1,0 +1,55 @@
+"""Rates by patterns of names."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from efftasks.engine.param_groups import PatternConstructor
+
+OPTIMIZER = dict(optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.1))
+
+
+def model() -> nn.Module:
+    made = nn.ModuleDict(dict(backbone=nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), head=nn.Linear(4, 2)))
+    made["frozen"] = nn.Linear(2, 2).requires_grad_(False)
+    return made
+
+
+def test_the_first_pattern_that_fits_counts() -> None:
+    patterns = {
+        r"^backbone\.1": dict(lr=1e-4, weight_decay=0.0),
+        r"^backbone\.": dict(lr=1e-4),
+        "bias": dict(weight_decay=0.0),
+    }
+    net = model()
+    wrapper = PatternConstructor(OPTIMIZER, dict(patterns=patterns))(net)
+    found = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in wrapper.optimizer.param_groups
+        for parameter in group["params"]
+    }
+    rates = {name: found.get(id(parameter)) for name, parameter in net.named_parameters()}
+    assert rates == {
+        "backbone.0.weight": (1e-4, 0.1),
+        "backbone.0.bias": (1e-4, 0.1),
+        "backbone.1.weight": (1e-4, 0.0),
+        "backbone.1.bias": (1e-4, 0.0),
+        "head.weight": (1e-3, 0.1),
+        "head.bias": (1e-3, 0.0),
+        "frozen.weight": None,
+        "frozen.bias": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("paramwise", "message"),
+    [
+        (dict(patterns={"neck": dict(lr=1.0)}), "'neck', no parameter's name fits it"),
+        (dict(patterns={"head": dict(momentum=1.0)}), "got momentum, allowed are lr and weight_decay"),
+        (dict(custom_keys={}), "got custom_keys, allowed is patterns"),
+    ],
+)
+def test_mistakes_are_named(paramwise: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PatternConstructor(OPTIMIZER, paramwise)(model())

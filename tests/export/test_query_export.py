@@ -1,0 +1,69 @@
+"""A small query detector through the real exporter: with GridSample and without, whole and truncated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from efftasks import Predictor, apis
+from efftasks.export.exporters.onnx import export_onnx
+
+CONFIG = "deimv2-atto_hgnetv2-atto_8xb16-500e_coco-320"
+SMALL = {
+    "classes": ("cat", "dog", "bird"),
+    "image_size": (96, 128),
+    "model.backbone.width": 0.5,
+    "model.head.channels": 32,
+    "model.neck.channels": 32,
+    "model.head.selection.num_queries": 20,
+}
+
+
+def build(**decoder: Any) -> Any:
+    options = SMALL | {f"model.head.decoder.{key}": value for key, value in decoder.items()}
+    cfg = apis.load_config(CONFIG, options)
+    torch.manual_seed(0)
+    model = apis.build(cfg)
+    with torch.no_grad():
+        for name, parameter in model.head.named_parameters():
+            if parameter.dim() > 1 and ("head" in name.split(".")[-3] or not bool(parameter.any())):
+                parameter.normal_(std=0.1)
+    model.cfg = cfg
+    model.dataset_meta = dict(classes=SMALL["classes"], category_ids=(1, 2, 3))
+    return model.eval()
+
+
+def compare(model: Any, path: Path, batch: int) -> None:
+    images = torch.rand(batch, 3, 96, 128, generator=torch.Generator().manual_seed(1))
+    outputs = Predictor(path).session.run(images.numpy())
+    with torch.no_grad():
+        boxes, scores, _ = model.detect(images)
+    np.testing.assert_allclose(outputs["scores"], scores.numpy(), atol=1e-5)
+    np.testing.assert_allclose(outputs["boxes"], boxes.numpy(), atol=5e-3)
+
+
+@pytest.mark.parametrize("sampling", ["grid_sample", "gather", "discrete"])
+def test_file_equals_model(sampling: str, tmp_path: Path) -> None:
+    model = build(sampling=sampling)
+    path = export_onnx(apis.fuse(model), apis.describe(model), tmp_path / "model.onnx")
+    for batch in (1, 3):
+        compare(model, path, batch)
+    operators = {node.op_type for node in onnx.load(path).graph.node}
+    assert ("GridSample" in operators) == (sampling == "grid_sample")
+    assert apis.describe(model).outputs[0].shape == ("N", 60, 4)  # 20 queries with 3 classes each
+
+
+def test_fewer_layers_give_a_smaller_file(tmp_path: Path) -> None:
+    whole, short = build(), build(eval_layers=1)
+    short.load_state_dict(whole.state_dict())
+    sizes = []
+    for name, model in (("whole", whole), ("short", short)):
+        path = export_onnx(apis.fuse(model), apis.describe(model), tmp_path / f"{name}.onnx")
+        compare(model, path, 2)
+        sizes.append(len(onnx.load(path).graph.node))
+    assert sizes[1] < 0.75 * sizes[0]

@@ -1,0 +1,70 @@
+"""Deformable sampling: by hand, against a loop, and its ways against each other."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from efftasks.ops.sampling import sample_maps
+
+POINTS = (3, 2)
+
+
+def problem(seed: int = 0, wide: bool = False):
+    g = torch.Generator().manual_seed(seed)
+    sizes = ((5, 9), (3, 4)) if wide else ((6, 6), (3, 3))
+    maps = [torch.randn(2, 8, h, w, generator=g) for h, w in sizes]
+    locations = torch.rand(2, 7, 4, sum(POINTS), 2, generator=g) * 1.4 - 0.2  # some lie outside
+    weights = torch.rand(2, 7, 4, sum(POINTS), generator=g).softmax(-1)
+    return maps, locations, weights
+
+
+def bilinear(level: torch.Tensor, x: float, y: float) -> torch.Tensor:
+    """The value of a map (D, H, W) at a fraction of its size; zero outside."""
+    height, width = level.shape[-2:]
+    px, py = x * width - 0.5, y * height - 0.5
+    left, top = int(torch.tensor(px).floor()), int(torch.tensor(py).floor())
+    out = torch.zeros(level.shape[0])
+    for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        r, c = top + i, left + j
+        if 0 <= r < height and 0 <= c < width:
+            out += level[:, r, c] * (1 - abs(px - c)) * (1 - abs(py - r))
+    return out
+
+
+@pytest.mark.parametrize("sampling", ["grid_sample", "gather"])
+def test_bilinear_equals_a_loop_over_everything(sampling: str) -> None:
+    maps, locations, weights = problem(wide=True)
+    found = sample_maps(maps, locations, weights, POINTS, sampling)
+    level_of = [0] * POINTS[0] + [1] * POINTS[1]
+    expected = torch.zeros(2, 7, 8)
+    for b in range(2):
+        for q in range(7):
+            for head in range(4):
+                part = slice(2 * head, 2 * head + 2)
+                for p, i in enumerate(level_of):
+                    x, y = locations[b, q, head, p].tolist()
+                    expected[b, q, part] += weights[b, q, head, p] * bilinear(maps[i][b, part], x, y)
+    assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_gather_has_the_gradients_of_grid_sample() -> None:
+    gradients = []
+    for sampling in ("grid_sample", "gather"):
+        maps, locations, weights = problem()
+        leaves = [*maps, locations, weights]
+        for leaf in leaves:
+            leaf.requires_grad_()
+        sample_maps(maps, locations, weights, POINTS, sampling).square().sum().backward()
+        gradients.append([leaf.grad for leaf in leaves])
+    for a, b in zip(*gradients):
+        assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_discrete_takes_the_cell_and_the_border_outside() -> None:
+    level = torch.arange(12.0).reshape(1, 1, 3, 4)
+    # Published rule: floor(x * W + 0.5), held inside the map.
+    places = torch.tensor([[0.0, 0.0], [0.30, 0.5], [5.0, -3.0]]).reshape(1, 3, 1, 1, 2)
+    found = sample_maps([level], places, torch.ones(1, 3, 1, 1), (1,), "discrete")
+    assert found.flatten().tolist() == [0.0, 9.0, 3.0]
