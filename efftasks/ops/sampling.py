@@ -29,8 +29,9 @@ def sample_maps(
 
     Args:
         maps: one (B, G * D, H_i, W_i) a level.
-        locations: (B, Q, G, P, 2) xy, as fractions of width and height; cell centres are at ``(i + 0.5) / W``.
-        weights: (B, Q, G, P).
+        locations: (B, G, P, 2, Q) xy, from -1 to 1 over the width and height of a map, as ``grid_sample`` has it; cell
+            centres are at ``(2 * i + 1) / W - 1``.
+        weights: (B, G, P, Q).
         points: points of each level; their sum is P.
         sampling: one of ``SAMPLINGS``.
 
@@ -43,10 +44,9 @@ def sample_maps(
 
 
 def _by_grid_sample(maps: Sequence[Tensor], locations: Tensor, weights: Tensor, points: Sequence[int]) -> Tensor:
-    batch, queries, heads = locations.shape[:3]
-    # Points before queries: what is summed over then lies apart, and what is kept side by side.
-    grids = (2 * locations - 1).permute(0, 2, 3, 1, 4).flatten(0, 1).split(list(points), dim=1)
-    shares = weights.permute(0, 2, 3, 1).reshape(batch * heads, 1, -1, queries).split(list(points), dim=2)
+    batch, heads, _, queries = weights.shape
+    grids = locations.transpose(3, 4).flatten(0, 1).split(list(points), dim=1)
+    shares = weights.reshape(batch * heads, 1, -1, queries).split(list(points), dim=2)
     summed = []
     for level, grid, share in zip(maps, grids, shares):
         table = level.reshape(batch * heads, -1, *level.shape[-2:])
@@ -60,16 +60,18 @@ def _by_grid_sample(maps: Sequence[Tensor], locations: Tensor, weights: Tensor, 
 def _by_gather(
     maps: Sequence[Tensor], locations: Tensor, weights: Tensor, points: Sequence[int], bilinear: bool
 ) -> Tensor:
+    locations, weights = locations.permute(0, 4, 1, 2, 3), weights.permute(0, 3, 1, 2)
     batch, queries, heads = weights.shape[:3]
     channels = maps[0].shape[1] // heads
     # Rows of D numbers, of all levels in a row: one lookup serves every level, head and corner.
     cells = torch.cat([level.flatten(2) for level in maps], dim=2).transpose(1, 2)
     table = cells.reshape(-1, channels)
     size, start = _point_constants(maps, points, locations)
+    inside = (locations + 1) * (0.5 * size)  # in cells, from the map's corner
     if bilinear:
-        places, parts = _corners(locations, weights, size)
+        places, parts = _corners(inside - 0.5, weights, size)
     else:
-        nearest = (locations * size + 0.5).floor()
+        nearest = (inside + 0.5).floor()
         places = torch.minimum(nearest.clamp(min=0), size - 1)[..., None, :]
         parts = weights[..., None]
     width = size[:, :1]
@@ -82,9 +84,8 @@ def _by_gather(
     return summed.reshape(batch, queries, heads * channels)
 
 
-def _corners(locations: Tensor, weights: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """The four cells around each location (B, Q, G, P, 4, 2), and their shares (B, Q, G, P, 4) of its weight."""
-    place = locations * size - 0.5
+def _corners(place: Tensor, weights: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """The four cells around each place (B, Q, G, P, 4, 2), and their shares (B, Q, G, P, 4) of its weight."""
     low = place.floor()
     part = place - low
     shares, cells = [], []

@@ -15,8 +15,8 @@ def problem(seed: int = 0, wide: bool = False):
     g = torch.Generator().manual_seed(seed)
     sizes = ((5, 9), (3, 4)) if wide else ((6, 6), (3, 3))
     maps = [torch.randn(2, 8, h, w, generator=g) for h, w in sizes]
-    locations = torch.rand(2, 7, 4, sum(POINTS), 2, generator=g) * 1.4 - 0.2  # some lie outside
-    weights = torch.rand(2, 7, 4, sum(POINTS), generator=g).softmax(-1)
+    locations = torch.rand(2, 4, sum(POINTS), 2, 7, generator=g) * 2.8 - 1.4  # some lie outside
+    weights = torch.rand(2, 4, sum(POINTS), 7, generator=g).softmax(2)
     return maps, locations, weights
 
 
@@ -44,8 +44,8 @@ def test_bilinear_equals_a_loop_over_everything(sampling: str) -> None:
             for head in range(4):
                 part = slice(2 * head, 2 * head + 2)
                 for p, i in enumerate(level_of):
-                    x, y = locations[b, q, head, p].tolist()
-                    expected[b, q, part] += weights[b, q, head, p] * bilinear(maps[i][b, part], x, y)
+                    x, y = (0.5 * (locations[b, head, p, :, q] + 1)).tolist()
+                    expected[b, q, part] += weights[b, head, p, q] * bilinear(maps[i][b, part], x, y)
     assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -65,6 +65,6 @@ def test_gather_has_the_gradients_of_grid_sample() -> None:
 def test_discrete_takes_the_cell_and_the_border_outside() -> None:
     level = torch.arange(12.0).reshape(1, 1, 3, 4)
     # Published rule: floor(x * W + 0.5), held inside the map.
-    places = torch.tensor([[0.0, 0.0], [0.30, 0.5], [5.0, -3.0]]).reshape(1, 3, 1, 1, 2)
-    found = sample_maps([level], places, torch.ones(1, 3, 1, 1), (1,), "discrete")
+    places = torch.tensor([[0.0, 0.0], [0.30, 0.5], [5.0, -3.0]]).T.reshape(1, 1, 1, 2, 3)
+    found = sample_maps([level], 2 * places - 1, torch.ones(1, 1, 1, 3), (1,), "discrete")
     assert found.flatten().tolist() == [0.0, 9.0, 3.0]

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efftasks.models.backbones.base import Backbone, load_weights, select_strides
-from efftasks.models.layers.conv import ConvNormAct, fold_norm
+from efftasks.models.layers.conv import ConvNormAct, fold_norm, split_inputs
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
 
@@ -138,26 +138,27 @@ class FusedStem(nn.Module):
     def __init__(self, stem: Stem) -> None:
         super().__init__()
         self.stem1, self.stem2a, self.stem2b = (copy.deepcopy(part) for part in (stem.stem1, stem.stem2a, stem.stem2b))
-        self.pool, self.stem4 = stem.pool, copy.deepcopy(stem.stem4)
-        fused: Any = stem.stem3.fuse()
-        self.pooled_conv, self.fine_conv, self.act = _half(fused.conv, 0), _half(fused.conv, 1), fused.act
+        # Runtimes pad in a convolution for nothing, but not in a pooling: this one does nothing but to be padded.
+        hidden = stem.stem1.conv.out_channels
+        self.same = nn.Conv2d(hidden, hidden, 1, groups=hidden, bias=False)
+        nn.init.ones_(self.same.weight)
+        self.pool = stem.pool
+        stem3: Any = stem.stem3.fuse()
+        stem4: Any = stem.stem4.fuse()
+        self.act = stem3.act
+        if isinstance(stem3.act, Clamp) and stem3.act.high is None:
+            # Runtimes do the addition and a ReLU in one go, a clamp not: its bound moves into the biases around it.
+            self.act = nn.ReLU()
+            stem3.conv.bias.data -= stem3.act.low
+            stem4.conv.bias.data += stem3.act.low * stem4.conv.weight.data.sum((1, 2, 3))
+        self.pooled_conv, self.fine_conv = split_inputs(stem3.conv, (hidden, hidden))
+        self.stem4 = stem4
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, out, H / 4, W / 4)."""
         x = F.pad(self.stem1(x), (0, 1, 0, 1))
         fine = self.stem2b(F.pad(self.stem2a(x), (0, 1, 0, 1)))
-        return self.stem4(self.act(self.pooled_conv(self.pool(x)) + self.fine_conv(fine)))
-
-
-def _half(conv: nn.Conv2d, which: int) -> nn.Conv2d:
-    """The convolution of the first (0) or second (1) half of the input's channels; the first has the bias."""
-    channels = conv.in_channels // 2
-    stride, padding = conv.stride, conv.padding
-    half = nn.Conv2d(channels, conv.out_channels, 3, stride, padding, bias=which == 0)  # type: ignore[arg-type]
-    half.weight.data = conv.weight.data[:, which * channels : (which + 1) * channels].clone()
-    if half.bias is not None and conv.bias is not None:
-        half.bias.data = conv.bias.data.clone()
-    return half
+        return self.stem4(self.act(self.pooled_conv(self.pool(self.same(x))) + self.fine_conv(fine)))
 
 
 class Block(nn.Module):

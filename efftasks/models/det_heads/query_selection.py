@@ -67,7 +67,7 @@ class QuerySelection(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> SelectedQueries:
         """Maps (B, channels, H_i, W_i), finest first -> the chosen cells."""
-        cells = torch.cat([level.flatten(2) for level in maps], dim=2).transpose(1, 2)
+        cells = torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in maps], dim=1)
         anchors, inside = _anchors(maps)
         cells = self.project(cells * inside)
         logits = self.score_head(cells)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ConvNormAct", "DepthwiseConv2d", "build_activation", "fold_norm"]
+__all__ = ["ConvNormAct", "DepthwiseConv2d", "build_activation", "fold_norm", "split_inputs", "split_outputs"]
 
 _ACTIVATIONS = ("relu", "relu6", "hardswish", "silu", "gelu", None)
 
@@ -52,23 +53,41 @@ def fold_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, scale: float = 1.0, shift: 
         gain = gain * norm.weight.detach().double()
         offset = norm.bias.detach().double()
     weight, dtype = conv.weight.detach(), conv.weight.dtype
-    folded = nn.Conv2d(
-        conv.in_channels,
-        conv.out_channels,
+    folded = (weight.double() * (scale * gain).view(-1, 1, 1, 1)).to(dtype)
+    return _with_weight(conv, folded, (scale * (offset - center * gain) + shift).to(dtype))
+
+
+def split_inputs(conv: nn.Conv2d, widths: Sequence[int]) -> list[nn.Conv2d]:
+    """Convolutions whose sum over parts of the input's channels equals ``conv``; the first has the bias."""
+    weights = conv.weight.detach().split(list(widths), dim=1)
+    return [_with_weight(conv, weight, conv.bias if i == 0 else None) for i, weight in enumerate(weights)]
+
+
+def split_outputs(conv: nn.Conv2d, count: int) -> list[nn.Conv2d]:
+    """Convolutions, each of which gives one of ``count`` equal parts of the channels that ``conv`` gives."""
+    biases = [None] * count if conv.bias is None else conv.bias.chunk(count)
+    return [_with_weight(conv, weight, bias) for weight, bias in zip(conv.weight.detach().chunk(count), biases)]
+
+
+def _with_weight(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    """A new convolution like ``conv``, but for its weight and bias."""
+    new = nn.Conv2d(
+        weight.shape[1] * conv.groups,
+        weight.shape[0],
         conv.kernel_size,  # type: ignore[arg-type]
         stride=conv.stride,  # type: ignore[arg-type]
         padding=conv.padding,  # type: ignore[arg-type]
         dilation=conv.dilation,  # type: ignore[arg-type]
         groups=conv.groups,
-        bias=True,
+        bias=bias is not None,
         padding_mode=conv.padding_mode,
         device=weight.device,
-        dtype=dtype,
+        dtype=weight.dtype,
     )
-    folded.weight.data = (weight.double() * (scale * gain).view(-1, 1, 1, 1)).to(dtype)
-    assert folded.bias is not None
-    folded.bias.data = (scale * (offset - center * gain) + shift).to(dtype)
-    return folded
+    new.weight.data = weight.clone()
+    if new.bias is not None and bias is not None:
+        new.bias.data = bias.detach().clone()
+    return new
 
 
 class DepthwiseConv2d(nn.Conv2d):

@@ -55,7 +55,7 @@ class DeformableAttention(nn.Module):
         self.output_proj: nn.Linear | None = nn.Linear(channels, channels) if project else None
         unit = torch.tensor([_OFFSET_SCALE / n for n in self.num_points for _ in range(n)])
         self.unit: Tensor
-        self.register_buffer("unit", unit[:, None], persistent=False)
+        self.register_buffer("unit", unit.repeat_interleave(2).repeat(num_heads), persistent=False)
         self._init_weights()
         if sampling == "discrete":
             self.sampling_offsets.requires_grad_(False)
@@ -87,11 +87,8 @@ class DeformableAttention(nn.Module):
         Returns:
             (B, Q, C).
         """
-        shape = (*query.shape[:2], self.num_heads, sum(self.num_points))
-        offsets = self.sampling_offsets(query).reshape(*shape, 2)
-        weights = F.softmax(self.attention_weights(query).reshape(shape), dim=-1)
-        locations = boxes[:, :, None, None, :2] + offsets * self.unit * boxes[:, :, None, None, 2:]
-        return _look(self, locations, weights, maps)
+        offsets = self.sampling_offsets(query) * self.unit
+        return _look(self, offsets.transpose(1, 2), self.attention_weights(query).transpose(1, 2), boxes, maps)
 
     def fuse(self) -> nn.Module:
         """One linear layer for offsets and weights, with the points' units in it."""
@@ -107,28 +104,39 @@ class FusedDeformableAttention(nn.Module):
         self.value_proj = copy.deepcopy(trained.value_proj)
         self.output_proj = copy.deepcopy(trained.output_proj)
         offsets, weights = trained.sampling_offsets, trained.attention_weights
-        unit = trained.unit.expand(self.num_heads, -1, 2).flatten()
         self.both = nn.Linear(offsets.in_features, offsets.out_features + weights.out_features)
         with torch.no_grad():
-            self.both.weight.copy_(torch.cat([offsets.weight * unit[:, None], weights.weight]))
-            self.both.bias.copy_(torch.cat([offsets.bias * unit, weights.bias]))
+            self.both.weight.copy_(torch.cat([offsets.weight * trained.unit[:, None], weights.weight]))
+            self.both.bias.copy_(torch.cat([offsets.bias * trained.unit, weights.bias]))
         self.split = (offsets.out_features, weights.out_features)
 
     def forward(self, query: Tensor, boxes: Tensor, maps: Sequence[Tensor]) -> Tensor:
         """As :meth:`DeformableAttention.forward`."""
-        offsets, weights = self.both(query).split(self.split, dim=-1)
-        shape = (*query.shape[:2], self.num_heads, sum(self.num_points))
-        locations = boxes[:, :, None, None, :2] + offsets.reshape(*shape, 2) * boxes[:, :, None, None, 2:]
-        return _look(self, locations, F.softmax(weights.reshape(shape), dim=-1), maps)
+        offsets, logits = self.both(query).transpose(1, 2).split(self.split, dim=1)
+        return _look(self, offsets, logits, boxes, maps)
 
 
 def _look(
     attention: DeformableAttention | FusedDeformableAttention,
-    locations: Tensor,
-    weights: Tensor,
+    offsets: Tensor,
+    logits: Tensor,
+    boxes: Tensor,
     maps: Sequence[Tensor],
 ) -> Tensor:
-    """Sample the projected maps and project the result."""
+    """Sample the projected maps and project the result.
+
+    Args:
+        attention: whose projections and points.
+        offsets: (B, heads * points * 2, Q), in units of the boxes' width and height.
+        logits: (B, heads * points, Q) of the weights.
+        boxes: (B, Q, 4).
+        maps: one (B, C, H_i, W_i) a level.
+    """
+    # Queries last: runtimes are slow where the last dimension is the two coordinates.
+    shape = (offsets.shape[0], attention.num_heads, sum(attention.num_points), 2, offsets.shape[-1])
+    center, size = (2 * boxes).transpose(1, 2)[:, None, None].split(2, dim=3)
+    locations = (center - 1) + offsets.reshape(shape) * size
+    weights = F.softmax(logits.reshape(*shape[:3], shape[4]), dim=2)
     if attention.value_proj is not None:
         kernel = attention.value_proj.weight[:, :, None, None]
         maps = [F.conv2d(level, kernel, attention.value_proj.bias) for level in maps]

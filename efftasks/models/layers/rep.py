@@ -7,14 +7,15 @@ block of it; D-FINE (arXiv 2410.13842, appendix) for the ELAN block (after GELAN
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efftasks.models.layers.conv import ConvNormAct, build_activation, fold_norm
+from efftasks.models.layers.conv import ConvNormAct, build_activation, fold_norm, split_inputs, split_outputs
 
-__all__ = ["CSPRepBlock", "RepConv", "RepELANBlock"]
+__all__ = ["CSPRepBlock", "HalvesConv", "RepConv", "RepELANBlock", "upsampled"]
 
 
 class RepConv(nn.Module):
@@ -46,29 +47,88 @@ class RepConv(nn.Module):
         return nn.Sequential(OrderedDict(conv=conv, act=build_activation(self.act_name, inplace=False))).eval()
 
 
+class HalvesConv(ConvNormAct):
+    """A 1x1 over one or several maps, whose result is taken as two halves.
+
+    Args:
+        in_channels: channels of every map.
+        half: channels of a half.
+        act: as ``build_activation`` has it.
+        upsample: the first map has half the size of the others.
+    """
+
+    def __init__(self, in_channels: Sequence[int], half: int, act: str | None, upsample: bool = False) -> None:
+        super().__init__(sum(in_channels), 2 * half, 1, act=act)
+        self.in_channels, self.upsample = tuple(in_channels), upsample
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Maps (B, C_i, H, W) -> two of (B, half, H, W)."""
+        first = upsampled(maps[0]) if self.upsample else maps[0]
+        one, two = super().forward(torch.cat([first, *maps[1:]], dim=1)).chunk(2, dim=1)
+        return one, two
+
+    def fuse(self) -> nn.Module:
+        """The same without concatenating and splitting, and with the first map upsampled after its 1x1."""
+        return FusedHalvesConv(self).eval()
+
+
+class FusedHalvesConv(nn.Module):
+    """A :class:`HalvesConv` for inference."""
+
+    def __init__(self, trained: HalvesConv) -> None:
+        super().__init__()
+        self.upsample = trained.upsample
+        halves = split_outputs(fold_norm(trained.conv, trained.norm), 2)
+        self.halves = nn.ModuleList(nn.ModuleList(split_inputs(half, trained.in_channels)) for half in halves)
+        self.act = build_activation(trained.act_name, inplace=False)
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """As :meth:`HalvesConv.forward`."""
+        results = []
+        for half in self.halves:
+            parts = [conv(x) for conv, x in zip(half, maps)]  # type: ignore[call-overload]
+            total = upsampled(parts[0]) if self.upsample else parts[0]
+            for part in parts[1:]:
+                total = total + part
+            results.append(self.act(total))
+        return results
+
+
+def upsampled(x: Tensor) -> Tensor:
+    """Every cell as two by two: (B, C, H, W) -> (B, C, 2 H, 2 W)."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
 class CSPRepBlock(nn.Module):
     """One 1x1 gives two halves; one goes through ``depth`` RepConvs and is added to the other.
 
     Args:
-        in_channels: channels of the input.
+        in_channels: channels of every input.
         out_channels: channels of the output.
         depth: RepConvs.
         expansion: width of a half over ``out_channels``; where it is not 1, a 1x1 brings the width back.
         act: as ``build_activation`` has it.
+        upsample: the first input has half the size of the others.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, depth: int, expansion: float = 1.0, act: str | None = "silu"
+        self,
+        in_channels: Sequence[int],
+        out_channels: int,
+        depth: int,
+        expansion: float = 1.0,
+        act: str | None = "silu",
+        upsample: bool = False,
     ) -> None:
         super().__init__()
         hidden = int(out_channels * expansion)
-        self.split = ConvNormAct(in_channels, 2 * hidden, 1, act=act)
+        self.split = HalvesConv(in_channels, hidden, act, upsample)
         self.blocks = nn.Sequential(*(RepConv(hidden, act) for _ in range(depth)))
         self.merge = ConvNormAct(hidden, out_channels, 1, act=act) if hidden != out_channels else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) -> (B, out_channels, H, W)."""
-        straight, deep = self.split(x).chunk(2, dim=1)
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps (B, in_channels[i], H, W) -> (B, out_channels, H, W)."""
+        straight, deep = self.split(maps)
         return self.merge(straight + self.blocks(deep))
 
 
@@ -76,31 +136,38 @@ class RepELANBlock(nn.Module):
     """1x1 to two halves, two CSP stages with a 3x3 each in a row on one half, all four concatenated, 1x1.
 
     Args:
-        in_channels: channels of the input.
+        in_channels: channels of every input.
         out_channels: channels of the output.
         depth: RepConvs of each stage.
         expansion: width of a stage over half of ``out_channels``.
         act: as ``build_activation`` has it.
+        upsample: the first input has half the size of the others.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, depth: int, expansion: float, act: str | None = "silu"
+        self,
+        in_channels: Sequence[int],
+        out_channels: int,
+        depth: int,
+        expansion: float,
+        act: str | None = "silu",
+        upsample: bool = False,
     ) -> None:
         super().__init__()
         width = round(expansion * out_channels // 2)
-        self.split = ConvNormAct(in_channels, 2 * out_channels, 1, act=act)
+        self.split = HalvesConv(in_channels, out_channels, act, upsample)
         self.stages = nn.ModuleList(
             nn.Sequential(
-                CSPRepBlock(channels, width, depth, act=act),
+                CSPRepBlock((channels,), width, depth, act=act),
                 ConvNormAct(width, width, 3, act=act),
             )
             for channels in (out_channels, width)
         )
         self.merge = ConvNormAct(2 * out_channels + 2 * width, out_channels, 1, act=act)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) -> (B, out_channels, H, W)."""
-        parts = list(self.split(x).chunk(2, dim=1))
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps (B, in_channels[i], H, W) -> (B, out_channels, H, W)."""
+        parts = list(self.split(maps))
         for stage in self.stages:
-            parts.append(stage(parts[-1]))
+            parts.append(stage((parts[-1],)))
         return self.merge(torch.cat(parts, dim=1))

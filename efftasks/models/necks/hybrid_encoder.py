@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efftasks.models.layers.conv import ConvNormAct
-from efftasks.models.layers.rep import CSPRepBlock, RepELANBlock
+from efftasks.models.layers.rep import CSPRepBlock, RepELANBlock, upsampled
 from efftasks.models.layers.transformer import AddNorm, FeedForward, SelfAttention, position_embedding
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
@@ -92,12 +90,12 @@ class HybridEncoder(nn.Module):
             for spec in in_specs
         )
         self.layers = nn.ModuleList(EncoderLayer(channels, num_heads, ffn_channels) for _ in range(num_layers))
-        fused = 2 * channels if fusion == "cat" else channels
+        joined = (channels, channels) if fusion == "cat" else (channels,)
         steps = range(len(strides) - 1)
 
-        def fuse_block() -> nn.Module:
+        def fuse_block(upsample: bool) -> nn.Module:
             kind = CSPRepBlock if block == "csp" else RepELANBlock
-            return kind(fused, channels, depth, expansion)
+            return kind(joined, channels, depth, expansion, upsample=upsample and fusion == "cat")
 
         def down() -> nn.Module:
             if block == "csp":
@@ -109,9 +107,9 @@ class HybridEncoder(nn.Module):
 
         lateral_act = "silu" if block == "csp" else None
         self.laterals = nn.ModuleList(ConvNormAct(channels, channels, 1, act=lateral_act) for _ in steps)
-        self.top_down = nn.ModuleList(fuse_block() for _ in steps)
+        self.top_down = nn.ModuleList(fuse_block(True) for _ in steps)
         self.down = nn.ModuleList(down() for _ in steps)
-        self.bottom_up = nn.ModuleList(fuse_block() for _ in steps)
+        self.bottom_up = nn.ModuleList(fuse_block(False) for _ in steps)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Maps (B, C_i, H_i, W_i), finest first -> maps (B, channels, H_i, W_i)."""
@@ -121,9 +119,13 @@ class HybridEncoder(nn.Module):
         for step, (lateral, block) in enumerate(zip(self.laterals, self.top_down)):
             i = len(maps) - 1 - step
             maps[i] = lateral(maps[i])
-            maps[i - 1] = block(self._join(F.interpolate(maps[i], scale_factor=2.0, mode="nearest"), maps[i - 1]))
+            if self.fusion == "cat":  # the block upsamples
+                maps[i - 1] = block((maps[i], maps[i - 1]))
+            else:
+                maps[i - 1] = block((upsampled(maps[i]) + maps[i - 1],))
         for i, (down, block) in enumerate(zip(self.down, self.bottom_up)):
-            maps[i + 1] = block(self._join(down(maps[i]), maps[i + 1]))
+            pair = (down(maps[i]), maps[i + 1])
+            maps[i + 1] = block(pair if self.fusion == "cat" else (pair[0] + pair[1],))
         return tuple(maps)
 
     def _attend(self, x: Tensor) -> Tensor:
@@ -131,10 +133,7 @@ class HybridEncoder(nn.Module):
             return x
         height, width = x.shape[-2:]
         position = position_embedding(height, width, x.shape[1], x.device)
-        tokens = x.flatten(2).transpose(1, 2)
+        tokens = x.permute(0, 2, 3, 1).flatten(1, 2)
         for layer in self.layers:
             tokens = layer(tokens, position)
-        return tokens.transpose(1, 2).unflatten(-1, (height, width))
-
-    def _join(self, a: Tensor, b: Tensor) -> Tensor:
-        return a + b if self.fusion == "sum" else torch.cat([a, b], dim=1)
+        return tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)

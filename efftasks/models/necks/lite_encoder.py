@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efftasks.models.layers.conv import ConvNormAct
-from efftasks.models.layers.rep import RepELANBlock
+from efftasks.models.layers.rep import RepELANBlock, upsampled
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
 
@@ -42,13 +41,13 @@ class LiteEncoder(nn.Module):
         self.input_proj = ConvNormAct(spec.channels, channels, 1, act=None)
         self.down1, self.down2 = _pooled(channels), _pooled(channels)
         self.context = ConvNormAct(channels, channels, 1, act="silu")
-        self.top_down = RepELANBlock(channels, channels, depth, expansion)
-        self.bottom_up = RepELANBlock(channels, channels, depth, expansion)
+        self.top_down = RepELANBlock((channels,), channels, depth, expansion)
+        self.bottom_up = RepELANBlock((channels,), channels, depth, expansion)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """One map (B, C, H, W) -> maps (B, channels, H, W) and (B, channels, H / 2, W / 2)."""
         fine = self.input_proj(features[0])
         coarse = self.down1(fine)
         coarse = self.context(coarse + coarse.mean((2, 3), keepdim=True))
-        fine = self.top_down(fine + F.interpolate(coarse, scale_factor=2.0, mode="nearest"))
-        return fine, self.bottom_up(coarse + self.down2(fine))
+        fine = self.top_down((fine + upsampled(coarse),))
+        return fine, self.bottom_up((coarse + self.down2(fine),))

@@ -8,10 +8,16 @@ from torch import nn
 from torch.testing import assert_close
 
 from efftasks.models.layers.fuse import fuse_model
-from efftasks.models.layers.rep import CSPRepBlock, RepConv, RepELANBlock
+from efftasks.models.layers.rep import CSPRepBlock, HalvesConv, RepConv, RepELANBlock
 
 
-def trained(module: nn.Module) -> nn.Module:
+def maps(size: tuple[int, int], upsample: bool) -> list[torch.Tensor]:
+    height, width = size
+    first = (height // 2, width // 2) if upsample else size
+    return [torch.randn(2, 8, *first), torch.randn(2, 4, height, width)]
+
+
+def trained(module: nn.Module, *batches) -> nn.Module:
     torch.manual_seed(0)
     module.train()
     with torch.no_grad():
@@ -19,22 +25,44 @@ def trained(module: nn.Module) -> nn.Module:
             if isinstance(part, nn.BatchNorm2d):
                 part.weight.uniform_(0.5, 1.5)
                 part.bias.normal_()
-        for _ in range(2):
-            module(torch.randn(2, 8, 6, 6))
+        for batch in batches:
+            module(batch)
     return module.eval()
 
 
-@pytest.mark.parametrize(
-    "module",
-    [RepConv(8), CSPRepBlock(8, 12, 2), CSPRepBlock(8, 12, 1, expansion=0.5), RepELANBlock(8, 12, 1, 0.5)],
-    ids=["conv", "csp", "csp-narrow", "elan"],
-)
-def test_fused_equals_trained(module: nn.Module) -> None:
-    module = trained(module)
+def check(module: nn.Module, x) -> None:
     fused = fuse_model(module)
-    x = torch.randn(2, 8, 10, 7)
     assert_close(fused(x), module(x), atol=1e-5, rtol=1e-5)
     assert not any(isinstance(part, nn.BatchNorm2d) for part in fused.modules())
-    assert sum(isinstance(part, nn.Conv2d) for part in fused.modules()) < sum(
-        isinstance(part, nn.Conv2d) for part in module.modules()
-    ) or isinstance(module, nn.Identity)
+
+
+def test_a_fused_rep_conv_is_one_convolution() -> None:
+    module = trained(RepConv(8), torch.randn(2, 8, 6, 6))
+    check(module, torch.randn(2, 8, 10, 7))
+    assert sum(isinstance(part, nn.Conv2d) for part in fuse_model(module).modules()) == 1
+
+
+@pytest.mark.parametrize("upsample", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (CSPRepBlock, dict(depth=2)),
+        (CSPRepBlock, dict(depth=1, expansion=0.5)),
+        (RepELANBlock, dict(depth=1, expansion=0.5)),
+    ],
+    ids=["csp", "csp-narrow", "elan"],
+)
+def test_fused_equals_trained(kind, options: dict, upsample: bool) -> None:
+    module = trained(kind((8, 4), 12, upsample=upsample, **options), maps((6, 6), upsample), maps((6, 6), upsample))
+    check(module, maps((10, 8), upsample))
+
+
+def test_several_maps_are_one_after_the_other_the_first_upsampled_to_the_nearest() -> None:
+    torch.manual_seed(0)
+    several = trained(HalvesConv((8, 4), 6, "silu", upsample=True), maps((6, 6), True))
+    one = HalvesConv((12,), 6, "silu")
+    one.load_state_dict(several.state_dict())
+    coarse, fine = maps((4, 6), True)
+    joined = torch.cat([coarse.repeat_interleave(2, 2).repeat_interleave(2, 3), fine], dim=1)
+    for a, b in zip(several((coarse, fine)), one.eval()((joined,))):
+        assert_close(a, b)
