@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 # Before torch and numpy: threads beyond one make small tests slower and sums differ.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -36,6 +40,29 @@ def real_data() -> Path:
     if not Path(folder).is_dir():
         pytest.fail(f"EFFTASKS_TEST_DATA: {folder} is not a folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def module_at() -> Callable[[Path], ModuleType]:
+    """Imports a Python file that is no test; the same module when asked for it again."""
+
+    def imported(path: Path) -> ModuleType:
+        name = "efftasks_tests_" + "_".join(path.relative_to(Path(__file__).parent).with_suffix("").parts)
+        if name not in sys.modules:
+            spec = importlib.util.spec_from_file_location(name, path)
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[name] = module
+            spec.loader.exec_module(module)
+        return sys.modules[name]
+
+    return imported
+
+
+@pytest.fixture(scope="session")
+def authors(module_at: Callable[[Path], ModuleType]) -> ModuleType:
+    """The checkpoints and outputs that were recorded from the authors' code."""
+    return module_at(Path(__file__).parent / "models" / "published" / "authors.py")
 
 
 @pytest.fixture

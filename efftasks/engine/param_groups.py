@@ -9,6 +9,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIMIZERS
 from torch import nn
 
+from efftasks.engine.wrapped import bare_model
 from efftasks.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
 __all__ = ["PatternConstructor"]
@@ -44,6 +45,7 @@ class PatternConstructor:
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """The wrapper for a model's trainable parameters."""
+        model = bare_model(model)
         groups: dict[str | None, dict[str, Any]] = {None: dict(params=[])}
         groups.update((pattern, dict(params=[], **rule)) for pattern, rule in self.patterns.items())
         seen_names = [name for name, _ in model.named_parameters()]

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from mmengine.device import get_device
 from mmengine.dist import is_distributed
-from mmengine.model import MMDistributedDataParallel, is_model_wrapper
+from mmengine.model import MMDistributedDataParallel
 from mmengine.runner import Runner
 
 from efftasks.engine.atomic import whole_or_nothing
 from efftasks.engine.hooks.sync_buffers import SyncBuffers
+from efftasks.engine.wrapped import bare_model
 from efftasks.registry import RUNNERS
 from efftasks.structures.checkpoint import compare, load_matching, read_checkpoint, weights_of
 from efftasks.structures.errors import UserError
@@ -140,7 +141,7 @@ class EffRunner(Runner):
             _check_resumable(checkpoint, filename)
             checkpoint["meta"].pop("config", None)  # mmengine would run it as Python
         weights = checkpoint["state_dict"] if self._resume else weights_of(checkpoint, filename)
-        model = self.model.module if is_model_wrapper(self.model) else self.model
+        model = bare_model(self.model)
         report = compare(model, weights)
         tolerated = not (self._resume or strict) and _differ_in_rows_only(model, weights)
         if report.missing or report.unexpected or (report.mismatched and not tolerated):

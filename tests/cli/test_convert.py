@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -15,18 +14,8 @@ from efftasks.cli.main import main
 ATTO = "deimv2-atto_hgnetv2-atto_8xb16-500e_coco-320"
 
 
-def recorded() -> ModuleType:
-    path = Path(__file__).resolve().parents[1] / "models" / "published" / "authors.py"
-    spec = importlib.util.spec_from_file_location("authors_fixture", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
-def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    authors = recorded()
+def theirs(authors: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("published") / "atto.pth"
     torch.save({"model": authors.tensors(authors.record("deimv2-atto"))}, path)
     return path

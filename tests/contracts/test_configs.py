@@ -13,11 +13,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 
-from efftasks.apis import load_config, shipped_configs
+from efftasks.apis import build, fuse, load_config, shipped_configs
 from efftasks.registry import RUNNERS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,6 +92,37 @@ def test_schedule_ends_with_training(file: Path) -> None:
     last = cfg.train_cfg.max_epochs - cfg.get("no_aug_epochs", 0)  # epochs at the rate the cosine ended with
     assert all(scheduler.get("end", scheduler.get("T_max")) == last for scheduler in cosines)
     assert cosines or not cfg.get("no_aug_epochs")
+
+
+def described(folder: Path) -> dict[str, dict[str, Any]]:
+    models = yaml.safe_load((folder / "metafile.yml").read_text(encoding="utf-8"))["Models"]
+    return {model["Name"]: model for model in models}
+
+
+@pytest.mark.parametrize("folder", sorted({file.parent for file in RUNNABLE}), ids=label)
+def test_a_method_is_described(folder: Path) -> None:
+    """README and metafile name all configs, and say the same of them."""
+    models = described(folder)
+    assert set(models) == {file.stem for file in folder.glob("*.py")}
+    rows = re.findall(r"^\| `([^`]*)` \|(.*)\|$", (folder / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {name for name, _ in rows} == set(models)
+    for name, rest in rows:
+        model = models[name]
+        assert ROOT / model["Config"] == folder / f"{name}.py"
+        cells = [float(cell) for cell in rest.split("|") if re.fullmatch(r"\s*[\d.]+\s*", cell)]
+        assert model["Metadata"]["Parameters (M)"] == cells[0]
+        for result in model.get("Results", []):
+            precision = result["Metrics"]["box AP"]
+            assert cells[-1] in (precision, pytest.approx(precision / 100))
+        assert model["Metadata"]["Input Size"] == max(Config.fromfile(ROOT / model["Config"]).image_size)
+
+
+@pytest.mark.parametrize("file", RUNNABLE, ids=label)
+def test_parameters_are_as_described(file: Path) -> None:
+    cfg = load_config(str(file), {} if "coco" in file.stem else {"classes": ("a", "b", "c")})
+    count = sum(parameter.numel() for parameter in fuse(build(cfg)).parameters()) / 1e6
+    stated = described(file.parent)[file.stem]["Metadata"]["Parameters (M)"]
+    assert stated == pytest.approx(count, rel=0.004)
 
 
 def write_coco(root: Path, dataset: dict[str, Any], classes: tuple[str, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from mmengine.registry import MODEL_WRAPPERS
 from torch import nn
 
 from efftasks.engine.param_groups import PatternConstructor
@@ -40,6 +41,18 @@ def test_the_first_pattern_that_fits_counts() -> None:
         "frozen.weight": None,
         "frozen.bias": None,
     }
+
+
+def test_names_are_those_of_the_model_inside_a_wrapper() -> None:
+    class Wrapper(nn.Module):  # as MMDistributedDataParallel, which needs a process group
+        def __init__(self, module: nn.Module) -> None:
+            super().__init__()
+            self.module = module
+
+    MODEL_WRAPPERS.register_module(name="ParamGroupsTestWrapper", module=Wrapper, force=True)
+    patterns = {r"^backbone\.": dict(lr=1e-4)}
+    wrapper = PatternConstructor(OPTIMIZER, dict(patterns=patterns))(Wrapper(model()))
+    assert [(group["lr"], len(group["params"])) for group in wrapper.optimizer.param_groups] == [(1e-3, 2), (1e-4, 4)]
 
 
 @pytest.mark.parametrize(

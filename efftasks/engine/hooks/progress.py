@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
+from efftasks.engine.wrapped import bare_model
 from efftasks.registry import HOOKS
 from efftasks.structures.protocols import Progressive
 
@@ -19,6 +19,6 @@ class TrainingProgress(Hook):
 
     def before_train_epoch(self, runner: Any) -> None:
         """Tell."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare_model(runner.model)
         if isinstance(model, Progressive):
             model.set_progress(runner.epoch / max(1, runner.max_epochs - 1))

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.hooks import EMAHook, Hook
-from mmengine.model import is_model_wrapper
 
+from efftasks.engine.wrapped import bare_model
 from efftasks.registry import HOOKS
 from efftasks.structures.checkpoint import load_matching, read_state_dict
 
@@ -39,7 +39,7 @@ class RestartFromBest(Hook):
         if runner.epoch != self.epoch or not path.is_file():
             return
         weights = read_state_dict(path)
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare_model(runner.model)
         load_matching(model, weights, name=str(path))
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -26,24 +25,12 @@ SIZES = {
 }
 
 
-def recorded() -> ModuleType:
-    path = Path(__file__).with_name("authors.py")
-    spec = importlib.util.spec_from_file_location("authors_fixture", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-authors = recorded()
-
-
-def test_every_record_is_tested() -> None:
+def test_every_record_is_tested(authors: Any) -> None:
     assert sorted(SIZES) == authors.NAMES
 
 
 @pytest.mark.parametrize("name", sorted(SIZES))
-def test_same_outputs_after_conversion(name: str, tmp_path: Path) -> None:
+def test_same_outputs_after_conversion(authors: Any, name: str, tmp_path: Path) -> None:
     record = authors.record(name)
     source = tmp_path / "theirs.pth"
     torch.save({"ema": {"module": authors.tensors(record)}, "date": "today"}, source)
@@ -62,14 +49,14 @@ def test_same_outputs_after_conversion(name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(raw.boxes[0], torch.tensor(record["boxes"]), atol=1e-4, rtol=0)
 
 
-def test_other_sizes_are_not_mistaken(tmp_path: Path) -> None:
+def test_other_sizes_are_not_mistaken(authors: Any, tmp_path: Path) -> None:
     source = tmp_path / "theirs.pth"
     torch.save({"model": authors.tensors(authors.record("dfine-n"))}, source)
     with pytest.raises(UserError, match="no shipped size of rtdetrv2"):
         read_published("rtdetrv2", source)
 
 
-def test_what_has_no_place_is_an_error_unless_asked_for(tmp_path: Path) -> None:
+def test_what_has_no_place_is_an_error_unless_asked_for(authors: Any, tmp_path: Path) -> None:
     tensors = authors.tensors(authors.record("deimv2-atto"))
     tensors["decoder.novelty.weight"] = torch.zeros(3)
     source = tmp_path / "theirs.pth"
