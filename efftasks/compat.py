@@ -1,13 +1,18 @@
-"""The one place that makes mmdet and mmseg importable without mmcv's compiled operators.
+"""The one place that makes mmdet, mmseg and timm importable where compiled operators are missing.
 
 ``pip install onedl-mmcv`` gives mmcv without its extension module ``mmcv._ext``. mmdet's model package imports
 ``mmcv.ops`` unguarded and would fail as a whole, although hardly anything in it calls a compiled operator. Importing
 this module puts a stand-in for ``mmcv._ext`` in place, whose every operator raises :class:`CompiledOperatorMissing`
 *when it is called*. A really compiled mmcv is left alone.
+
+mmengine, mmseg, timm and transformers import torchvision where it is installed, and one that was built for another
+torch (the one from PyPI beside a CPU build of PyTorch) fails to import with an error that none of them expects. What
+they need of it is Python only: importing this module lets that in.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from importlib.machinery import ModuleSpec
@@ -50,6 +55,28 @@ def has_compiled_mmcv() -> bool:
     return importlib.util.find_spec("mmcv") is not None and importlib.util.find_spec(_EXTENSION) is not None
 
 
+def _let_torchvision_in() -> None:
+    """Import torchvision, if it is installed, with the schemas of its operators defined where they did not load.
+
+    Its import asks for the schemas of two; they get no implementation, so that calling one says so.
+    """
+    if importlib.util.find_spec("torchvision") is None:
+        return
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError:  # operator torchvision::nms does not exist
+        import torch
+
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _KEPT.append(library)
+        importlib.import_module("torchvision")
+
+
+_KEPT: list[Any] = []  # schemas go with their library
+
+_let_torchvision_in()
 if not has_compiled_mmcv():
     _stand_in = _StandIn(_EXTENSION, doc="Stand-in of efftasks for mmcv's compiled operators.")
     # mmengine asks for the spec of the module; without one the question itself fails.

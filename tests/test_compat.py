@@ -55,6 +55,31 @@ def test_mmseg_models_work() -> None:
     check("import efftasks.compat, mmseg.models, mmseg.datasets, mmseg.evaluation")
 
 
+FAKE_TORCHVISION = """
+import torch
+if not hasattr(torch.ops.torchvision, "nms"):
+    raise RuntimeError("operator torchvision::nms does not exist")
+"""
+
+
+@pytest.mark.parametrize("content", [FAKE_TORCHVISION, "", None], ids=["for another torch", "fitting", "absent"])
+def test_a_torchvision_for_another_torch_imports(content: str | None, tmp_path: Path) -> None:
+    if content is None and importlib.util.find_spec("torchvision") is not None:
+        pytest.skip("torchvision is here")
+    if content is not None:
+        (tmp_path / "torchvision").mkdir()
+        (tmp_path / "torchvision" / "__init__.py").write_text(content)
+    found = check(
+        """
+        import sys, torch
+        import efftasks.compat
+        print("torchvision" in sys.modules, hasattr(torch.ops.torchvision, "nms"))
+        """,
+        tmp_path,
+    )
+    assert found == f"{content is not None} {bool(content)}\n"
+
+
 @without_operators
 def test_calling_an_operator_names_it() -> None:
     out = check("""

@@ -12,6 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
+import efftasks.compat  # noqa: F401
+
 import torch
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
@@ -22,10 +24,19 @@ from efftasks.structures.checkpoint import MatchReport, load_matching, read_stat
 from efftasks.structures.errors import UserError
 from efftasks.structures.features import FeatureSpec
 
-__all__ = ["Backbone", "ProbedBackbone", "build_backbone", "load_weights", "select_strides"]
+__all__ = [
+    "PROBE_SIZE",
+    "Backbone",
+    "ProbedBackbone",
+    "build_backbone",
+    "load_weights",
+    "probe",
+    "select_strides",
+    "specs_of",
+]
 
 # Two different multiples of 128: every usual stride divides both sides, and swapped sides would show.
-_PROBE_SIZE = (256, 384)
+PROBE_SIZE = (256, 384)
 
 # Where a checkpoint may hold the network: below a detector's wrapped backbone, a detector's backbone, a wrapper.
 _PREFIXES = ("backbone.body.", "backbone.", "body.")
@@ -114,7 +125,8 @@ class ProbedBackbone(Backbone):
         else:
             self.body = MODELS.build(copy.deepcopy(backbone))
             self._init_pending = weights is None
-        self.specs = _probe(self)
+        name = type(self.body).__name__
+        self.specs = specs_of(name, _chosen(name, probe(self.body), self.out_indices))
         if weights is not None:
             load_weights(self.body, weights)
 
@@ -207,24 +219,26 @@ def _first(keys: list[str], count: int = 3) -> str:
     return ", ".join(keys[:count]) + (f", ... {len(keys)} in all" if len(keys) > count else "")
 
 
-def _probe(backbone: ProbedBackbone) -> tuple[FeatureSpec, ...]:
-    """Specs of the maps, from a dry run that leaves flags, buffers and the random state as they were."""
-    name = type(backbone.body).__name__
-    flags = {module: module.training for module in backbone.modules()}
-    buffers = {buffer: buffer.clone() for buffer in backbone.buffers()}
-    device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
-    height, width = _PROBE_SIZE
+def probe(module: nn.Module, size: tuple[int, int] = PROBE_SIZE) -> object:
+    """What ``module`` gives for one black image, by a dry run that leaves flags, buffers and the random state alone.
+
+    Args:
+        module: takes (1, 3, height, width).
+        size: (height, width).
+    """
+    flags = {part: part.training for part in module.modules()}
+    buffers = {buffer: buffer.clone() for buffer in module.buffers()}
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
     try:
-        backbone.eval()
+        module.eval()
         with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-            outputs = backbone.body(torch.zeros(1, 3, height, width, device=device))
+            return module(torch.zeros(1, 3, *size, device=device))
     finally:
-        for module, training in flags.items():
-            module.training = training  # not train(): a network may freeze its norms in there
+        for part, training in flags.items():
+            part.training = training  # not train(): a network may freeze its norms in there
         with torch.no_grad():
             for buffer, value in buffers.items():
                 buffer.copy_(value)
-    return _specs_of(name, _chosen(name, outputs, backbone.out_indices))
 
 
 def _chosen(name: str, outputs: object, out_indices: Sequence[int] | None) -> list[Tensor]:
@@ -244,8 +258,13 @@ def _chosen(name: str, outputs: object, out_indices: Sequence[int] | None) -> li
     return list(outputs)
 
 
-def _specs_of(name: str, maps: Sequence[Tensor]) -> tuple[FeatureSpec, ...]:
-    height, width = _PROBE_SIZE
+def specs_of(name: str, maps: Sequence[Tensor], size: tuple[int, int] = PROBE_SIZE) -> tuple[FeatureSpec, ...]:
+    """Channels and strides of maps (1, C_i, H_i, W_i) that a network gave for an input of ``size``.
+
+    Raises:
+        ValueError: a stride is not whole, or they do not ascend.
+    """
+    height, width = size
     specs = []
     for i, feature in enumerate(maps):
         h, w = feature.shape[-2:]

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import efftasks.compat  # noqa: F401
+
 import pytest
 import torch
 from torch import nn
@@ -113,10 +115,40 @@ def test_wrong_names_and_strides(timm: ModuleType) -> None:
         TimmBackbone("resnet_18")
     with pytest.raises(ValueError, match=r"out_strides: got \(8, 64\)"):
         TimmBackbone("resnet18", out_strides=(8, 64))
-    with pytest.raises(ValueError, match="weights=PATH"):
-        TimmBackbone("resnet18", pretrained=True)
-    with pytest.raises(ValueError, match="out_strides: got None"):
-        TimmBackbone("resnet18", out_strides=None)
+    with pytest.raises(ValueError, match="weights: got a file and pretrained=True"):
+        TimmBackbone("resnet18", pretrained=True, weights="w.pth")
+    with pytest.raises(ValueError, match=r"timm's levit_128s: out_strides: got \(8, 16, 32\), .* \(16, 32, 64\)"):
+        TimmBackbone("levit_128s")
+    with pytest.raises(UserError, match=r"does not take inputs of 256x384 .*img_size=\(height, width\)"):
+        TimmBackbone("efficientformer_l1")
+
+
+def test_weights_by_timms_own_loader(timm: ModuleType, tmp_path: Path) -> None:
+    """The path of ``pretrained=True``, from a file instead of the net."""
+    reference = randomised(timm.create_model("fastvit_t8", pretrained=False))
+    torch.save(reference.state_dict(), tmp_path / "w.pth")
+    overlay = dict(file=str(tmp_path / "w.pth"))
+    net = TimmBackbone("fastvit_t8.apple_in1k", pretrained=True, pretrained_cfg_overlay=overlay).eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = reference.forward_intermediates(x, indices=(1, 2, 3), intermediates_only=True)
+        for got, want in zip(net(x), expected, strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+    with pytest.raises(UserError, match=r"could not fetch the weights of fastvit_t8.*local file"):
+        TimmBackbone("fastvit_t8", pretrained=True, pretrained_cfg_overlay=dict(file=str(tmp_path / "none.pth")))
+
+
+def test_maps_with_channels_last_are_turned(timm: ModuleType) -> None:
+    net = TimmBackbone("mambaout_femto")
+    assert net.specs == (FeatureSpec(96, 8), FeatureSpec(192, 16), FeatureSpec(288, 32))
+    x = torch.randn(1, 3, 64, 96)
+    for got, raw in zip(net.eval()(x), net.body(x), strict=True):
+        assert torch.equal(got.permute(0, 2, 3, 1), raw)
+
+
+def test_networks_of_one_size_take_it_as_an_argument(timm: ModuleType) -> None:
+    net = TimmBackbone("swin_tiny_patch4_window7_224", img_size=(64, 96))
+    assert [(spec.channels, spec.stride) for spec in net.specs] == [(192, 8), (384, 16), (768, 32)]
 
 
 def test_missing_timm_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

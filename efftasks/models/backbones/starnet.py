@@ -1,0 +1,155 @@
+"""StarNet: inverted bottlenecks in which two 1x1 branches are multiplied instead of one going through a gate.
+
+Source: StarNet (arXiv 2403.19967, "Rewrite the Stars"), section 4. The tables were compared with timm's ``starnet_s*``
+(Apache-2.0), whose checkpoints load here. Written anew.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from efftasks.models.backbones.base import Backbone, load_weights, select_strides
+from efftasks.models.layers.conv import ConvNormAct, DepthwiseConv2d, build_activation
+from efftasks.registry import MODELS
+from efftasks.structures.features import FeatureSpec
+
+__all__ = ["StarNet"]
+
+_STRIDES = (4, 8, 16, 32)
+_STEM = 32
+
+
+class Variant(NamedTuple):
+    """Channels of the stage of stride 4 (each stage doubles them), blocks of every stage, width of the branches."""
+
+    channels: int
+    blocks: tuple[int, int, int, int]
+    expansion: int
+
+
+VARIANTS: dict[str, Variant] = {
+    "s1": Variant(24, (2, 2, 8, 3), 4),
+    "s2": Variant(32, (1, 2, 6, 2), 4),
+    "s3": Variant(32, (2, 2, 8, 4), 4),
+    "s4": Variant(32, (3, 3, 12, 5), 4),
+    "s050": Variant(16, (1, 1, 3, 1), 3),
+    "s100": Variant(20, (1, 2, 4, 1), 4),
+    "s150": Variant(24, (1, 2, 4, 2), 3),
+}
+
+
+class StarBlock(nn.Module):
+    """Depthwise, two 1x1 up, ReLU6 of one times the other, 1x1 down, depthwise; added to the input.
+
+    Args:
+        channels: of input and output.
+        expansion: width of the two branches over ``channels``.
+        kernel_size: of both depthwise convolutions; odd.
+    """
+
+    def __init__(self, channels: int, expansion: int, kernel_size: int) -> None:
+        super().__init__()
+        hidden = expansion * channels
+        self.dwconv = _conv(channels, channels, kernel_size, groups=channels)
+        self.f1 = nn.Conv2d(channels, hidden, 1)
+        self.f2 = nn.Conv2d(channels, hidden, 1)
+        self.act = build_activation("relu6", inplace=False)  # a quantiser's observer may hold the convolution's output
+        self.g = _conv(hidden, channels, 1)
+        self.dwconv2 = DepthwiseConv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) in and out."""
+        mixed = self.dwconv(x)
+        return x + self.dwconv2(self.g(self.act(self.f1(mixed)) * self.f2(mixed)))
+
+
+@MODELS.register_module()
+class StarNet(Backbone):
+    """StarNet; stages beyond the last stride asked for are not built.
+
+    Args:
+        variant: s1 to s4; the very small s050, s100, s150.
+        out_strides: ascending choice of 4, 8, 16, 32.
+        width: factor on all channels, rounded to multiples of 8.
+        depth: factor on the blocks of every stage, of which at least one stays.
+        kernel_size: of the depthwise convolutions; odd.
+        frozen: see :meth:`Backbone.freeze`.
+        weights: path of a local checkpoint: timm's or this package's.
+    """
+
+    def __init__(
+        self,
+        variant: str = "s1",
+        out_strides: Sequence[int] = (8, 16, 32),
+        width: float = 1.0,
+        depth: float = 1.0,
+        kernel_size: int = 7,
+        frozen: Sequence[str] = (),
+        weights: str | os.PathLike | None = None,
+    ) -> None:
+        super().__init__()
+        if variant not in VARIANTS:
+            raise ValueError(f"variant: got {variant!r}, allowed {tuple(VARIANTS)}")
+        if width <= 0:
+            raise ValueError(f"width: got {width}, allowed a positive number")
+        if depth <= 0:
+            raise ValueError(f"depth: got {depth}, allowed a positive number")
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size: got {kernel_size}, allowed an odd positive number")
+        self.out_indices = select_strides(_STRIDES, out_strides)
+        published = VARIANTS[variant]
+        channels = _scaled(_STEM, width)
+        self.stem = _conv(3, channels, 3, stride=2, act="relu6")
+        self.stages = nn.ModuleList()
+        specs = []
+        for i in range(self.out_indices[-1] + 1):
+            out = _scaled(published.channels * 2**i, width)
+            count = max(1, int(published.blocks[i] * depth + 0.5))
+            blocks = (StarBlock(out, published.expansion, kernel_size) for _ in range(count))
+            self.stages.append(nn.Sequential(_conv(channels, out, 3, stride=2), *blocks))
+            specs.append(FeatureSpec(out, _STRIDES[i]))
+            channels = out
+        self.specs = tuple(specs[i] for i in self.out_indices)
+        for part in self.modules():
+            if isinstance(part, nn.Conv2d):
+                # Small, as published: the branches and the last convolution of a block have no norm to set their scale.
+                nn.init.trunc_normal_(part.weight, std=0.02)
+        self.freeze(frozen)
+        if weights is not None:
+            load_weights(self, weights, own_key)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) -> maps as declared in ``specs``."""
+        x = self.stem(x)
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return tuple(maps[i] for i in self.out_indices)
+
+
+def _conv(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1, act: str | None = None
+) -> ConvNormAct:
+    """Convolution with a bias, batch norm, activation: the norm makes the bias idle, but published weights have it."""
+    layer = ConvNormAct(in_channels, out_channels, kernel_size, stride, groups, act)
+    layer.conv.bias = nn.Parameter(layer.conv.weight.new_zeros(out_channels))
+    return layer
+
+
+def _scaled(channels: int, width: float) -> int:
+    return channels if width == 1 else max(8, int(channels * width / 8 + 0.5) * 8)
+
+
+def own_key(key: str) -> str | None:
+    """The name here for a name of timm's ``starnet_s*``; None for its classifier and the norm before that."""
+    if key.startswith(("norm.", "head.")):
+        return None
+    key = re.sub(r"^stem\.0\.", "stem.", key)
+    key = re.sub(r"\.(f1|f2|dwconv2)\.conv\.", r".\1.", key)  # those without a norm
+    return key.replace(".bn.", ".norm.")
