@@ -9,7 +9,7 @@ from importlib import metadata
 
 __all__ = ["describe_environment"]
 
-_LIBRARIES = ("efftasks", "torch", "onnxruntime", "numpy", "opencv-python")
+_LIBRARIES = ("efftasks", "torch", "onnxruntime", "openvino", "timm", "numpy", "opencv-python")
 
 
 def describe_environment(threads: int | None = None) -> dict[str, str]:

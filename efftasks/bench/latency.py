@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["LatencyStats", "measure", "summarise"]
+__all__ = ["LatencyStats", "measure", "summarise", "timed"]
 
 
 @dataclass(frozen=True)
@@ -38,27 +38,34 @@ def summarise(milliseconds: np.ndarray) -> LatencyStats:
     )
 
 
-def measure(
-    calls: Mapping[str, Callable[[], object]],
-    warmup: int = 10,
-    runs: int = 100,
-    clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, LatencyStats]:
-    """Time every callable ``runs`` times, in turn.
+def timed(call: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> Callable[[], float]:
+    """A call that returns its own milliseconds.
 
     Args:
-        calls: name -> what to time.
-        warmup: untimed calls of each before.
-        runs: timed calls of each.
+        call: what to time.
         clock: seconds; another one for tests.
     """
+
+    def run() -> float:
+        start = clock()
+        call()
+        return (clock() - start) * 1e3
+
+    return run
+
+
+def measure(calls: Mapping[str, Callable[[], float]], warmup: int = 10, runs: int = 100) -> dict[str, LatencyStats]:
+    """Run every call ``runs`` times, in turn.
+
+    Args:
+        calls: name -> call that returns its milliseconds, see :func:`timed`.
+        warmup: calls of each before that do not count.
+        runs: calls of each that count.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(warmup):
-        for call in calls.values():
-            call()
-    for _ in range(runs):
+    for i in range(warmup + runs):
         for name, call in calls.items():
-            start = clock()
-            call()
-            times[name].append((clock() - start) * 1e3)
+            milliseconds = call()
+            if i >= warmup:
+                times[name].append(milliseconds)
     return {name: summarise(np.array(values)) for name, values in times.items()}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 from efftasks.structures.errors import WorkError
 
-__all__ = ["peak_rss_mb", "peak_rss_of_artifact"]
+__all__ = ["peak_rss_mb", "peak_rss_of", "predict", "run_file"]
 
 
 def peak_rss_mb() -> float | None:
@@ -28,33 +30,33 @@ def peak_rss_mb() -> float | None:
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
-def peak_rss_of_artifact(
-    path: str, threads: int | None = None, size: tuple[int, int] | None = None, backend: str | None = None
-) -> float | None:
-    """Peak resident memory in MB of a new process that loads an artifact and predicts three times.
+def peak_rss_of(work: Callable[..., object], *arguments: Any) -> float | None:
+    """Peak resident memory in MB of a new process that does some work.
 
     Args:
-        path: the artifact.
-        threads: of the runtime; None leaves it to the runtime.
-        size: (height, width) of the network input; None takes the artifact's.
-        backend: name of the runtime; None takes the one for the file.
+        work: a function of a module; see :func:`predict` and :func:`run_file`.
+        arguments: its arguments.
 
     Returns:
-        The whole process: interpreter, numpy, OpenCV, the runtime and the model. None where the system does not tell.
+        The whole process: interpreter, numpy, the runtime and the model. None where the system does not tell.
 
     Raises:
         WorkError: the process ended before it could tell.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
-            return pool.submit(_predict_and_tell, path, threads, size, backend).result()
+            return pool.submit(_work_and_tell, work, arguments).result()
         except RuntimeError as error:  # BrokenProcessPool: killed, mostly for want of memory
-            raise WorkError(f"{path}: the process that measures its memory ended early ({error})") from error
+            raise WorkError(f"{arguments}: the process that measures memory ended early ({error})") from error
 
 
-def _predict_and_tell(
-    path: str, threads: int | None, size: tuple[int, int] | None, backend: str | None
-) -> float | None:
+def _work_and_tell(work: Callable[..., object], arguments: tuple) -> float | None:
+    work(*arguments)
+    return peak_rss_mb()
+
+
+def predict(path: str, threads: int | None, size: tuple[int, int] | None, backend: str | None) -> None:
+    """Load an artifact and predict three times, end to end."""
     import numpy as np
 
     from efftasks.runtime.predictor import Predictor
@@ -62,4 +64,12 @@ def _predict_and_tell(
     predictor = Predictor(path, backend=backend, threads=threads, size=size)
     for _ in range(3):
         predictor(np.zeros((*predictor.size, 3), np.uint8))
-    return peak_rss_mb()
+
+
+def run_file(engine: str, path: str, size: tuple[int, int], threads: int | None) -> None:
+    """Load an ONNX file and run it three times."""
+    from efftasks.bench.engines import file_call
+
+    call = file_call(engine, path, size, threads)
+    for _ in range(3):
+        call()

@@ -1,7 +1,8 @@
-"""Rows of measurements as Markdown and JSON; each carries its environment."""
+"""Rows of measurements as Markdown, JSON and CSV; each carries its environment."""
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,13 +28,17 @@ def _cell(value: Any) -> str:
 
 def write_report(
     stem: str | Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], environment: Mapping[str, str]
-) -> tuple[Path, Path]:
-    """Write ``<stem>.md`` and ``<stem>.json``; every row of the JSON has the environment."""
+) -> tuple[Path, Path, Path]:
+    """Write ``<stem>.md``, ``<stem>.json`` and ``<stem>.csv``; every row of the last two has the environment."""
     stem = Path(stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
     facts = "\n".join(f"- {key}: {value}" for key, value in environment.items())
-    markdown, data = stem.with_suffix(".md"), stem.with_suffix(".json")
+    markdown, data, sheet = (Path(f"{stem}{suffix}") for suffix in (".md", ".json", ".csv"))
     markdown.write_text(f"{to_markdown(rows, columns)}\n\nMeasured on:\n\n{facts}\n", encoding="utf-8")
     full = [{**row, "environment": dict(environment)} for row in rows]
     data.write_text(json.dumps(full, indent=2) + "\n", encoding="utf-8")
-    return markdown, data
+    with sheet.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*columns, *environment], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows({**row, **environment} for row in rows)
+    return markdown, data, sheet

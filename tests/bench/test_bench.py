@@ -1,3 +1,5 @@
+import csv
+import functools
 import itertools
 import json
 import subprocess
@@ -5,16 +7,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from efftasks.bench.complexity import count_complexity
+from efftasks.bench.engines import file_call, torch_call
 from efftasks.bench.environment import describe_environment
-from efftasks.bench.latency import measure, summarise
+from efftasks.bench.gap import add_gaps
+from efftasks.bench.latency import measure, summarise, timed
+from efftasks.bench.plot import draw_flops_against_latency
 from efftasks.bench.run_report import RunReport, draw_curves, write_page
 from efftasks.bench.table import to_markdown, write_report
+from efftasks.export.exporters.onnx import write_graph
+from efftasks.structures.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,20 +37,20 @@ def test_statistics_equal_numpy():
 def test_calls_are_interleaved_and_timed_by_the_clock():
     order: list[str] = []
     ticks = itertools.count()
-    stats = measure(
-        {"a": lambda: order.append("a"), "b": lambda: order.append("b")},
-        warmup=1,
-        runs=3,
-        clock=lambda: next(ticks) / 1e3,
-    )
+
+    def clock() -> float:
+        return next(ticks) / 1e3
+
+    calls = {name: timed(functools.partial(order.append, name), clock) for name in ("a", "b")}
+    stats = measure(calls, warmup=1, runs=3)
     assert order == ["a", "b"] * 4
     assert stats["a"].runs == 3 and stats["a"].p50 == pytest.approx(1.0)
 
 
 def test_statistics_of_a_clock_with_known_times():
     times = [5.0, 1.0, 4.0, 2.0, 3.0]
-    readings = iter([x for t in times for x in (100.0, 100.0 + t / 1e3)])
-    stats = measure({"a": lambda: None}, warmup=2, runs=5, clock=lambda: next(readings))["a"]
+    readings = iter([x for t in [9.0, 9.0, *times] for x in (100.0, 100.0 + t / 1e3)])
+    stats = measure({"a": timed(lambda: None, lambda: next(readings))}, warmup=2, runs=5)["a"]
     found = (stats.mean, stats.p50, stats.minimum, stats.iqr, stats.p90, stats.p99)
     assert found == pytest.approx((3.0, 3.0, 1.0, 2.0, np.percentile(times, 90), np.percentile(times, 99)))
 
@@ -65,6 +73,63 @@ def test_complexity_by_hand():
     assert found.params_m == pytest.approx((3 * 8 * 9 + 8) / 1e6)
     assert found.gmacs == pytest.approx(3 * 8 * 9 * 10 * 20 / 1e9)
     assert found.gflops == pytest.approx(2 * found.gmacs)
+    assert found.activations_m == pytest.approx(8 * 10 * 20 / 1e6)
+
+
+def test_activations_are_what_convolutions_and_products_write():
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.linear = nn.Conv2d(3, 4, 1, stride=2), nn.BatchNorm2d(4), nn.Linear(4, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            tokens = self.norm(self.conv(x)).relu().flatten(2).transpose(1, 2)
+            return self.linear(tokens @ torch.ones(1, 4, 4))
+
+    net = Net().eval()
+    assert count_complexity(net, net, (8, 8)).activations_m == pytest.approx((4 + 4 + 5) * 16 / 1e6)
+
+
+def test_gaps_by_hand():
+    common = dict(backend="onnxruntime", input="8x8")
+    rows: list[dict[str, Any]] = [
+        {"model": "big", "GFLOPs": 8.0, "p50 ms": 12.0, **common},
+        {"model": "small", "GFLOPs": 2.0, "p50 ms": 6.0, **common},
+        {"model": "file", "p50 ms": 3.0, **common},
+        {"model": "small", "GFLOPs": 2.0, "p50 ms": 1.0, **common, "input": "9x9"},
+    ]
+    add_gaps(rows, "big")
+    assert (rows[1]["speed-up"], rows[1]["FLOPs saved"], rows[1]["gap"]) == (2.0, 4.0, 0.5)
+    assert rows[0]["gap"] == 1.0 and rows[2]["speed-up"] == 4.0 and "gap" not in rows[2] and "gap" not in rows[3]
+    with pytest.raises(UserError, match="--baseline: got 'none', expected one of big, small, file"):
+        add_gaps(rows, "none")
+
+
+def test_the_picture_has_a_panel_for_each_backend_and_input(tmp_path):
+    sizes = {}
+    for count in (1, 3):
+        rows = [
+            {"model": f"m{i}", "backend": f"b{j}", "input": "8x8", "GFLOPs": 1.0 + i, "p50 ms": 2.0 + i}
+            for i in range(3)
+            for j in range(count)
+        ]
+        image = cv2.imread(str(draw_flops_against_latency(rows, tmp_path / "deep" / f"{count}.png")))
+        assert image is not None and image.min() < 200  # something is drawn
+        sizes[count] = image.shape[:2]
+    assert sizes[3] == pytest.approx((2 * sizes[1][0], 2 * sizes[1][1]), rel=0.02)
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime", "openvino"])
+def test_engines_time_one_run(engine, tmp_path):
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+    net = nn.Conv2d(3, 4, 3, padding=1).eval()
+    if engine == "torch":
+        call = torch_call(net, (16, 24))
+    else:
+        write_graph(net, torch.zeros(1, 3, 16, 24), tmp_path / "net.onnx")
+        call = file_call(engine, tmp_path / "net.onnx", (16, 24), threads=1)
+    assert all(0 < call() < 10_000 for _ in range(3))
 
 
 @pytest.mark.parametrize(("params", "gflops"), [(2.6, 5.5)])
@@ -83,9 +148,11 @@ def test_tables_carry_their_environment(tmp_path):
     assert to_markdown(rows, ["model", "p50 ms"]).splitlines()[2:] == ["| a | 1.23 |", "| b | - |"]
     environment = describe_environment(threads=2)
     assert environment["threads"] == "2" and environment["cpu"]
-    markdown, data = write_report(tmp_path / "deep" / "latency", rows, ["model"], environment)
+    markdown, data, sheet = write_report(tmp_path / "deep" / "latency", rows, ["model"], environment)
     assert json.loads(data.read_text())[1]["environment"] == environment
     assert f"- cpu: {environment['cpu']}" in markdown.read_text()
+    with sheet.open(newline="") as file:
+        assert [row["model"] + row["threads"] for row in csv.DictReader(file)] == ["a2", "b2"]
 
 
 def test_the_page_shows_everything_and_escapes_it(tmp_path):

@@ -73,6 +73,49 @@ def test_a_config_by_another_counter(tmp_path):
     assert row["GFLOPs"] == pytest.approx(2 * row["GMACs"])
 
 
+def test_backbones_on_several_runtimes_against_a_baseline(tmp_path, capsys):
+    small = "backbone:HGNetV2,variant=b0,width=0.5,out_strides=(8,16)"
+    line = ["benchmark", "backbone:HGNetV2,variant=b0", small, "--backend", "torch", "onnxruntime"]
+    line += ["--size", "64", "96", "--size", "96", "96", "--runs", "3", "--warmup", "1", "--threads", "1"]
+    assert main([*line, "--baseline", "backbone:HGNetV2,variant=b0", "--out", f"{tmp_path}/front"]) == 0
+    rows = json.loads((tmp_path / "front.json").read_text())
+    names = [(row["model"] == small, row["input"], row["backend"]) for row in rows]
+    sizes = ("64x96", "96x96")
+    assert names == [
+        (is_small, size, b) for is_small in (False, True) for size in sizes for b in ("torch", "onnxruntime")
+    ]
+    for i, row in enumerate(rows):
+        base = rows[i % 4]
+        assert row["speed-up"] == pytest.approx(base["p50 ms"] / row["p50 ms"])
+        assert row["gap"] == pytest.approx(row["speed-up"] * row["GFLOPs"] / base["GFLOPs"])
+        assert row["activations M"] > 0 and ("peak RSS MB" in row) == (row["backend"] == "onnxruntime")
+    assert rows[4]["params M"] < 0.5 * rows[0]["params M"]
+    assert all((tmp_path / f"front{suffix}").exists() for suffix in (".md", ".csv", ".png"))
+    assert "gap" in capsys.readouterr().out.splitlines()[0]
+
+
+def test_a_checkpoint_by_the_config_beside_it(tmp_path, capsys):
+    from efftasks import apis
+
+    apis.load_config(CONFIG).dump(str(tmp_path / "config.py"))
+    (tmp_path / "epoch_1.pth").touch()
+    line = ["benchmark", str(tmp_path / "epoch_1.pth"), "--runs", "2", "--warmup", "0", "--size", "64", "64"]
+    assert main(line) == 0
+    assert "epoch_1.pth" in capsys.readouterr().out
+    (tmp_path / "second.py").touch()
+    assert main(line) == 2
+    assert "2 configs beside it" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_torch_compile_and_the_detector_on_all_runtimes(tmp_path):
+    line = ["benchmark", CONFIG, "--backend", "torch.compile", "onnxruntime", "openvino", "--size", "64", "64"]
+    assert main([*line, "--runs", "3", "--warmup", "1", "--out", f"{tmp_path}/r"]) == 0
+    rows = json.loads((tmp_path / "r.json").read_text())
+    assert [row["backend"] for row in rows] == ["torch.compile", "onnxruntime", "openvino"]
+    assert len({row["GFLOPs"] for row in rows}) == 1
+
+
 def multiply_adds(model, height: int, width: int) -> int:
     """Those of the convolutions, by their shapes: output elements x kernel x input channels of a group."""
     import torch
@@ -99,9 +142,14 @@ def multiply_adds(model, height: int, width: int) -> int:
         (["--runs", "0"], "--runs: got 0, expected an integer from 1"),
         (["--warmup", "-1"], "--warmup: got -1"),
         (["--threads", "0"], "--threads: got 0"),
-        (["--backend", "abacus"], "backend: got 'abacus', expected one of onnxruntime"),
+        (["--backend", "abacus"], "backend: got 'abacus', expected one of torch, torch.compile, onnxruntime"),
+        (["--backend", "torch"], "--backend: got 'torch', allowed for"),
+        (["--baseline", "other"], "--baseline: got 'other', expected one of the models"),
+        (["none.pth"], "none.pth: no such file"),
+        (["backbone:HGNetV2,b0"], "got 'b0', expected argument=value"),
+        (["backbone:HGNetV2,variant=b9"], "variant: got 'b9'"),
         (["--size", "100", "64"], "size: got (100, 64), expected multiples of 32"),
-        ([CONFIG, "--size", "96", "0"], "--size: got [96, 0]"),
+        ([CONFIG, "--size", "96", "0"], "--size: got 96 0"),
         (["none.onnx"], "none.onnx: no such file"),
         (["none"], "none: no such config file"),
     ],

@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,20 @@ from efftasks.structures.errors import UserError, WorkError
 from efftasks.structures.protocols import Exportable
 from efftasks.structures.spec import METADATA_KEY, ArtifactSpec
 
-__all__ = ["export_onnx", "write_metadata"]
+__all__ = ["Graph", "export_onnx", "write_graph", "write_metadata"]
 
 OLDEST_OPSET = 18
 
 
-class _Graph(nn.Module):
-    """Preprocessed images in, decoded tensors out: exactly what eager prediction runs."""
+class Graph(nn.Module):
+    """A model as it is exported: exactly what eager prediction runs."""
 
     def __init__(self, model: Exportable) -> None:
         super().__init__()
         self.model: Any = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Preprocessed images (B, 3, H, W) -> decoded tensors."""
         return tuple(self.model.detect(images))
 
 
@@ -59,17 +61,38 @@ def export_onnx(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: i
     facts = spec.input
     # Two images: a batch of one would be taken for a constant.
     images = torch.zeros(2 if facts.dynamic_batch else 1, 3, facts.height, facts.width)
-    graph = _Graph(model).eval()
+    graph = Graph(model).eval()
+    names = [output.name for output in spec.outputs]
+    write_graph(graph, images, path, opset, facts.name, names, _dynamic_axes(spec))
+    write_metadata(path, spec)
+    onnx.checker.check_model(str(path), full_check=True)
+    return path
+
+
+def write_graph(
+    module: nn.Module,
+    images: Tensor,
+    path: str | Path,
+    opset: int = 18,
+    input_name: str = "images",
+    output_names: Sequence[str] | None = None,
+    dynamic: dict[int, Any] | None = None,
+) -> Path:
+    """Write what a module does with images (B, 3, H, W) as ONNX, without a description.
+
+    Raises:
+        WorkError: the exporter failed.
+    """
     try:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
-                graph,
+                module,
                 (images,),
                 dynamo=True,
                 opset_version=opset,
-                input_names=[facts.name],
-                output_names=[output.name for output in spec.outputs],
-                dynamic_shapes=(_dynamic_axes(spec),),
+                input_names=[input_name],
+                output_names=output_names,
+                dynamic_shapes=(dynamic or {},),
                 verbose=False,
             )
             assert program is not None
@@ -77,9 +100,7 @@ def export_onnx(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: i
             program.save(str(path), external_data=False)
     except Exception as error:
         raise WorkError(f"{path}: the export failed ({type(error).__name__}: {_first_line(error)})") from error
-    write_metadata(path, spec)
-    onnx.checker.check_model(str(path), full_check=True)
-    return path
+    return Path(path)
 
 
 def _dynamic_axes(spec: ArtifactSpec) -> dict[int, Any]:
