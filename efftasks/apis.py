@@ -22,6 +22,7 @@ from tqdm import tqdm
 from efftasks.datasets.coco import match_classes, read_coco
 from efftasks.models.detectors import Detector
 from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.scaling import apply_scale
 from efftasks.registry import DATASETS, MODELS, RUNNERS
 from efftasks.structures.checkpoint import load_matching, read_checkpoint, weights_of
 from efftasks.structures.drawing import draw_instances
@@ -34,6 +35,7 @@ __all__ = [
     "Evaluation",
     "build",
     "config_folder",
+    "config_path",
     "describe",
     "draw_comparison",
     "evaluate",
@@ -72,7 +74,8 @@ def load_config(config: str | Path | Config, options: dict[str, Any] | None = No
 
     Top-level ``data_root`` goes to every dataset, top-level ``classes`` to every dataset and, as their number, to the
     head; ``classes=None`` takes the categories of the training annotations. Top-level ``image_size`` goes to every
-    transform that leaves its ``size`` at None.
+    transform that leaves its ``size`` at None. Top-level ``scale`` (``dict(phi=1.0)``, and ``alpha``, ``beta``,
+    ``gamma``) makes depth, width and input size larger together, see :mod:`efftasks.models.scaling`.
 
     Args:
         config: a path, the name of a shipped config, or a Config.
@@ -84,7 +87,7 @@ def load_config(config: str | Path | Config, options: dict[str, Any] | None = No
     if isinstance(config, Config):
         cfg = config.copy()
     else:
-        path = _config_path(config)
+        path = config_path(config)
         try:
             cfg = Config.fromfile(path)
         except UserError:
@@ -98,7 +101,12 @@ def load_config(config: str | Path | Config, options: dict[str, Any] | None = No
     return cfg
 
 
-def _config_path(config: str | Path) -> Path:
+def config_path(config: str | Path) -> Path:
+    """The file of a config given by its path or by the name of a shipped one.
+
+    Raises:
+        UserError: there is none; the message names the nearest.
+    """
     path = Path(config)
     if path.is_file():
         return path
@@ -111,6 +119,7 @@ def _config_path(config: str | Path) -> Path:
 
 
 def _link(cfg: Config) -> None:
+    apply_scale(cfg)
     if "image_size" in cfg:
         _set_sizes(cfg._cfg_dict, tuple(cfg.image_size))
     datasets = [_innermost(cfg[name]["dataset"]) for name in _LOADERS if cfg.get(name)]

@@ -9,13 +9,13 @@ import sys
 from collections.abc import Sequence
 
 from efftasks import __version__
-from efftasks.cli import benchmark, convert, dataset, export, predict, quickstart, test, train
+from efftasks.cli import benchmark, convert, dataset, export, predict, quickstart, scale, test, train
 from efftasks.cli.errors import explain
 
 __all__ = ["build_parser", "main", "parse_args"]
 
 # In the order of the help. Each module imports only the standard library until its command runs.
-COMMANDS = (train, test, predict, export, benchmark, convert, dataset, quickstart)
+COMMANDS = (train, test, predict, export, benchmark, scale, convert, dataset, quickstart)
 
 EPILOG = """CONFIG is a path, or the name of a config that ships with the package.
 Exit code: 0 success, 1 the work failed, 2 a wrong call or input.

@@ -1,4 +1,4 @@
-# The o2o detector, size n. Sizes s and m change the widths and depths of neck and head and take a larger backbone.
+# The o2o detector, size n. The sizes s, m and l are this one, scaled: see `scale` in their configs.
 model = dict(
     type="Detector",
     data_preprocessor=dict(type="DetPreprocessor", mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0), pad_value=114.0),

@@ -29,6 +29,7 @@ __all__ = [
     "Backbone",
     "ProbedBackbone",
     "build_backbone",
+    "check_scale",
     "load_weights",
     "probe",
     "select_strides",
@@ -200,6 +201,19 @@ def load_weights(
         )
     MMLogger.get_current_instance().info(f"weights of {type(module).__name__} from {path}: {report.summary()}")
     return report
+
+
+def check_scale(width: float, depth: float, kernel_size: int | None) -> None:
+    """Refuse factors that are not positive, and even kernels.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    for name, value in (("width", width), ("depth", depth)):
+        if value <= 0:
+            raise ValueError(f"{name}: got {value}, allowed a positive number")
+    if kernel_size is not None and (kernel_size < 1 or kernel_size % 2 == 0):
+        raise ValueError(f"kernel_size: got {kernel_size}, allowed a positive odd number")
 
 
 def select_strides(available: Sequence[int], wanted: Sequence[int]) -> tuple[int, ...]:

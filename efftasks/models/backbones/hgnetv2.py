@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efftasks.models.backbones.base import Backbone, load_weights, select_strides
+from efftasks.models.backbones.base import Backbone, check_scale, load_weights, select_strides
 from efftasks.models.layers.conv import ConvNormAct, fold_norm, split_inputs
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
@@ -211,6 +211,8 @@ class HGNetV2(Backbone):
         out_strides: ascending choice of 4, 8, 16, 32.
         affine: learnable affine after each ReLU; None for the published choice (b0 to b3, femto, atto have it).
         width: factor on all channels, rounded to multiples of 8.
+        depth: factor on the number of layers of a block.
+        kernel_size: of all layers, odd; None for the published 3 in the early and 5 in the late stages.
         frozen: see :meth:`Backbone.freeze`.
         weights: path of a local checkpoint: timm's, D-FINE's or this package's.
     """
@@ -221,17 +223,26 @@ class HGNetV2(Backbone):
         out_strides: Sequence[int] = (8, 16, 32),
         affine: bool | None = None,
         width: float = 1.0,
+        depth: float = 1.0,
+        kernel_size: int | None = None,
         frozen: Sequence[str] = (),
         weights: str | os.PathLike | None = None,
     ) -> None:
         super().__init__()
         if variant not in VARIANTS:
             raise ValueError(f"variant: got {variant!r}, allowed {tuple(VARIANTS)}")
-        if width <= 0:
-            raise ValueError(f"width: got {width}, allowed a positive number")
+        check_scale(width, depth, kernel_size)
         stem, stages, published = VARIANTS[variant]
         affine = published if affine is None else affine
-        stages = tuple(s._replace(hidden=_scaled(s.hidden, width), out=_scaled(s.out, width)) for s in stages)
+        stages = tuple(
+            s._replace(
+                hidden=_scaled(s.hidden, width),
+                out=_scaled(s.out, width),
+                layers=max(1, round(s.layers * depth)),
+                kernel=kernel_size or s.kernel,
+            )
+            for s in stages
+        )
         strides = tuple(4 * 2**i for i in range(len(stages)))
         self.out_indices = select_strides(strides, out_strides)
         stages = stages[: self.out_indices[-1] + 1]

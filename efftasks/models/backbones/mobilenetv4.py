@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from efftasks.models.backbones.base import Backbone, load_weights, select_strides
+from efftasks.models.backbones.base import Backbone, check_scale, load_weights, select_strides
 from efftasks.models.layers.conv import ConvNormAct
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
@@ -84,6 +84,8 @@ class MobileNetV4(Backbone):
         variant: conv-s or conv-m.
         out_strides: ascending choice of 4, 8, 16, 32.
         width: factor on all channels (the stem keeps its own below 1, as in the published small ones).
+        depth: factor on the number of blocks of the stages of inverted bottlenecks; what is added repeats the last.
+        kernel_size: of all depthwise convolutions, odd; None for the published mixture of 3 and 5.
         final_conv: widen the map of stride 32 to 960 channels by the 1x1 that stands before the pooling of the
             classifier. It costs more than it gives a neck that narrows the map again at once.
         weights: path of a local checkpoint: timm's or this package's.
@@ -94,18 +96,19 @@ class MobileNetV4(Backbone):
         variant: str = "conv-s",
         out_strides: Sequence[int] = (8, 16, 32),
         width: float = 1.0,
+        depth: float = 1.0,
+        kernel_size: int | None = None,
         final_conv: bool = False,
         weights: str | os.PathLike | None = None,
     ) -> None:
         super().__init__()
         if variant not in VARIANTS:
             raise ValueError(f"variant: got {variant!r}, allowed {tuple(VARIANTS)}")
-        if width <= 0:
-            raise ValueError(f"width: got {width}, allowed a positive number")
+        check_scale(width, depth, kernel_size)
         self.out_indices = select_strides(_STRIDES, out_strides)
         if final_conv and out_strides[-1] != _STRIDES[-1]:
             raise ValueError(f"final_conv: got True with out_strides {tuple(out_strides)}, allowed only with stride 32")
-        tables = [list(table) for table in VARIANTS[variant][: self.out_indices[-1] + 1]]
+        tables = [resized(table, depth, kernel_size) for table in VARIANTS[variant][: self.out_indices[-1] + 1]]
         channels = _STEM if width < 1 else round_channels(_STEM * width)
         self.stem = ConvNormAct(3, channels, 3, stride=2)
         self.stages = nn.ModuleList()
@@ -137,6 +140,20 @@ class MobileNetV4(Backbone):
             maps.append(x)
         maps[-1] = self.final(x)
         return tuple(maps[i] for i in self.out_indices)
+
+
+def resized(table: Sequence[_Row], depth: float, kernel_size: int | None) -> list[_Row]:
+    """A stage of another depth and with other depthwise kernels; stages of plain convolutions keep theirs."""
+    if not all(isinstance(row, _UIB) for row in table):
+        return list(table)
+    rows: list[_Row] = []
+    for i in range(max(1, round(depth * len(table)))):
+        row = table[min(i, len(table) - 1)]
+        assert isinstance(row, _UIB)
+        if kernel_size is not None:
+            row = row._replace(start=row.start and kernel_size, mid=row.mid and kernel_size)
+        rows.append(row)
+    return rows
 
 
 def round_channels(channels: float, divisor: int = 8) -> int:

@@ -1,0 +1,122 @@
+"""Macro scaling: one number makes a network deeper, wider and its input larger, together.
+
+Source: EfficientNet (arXiv 1905.11946, section 3.3, equations 2 and 3): depth ``alpha**phi``, width ``beta**phi``,
+resolution ``gamma**phi``, with ``alpha * beta**2 * gamma**2`` about 2, so that FLOPs grow as ``2**phi``. The widths of
+RegNet's rule (arXiv 2003.13678) are in :mod:`efftasks.models.backbones.regnet`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+
+from efftasks.structures.errors import UserError
+
+__all__ = ["Scale", "apply_scale", "compound_scale", "scale_model", "scaled_size"]
+
+# EfficientNet's coefficients, of a grid search around its B0.
+ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
+
+
+# How transforms name a size.
+_SIZE_KEYS = {"size", "img_scale", "image_size"}
+
+
+class Scale(NamedTuple):
+    """Factors on blocks, channels and the sides of the input."""
+
+    depth: float = 1.0
+    width: float = 1.0
+    resolution: float = 1.0
+
+
+def compound_scale(phi: float, alpha: float = ALPHA, beta: float = BETA, gamma: float = GAMMA) -> Scale:
+    """The factors for one coefficient.
+
+    Args:
+        phi: 0 changes nothing; FLOPs grow by ``alpha * beta**2 * gamma**2`` with every step.
+        alpha: growth of depth a step.
+        beta: growth of width a step.
+        gamma: growth of the input's sides a step; 1 keeps them.
+
+    Raises:
+        ValueError: a growth below 1.
+    """
+    for name, value in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
+        if value < 1:
+            raise ValueError(f"scale.{name}: got {value}, allowed from 1")
+    return Scale(alpha**phi, beta**phi, gamma**phi)
+
+
+def scale_model(model: Mapping[str, Any], scale: Scale) -> dict[str, Any]:
+    """The changes that a model's config needs: factors of the backbone, widths and depth of the neck.
+
+    Args:
+        model: with ``backbone``, which takes ``width`` and ``depth``, and, if it has one, a ``neck`` with
+            ``out_channels`` and ``depth``.
+        scale: the factors; its resolution is not the model's.
+
+    Returns:
+        Part of a config, to be merged into ``model``.
+    """
+    backbone, neck = model["backbone"], model.get("neck") or {}
+    changes: dict[str, Any] = dict(
+        backbone=dict(
+            width=backbone.get("width", 1.0) * scale.width,
+            depth=backbone.get("depth", 1.0) * scale.depth,
+        )
+    )
+    new: dict[str, Any] = {}
+    if "out_channels" in neck:
+        new["out_channels"] = tuple(max(8, round(c * scale.width / 8) * 8) for c in neck["out_channels"])
+    if "depth" in neck:
+        new["depth"] = max(1, round(neck["depth"] * scale.depth))
+    return {**changes, "neck": new} if new else changes
+
+
+def scaled_size(size: tuple[int, int], scale: Scale, divisor: int = 32) -> tuple[int, int]:
+    """(height, width) times the resolution, to the nearest multiples of ``divisor``."""
+    height, width = (max(1, round(side * scale.resolution / divisor)) * divisor for side in size)
+    return height, width
+
+
+def apply_scale(cfg: Config) -> None:
+    """Apply a config's top-level ``scale`` to its model and its sizes, in place, and take it away.
+
+    ``scale`` has the arguments of :func:`compound_scale`. Its resolution goes to ``image_size`` and to every transform
+    whose size equals that.
+
+    Raises:
+        UserError: it has other arguments, or the backbone takes no factors.
+    """
+    rule = dict(cfg.pop("scale", None) or {})
+    if not rule:
+        return
+    allowed = list(inspect.signature(compound_scale).parameters)
+    if "phi" not in rule or not set(rule) <= set(allowed):
+        raise UserError(f"scale: got {', '.join(rule)}, expected phi, and at most {', '.join(allowed[1:])} beside it")
+    try:
+        scale = compound_scale(**rule)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    cfg.merge_from_dict(dict(model=scale_model(cfg.model, scale)))
+    if scale.resolution != 1 and "image_size" in cfg:
+        old = tuple(cfg.image_size)
+        new = scaled_size(old, scale)
+        cfg.image_size = new
+        _replace_sizes(cfg._cfg_dict, {old: new, old[::-1]: new[::-1]})
+
+
+def _replace_sizes(node: Any, sizes: dict[tuple, tuple]) -> None:
+    if isinstance(node, dict):
+        for key in _SIZE_KEYS & set(node):
+            value = node[key]
+            if isinstance(value, (list, tuple)):
+                node[key] = sizes.get(tuple(value), value)
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for part in node:
+            _replace_sizes(part, sizes)
