@@ -140,7 +140,8 @@ class FusedStem(nn.Module):
         self.stem1, self.stem2a, self.stem2b = (copy.deepcopy(part) for part in (stem.stem1, stem.stem2a, stem.stem2b))
         # Runtimes pad in a convolution for nothing, but not in a pooling: this one does nothing but to be padded.
         hidden = stem.stem1.conv.out_channels
-        self.same = nn.Conv2d(hidden, hidden, 1, groups=hidden, bias=False)
+        weight = stem.stem1.conv.weight
+        self.same = nn.Conv2d(hidden, hidden, 1, groups=hidden, bias=False, device=weight.device, dtype=weight.dtype)
         nn.init.ones_(self.same.weight)
         self.pool = stem.pool
         stem3: Any = stem.stem3.fuse()

@@ -105,9 +105,9 @@ class FusedDeformableAttention(nn.Module):
         self.output_proj = copy.deepcopy(trained.output_proj)
         offsets, weights = trained.sampling_offsets, trained.attention_weights
         self.both = nn.Linear(offsets.in_features, offsets.out_features + weights.out_features)
-        with torch.no_grad():
-            self.both.weight.copy_(torch.cat([offsets.weight * trained.unit[:, None], weights.weight]))
-            self.both.bias.copy_(torch.cat([offsets.bias * trained.unit, weights.bias]))
+        # Assigned, not copied: they stay on the device and in the precision they have.
+        self.both.weight.data = torch.cat([offsets.weight * trained.unit[:, None], weights.weight]).detach()
+        self.both.bias.data = torch.cat([offsets.bias * trained.unit, weights.bias]).detach()
         self.split = (offsets.out_features, weights.out_features)
 
     def forward(self, query: Tensor, boxes: Tensor, maps: Sequence[Tensor]) -> Tensor:
