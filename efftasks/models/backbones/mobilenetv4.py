@@ -88,6 +88,7 @@ class MobileNetV4(Backbone):
         kernel_size: of all depthwise convolutions, odd; None for the published mixture of 3 and 5.
         final_conv: widen the map of stride 32 to 960 channels by the 1x1 that stands before the pooling of the
             classifier. It costs more than it gives a neck that narrows the map again at once.
+        frozen: see :meth:`Backbone.freeze`.
         weights: path of a local checkpoint: timm's or this package's.
     """
 
@@ -99,6 +100,7 @@ class MobileNetV4(Backbone):
         depth: float = 1.0,
         kernel_size: int | None = None,
         final_conv: bool = False,
+        frozen: Sequence[str] = (),
         weights: str | os.PathLike | None = None,
     ) -> None:
         super().__init__()
@@ -127,6 +129,7 @@ class MobileNetV4(Backbone):
             self.final = ConvNormAct(channels, out, 1)
             specs[-1] = FeatureSpec(out, _STRIDES[-1])
         self.specs = tuple(specs[i] for i in self.out_indices)
+        self.freeze(frozen)
         if weights is not None:
             own = set(self.state_dict())
             load_weights(self, weights, lambda key: _own_key(key, own))
