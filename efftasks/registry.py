@@ -35,6 +35,7 @@ MODELS = _child(
     "models.backbones.base",
     "models.backbones.mobilenetv4",
     "models.backbones.hgnetv2",
+    "models.backbones.regnet",
     "models.backbones.repvit",
     "models.backbones.resnet_vd",
     "models.backbones.starnet",

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS: dict[str, dict[str, Any]] = {
     "HGNetV2": dict(variant="b0", width=0.5),
     "MobileNetV4": dict(variant="conv-s", width=0.5),
+    "RegNet": dict(variant="y_002", width=0.5),
     "RepViT": dict(variant="m0_9", width=0.5),
     "ResNetVD": dict(depth=18),
     "StarNet": dict(variant="s1", width=0.5),
