@@ -109,6 +109,7 @@ def test_a_checkpoint_by_the_config_beside_it(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_torch_compile_and_the_detector_on_all_runtimes(tmp_path):
+    pytest.importorskip("openvino")
     line = ["benchmark", CONFIG, "--backend", "torch.compile", "onnxruntime", "openvino", "--size", "64", "64"]
     assert main([*line, "--runs", "3", "--warmup", "1", "--out", f"{tmp_path}/r"]) == 0
     rows = json.loads((tmp_path / "r.json").read_text())

@@ -12,6 +12,8 @@ import resource
 from pathlib import Path
 from typing import Any
 
+import efftasks.compat  # noqa: F401
+
 import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
