@@ -1,8 +1,9 @@
-"""Split, transform, merge: bottlenecks with a grouped 3x3, their widths by one rule.
+"""RegNet X and Y: bottlenecks that split, transform and merge by a grouped 3x3; one rule gives all widths and depths.
 
-Sources: ResNeXt (arXiv 1611.05431, section 3) for the block, whose parallel paths are one grouped convolution (figure
-3c); RegNet (arXiv 2003.13678, section 3.3, equations 2 to 4) for the rule that gives widths, and section 5 for the
-published networks (X; Y adds squeeze-excite). Written anew; timm's ``regnetx_*`` and ``regnety_*`` checkpoints load.
+Sources: ResNeXt (arXiv 1611.05431, section 3: the aggregated transforms, and their equal form as one grouped
+convolution) for the block; RegNet (arXiv 2003.13678, section 3.3, equations 2 to 4) for the widths; squeeze-excite in
+the Y variants (arXiv 1709.01507, section 3). The tables were compared with timm's ``regnetx_*`` and ``regnety_*``
+(Apache-2.0), whose checkpoints load here. Written anew.
 """
 
 from __future__ import annotations
@@ -11,154 +12,191 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from itertools import groupby
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efftasks.models.backbones.base import Backbone, check_scale, load_weights, select_strides
 from efftasks.models.layers.conv import ConvNormAct
+from efftasks.models.layers.squeeze_excite import SqueezeExcite
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
 
-__all__ = ["RegNet", "Stage", "regnet_stages"]
+__all__ = ["Bottleneck", "RegNet", "Stage", "regnet_stages"]
 
-_STEM = 32
 _STRIDES = (4, 8, 16, 32)
+_STEM = 32
+_QUANTUM = 8
+_DEFAULT = "x_002"
 
 
 class Stage(NamedTuple):
-    """Blocks of one width."""
+    """Channels of a stage, its number of blocks, and the channels of one group of its grouped convolutions."""
 
     width: int
     blocks: int
     group_width: int
 
 
-def regnet_stages(start: int, slope: float, factor: float, depth: int, group_width: int) -> tuple[Stage, ...]:
-    """Widths that grow linearly with depth, quantised to powers of a factor.
-
-    Block j would have ``start + slope * j`` channels (equation 2). That is rounded to ``start * factor ** s`` with
-    a whole s (equations 3, 4) and to a multiple of 8; blocks of one width are a stage, whose width then becomes a
-    multiple of its group width.
+def regnet_stages(
+    width_start: int, width_slope: float, width_factor: float, depth: int, group_width: int, quantum: int = _QUANTUM
+) -> tuple[Stage, ...]:
+    """The quantised linear rule: widths that grow linearly from block to block, rounded to a few stages.
 
     Args:
-        start: ``w_0``, of the first block.
-        slope: ``w_a``, growth a block.
-        factor: ``w_m``, between stages.
-        depth: blocks in all.
-        group_width: channels of a group of the 3x3.
+        width_start: w_0, the width of the first block; a multiple of ``quantum``.
+        width_slope: w_a, what each block adds before rounding.
+        width_factor: w_m, from one stage to the next, about.
+        depth: number of blocks in all.
+        group_width: channels of one group; a stage that is narrower has a single group.
+        quantum: widths are multiples of it before they are made multiples of the group width.
+
+    Raises:
+        ValueError: naming the argument that is out of its range.
     """
-    widths = []
+    for name, value in (("depth", depth), ("group_width", group_width), ("quantum", quantum)):
+        if value < 1:
+            raise ValueError(f"{name}: got {value}, allowed a positive number")
+    if width_start < 1 or width_start % quantum:
+        raise ValueError(f"width_start: got {width_start}, allowed positive multiples of {quantum}")
+    if width_slope < 0:
+        raise ValueError(f"width_slope: got {width_slope}, allowed a number of at least 0")
+    if width_factor <= 1:
+        raise ValueError(f"width_factor: got {width_factor}, allowed a number above 1")
+    blocks: dict[int, int] = {}  # by width, which never falls
     for j in range(depth):
-        step = round(math.log((start + slope * j) / start) / math.log(factor))
-        widths.append(round(start * factor**step / 8) * 8)
-    return tuple(_compatible(width, len(list(same)), group_width) for width, same in groupby(widths))
+        linear = width_start + width_slope * j
+        power = round(math.log(linear / width_start) / math.log(width_factor))
+        width = round(width_start * width_factor**power / quantum) * quantum
+        blocks[width] = blocks.get(width, 0) + 1
+    return tuple(_whole_groups(width, count, group_width) for width, count in blocks.items())
 
 
-def _compatible(width: int, blocks: int, group_width: int) -> Stage:
-    """A group width is at most the width, and the width its nearest multiple; of two as near, the even one."""
-    group_width = min(group_width, width)
-    return Stage(max(1, round(width / group_width)) * group_width, blocks, group_width)
+def _whole_groups(width: float, blocks: int, group_width: int) -> Stage:
+    """The stage whose width is nearest to ``width`` among the multiples of its group width."""
+    group_width = min(group_width, int(width))
+    # Python rounds ties to even, as the published networks do: x_004 has 24 groups of 16 for a width of 392.
+    return Stage(round(width / group_width) * group_width, blocks, group_width)
 
 
-class SqueezeExcite(nn.Module):
-    """Every channel times a gate in (0, 1) that a few hidden units compute from the means of all."""
+class Variant(NamedTuple):
+    """The arguments of :func:`regnet_stages`, and the ratio of squeeze-excite."""
 
-    def __init__(self, channels: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Conv2d(channels, hidden, 1)
-        self.fc2 = nn.Conv2d(hidden, channels, 1)
+    width_start: int
+    width_slope: float
+    width_factor: float
+    depth: int
+    group_width: int
+    se_ratio: float
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) in and out."""
-        return x * torch.sigmoid(self.fc2(F.relu(self.fc1(x.mean((2, 3), keepdim=True)))))
+
+# The number is that of the published network's multiplications at 224 px, in units of 100 million.
+VARIANTS: dict[str, Variant] = {
+    "x_002": Variant(24, 36.44, 2.49, 13, 8, 0.0),
+    "x_004": Variant(24, 24.48, 2.54, 22, 16, 0.0),
+    "x_006": Variant(48, 36.97, 2.24, 16, 24, 0.0),
+    "x_008": Variant(56, 35.73, 2.28, 16, 16, 0.0),
+    "x_016": Variant(80, 34.01, 2.25, 18, 24, 0.0),
+    "x_032": Variant(88, 26.31, 2.25, 25, 48, 0.0),
+    "y_002": Variant(24, 36.44, 2.49, 13, 8, 0.25),
+    "y_004": Variant(48, 27.89, 2.09, 16, 8, 0.25),
+    "y_006": Variant(48, 32.54, 2.32, 15, 16, 0.25),
+    "y_008": Variant(56, 38.84, 2.4, 14, 16, 0.25),
+    "y_016": Variant(48, 20.71, 2.65, 27, 24, 0.25),
+    "y_032": Variant(80, 42.63, 2.66, 21, 24, 0.25),
+}
 
 
 class Bottleneck(nn.Module):
-    """1x1 (split), grouped 3x3 (transform), 1x1 (merge), added to the input; all of one width.
+    """1x1, grouped convolution, [squeeze-excite], 1x1, all of one width, beside a shortcut.
 
     Args:
         in_channels: channels of the input.
-        out_channels: of the three convolutions.
-        group_width: channels of a group of the 3x3.
-        stride: taken by the 3x3 and by the 1x1 of the shortcut.
-        kernel_size: of the grouped convolution.
-        squeeze: hidden units of squeeze-excite over ``in_channels``; 0 for none.
+        out_channels: channels of all that follows; a multiple of ``group_width``.
+        stride: of the grouped convolution.
+        group_width: channels of one group; ``out_channels`` for a dense convolution.
+        kernel_size: of the grouped convolution, odd.
+        se_ratio: hidden units of squeeze-excite over ``in_channels``; 0 for none.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, group_width: int, stride: int, kernel_size: int, squeeze: float
+        self, in_channels: int, out_channels: int, stride: int, group_width: int, kernel_size: int, se_ratio: float
     ) -> None:
         super().__init__()
         groups = out_channels // group_width
         self.conv1 = ConvNormAct(in_channels, out_channels, 1)
         self.conv2 = ConvNormAct(out_channels, out_channels, kernel_size, stride, groups=groups)
-        self.se = SqueezeExcite(out_channels, round(in_channels * squeeze)) if squeeze else nn.Identity()
+        self.se: nn.Module = nn.Identity()
+        if se_ratio:
+            self.se = SqueezeExcite(out_channels, max(1, round(in_channels * se_ratio)))
         self.conv3 = ConvNormAct(out_channels, out_channels, 1, act=None)
-        changes = in_channels != out_channels or stride != 1
-        self.downsample = ConvNormAct(in_channels, out_channels, 1, stride, act=None) if changes else nn.Identity()
+        nn.init.zeros_(self.conv3.norm.weight)  # training starts at the shortcuts
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or in_channels != out_channels:
+            self.shortcut = ConvNormAct(in_channels, out_channels, 1, stride, act=None)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, H / stride, W / stride)."""
-        return F.relu(self.conv3(self.se(self.conv2(self.conv1(x)))) + self.downsample(x))
+        return F.relu(self.conv3(self.se(self.conv2(self.conv1(x)))) + self.shortcut(x))
 
 
 @MODELS.register_module()
 class RegNet(Backbone):
-    """RegNet X and Y, and what else the block and the rule make; stages beyond the last stride asked for are not built.
+    """RegNet; stages beyond the last stride asked for are not built.
 
     Args:
-        variant: x_002 to x_032, y_002 to y_032: the published networks of 200 million to 3.2 billion multiply-adds.
-        stages: (width, blocks, group width) of the strides 4, 8, 16 and 32, instead of the variant's.
+        variant: x_002, x_004, x_006, x_008, x_016, x_032, or y_ for x_ with squeeze-excite. Without a variant and
+            without ``stages``, x_002.
+        stages: instead of a variant: (width, blocks, group width) for each of the strides 4, 8, 16, 32, or for the
+            first of them; :func:`regnet_stages` makes such.
         out_strides: ascending choice of 4, 8, 16, 32.
-        width: factor on the widths; each stays a multiple of its group width.
+        width: factor on the widths of the stages, rounded to multiples of the group width, or to multiples of 8 where
+            there is a single group. The stem keeps its 32 channels, as in the published networks of all sizes.
         depth: factor on the blocks of every stage, of which at least one stays.
-        group_width: of all stages, instead of the variant's: 1 is depthwise, a large one dense.
+        group_width: channels of one group in all stages, to which their widths are then rounded; 1 for depthwise
+            convolutions, at least the width of a stage for dense ones there. None for the group widths as published.
         kernel_size: of the grouped convolutions, odd.
+        se_ratio: hidden units of squeeze-excite over the channels of a block's input, 0 for none; None for the
+            variant's (0.25 for y, 0 for x), 0 with ``stages``.
         frozen: see :meth:`Backbone.freeze`.
         weights: path of a local checkpoint: timm's or this package's.
     """
 
     def __init__(
         self,
-        variant: str = "x_002",
+        variant: str | None = None,
         stages: Sequence[Sequence[int]] | None = None,
         out_strides: Sequence[int] = (8, 16, 32),
         width: float = 1.0,
         depth: float = 1.0,
         group_width: int | None = None,
         kernel_size: int = 3,
+        se_ratio: float | None = None,
         frozen: Sequence[str] = (),
         weights: str | os.PathLike | None = None,
     ) -> None:
         super().__init__()
-        if variant not in VARIANTS:
-            raise ValueError(f"variant: got {variant!r}, allowed {tuple(VARIANTS)}")
-        if group_width is not None and group_width < 1:
-            raise ValueError(f"group_width: got {group_width}, allowed from 1")
+        table, published = _table(variant, stages)
+        se_ratio = published if se_ratio is None else se_ratio
         check_scale(width, depth, kernel_size)
-        self.out_indices = select_strides(_STRIDES, out_strides)
-        table = regnet_stages(*VARIANTS[variant]) if stages is None else tuple(Stage(*stage) for stage in stages)
-        if len(table) != len(_STRIDES):
-            raise ValueError(f"stages: got {len(table)}, expected {len(_STRIDES)}: one for each of {_STRIDES}")
-        table = tuple(
-            _compatible(round(s.width * width), max(1, round(s.blocks * depth)), group_width or s.group_width)
-            for s in table[: self.out_indices[-1] + 1]
-        )
-        squeeze = _SQUEEZE if variant.startswith("y") else 0.0
+        if group_width is not None and group_width < 1:
+            raise ValueError(f"group_width: got {group_width}, allowed a positive number")
+        if not 0 <= se_ratio <= 1:
+            raise ValueError(f"se_ratio: got {se_ratio}, allowed 0 to 1")
+        self.out_indices = select_strides(_STRIDES[: len(table)], out_strides)
+        table = tuple(_resized(stage, width, depth, group_width) for stage in table[: self.out_indices[-1] + 1])
+        self.specs = tuple(FeatureSpec(table[i].width, _STRIDES[i]) for i in self.out_indices)
         self.stem = ConvNormAct(3, _STEM, 3, stride=2)
         self.stages = nn.ModuleList()
         channels = _STEM
         for stage in table:
             blocks = []
             for i in range(stage.blocks):
-                blocks.append(Bottleneck(channels, stage.width, stage.group_width, 1 if i else 2, kernel_size, squeeze))
+                stride = 1 if i else 2
+                blocks.append(Bottleneck(channels, stage.width, stride, stage.group_width, kernel_size, se_ratio))
                 channels = stage.width
             self.stages.append(nn.Sequential(*blocks))
-        self.specs = tuple(FeatureSpec(table[i].width, _STRIDES[i]) for i in self.out_indices)
         self.freeze(frozen)
         if weights is not None:
             load_weights(self, weights, own_key)
@@ -173,28 +211,39 @@ class RegNet(Backbone):
         return tuple(maps[i] for i in self.out_indices)
 
 
+def _table(variant: str | None, stages: Sequence[Sequence[int]] | None) -> tuple[tuple[Stage, ...], float]:
+    """The stages asked for, and their published ratio of squeeze-excite."""
+    if stages is None:
+        variant = _DEFAULT if variant is None else variant
+        if variant not in VARIANTS:
+            raise ValueError(f"variant: got {variant!r}, allowed {tuple(VARIANTS)}")
+        row = VARIANTS[variant]
+        return regnet_stages(*row[:5]), row.se_ratio
+    if variant is not None:
+        raise ValueError(f"stages: got {stages!r} beside the variant {variant!r}, allowed one of the two")
+    if not 1 <= len(stages) <= len(_STRIDES) or any(len(row) != 3 or min(row) < 1 for row in stages):
+        raise ValueError(f"stages: got {stages!r}, allowed 1 to 4 of (width, blocks, group width), all positive")
+    table = tuple(Stage(*row) for row in stages)
+    for stage in table:
+        if stage.width % min(stage.width, stage.group_width):
+            raise ValueError(f"stages: got {stage}, allowed a width that is a multiple of the group width, or below it")
+    return table, 0.0
+
+
+def _resized(stage: Stage, width: float, depth: float, group_width: int | None) -> Stage:
+    """A stage of another width and depth, and perhaps with other groups."""
+    group_width = stage.group_width if group_width is None else group_width
+    blocks = max(1, round(stage.blocks * depth))
+    channels = stage.width * width
+    if group_width < channels:
+        return _whole_groups(channels, blocks, group_width)
+    dense = stage.width if width == 1 else max(_QUANTUM, round(channels / _QUANTUM) * _QUANTUM)
+    return Stage(dense, blocks, dense)
+
+
 def own_key(key: str) -> str | None:
     """The name here for a name of timm's ``regnetx_*`` and ``regnety_*``; None for their classifier."""
     if key.startswith("head."):
         return None
-    key = re.sub(r"^s(\d)\.b(\d+)\.", lambda m: f"stages.{int(m[1]) - 1}.{int(m[2]) - 1}.", key)
-    return key.replace(".bn.", ".norm.")
-
-
-_SQUEEZE = 0.25
-
-# start, slope, factor, depth, group width.
-VARIANTS: dict[str, tuple[int, float, float, int, int]] = {
-    "x_002": (24, 36.44, 2.49, 13, 8),
-    "x_004": (24, 24.48, 2.54, 22, 16),
-    "x_006": (48, 36.97, 2.24, 16, 24),
-    "x_008": (56, 35.73, 2.28, 16, 16),
-    "x_016": (80, 34.01, 2.25, 18, 24),
-    "x_032": (88, 26.31, 2.25, 25, 48),
-    "y_002": (24, 36.44, 2.49, 13, 8),
-    "y_004": (48, 27.89, 2.09, 16, 8),
-    "y_006": (48, 32.54, 2.32, 15, 16),
-    "y_008": (56, 38.84, 2.4, 14, 16),
-    "y_016": (48, 20.71, 2.65, 27, 24),
-    "y_032": (80, 42.63, 2.66, 21, 24),
-}
+    key = re.sub(r"^s(\d+)\.b(\d+)\.", lambda found: f"stages.{int(found[1]) - 1}.{int(found[2]) - 1}.", key)
+    return key.replace(".bn.", ".norm.").replace(".downsample.", ".shortcut.")

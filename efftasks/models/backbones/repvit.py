@@ -12,12 +12,12 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efftasks.models.backbones.base import Backbone, load_weights, select_strides
 from efftasks.models.layers.conv import ConvNormAct, fold_norm
+from efftasks.models.layers.squeeze_excite import SqueezeExcite
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
 
@@ -88,28 +88,13 @@ class ChannelMixer(nn.Module):
         return x + self.conv2(self.conv1(x))
 
 
-class SqueezeExcite(nn.Module):
-    """Every channel times a gate in (0, 1) that a quarter as many hidden units compute from the means of all."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        hidden = max(8, (channels // 4 + 4) // 8 * 8)
-        self.fc1 = nn.Conv2d(channels, hidden, 1)
-        self.fc2 = nn.Conv2d(hidden, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) in and out."""
-        mean = x.mean((2, 3), keepdim=True)
-        return x * torch.sigmoid(self.fc2(F.relu(self.fc1(mean))))
-
-
 class Block(nn.Module):
     """Token mixer, squeeze-excite where asked for, channel mixer."""
 
     def __init__(self, channels: int, kernel_size: int, excite: bool) -> None:
         super().__init__()
         self.token_mixer = TokenMixer(channels, kernel_size)
-        self.se = SqueezeExcite(channels) if excite else nn.Identity()
+        self.se = SqueezeExcite(channels, max(8, (channels // 4 + 4) // 8 * 8)) if excite else nn.Identity()
         self.channel_mixer = ChannelMixer(channels)
 
     def forward(self, x: Tensor) -> Tensor:
