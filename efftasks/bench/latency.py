@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm import tqdm
 
 __all__ = ["LatencyStats", "measure", "summarise", "timed"]
 
@@ -63,7 +64,7 @@ def measure(calls: Mapping[str, Callable[[], float]], warmup: int = 10, runs: in
         runs: calls of each that count.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for i in range(warmup + runs):
+    for i in tqdm(range(warmup + runs), desc="measuring", leave=False, disable=None):  # silent where nobody watches
         for name, call in calls.items():
             milliseconds = call()
             if i >= warmup:

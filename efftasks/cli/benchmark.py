@@ -100,6 +100,8 @@ Row = tuple[dict[str, Any], Callable[[], float]]
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
+    from tqdm import tqdm
+
     from efftasks.bench.environment import describe_environment
     from efftasks.bench.gap import add_gaps
     from efftasks.bench.latency import measure
@@ -110,7 +112,8 @@ def run(args: argparse.Namespace) -> int:
     table: list[dict[str, Any]] = []
     calls: dict[str, Callable[[], float]] = {}
     with tempfile.TemporaryDirectory(prefix="efftasks-benchmark-") as folder:
-        for model in dict.fromkeys(args.models):
+        # Silent where nobody watches.
+        for model in tqdm(dict.fromkeys(args.models), desc="preparing", leave=False, disable=None):
             for row, call in _rows(model, args, Path(folder)):
                 calls[str(len(table))] = call
                 table.append(row)

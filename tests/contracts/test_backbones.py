@@ -146,3 +146,24 @@ def test_any_head_takes_it_by_one_line(name: str, head: str) -> None:
     with torch.no_grad():
         boxes, scores, labels = detector.detect(torch.rand(1, 3, 128, 192))
     assert boxes.shape == (1, scores.shape[1], 4) and scores.shape == labels.shape
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_a_semantic_head_takes_its_maps(name: str) -> None:
+    net = make(name).eval()
+    finest = net.specs[0]
+    head = MODELS.build(
+        dict(
+            type="mmseg.FCNHead",
+            _scope_="mmseg",
+            in_channels=finest.channels,
+            in_index=0,
+            channels=16,
+            num_convs=1,
+            num_classes=5,
+            norm_cfg=dict(type="BN"),
+        )
+    ).eval()
+    with torch.no_grad():
+        logits = head(net(torch.rand(1, 3, 64, 96)))
+    assert logits.shape == (1, 5, 64 // finest.stride, 96 // finest.stride)
