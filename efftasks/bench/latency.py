@@ -58,14 +58,18 @@ def timed(call: Callable[[], object], clock: Callable[[], float] = time.perf_cou
 def measure(calls: Mapping[str, Callable[[], float]], warmup: int = 10, runs: int = 100) -> dict[str, LatencyStats]:
     """Run every call ``runs`` times, in turn.
 
+    Each turn begins with one call that does not count: the others have taken the caches meanwhile, and what is wanted
+    is the time of a model that runs again and again.
+
     Args:
         calls: name -> call that returns its milliseconds, see :func:`timed`.
-        warmup: calls of each before that do not count.
-        runs: calls of each that count.
+        warmup: turns of each before that do not count.
+        runs: turns of each that count.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for i in tqdm(range(warmup + runs), desc="measuring", leave=False, disable=None):  # silent where nobody watches
         for name, call in calls.items():
+            call()
             milliseconds = call()
             if i >= warmup:
                 times[name].append(milliseconds)

@@ -30,7 +30,7 @@ def draw_flops_against_latency(rows: Sequence[Mapping[str, Any]], path: str | Pa
             panels.setdefault((row["backend"], row["input"]), []).append(row)
     columns = min(2, max(1, len(panels)))
     lines = -(-max(1, len(panels)) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(8 * columns, 6 * lines), squeeze=False)
+    figure, axes = plt.subplots(lines, columns, figsize=(9 * columns, 7 * lines), squeeze=False)
     for axis in axes.flat[len(panels) :]:
         axis.remove()
     for axis, ((backend, size), group) in zip(axes.flat, panels.items()):
@@ -38,7 +38,7 @@ def draw_flops_against_latency(rows: Sequence[Mapping[str, Any]], path: str | Pa
         times = [row["p50 ms"] for row in group]
         best = max(f / t for f, t in zip(flops, times))
         ends = [min(flops), max(flops)]
-        axis.plot(ends, [f / best for f in ends], "--", color="gray", label=f"{best:.0f} GFLOP/s")
+        axis.plot(ends, [f / best for f in ends], "--", color="gray", label=f"{1e3 * best:.0f} GFLOP/s")
         axis.scatter(flops, times, s=18)
         for row in group:
             axis.annotate(
@@ -60,4 +60,9 @@ def draw_flops_against_latency(rows: Sequence[Mapping[str, Any]], path: str | Pa
 
 
 def _short(model: str) -> str:
-    return Path(model.removeprefix("backbone:").removeprefix("timm.")).name
+    """Of a path its last part; of a backbone its name and variant."""
+    if not model.startswith("backbone:"):
+        return Path(model).name
+    name, *words = model.removeprefix("backbone:").split(",")
+    variants = [word.partition("=")[2] for word in words if word.startswith("variant=")]
+    return " ".join([name.removeprefix("timm."), *variants])

@@ -229,7 +229,8 @@ def _module_rows(subject: Subject, args: argparse.Namespace, folder: Path) -> It
         if backend in FILE_ENGINES:
             if path is None:
                 path = folder / f"{len(list(folder.iterdir()))}.onnx"
-                write_graph(subject.graph, torch.zeros(1, 3, *size), path)
+                device = next(subject.module.parameters()).device  # the GPU, once a torch backend moved it there
+                write_graph(subject.graph, torch.zeros(1, 3, *size, device=device), path)
             facts: dict[str, float | None] = {"file MB": path.stat().st_size / 1e6}
             facts["peak RSS MB"] = peak_rss_of(run_file, backend, str(path), size, args.threads)
             yield {**row, "backend": backend, **facts}, file_call(backend, path, size, args.threads)
