@@ -9,7 +9,6 @@ the first one's parameters, or its FLOPs. See split_transform_merge.md.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -106,7 +105,6 @@ def main() -> None:
     columns = [*COLUMNS, *(f"{engine} ms" for engine in ("torch", "onnxruntime", "openvino"))]
     print(to_markdown(rows, columns))
     write_report(args.out / "table", rows, columns, describe_environment())
-    (args.out / "rows.json").write_text(json.dumps(rows, indent=2))
 
 
 if __name__ == "__main__":

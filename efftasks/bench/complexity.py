@@ -19,8 +19,8 @@ class Complexity:
 
     ``gflops`` counts a multiplication and an addition as two operations, as YOLO's tables do; ``gmacs`` is half of it.
     Convolutions and matrix products are counted, element-wise operations are not. ``activations_m`` is how many
-    numbers those write, in millions: on many devices it tells more of the time than FLOPs do (arXiv 2003.13678,
-    section 4, where convolutions alone are counted).
+    numbers those write, in millions (arXiv 2003.13678, section 4, where convolutions alone are counted, and where it
+    tells more of the time on GPUs than FLOPs do); an attention that is one operator is not in it.
     """
 
     params_m: float

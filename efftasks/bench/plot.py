@@ -19,10 +19,7 @@ def draw_flops_against_latency(rows: Sequence[Mapping[str, Any]], path: str | Pa
         rows: with ``model``, ``backend``, ``input``, ``GFLOPs`` and ``p50 ms``; rows without FLOPs are left out.
         path: of the PNG.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     panels: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -30,7 +27,8 @@ def draw_flops_against_latency(rows: Sequence[Mapping[str, Any]], path: str | Pa
             panels.setdefault((row["backend"], row["input"]), []).append(row)
     columns = min(2, max(1, len(panels)))
     lines = -(-max(1, len(panels)) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(9 * columns, 7 * lines), squeeze=False)
+    figure = Figure(figsize=(9 * columns, 7 * lines), layout="tight")
+    axes = figure.subplots(lines, columns, squeeze=False)
     for axis in axes.flat[len(panels) :]:
         axis.remove()
     for axis, ((backend, size), group) in zip(axes.flat, panels.items()):
@@ -51,11 +49,9 @@ def draw_flops_against_latency(rows: Sequence[Mapping[str, Any]], path: str | Pa
         axis.set(title=f"{backend}, {size}", xlabel="GFLOPs", ylabel="median ms", xscale="log", yscale="log")
         axis.grid(visible=True, which="both", alpha=0.3)
         axis.legend(loc="lower right")
-    figure.tight_layout()
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
     return path
 
 

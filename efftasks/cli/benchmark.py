@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
                 }
             )
     if args.baseline:
-        add_gaps(table, args.baseline)
+        add_gaps(table, _label(args.baseline))
     columns = [column for column in COLUMNS if any(row.get(column) is not None for row in table)]
     environment = describe_environment(args.threads)
     print(to_markdown(table, columns))
@@ -187,12 +187,14 @@ def _artifact_rows(path: str, size: tuple[int, int] | None, args: argparse.Names
     from efftasks.runtime.predictor import Predictor
     from efftasks.structures.errors import UserError
 
-    for backend in args.backend or ("onnxruntime",):
+    backends = args.backend or ("onnxruntime",)
+    for backend in backends:
         if backend not in FILE_ENGINES:
             raise UserError(f"--backend: got {backend!r}, allowed for {path} are {', '.join(FILE_ENGINES)}")
-        predictor = Predictor(path, threads=args.threads, size=size)
-        height, width = predictor.size
-        row = {"model": path, "input": f"{height}x{width}", "file MB": Path(path).stat().st_size / 1e6}
+    predictor = Predictor(path, threads=args.threads, size=size)
+    height, width = predictor.size
+    row = {"model": path, "input": f"{height}x{width}", "file MB": Path(path).stat().st_size / 1e6}
+    for backend in backends:
         if backend != "onnxruntime":
             memory = peak_rss_of(run_file, backend, path, (height, width), args.threads)
             call = file_call(backend, path, (height, width), args.threads)
@@ -259,7 +261,12 @@ def _config(model: str, size: tuple[int, int] | None) -> Subject:
     divisor = fused.backbone.divisor
     if any(side % divisor for side in size):
         raise UserError(f"--size: got {size[0]} {size[1]}, expected multiples of {divisor} for {model}")
-    return Subject(model if model.endswith(".pth") else Path(model).stem, fused, fused.detect, Graph(fused), size)
+    return Subject(_label(model), fused, fused.detect, Graph(fused), size)
+
+
+def _label(model: str) -> str:
+    """What the table calls a model: a config by its name, everything else as it was given."""
+    return Path(model).stem if Path(model).suffix == ".py" else model
 
 
 def _beside(checkpoint: Path) -> Path:
@@ -276,8 +283,6 @@ def _beside(checkpoint: Path) -> Path:
 
 def _backbone(model: str, size: tuple[int, int]) -> Subject:
     import ast
-
-    import efftasks.compat  # noqa: F401
 
     import torch
     from mmengine.registry import DefaultScope

@@ -94,6 +94,17 @@ def test_backbones_on_several_runtimes_against_a_baseline(tmp_path, capsys):
     assert "gap" in capsys.readouterr().out.splitlines()[0]
 
 
+def test_a_baseline_may_be_a_config_file(tmp_path):
+    from efftasks import apis
+
+    file = tmp_path / "mine.py"
+    apis.load_config(CONFIG).dump(str(file))
+    line = ["benchmark", str(file), "--runs", "1", "--warmup", "0", "--size", "64", "64", "--out", f"{tmp_path}/r"]
+    assert main([*line, "--baseline", str(file)]) == 0
+    (row,) = json.loads((tmp_path / "r.json").read_text())
+    assert row["model"] == "mine" and row["gap"] == 1.0
+
+
 def test_a_checkpoint_by_the_config_beside_it(tmp_path, capsys):
     from efftasks import apis
 

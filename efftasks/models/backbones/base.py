@@ -32,6 +32,7 @@ __all__ = [
     "check_scale",
     "load_weights",
     "probe",
+    "scaled_channels",
     "select_strides",
     "specs_of",
 ]
@@ -213,7 +214,12 @@ def check_scale(width: float, depth: float, kernel_size: int | None) -> None:
         if value <= 0:
             raise ValueError(f"{name}: got {value}, allowed a positive number")
     if kernel_size is not None and (kernel_size < 1 or kernel_size % 2 == 0):
-        raise ValueError(f"kernel_size: got {kernel_size}, allowed a positive odd number")
+        raise ValueError(f"kernel_size: got {kernel_size}, allowed an odd positive number")
+
+
+def scaled_channels(channels: int, width: float) -> int:
+    """``channels * width`` to the nearest multiple of 8, at least 8; as they are where ``width`` is 1."""
+    return channels if width == 1 else max(8, int(channels * width / 8 + 0.5) * 8)
 
 
 def select_strides(available: Sequence[int], wanted: Sequence[int]) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efftasks.models.backbones.base import Backbone, check_scale, load_weights, select_strides
+from efftasks.models.backbones.base import Backbone, check_scale, load_weights, scaled_channels, select_strides
 from efftasks.models.layers.conv import ConvNormAct, fold_norm, split_inputs
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
@@ -237,8 +237,8 @@ class HGNetV2(Backbone):
         affine = published if affine is None else affine
         stages = tuple(
             s._replace(
-                hidden=_scaled(s.hidden, width),
-                out=_scaled(s.out, width),
+                hidden=scaled_channels(s.hidden, width),
+                out=scaled_channels(s.out, width),
                 layers=max(1, round(s.layers * depth)),
                 kernel=kernel_size or s.kernel,
             )
@@ -248,8 +248,8 @@ class HGNetV2(Backbone):
         self.out_indices = select_strides(strides, out_strides)
         stages = stages[: self.out_indices[-1] + 1]
         self.specs = tuple(FeatureSpec(stages[i].out, strides[i]) for i in self.out_indices)
-        inputs = [_scaled(stem[1], width)] + [stage.out for stage in stages]
-        self.stem = Stem(_scaled(stem[0], width), inputs[0], affine)
+        inputs = [scaled_channels(stem[1], width)] + [stage.out for stage in stages]
+        self.stem = Stem(scaled_channels(stem[0], width), inputs[0], affine)
         self.stages = nn.ModuleList(
             StageModule(inputs[i], stage, downsample=i > 0, affine=affine) for i, stage in enumerate(stages)
         )
@@ -272,10 +272,6 @@ def _conv(
 ) -> ConvNormAct:
     kind = ConvNormReLUAffine if affine else ConvNormAct
     return kind(in_channels, out_channels, kernel_size, stride, groups)
-
-
-def _scaled(channels: int, width: float) -> int:
-    return channels if width == 1 else max(8, int(channels * width / 8 + 0.5) * 8)
 
 
 def own_key(key: str) -> str | None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efftasks.models.backbones.base import Backbone, load_weights, select_strides
+from efftasks.models.backbones.base import Backbone, check_scale, load_weights, scaled_channels, select_strides
 from efftasks.models.layers.conv import ConvNormAct, fold_norm
 from efftasks.models.layers.squeeze_excite import SqueezeExcite
 from efftasks.registry import MODELS
@@ -159,17 +159,12 @@ class RepViT(Backbone):
         super().__init__()
         if variant not in VARIANTS:
             raise ValueError(f"variant: got {variant!r}, allowed {tuple(VARIANTS)}")
-        if width <= 0:
-            raise ValueError(f"width: got {width}, allowed a positive number")
-        if depth <= 0:
-            raise ValueError(f"depth: got {depth}, allowed a positive number")
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size: got {kernel_size}, allowed an odd positive number")
+        check_scale(width, depth, kernel_size)
         self.out_indices = select_strides(_STRIDES, out_strides)
         published = VARIANTS[variant]
-        channels = [_scaled(value, width) for value in published.channels]
+        channels = [scaled_channels(value, width) for value in published.channels]
         self.specs = tuple(FeatureSpec(channels[i], _STRIDES[i]) for i in self.out_indices)
-        half = _scaled(published.channels[0] // 2, width)
+        half = scaled_channels(published.channels[0] // 2, width)
         self.stem = nn.Sequential(
             OrderedDict(
                 conv1=ConvNormAct(3, half, 3, stride=2, act="gelu"),
@@ -192,10 +187,6 @@ class RepViT(Backbone):
             x = stage(x)
             maps.append(x)
         return tuple(maps[i] for i in self.out_indices)
-
-
-def _scaled(channels: int, width: float) -> int:
-    return channels if width == 1 else max(8, int(channels * width / 8 + 0.5) * 8)
 
 
 def own_key(key: str) -> str | None:

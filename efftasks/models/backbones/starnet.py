@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from efftasks.models.backbones.base import Backbone, load_weights, select_strides
+from efftasks.models.backbones.base import Backbone, check_scale, load_weights, scaled_channels, select_strides
 from efftasks.models.layers.conv import ConvNormAct, DepthwiseConv2d, build_activation
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
@@ -95,20 +95,15 @@ class StarNet(Backbone):
         super().__init__()
         if variant not in VARIANTS:
             raise ValueError(f"variant: got {variant!r}, allowed {tuple(VARIANTS)}")
-        if width <= 0:
-            raise ValueError(f"width: got {width}, allowed a positive number")
-        if depth <= 0:
-            raise ValueError(f"depth: got {depth}, allowed a positive number")
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size: got {kernel_size}, allowed an odd positive number")
+        check_scale(width, depth, kernel_size)
         self.out_indices = select_strides(_STRIDES, out_strides)
         published = VARIANTS[variant]
-        channels = _scaled(_STEM, width)
+        channels = scaled_channels(_STEM, width)
         self.stem = _conv(3, channels, 3, stride=2, act="relu6")
         self.stages = nn.ModuleList()
         specs = []
         for i in range(self.out_indices[-1] + 1):
-            out = _scaled(published.channels * 2**i, width)
+            out = scaled_channels(published.channels * 2**i, width)
             count = max(1, int(published.blocks[i] * depth + 0.5))
             blocks = (StarBlock(out, published.expansion, kernel_size) for _ in range(count))
             self.stages.append(nn.Sequential(_conv(channels, out, 3, stride=2), *blocks))
@@ -140,10 +135,6 @@ def _conv(
     layer = ConvNormAct(in_channels, out_channels, kernel_size, stride, groups, act)
     layer.conv.bias = nn.Parameter(layer.conv.weight.new_zeros(out_channels))
     return layer
-
-
-def _scaled(channels: int, width: float) -> int:
-    return channels if width == 1 else max(8, int(channels * width / 8 + 0.5) * 8)
 
 
 def own_key(key: str) -> str | None:

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-import efftasks.compat  # noqa: F401
-
 from torch import Tensor, nn
 
 from efftasks.models.backbones.base import PROBE_SIZE, Backbone, load_weights, probe, select_strides, specs_of

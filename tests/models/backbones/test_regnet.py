@@ -20,31 +20,6 @@ from efftasks.structures.features import FeatureSpec
 TINY = ((16, 1, 8), (32, 2, 8), (48, 1, 16), (64, 1, 64))
 
 
-@pytest.fixture(scope="module")
-def timm() -> ModuleType:
-    return pytest.importorskip("timm", exc_type=ImportError)
-
-
-def randomised(net: Any) -> Any:
-    """As after training: statistics, scales and shifts that a mistake in loading or fusing would show."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for part in net.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                assert part.running_mean is not None
-                assert part.running_var is not None
-                part.running_mean.normal_(0, 0.1, generator=generator)
-                part.running_var.uniform_(0.5, 1.5, generator=generator)
-                part.weight.uniform_(0.5, 1.0, generator=generator)
-            elif isinstance(part, nn.Conv2d):
-                fan_in = part.weight[0].numel()
-                part.weight.normal_(0, fan_in**-0.5, generator=generator)
-        for parameter in net.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return net.eval()
-
-
 def counted(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -129,7 +104,7 @@ CASES = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) fo
 
 
 @pytest.mark.parametrize("variant", CASES)
-def test_equals_timm(timm: ModuleType, variant: str, tmp_path: Path) -> None:
+def test_equals_timm(randomised: Any, timm: ModuleType, variant: str, tmp_path: Path) -> None:
     reference = randomised(timm.create_model(f"regnet{variant}", pretrained=False))
     torch.save(reference.state_dict(), tmp_path / "w.pth")
     ours = RegNet(variant, out_strides=(4, 8, 16, 32), weights=tmp_path / "w.pth").eval()
@@ -143,7 +118,7 @@ def test_equals_timm(timm: ModuleType, variant: str, tmp_path: Path) -> None:
             torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 
-def test_own_checkpoints_load(tmp_path: Path) -> None:
+def test_own_checkpoints_load(randomised: Any, tmp_path: Path) -> None:
     net = randomised(RegNet("y_002", depth=0.2))
     torch.save(net.state_dict(), tmp_path / "own.pth")
     again = RegNet("y_002", depth=0.2, weights=tmp_path / "own.pth")
@@ -160,7 +135,7 @@ def test_own_checkpoints_load(tmp_path: Path) -> None:
         {"stages": TINY, "group_width": 64},
     ],
 )
-def test_fused_equals_unfused(arguments: dict[str, Any]) -> None:
+def test_fused_equals_unfused(randomised: Any, arguments: dict[str, Any]) -> None:
     net = randomised(RegNet(out_strides=(4, 8, 16, 32), **arguments))
     fused = fuse_model(net)
     assert not any(isinstance(part, nn.BatchNorm2d) for part in fused.modules())
@@ -272,7 +247,7 @@ def test_group_width_by_hand() -> None:
         assert {stage.width % 8 for stage in built(RegNet("x_002", group_width=368, width=0.55))} == {0}
 
 
-def test_split_transform_merge_is_a_sum_of_paths() -> None:
+def test_split_transform_merge_is_a_sum_of_paths(randomised: Any) -> None:
     """ResNeXt's equivalence: what follows from each group by itself, added, is the block's branch."""
     block = randomised(Bottleneck(16, 16, 1, 4, 3, 0.0))
     fused: Any = fuse_model(block)
@@ -308,40 +283,6 @@ def test_frozen_parts_get_no_gradient() -> None:
     assert not any(parameter.requires_grad for parameter in net.stem.parameters())
     assert not any(part.training for part in net.modules() if isinstance(part, nn.BatchNorm2d))
     assert any(parameter.requires_grad for parameter in net.stages.parameters())
-
-
-@pytest.mark.parametrize("fused", [False, True])
-def test_exports_with_a_dynamic_batch(fused: bool) -> None:
-    net = randomised(RegNet(stages=TINY, out_strides=(8, 16), se_ratio=0.25))
-    module = fuse_model(net) if fused else net
-    dynamic = {"x": {0: torch.export.Dim("batch", min=1, max=8)}}
-    program = torch.export.export(module, (torch.randn(2, 3, 64, 96),), dynamic_shapes=dynamic).module()
-    x = torch.randn(3, 3, 64, 96)
-    for expected, got in zip(module(x), program(x), strict=True):
-        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_onnx_with_a_dynamic_batch(tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript")
-    runtime = pytest.importorskip("onnxruntime")
-    module = fuse_model(randomised(RegNet(stages=TINY, out_strides=(8, 16), se_ratio=0.25)))
-    path = tmp_path / "net.onnx"
-    dynamic = ({0: torch.export.Dim("batch", min=1)},)
-    images = torch.randn(2, 3, 64, 96)
-    program = torch.onnx.export(
-        module, (images,), dynamo=True, input_names=["x"], dynamic_shapes=dynamic, verbose=False
-    )
-    assert program is not None
-    program.save(str(path), external_data=False)
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    x = torch.randn(3, 3, 64, 96)
-    with torch.no_grad():
-        wanted = module(x)
-    for expected, got in zip(wanted, session.run(None, {"x": x.numpy()}), strict=True):
-        scale = expected.abs().max().item()
-        torch.testing.assert_close(torch.from_numpy(got) / scale, expected / scale, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -17,45 +17,8 @@ from efftasks.models.layers.fuse import fuse_model
 from efftasks.structures.features import FeatureSpec
 
 
-@pytest.fixture(scope="module")
-def timm() -> ModuleType:
-    return pytest.importorskip("timm", exc_type=ImportError)
-
-
-def randomised(net: Any) -> Any:
-    """As after training: statistics, scales and shifts that a mistake in loading or fusing would show."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for part in net.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                assert part.running_mean is not None
-                assert part.running_var is not None
-                part.running_mean.normal_(0, 0.1, generator=generator)
-                part.running_var.uniform_(0.5, 1.5, generator=generator)
-                part.weight.uniform_(0.5, 1.0, generator=generator)
-            elif isinstance(part, nn.Conv2d):
-                fan_in = part.weight[0].numel()
-                part.weight.normal_(0, fan_in**-0.5, generator=generator)
-        for parameter in net.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return net.eval()
-
-
 def counted(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def check_equal(ours: RepViT, reference: Any) -> None:
-    head = "head."
-    body = sum(value.numel() for key, value in reference.named_parameters() if not key.startswith(head))
-    assert counted(ours) == body
-    x = torch.randn(1, 3, 64, 96)
-    with torch.no_grad():
-        expected = reference.forward_intermediates(x, indices=4, intermediates_only=True)
-        for got, want in zip(ours(x), expected, strict=True):
-            assert want.std() > 0.01  # or anything would be equal
-            torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 
 # The last two have 13 and 22 million parameters.
@@ -63,20 +26,20 @@ CASES = [pytest.param(name, marks=[pytest.mark.slow] if name in ("m1_5", "m2_3")
 
 
 @pytest.mark.parametrize("variant", CASES)
-def test_equals_timm(timm: ModuleType, variant: str, tmp_path: Path) -> None:
+def test_equals_timm(randomised: Any, check_equal: Any, timm: ModuleType, variant: str, tmp_path: Path) -> None:
     reference = randomised(timm.create_model(f"repvit_{variant}", pretrained=False))
     torch.save(reference.state_dict(), tmp_path / "w.pth")
     check_equal(RepViT(variant, out_strides=(4, 8, 16, 32), weights=tmp_path / "w.pth").eval(), reference)
 
 
-def test_equals_timm_with_another_kernel(timm: ModuleType, tmp_path: Path) -> None:
+def test_equals_timm_with_another_kernel(randomised: Any, check_equal: Any, timm: ModuleType, tmp_path: Path) -> None:
     reference = randomised(timm.create_model("repvit_m0_9", pretrained=False, kernel_size=5))
     torch.save(reference.state_dict(), tmp_path / "w.pth")
     ours = RepViT(out_strides=(4, 8, 16, 32), kernel_size=5, weights=tmp_path / "w.pth").eval()
     check_equal(ours, reference)
 
 
-def test_own_checkpoints_load(tmp_path: Path) -> None:
+def test_own_checkpoints_load(randomised: Any, tmp_path: Path) -> None:
     net = randomised(RepViT("m0_9", depth=0.2))
     torch.save(net.state_dict(), tmp_path / "own.pth")
     again = RepViT("m0_9", depth=0.2, weights=tmp_path / "own.pth")
@@ -84,7 +47,7 @@ def test_own_checkpoints_load(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kernel_size", [3, 5])
-def test_fused_equals_unfused(kernel_size: int) -> None:
+def test_fused_equals_unfused(randomised: Any, kernel_size: int) -> None:
     net = randomised(RepViT("m0_9", depth=0.2, out_strides=(4, 8, 16, 32), kernel_size=kernel_size))
     fused = fuse_model(net)
     assert not any(isinstance(part, nn.BatchNorm2d) for part in fused.modules())
@@ -156,7 +119,7 @@ def test_every_other_block_has_squeeze_excite() -> None:
 
 
 @pytest.mark.parametrize("kernel_size", [1, 3, 7])
-def test_a_fused_token_mixer_is_one_convolution(kernel_size: int) -> None:
+def test_a_fused_token_mixer_is_one_convolution(randomised: Any, kernel_size: int) -> None:
     mixer = randomised(TokenMixer(8, kernel_size))
     before = {key: value.clone() for key, value in mixer.state_dict().items()}
     fused = mixer.fuse()
@@ -175,40 +138,6 @@ def test_frozen_parts_get_no_gradient() -> None:
     assert not any(parameter.requires_grad for parameter in net.stem.parameters())
     assert not any(part.training for part in net.modules() if isinstance(part, nn.BatchNorm2d))
     assert any(parameter.requires_grad for parameter in net.stages.parameters())
-
-
-@pytest.mark.parametrize("fused", [False, True])
-def test_exports_with_a_dynamic_batch(fused: bool) -> None:
-    net = randomised(RepViT("m0_9", out_strides=(8, 16), depth=0.01))
-    module = fuse_model(net) if fused else net
-    dynamic = {"x": {0: torch.export.Dim("batch", min=1, max=8)}}
-    program = torch.export.export(module, (torch.randn(2, 3, 64, 96),), dynamic_shapes=dynamic).module()
-    x = torch.randn(3, 3, 64, 96)
-    for expected, got in zip(module(x), program(x), strict=True):
-        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_onnx_with_a_dynamic_batch(tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript")
-    runtime = pytest.importorskip("onnxruntime")
-    module = fuse_model(randomised(RepViT("m0_9", out_strides=(8, 16), depth=0.01)))
-    path = tmp_path / "net.onnx"
-    dynamic = ({0: torch.export.Dim("batch", min=1)},)
-    images = torch.randn(2, 3, 64, 96)
-    program = torch.onnx.export(
-        module, (images,), dynamo=True, input_names=["x"], dynamic_shapes=dynamic, verbose=False
-    )
-    assert program is not None
-    program.save(str(path), external_data=False)
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    x = torch.randn(3, 3, 64, 96)
-    with torch.no_grad():
-        wanted = module(x)
-    for expected, got in zip(wanted, session.run(None, {"x": x.numpy()}), strict=True):
-        scale = expected.abs().max().item()
-        torch.testing.assert_close(torch.from_numpy(got) / scale, expected / scale, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

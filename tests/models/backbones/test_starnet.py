@@ -17,55 +17,20 @@ from efftasks.models.layers.fuse import fuse_model
 from efftasks.structures.features import FeatureSpec
 
 
-@pytest.fixture(scope="module")
-def timm() -> ModuleType:
-    return pytest.importorskip("timm", exc_type=ImportError)
-
-
-def randomised(net: Any) -> Any:
-    """As after training: statistics, scales and shifts that a mistake in loading or fusing would show."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for part in net.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                assert part.running_mean is not None
-                assert part.running_var is not None
-                part.running_mean.normal_(0, 0.1, generator=generator)
-                part.running_var.uniform_(0.5, 1.5, generator=generator)
-                part.weight.uniform_(0.5, 1.0, generator=generator)
-            elif isinstance(part, nn.Conv2d):
-                fan_in = part.weight[0].numel()
-                part.weight.normal_(0, fan_in**-0.5, generator=generator)
-        for parameter in net.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return net.eval()
-
-
 def counted(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def check_equal(ours: StarNet, reference: Any) -> None:
-    head = ("norm.", "head.")
-    body = sum(value.numel() for key, value in reference.named_parameters() if not key.startswith(head))
-    assert counted(ours) == body
-    x = torch.randn(1, 3, 64, 96)
-    with torch.no_grad():
-        expected = reference.forward_intermediates(x, indices=4, intermediates_only=True)
-        for got, want in zip(ours(x), expected, strict=True):
-            assert want.std() > 0.01  # or anything would be equal
-            torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize("variant", VARIANTS)  # the largest has 7 million parameters
-def test_equals_timm(timm: ModuleType, variant: str, tmp_path: Path) -> None:
+def test_equals_timm(randomised: Any, check_equal: Any, timm: ModuleType, variant: str, tmp_path: Path) -> None:
     reference = randomised(timm.create_model(f"starnet_{variant}", pretrained=False))
     torch.save(reference.state_dict(), tmp_path / "w.pth")
-    check_equal(StarNet(variant, out_strides=(4, 8, 16, 32), weights=tmp_path / "w.pth").eval(), reference)
+    check_equal(
+        StarNet(variant, out_strides=(4, 8, 16, 32), weights=tmp_path / "w.pth").eval(), reference, ("norm.", "head.")
+    )
 
 
-def test_own_checkpoints_load(tmp_path: Path) -> None:
+def test_own_checkpoints_load(randomised: Any, tmp_path: Path) -> None:
     net = randomised(StarNet("s050"))
     torch.save(net.state_dict(), tmp_path / "own.pth")
     again = StarNet("s050", weights=tmp_path / "own.pth")
@@ -73,7 +38,7 @@ def test_own_checkpoints_load(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kernel_size", [5, 7])
-def test_fused_equals_unfused(kernel_size: int) -> None:
+def test_fused_equals_unfused(randomised: Any, kernel_size: int) -> None:
     net = randomised(StarNet("s050", out_strides=(4, 8, 16, 32), kernel_size=kernel_size))
     fused = fuse_model(net)
     assert not any(isinstance(part, nn.BatchNorm2d) for part in fused.modules())
@@ -160,40 +125,6 @@ def test_frozen_parts_get_no_gradient() -> None:
     assert not any(parameter.requires_grad for parameter in net.stem.parameters())
     assert not any(part.training for part in net.modules() if isinstance(part, nn.BatchNorm2d))
     assert any(parameter.requires_grad for parameter in net.stages.parameters())
-
-
-@pytest.mark.parametrize("fused", [False, True])
-def test_exports_with_a_dynamic_batch(fused: bool) -> None:
-    net = randomised(StarNet("s050", out_strides=(8, 16)))
-    module = fuse_model(net) if fused else net
-    dynamic = {"x": {0: torch.export.Dim("batch", min=1, max=8)}}
-    program = torch.export.export(module, (torch.randn(2, 3, 64, 96),), dynamic_shapes=dynamic).module()
-    x = torch.randn(3, 3, 64, 96)
-    for expected, got in zip(module(x), program(x), strict=True):
-        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_onnx_with_a_dynamic_batch(tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript")
-    runtime = pytest.importorskip("onnxruntime")
-    module = fuse_model(randomised(StarNet("s050", out_strides=(8, 16))))
-    path = tmp_path / "net.onnx"
-    dynamic = ({0: torch.export.Dim("batch", min=1)},)
-    images = torch.randn(2, 3, 64, 96)
-    program = torch.onnx.export(
-        module, (images,), dynamo=True, input_names=["x"], dynamic_shapes=dynamic, verbose=False
-    )
-    assert program is not None
-    program.save(str(path), external_data=False)
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    x = torch.randn(3, 3, 64, 96)
-    with torch.no_grad():
-        wanted = module(x)
-    for expected, got in zip(wanted, session.run(None, {"x": x.numpy()}), strict=True):
-        scale = expected.abs().max().item()
-        torch.testing.assert_close(torch.from_numpy(got) / scale, expected / scale, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,6 @@ from efftasks.structures.errors import UserError
 from efftasks.structures.features import FeatureSpec
 
 
-@pytest.fixture(scope="module")
-def timm() -> ModuleType:
-    return pytest.importorskip("timm", exc_type=ImportError)
-
-
 def randomised(net: Any) -> Any:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
