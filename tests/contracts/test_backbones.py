@@ -89,15 +89,16 @@ def test_maps_gradients_and_norms(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_fused_and_exported_it_is_the_same(name: str, tmp_path: Path) -> None:
     net = trained(make(name))
-    exact, x = net.double(), torch.rand(2, 3, 96, 64)
+    original, x = net.double(), torch.rand(2, 3, 96, 64)
     with torch.no_grad():
-        merged = fuse_model(exact)
+        merged = fuse_model(original)
         assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in merged.modules())
-        for want, got, again in zip(exact(x.double()), merged(x.double()), fuse_model(merged)(x.double()), strict=True):
+        exact = merged(x.double())
+        for want, got, again in zip(original(x.double()), exact, fuse_model(merged)(x.double()), strict=True):
             torch.testing.assert_close(got, want, atol=1e-9, rtol=1e-9)
             assert torch.equal(got, again)
         fused = merged.float()
-        expected = fused(x)
+        eager = fused(x)
         batch = {0: torch.export.Dim("batch", min=1)}
         torch.onnx.export(
             fused,
@@ -109,11 +110,14 @@ def test_fused_and_exported_it_is_the_same(name: str, tmp_path: Path) -> None:
             verbose=False,
         )
     session = onnxruntime.InferenceSession(str(tmp_path / "net.onnx"), providers=["CPUExecutionProvider"])
-    for images in (x, x[:1]):
-        found = session.run(None, {session.get_inputs()[0].name: images.numpy()})
-        for want, value in zip(expected, found, strict=True):
+    for count in (2, 1):
+        found = session.run(None, {session.get_inputs()[0].name: x[:count].numpy()})
+        for want, rounded, value in zip(exact, eager, found, strict=True):
+            # Rounding grows with depth, in PyTorch as in the file: the file may be off by what PyTorch itself is.
             scale = want.abs().max()
-            torch.testing.assert_close(torch.tensor(value) / scale, want[: len(images)] / scale, atol=1e-5, rtol=0)
+            usual = float((rounded - want).abs().max() / scale)
+            wrong = float((torch.tensor(value) - want[:count]).abs().max() / scale)
+            assert usual < 2e-5 and wrong < 3 * usual + 1e-6, (wrong, usual)
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))
