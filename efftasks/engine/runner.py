@@ -67,7 +67,7 @@ def flush_denormals() -> None:
 
 @RUNNERS.register_module()
 class EffRunner(Runner):
-    """Runner; see the module. On a CPU it also flushes denormals, and it keeps convolutions channels-last."""
+    """Runner; see the module. On a CPU it also flushes denormals; where it is safe it keeps convolutions channels-last."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._has_loaded: bool = False
@@ -89,7 +89,8 @@ class EffRunner(Runner):
         """Train."""
         if self.distributed:
             self.register_hook(SyncBuffers())
-        self.model.to(memory_format=torch.channels_last)
+        if get_device() != "cpu" or not _crashes_channels_last(self.model):
+            self.model.to(memory_format=torch.channels_last)
         return super().train()
 
     def setup_env(self, env_cfg: dict) -> None:
@@ -165,6 +166,18 @@ class EffRunner(Runner):
         if self.rank == 0:
             with whole_or_nothing(Path(out_dir, filename)) as draft:
                 super().save_checkpoint(out_dir, draft.name, *args, **kwargs)
+
+
+def _crashes_channels_last(model: torch.nn.Module) -> bool:
+    """Whether it has a layer whose gradient ends the process on a CPU in the channels-last format.
+
+    Seen with PyTorch 2.13 (oneDNN) for 1x1 convolutions with a stride and fewer channels than a vector register holds:
+    ``Conv2d(8, 24, 1, stride=2)`` on (8, 8, 80, 80) writes past its buffer in the backward pass.
+    """
+    convolutions = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
+    return any(
+        conv.kernel_size == (1, 1) and conv.stride != (1, 1) and conv.in_channels < 16 for conv in convolutions
+    )
 
 
 def _check_resumable(checkpoint: Mapping[str, Any], name: str) -> None:

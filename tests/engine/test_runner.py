@@ -272,3 +272,13 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_float32(toy, tmp_path, w
     assert set(kinds) == {torch.bfloat16 if wrapper == "CpuAmpOptimWrapper" else torch.float32}
     assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
     assert all(math.isfinite(loss) for loss in network.losses)
+
+
+@pytest.mark.parametrize(("stride", "kept"), [(1, True), (2, False)])
+def test_no_layer_trains_in_the_format_that_ends_the_process(toy, tmp_path, stride, kept):
+    # On a CPU the gradient of a narrow 1x1 convolution with a stride is a segmentation fault in channels-last.
+    network = toy.Network()
+    network.mid = torch.nn.Conv2d(4, 4, 1, stride=stride)
+    toy.make_runner(tmp_path, epochs=1, model=network).train()
+    last = network.stem.weight.is_contiguous(memory_format=torch.channels_last)
+    assert last is kept and network.losses
