@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from efftasks.datasets.coco_check import CheckReport
+    from efftasks.datasets.coco_preview import Preview
+    from efftasks.datasets.semantic_check import SemanticReport
+    from efftasks.datasets.semantic_preview import SemanticPreview
 
 EXAMPLES = """examples:
   efftasks dataset shapes --out data/shapes
   efftasks dataset check data/mine/annotations/train.json --images data/mine/images
   efftasks dataset preview data/mine/annotations/train.json --images data/mine/images --out preview
+  efftasks dataset check data/streets/ann/train
   efftasks dataset convert --from yolo data/yolo --split train --out data/yolo/annotations/train.json
 """
 
@@ -22,13 +30,19 @@ CHECK = """examples:
   efftasks dataset check train.json --images images/
   efftasks dataset check train.json --images images/ --classes cat,dog --out report.json
   efftasks dataset check pose.json --images images/ --keypoints 17
+  efftasks dataset check streets/ann/train                                       images in streets/img/train
+  efftasks dataset check masks/ --images photos/ --classes road,car,sky --ignore 255
 
-Boxes and keypoints may reach 1 px outside. Exit code: 0 no fault, 1 at least one, 2 a wrong call.
+A file is one of COCO: boxes and keypoints may reach 1 px outside. A folder has label maps for semantic segmentation:
+PNGs of one channel with the index of a class in each pixel; the names come from --classes, or from a classes.json in
+the folder or up to two above it.
+Exit code: 0 no fault (warnings are none), 1 at least one, 2 a wrong call.
 """
 
 PREVIEW = """examples:
   efftasks dataset preview train.json --images images/ --out preview/
   efftasks dataset preview train.json --images images/ --out preview/ --num 36 --seed 1
+  efftasks dataset preview streets/ann/val --out preview/                        label maps over streets/img/val
 """
 
 CONVERT = """examples:
@@ -40,7 +54,12 @@ CONVERT = """examples:
 File names in the result are relative to the folder of the images, which the report names.
 """
 
-IMAGES = "folder that file names are relative to (default: DIR/images for DIR/annotations/ANN.json)"
+SOURCE = "COCO annotation file, or folder of label maps"
+IMAGES = (
+    "folder of the images (default: DIR/images for DIR/annotations/ANN.json; DIR/img/X for DIR/ann/X, images for "
+    "labels or annotations, img_dir for ann_dir, leftImg8bit for gtFine)"
+)
+IGNORE = "label maps: the number of pixels without a class (default: as classes.json says, or 255)"
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -81,22 +100,27 @@ def _add_shapes(actions: argparse._SubParsersAction) -> None:
 
 
 def _add_check(actions: argparse._SubParsersAction) -> None:
-    parser = _action(actions, "check", "report every fault of a COCO file at once", CHECK)
-    parser.add_argument("annotations", metavar="ANN.json", help="COCO annotation file")
+    parser = _action(actions, "check", "report every fault of a COCO file or of a folder of label maps at once", CHECK)
+    parser.add_argument("source", metavar="SOURCE", help=SOURCE)
     parser.add_argument("--images", metavar="DIR", help=IMAGES)
-    parser.add_argument("--classes", metavar="A,B,...", help="the names that the categories must have")
-    parser.add_argument("--keypoints", type=int, metavar="K", help="the keypoints that each object must have")
+    parser.add_argument(
+        "--classes", metavar="A,B,...", help="the names that the categories must have, or those of the indices"
+    )
+    parser.add_argument("--ignore", type=int, metavar="K", help=IGNORE)
+    parser.add_argument("--keypoints", type=int, metavar="K", help="COCO: the keypoints that each object must have")
     parser.add_argument("--examples", type=int, default=3, metavar="N", help="faults to show for a rule (default: 3)")
     parser.add_argument("--out", metavar="FILE", help="write all faults as JSON too")
 
 
 def _add_preview(actions: argparse._SubParsersAction) -> None:
-    parser = _action(actions, "preview", "draw boxes, masks and keypoints on some images", PREVIEW)
-    parser.add_argument("annotations", metavar="ANN.json", help="COCO annotation file")
+    parser = _action(actions, "preview", "draw boxes, masks and keypoints, or label maps, on some images", PREVIEW)
+    parser.add_argument("source", metavar="SOURCE", help=SOURCE)
     parser.add_argument("--images", metavar="DIR", help=IMAGES)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the pictures and the contact sheet")
     parser.add_argument("--num", type=int, default=16, metavar="N", help="images to draw (default: 16)")
     parser.add_argument("--seed", type=int, default=0, metavar="K", help="which images are drawn (default: 0)")
+    parser.add_argument("--classes", metavar="A,B,...", help="label maps: the names of the indices")
+    parser.add_argument("--ignore", type=int, metavar="K", help=IGNORE)
 
 
 def _add_convert(actions: argparse._SubParsersAction) -> None:
@@ -127,9 +151,10 @@ def run(args: argparse.Namespace) -> int:
     try:
         return actions[args.action](args)
     except ModuleNotFoundError as error:
-        if error.name != "pycocotools":
+        needed = {"pycocotools": "pycocotools", "PIL": "Pillow"}.get(error.name or "")
+        if needed is None:
             raise
-        raise UserError(f"dataset {args.action} needs pycocotools; pip install 'efftasks[train]'") from error
+        raise UserError(f"dataset {args.action} needs {needed}; pip install 'efftasks[train]'") from error
 
 
 def _shapes(args: argparse.Namespace) -> int:
@@ -141,7 +166,8 @@ def _shapes(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from efftasks.datasets.coco_check import check_coco
+    from pathlib import Path
+
     from efftasks.datasets.coco_convert import split_names
     from efftasks.datasets.coco_file import write_json
     from efftasks.structures.errors import UserError
@@ -149,7 +175,18 @@ def _check(args: argparse.Namespace) -> int:
     for field, value, least in (("--keypoints", args.keypoints, 1), ("--examples", args.examples, 0)):
         if value is not None and value < least:
             raise UserError(f"{field}: got {value}, expected at least {least}")
-    report = check_coco(args.annotations, args.images, split_names(args.classes), args.keypoints)
+    classes = split_names(args.classes)
+    report: CheckReport | SemanticReport
+    if Path(args.source).is_dir():
+        from efftasks.datasets.semantic_check import check_semantic
+
+        _only_for("COCO files", args.source, keypoints=args.keypoints)
+        report = check_semantic(args.source, args.images, classes, args.ignore)
+    else:
+        from efftasks.datasets.coco_check import check_coco
+
+        _only_for("folders of label maps", args.source, ignore=args.ignore)
+        report = check_coco(args.source, args.images, classes, args.keypoints)
     print(report.render_text(args.examples))
     if args.out:
         write_json(args.out, report.to_dict())
@@ -157,13 +194,34 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _preview(args: argparse.Namespace) -> int:
-    from efftasks.datasets.coco_preview import preview_coco
+    from pathlib import Path
 
-    result = preview_coco(args.annotations, args.images, args.out, args.num, args.seed)
+    from efftasks.datasets.coco_convert import split_names
+
+    result: Preview | SemanticPreview
+    if Path(args.source).is_dir():
+        from efftasks.datasets.semantic_preview import preview_semantic
+
+        classes = split_names(args.classes)
+        result = preview_semantic(args.source, args.images, args.out, args.num, args.seed, classes, args.ignore)
+    else:
+        from efftasks.datasets.coco_preview import preview_coco
+
+        _only_for("folders of label maps", args.source, classes=args.classes, ignore=args.ignore)
+        result = preview_coco(args.source, args.images, args.out, args.num, args.seed)
     for what in result.left_out:
         print(f"left out: {what}")
     print(f"{len(result.files)} pictures in {args.out}, all of them on {result.sheet}")
     return 0
+
+
+def _only_for(what: str, source: str, **options: object) -> None:
+    """Refuse options that say nothing about this kind of source."""
+    from efftasks.structures.errors import UserError
+
+    for name, value in options.items():
+        if value is not None:
+            raise UserError(f"--{name}: is for {what}, and {source} is none")
 
 
 def _convert(args: argparse.Namespace) -> int:

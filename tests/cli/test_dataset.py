@@ -12,6 +12,7 @@ import pytest
 
 import efftasks
 from efftasks.cli import dataset
+from efftasks.datasets.shapes import SEMANTIC_CLASSES
 from efftasks.structures.errors import UserError
 
 
@@ -50,6 +51,44 @@ def test_check_exits_1_on_a_fault_and_writes_the_report(root, tmp_path, capsys):
     assert report["faults_by_rule"]["unknown-category"] == len(data["annotations"]) and not report["ok"]
 
 
+def test_a_folder_of_label_maps_is_checked_and_drawn(root, tmp_path, capsys):
+    labels, names = root / "cityscapes/gtFine/train", ",".join(SEMANTIC_CLASSES)
+    assert call("check", labels, "--classes", names, "--out", tmp_path / "report.json") == 0
+    out = capsys.readouterr().out
+    assert "4 images, 4 label maps, 4 pairs" in out and "result: no faults" in out
+    assert json.loads((tmp_path / "report.json").read_text())["counts"]["pairs"] == 4
+    images = ["--images", root / "cityscapes/leftImg8bit/train"]
+    assert call("preview", labels, *images, "--out", tmp_path / "seen", "--num", 3, "--classes", names) == 0
+    assert "3 pictures" in capsys.readouterr().out and len(list((tmp_path / "seen").iterdir())) == 4
+    assert call("check", labels, *images, "--classes", "background", "--examples", 0) == 1
+    out = capsys.readouterr().out
+    assert "label-ids (fault): 4 x" in out and "... and 4 more" in out
+
+
+def test_warnings_are_no_faults_and_the_classes_file_is_found(tmp_path, capsys):
+    for folder, picture in (("images", np.zeros((20, 20, 3), np.uint8)), ("labels", np.full((20, 20), 9, np.uint8))):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / "a.png"), picture)
+    (tmp_path / "classes.json").write_text('["road"]')
+    assert call("check", tmp_path / "labels") == 1
+    assert "has 9 (400 px); expected 0 to 0, or 255" in capsys.readouterr().out
+    assert call("check", tmp_path / "labels", "--ignore", 9) == 0
+    assert "result: no faults, 2 warnings" in capsys.readouterr().out
+
+
+def test_options_of_the_other_kind_of_source(root, tmp_path):
+    labels, annotations = root / "cityscapes/gtFine/train", root / "annotations/train.json"
+    for words, message in (
+        (["check", labels, "--keypoints", 4], "--keypoints: is for COCO files"),
+        (["check", annotations, "--ignore", 255], "--ignore: is for folders of label maps"),
+        (["preview", annotations, "--out", tmp_path, "--classes", "a"], "--classes: is for folders of label maps"),
+        (["preview", annotations, "--out", tmp_path, "--ignore", 0], "--ignore: is for folders of label maps"),
+    ):
+        with pytest.raises(UserError, match=message):
+            call(*words)
+    assert not any(tmp_path.iterdir())
+
+
 def test_convert_from_both_forms(tmp_path, capsys):
     for folder in ("images/train", "labels/train"):
         (tmp_path / folder).mkdir(parents=True)
@@ -78,6 +117,9 @@ def test_convert_from_both_forms(tmp_path, capsys):
         (["convert", ".", "--from", "yolo", "--out", "x.json", "--labels", "none"], "none: no such folder"),
         (["convert", ".", "--from", "yolo", "--out", "x.json"], "no class names found"),
         (["shapes", "--out", "x", "--train", "0"], "train: got 0"),
+        (["check", "."], "no folder of images found beside it"),
+        (["check", ".", "--images", "none"], "none: no such folder of images"),
+        (["preview", ".", "--images", "none", "--out", "x"], "none: no such folder of images"),
     ],
 )
 def test_wrong_input_is_one_sentence(tmp_path, monkeypatch, words, message):
@@ -105,6 +147,7 @@ def test_neither_torch_nor_mm_is_imported():
     code = (
         "import sys, efftasks.cli.dataset, efftasks.datasets.shapes, efftasks.datasets.coco_check;"
         "import efftasks.datasets.coco_preview, efftasks.datasets.convert_yolo, efftasks.datasets.convert_voc;"
+        "import efftasks.datasets.semantic_check, efftasks.datasets.semantic_preview;"
         "print([m for m in sys.modules if m.split('.')[0] in ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg')])"
     )
     folder = Path(efftasks.__file__).parents[1]

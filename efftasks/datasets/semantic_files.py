@@ -1,0 +1,364 @@
+"""Data sets for semantic segmentation as they lie on the disk: images, their label maps, and the names of the classes.
+
+A label map is a picture of one channel with the index of a class (its "trainId") in each pixel. It is read with PIL:
+OpenCV turns the indices of a palette PNG into colours.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from efftasks.datasets.image_files import BrokenImageError, find_images, missing_part
+from efftasks.structures.errors import UserError
+from efftasks.structures.images import UnreadableImage
+
+__all__ = [
+    "IGNORE",
+    "LAYOUTS",
+    "ClassList",
+    "LabelForm",
+    "Pair",
+    "Pairing",
+    "StoredLabel",
+    "classes_of",
+    "find_classes",
+    "find_pairs",
+    "images_of",
+    "load_label",
+    "read_classes",
+    "read_label",
+]
+
+Colour = tuple[int, int, int]
+
+IGNORE = 255  # the label of pixels that belong to no class, where nothing else is said
+LAYOUTS = {  # the folder of the label maps -> that of their images, beside it
+    "ann": "img",
+    "labels": "images",
+    "ann_dir": "img_dir",
+    "annotations": "images",
+    "gtFine": "leftImg8bit",
+}
+CLASSES_FILE = "classes.json"
+_FOLDERS_UP = 2
+
+# What Cityscapes, and the tools that follow it, append to the name that an image and its label map share.
+_IMAGE_ENDING = "_leftImg8bit"
+_LABEL_ENDINGS = ("_gtFine_labelTrainIds", "_labelTrainIds")
+_OTHER_ENDINGS = ("_gtFine_color", "_gtFine_instanceIds", "_gtFine_instanceTrainIds", "_gtFine_labelIds")
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_LOSSY = {"JPEG", "MPO"}  # PIL's names of formats
+
+
+class Pair(NamedTuple):
+    """An image and its label map.
+
+    ``name`` is what both are called: the path below their folders without suffix and without Cityscapes' endings.
+    """
+
+    name: str
+    image: Path
+    label: Path | None
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """All images of a folder with the label maps of another one, and what does not fit.
+
+    Attributes:
+        pairs: one for each name among the images, in the order of their paths; ``label`` is None where there is none.
+        without_image: label maps that belong to no image.
+        same_image: the images of each name that several have; the first of them is in ``pairs``.
+        same_label: likewise the label maps.
+        passed_over: other pictures that Cityscapes keeps with its label maps.
+    """
+
+    pairs: list[Pair] = field(default_factory=list)
+    without_image: list[Path] = field(default_factory=list)
+    same_image: list[tuple[Path, ...]] = field(default_factory=list)
+    same_label: list[tuple[Path, ...]] = field(default_factory=list)
+    passed_over: list[Path] = field(default_factory=list)
+
+    @property
+    def without_label(self) -> list[Path]:
+        """Images that have no label map."""
+        return [pair.image for pair in self.pairs if pair.label is None]
+
+
+def find_pairs(images: str | Path, labels: str | Path) -> Pairing:
+    """Pair the images below one folder with the label maps below another one, by their paths without suffix.
+
+    ``IMAGES/a/b.jpg`` goes with ``LABELS/a/b.png``, and ``a/b_leftImg8bit.png`` with ``a/b_gtFine_labelTrainIds.png``
+    or ``a/b_labelTrainIds.png``.
+
+    Raises:
+        UserError: one of the folders is missing or has no pictures, or both are the same.
+    """
+    for folder, what in ((images, "images"), (labels, "label maps")):
+        if not Path(folder).is_dir():
+            raise UserError(f"{folder}: no such folder of {what}")
+    if Path(images).resolve() == Path(labels).resolve():
+        raise UserError(f"{images}: is the folder of the images and that of the label maps, expected two folders")
+    image_of, same_image = _by_name(Path(images), find_images(images), (_IMAGE_ENDING,))
+    found = find_images(labels)
+    passed_over = [path for path in found if path.stem.endswith(_OTHER_ENDINGS)]
+    usable = [path for path in found if not path.stem.endswith(_OTHER_ENDINGS)]
+    label_of, same_label = _by_name(Path(labels), usable, _LABEL_ENDINGS)
+    if not image_of:
+        raise UserError(f"{images}: there are no images in this folder or below")
+    if not found:
+        raise UserError(f"{labels}: there are no label maps in this folder or below")
+    return Pairing(
+        pairs=[Pair(name, path, label_of.get(name)) for name, path in image_of.items()],
+        without_image=[path for name, path in label_of.items() if name not in image_of],
+        same_image=same_image,
+        same_label=same_label,
+        passed_over=passed_over,
+    )
+
+
+def _by_name(
+    root: Path, paths: Sequence[Path], endings: Sequence[str]
+) -> tuple[dict[str, Path], list[tuple[Path, ...]]]:
+    """The first path of each name, and all paths of the names that have several."""
+    groups: dict[str, list[Path]] = {}
+    for path in paths:
+        name = path.relative_to(root).with_suffix("").as_posix()
+        ending = next((ending for ending in endings if name.endswith(ending)), "")
+        groups.setdefault(name.removesuffix(ending), []).append(path)
+    first = {name: group[0] for name, group in groups.items()}
+    return first, [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def images_of(labels: str | Path) -> Path:
+    """The folder of the images of a folder of label maps, by the usual ``LAYOUTS``.
+
+    ``DIR/ann/train`` gives ``DIR/img/train``; the last folder of the path that has a usual name is the one replaced.
+
+    Raises:
+        UserError: there is none.
+    """
+    for path in (Path(labels), Path(os.path.abspath(labels))):
+        for place in reversed(range(len(path.parts))):
+            if path.parts[place] in LAYOUTS:
+                parts = (*path.parts[:place], LAYOUTS[path.parts[place]], *path.parts[place + 1 :])
+                if Path(*parts).is_dir():
+                    return Path(*parts)
+    usual = ", ".join(f"{label} -> {image}" for label, image in LAYOUTS.items())
+    raise UserError(f"{labels}: no folder of images found beside it ({usual}), name one with --images")
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """The classes of a data set: the name of each index, and what a file says beside.
+
+    Attributes:
+        names: in the order of the indices.
+        palette: RGB of each class, or None.
+        ignore: the label of pixels that belong to no class, or None where nothing is said.
+        origin: the file, or None.
+    """
+
+    names: tuple[str, ...]
+    palette: tuple[Colour, ...] | None = None
+    ignore: int | None = None
+    origin: Path | None = None
+
+
+def classes_of(labels: str | Path, names: Sequence[str] | None = None) -> ClassList | None:
+    """These names, or else the classes in the file that ``find_classes`` finds; None where there is neither.
+
+    Raises:
+        UserError: more than 255 names, or the file cannot be used.
+    """
+    if names is not None:
+        return _checked("classes", ClassList(tuple(names)))
+    path = find_classes(labels)
+    return None if path is None else read_classes(path)
+
+
+def find_classes(labels: str | Path) -> Path | None:
+    """The file ``classes.json`` in a folder of label maps, or else in one of the two folders above it."""
+    folder = Path(labels)
+    for up in range(_FOLDERS_UP + 1):
+        path = Path(os.path.normpath(folder / Path(*[".."] * up) / CLASSES_FILE))
+        if path.is_file():
+            return path
+    return None
+
+
+def read_classes(path: str | Path) -> ClassList:
+    """Read the names of classes from JSON.
+
+    The forms: ``["a", "b"]``, ``{"classes": ["a", "b"]}``, and ``{"classes": [{"trainId": 0, "name": "a", "color":
+    [r, g, b]}, ...]}`` in any order, with ``"color"`` in all or none; an object may have ``"ignore"`` too.
+
+    Raises:
+        UserError: the file cannot be read, or has none of these forms.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: is not JSON ({error}), expected the names of classes") from error
+    entries = data.get("classes") if isinstance(data, dict) else data
+    ignore = data.get("ignore") if isinstance(data, dict) else None
+    if not isinstance(entries, list) or not entries:
+        raise UserError(f'{path}: expected ["a", "b", ...] or {{"classes": [...]}} with at least one class')
+    if ignore is not None and not _is_integer(ignore, 256):
+        raise UserError(f"{path}: ignore: got {ignore!r}, expected 0 to 255")
+    palette = None
+    if any(isinstance(entry, dict) for entry in entries):
+        entries = _by_train_id(path, entries)
+        palette = _palette(path, entries)
+        entries = [entry.get("name") for entry in entries]
+    for place, name in enumerate(entries):
+        if not isinstance(name, str) or not name.strip():
+            raise UserError(f"{path}: classes[{place}]: got {str(name)[:40]!r}, expected a name")
+    return _checked(str(path), ClassList(tuple(entries), palette, ignore, Path(path)))
+
+
+def _is_integer(value: Any, below: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < below
+
+
+def _by_train_id(path: str | Path, entries: list[Any]) -> list[dict[str, Any]]:
+    ordered: dict[int, dict[str, Any]] = {}
+    for place, entry in enumerate(entries):
+        number: Any = entry.get("trainId") if isinstance(entry, dict) else None
+        if not _is_integer(number, len(entries)) or number in ordered:
+            got = f"trainId {number!r}" if isinstance(entry, dict) else str(entry)[:40]
+            expected = f"every trainId from 0 to {len(entries) - 1} once"
+            raise UserError(f"{path}: classes[{place}]: got {got}, expected {expected}")
+        ordered[number] = entry
+    return [ordered[number] for number in range(len(entries))]
+
+
+def _palette(path: str | Path, entries: Sequence[dict[str, Any]]) -> tuple[Colour, ...] | None:
+    colours = [entry.get("color") for entry in entries]
+    if all(colour is None for colour in colours):
+        return None
+    for place, colour in enumerate(colours):
+        if not isinstance(colour, list) or len(colour) != 3 or not all(_is_integer(v, 256) for v in colour):
+            raise UserError(f"{path}: trainId {place}: got color {str(colour)[:40]}, expected [r, g, b] of 0 to 255")
+    return tuple((r, g, b) for r, g, b in colours)  # type: ignore[misc]
+
+
+def _checked(origin: str, classes: ClassList) -> ClassList:
+    names = classes.names
+    if not 1 <= len(names) <= IGNORE:
+        raise UserError(f"{origin}: got {len(names)} classes, expected 1 to {IGNORE}")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"{origin}: got {', '.join(map(repr, twice))} more than once, expected each name once")
+    if classes.ignore is not None and classes.ignore < len(names):
+        raise UserError(f"{origin}: ignore: got {classes.ignore}, which is class {names[classes.ignore]!r}")
+    return classes
+
+
+class LabelForm(NamedTuple):
+    """Why the numbers in a picture are not labels: a rule of ``semantic_check.RULES``, and the reason."""
+
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class StoredLabel:
+    """A label map as its file has it.
+
+    Attributes:
+        array: (H, W), or (H, W, C) where it has several channels; of any dtype.
+        format: PIL's name of the file format, or of the compression inside.
+        bits: of a grey PNG's pixel; 8 where the format does not say.
+    """
+
+    array: NDArray[Any]
+    format: str
+    bits: int = 8
+
+    def wrong_forms(self) -> Iterator[LabelForm]:
+        """What keeps the numbers from being labels; 16 bits do not, though 8 are what training and devices use."""
+        array = self.array
+        if self.format in _LOSSY:
+            yield LabelForm("label-lossy", "is a JPEG: its compression changes the numbers, a PNG keeps them")
+        if array.ndim == 3:
+            flat = array.reshape(-1, array.shape[2])
+            equal = bool((flat[:, :3] == flat[:, :1]).all())
+            colours = f"{_distinct(flat)} distinct colours" + (", the channels are equal" if equal else "")
+            yield LabelForm("label-channels", f"has {flat.shape[1]} channels with {colours}; expected trainIds in one")
+        elif self.bits < 8:
+            yield LabelForm("label-type", f"has {self.bits} bit a pixel, which tools scale differently; expected 8")
+        elif array.dtype not in (np.uint8, np.uint16):
+            yield LabelForm("label-type", f"has numbers of type {array.dtype}; expected 8 bit, without sign")
+
+
+def _distinct(pixels: NDArray[Any]) -> int:
+    """How many different rows (N, C) has."""
+    rows = np.ascontiguousarray(pixels.astype(np.uint8))
+    padded = np.zeros((len(rows), 4), np.uint8)
+    padded[:, : min(4, rows.shape[1])] = rows[:, :4]
+    return len(np.unique(padded.view(np.uint32)))
+
+
+def load_label(path: str | Path) -> StoredLabel:
+    """Read a label map as it is stored: the indices of a palette picture, not their colours.
+
+    Raises:
+        BrokenImageError: the file is missing, empty, truncated or no picture.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise BrokenImageError(f"cannot be read ({error.strerror})") from error
+    if not data:
+        raise BrokenImageError("is empty (0 bytes)")
+    lacking = missing_part(data)
+    if lacking:
+        raise BrokenImageError(f"is truncated or damaged ({lacking})")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            array = np.asarray(image)
+            form = str(image.info.get("compression", "")).upper() if image.format == "TIFF" else image.format
+    except Image.DecompressionBombError as error:
+        raise BrokenImageError(f"is too large ({error})") from error
+    except Exception as error:  # PIL's decoders raise whatever a broken file leads them to
+        raise BrokenImageError(f"does not decode as a picture ({type(error).__name__})") from error
+    grey_png = data.startswith(_PNG) and data[25] == 0  # IHDR: width, height, bits, colour type
+    bits = data[24] if grey_png else 8
+    if array.dtype == bool:  # one bit a pixel, in PNG, TIFF or BMP
+        array, bits = array.astype(np.uint8), 1
+    if bits == 16 or (array.dtype.kind == "u" and array.dtype.itemsize == 2):
+        array = array.astype(
+            np.uint16
+        )  # PIL has 16 bits as int32 or with the bytes swapped, as its version and the file
+    return StoredLabel(array, form or "", bits)
+
+
+def read_label(path: str | Path) -> NDArray[Any]:
+    """Read a label map: uint8 or uint16 (H, W), the number in each pixel; of a palette picture the index.
+
+    Raises:
+        UnreadableImage: the file is missing, truncated or no picture.
+        UserError: it is a picture, and not one of labels: several channels, JPEG, numbers of another type.
+    """
+    try:
+        stored = load_label(path)
+    except BrokenImageError as error:
+        raise UnreadableImage(path) from error
+    wrong = next(stored.wrong_forms(), None)
+    if wrong is not None:
+        raise UserError(f"{path}: the label map {wrong.reason}")
+    return stored.array

@@ -1,0 +1,164 @@
+"""Lay label maps over their images, to be looked at before anything is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from efftasks.datasets.image_files import BrokenImageError, read_whole_image, write_image
+from efftasks.datasets.progress import progress
+from efftasks.datasets.semantic_check import ignore_label
+from efftasks.datasets.semantic_files import ClassList, Pair, classes_of, find_pairs, images_of, read_label
+from efftasks.structures.drawing import contact_sheet
+from efftasks.structures.errors import UserError
+from efftasks.structures.semantic_drawing import draw_legend, draw_semantic, semantic_palette
+
+__all__ = ["SemanticPreview", "preview_semantic"]
+
+SHEET = "contact_sheet.png"  # without loss: the sheet is what one looks at closely
+NO_CLASS = (255, 0, 255)  # of numbers that no class has
+
+_LEAST_SIDE, _MOST_SIDE = 480, 1600  # as the previews of COCO files
+
+
+@dataclass
+class SemanticPreview:
+    """What was written: a picture for each image, and all of them on one sheet; and what was left out, and why."""
+
+    files: list[Path] = field(default_factory=list)
+    sheet: Path | None = None
+    left_out: list[str] = field(default_factory=list)
+
+
+def preview_semantic(
+    labels: str | Path,
+    images: str | Path | None,
+    out: str | Path,
+    num: int = 16,
+    seed: int = 0,
+    classes: Sequence[str] | None = None,
+    ignore: int | None = None,
+) -> SemanticPreview:
+    """Lay the label maps of some images over them, with a legend on the sheet of all.
+
+    Args:
+        labels: the folder of the label maps.
+        images: the folder of their images; None takes the one that ``images_of`` finds.
+        out: the folder to write to.
+        num: how many images; they are drawn by lot, and shown in the order of their paths.
+        seed: of the lot.
+        classes: as ``check_semantic``; colours are those of the classes' file, where it has any.
+        ignore: as ``check_semantic``; such pixels are left as the image has them.
+
+    Raises:
+        UserError: a folder is missing, has no pictures or is not found, the classes cannot be used, or none of the
+            images and label maps can be drawn.
+    """
+    if num < 1:
+        raise UserError(f"num: got {num}, expected at least 1")
+    if not Path(labels).is_dir():
+        raise UserError(f"{labels}: no such folder of label maps")
+    known = classes_of(labels, classes)
+    ignored = ignore_label(known, ignore)
+    found = find_pairs(images_of(labels) if images is None else images, labels)
+    usable = [pair for pair in found.pairs if pair.label is not None]
+    if not usable:
+        raise UserError(f"{labels}: not one image of {len(found.pairs)} has a label map here")
+    target = Path(out)
+    target.mkdir(parents=True, exist_ok=True)
+    result = SemanticPreview()
+    if found.without_label:
+        result.left_out.append(
+            f"{len(found.without_label)} images without a label map, such as {found.without_label[0]}"
+        )
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(usable))[:num])
+    colours = _colours(known)
+    pictures: list[NDArray[np.uint8]] = []
+    present: set[int] = set()
+    for index in progress(chosen, len(chosen), "preview"):
+        pair = usable[int(index)]
+        try:
+            picture, numbers = _draw(pair, colours, ignored)
+        except UserError as error:
+            result.left_out.append(str(error))
+            continue
+        pictures.append(picture)
+        present |= numbers
+        result.files.append(target / _flat_name(pair, result.files))
+        write_image(result.files[-1], picture)
+    if not pictures:
+        first = result.left_out[-len(chosen)]
+        raise UserError(f"{labels}: none of {len(chosen)} label maps can be drawn, the first: {first}")
+    result.sheet = target / SHEET
+    write_image(result.sheet, _sheet(pictures, _entries(known, colours, present - {ignored})))
+    return result
+
+
+def _colours(classes: ClassList | None) -> list[tuple[int, int, int]]:
+    """(b, g, r) of each of the 256 labels."""
+    if classes is None:
+        return semantic_palette(256)
+    if classes.palette is None:
+        known = semantic_palette(len(classes.names))
+    else:
+        known = [(b, g, r) for r, g, b in classes.palette]
+    return [*known, *[NO_CLASS] * (256 - len(known))]
+
+
+def _entries(
+    classes: ClassList | None, colours: Sequence[tuple[int, int, int]], present: set[int]
+) -> list[tuple[str, tuple[int, int, int]]]:
+    """Names and colours for the legend: of all classes, or of the numbers that occur where no names are known."""
+    if classes is None:
+        return [(str(number), colours[number]) for number in sorted(present)]
+    entries = list(zip(classes.names, colours))
+    strange = sorted(number for number in present if number >= len(classes.names))
+    return [*entries, (f"no class: {', '.join(map(str, strange))}", NO_CLASS)] if strange else entries
+
+
+def _draw(pair: Pair, colours: Sequence[tuple[int, int, int]], ignore: int) -> tuple[NDArray[np.uint8], set[int]]:
+    """The picture, and the numbers in its label map."""
+    assert pair.label is not None
+    try:
+        image = read_whole_image(pair.image)
+    except BrokenImageError as error:
+        raise UserError(f"{pair.image} {error}") from error
+    labels = read_label(pair.label)
+    if labels.shape != image.shape[:2]:
+        sizes = f"{labels.shape[1]} x {labels.shape[0]}, its image {image.shape[1]} x {image.shape[0]}"
+        raise UserError(f"{pair.label} is {sizes}")
+    numbers = {int(number) for number in np.unique(labels)}
+    if max(numbers) > 255:
+        raise UserError(f"{pair.label} has numbers up to {max(numbers)}, expected at most 255")
+    side = max(image.shape[:2])
+    scale = float(max(1, math.ceil(_LEAST_SIDE / side))) if side < _MOST_SIDE else _MOST_SIDE / side
+    height, width = (max(1, round(length * scale)) for length in image.shape[:2])
+    canvas = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
+    fitted = cv2.resize(labels.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    drawn = draw_semantic(np.asarray(canvas, np.uint8), np.asarray(fitted, np.uint8), colours, ignore=ignore)
+    return drawn, numbers
+
+
+def _flat_name(pair: Pair, files: Sequence[Path]) -> str:
+    """One folder for all, whatever folders the images are in."""
+    name = pair.name.replace("/", "_")
+    taken = {file.stem for file in files} | {Path(SHEET).stem}
+    number = next(n for n in range(len(files) + 2) if (f"{name}_{n}" if n else name) not in taken)
+    return f"{name}_{number}.jpg" if number else f"{name}.jpg"
+
+
+def _sheet(
+    pictures: Sequence[NDArray[np.uint8]], entries: Sequence[tuple[str, tuple[int, int, int]]]
+) -> NDArray[np.uint8]:
+    columns = math.ceil(math.sqrt(len(pictures)))
+    sheet = contact_sheet(pictures, columns, min(400, 8000 // columns))
+    if not entries:  # ignored pixels only
+        return sheet
+    names, colours = zip(*entries, strict=True)
+    return np.concatenate([sheet, draw_legend(names, colours, sheet.shape[1])])
