@@ -20,16 +20,17 @@ from mmengine.registry import DefaultScope
 from tqdm import tqdm
 
 from efftasks.datasets.coco import match_classes, read_coco
+from efftasks.datasets.semantic_files import read_classes
+from efftasks.datasets.transforms.loading import LoadSegMap
 from efftasks.models.detectors import Detector
 from efftasks.models.layers.fuse import fuse_model
 from efftasks.models.scaling import apply_scale
+from efftasks.models.segmentors import Segmentor
 from efftasks.registry import DATASETS, MODELS, RUNNERS
 from efftasks.structures.checkpoint import load_matching, read_checkpoint, weights_of
-from efftasks.structures.drawing import draw_instances
 from efftasks.structures.errors import UserError
-from efftasks.structures.images import read_image
 from efftasks.structures.prediction import Prediction
-from efftasks.structures.spec import ArtifactSpec, InputSpec, OutputSpec
+from efftasks.structures.spec import ArtifactSpec, InputSpec
 
 __all__ = [
     "Evaluation",
@@ -50,7 +51,10 @@ __all__ = [
     "train",
 ]
 
+Model = Detector | Segmentor
+
 _FIT_NAMES = ("FitImage", "efftasks.FitImage")
+_SIZED_NAMES = (*_FIT_NAMES, "RandomScaledCrop", "efftasks.RandomScaledCrop")
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
@@ -131,27 +135,37 @@ def _link(cfg: Config) -> None:
         if evaluator and "ann_file" in evaluator and evaluator["ann_file"] is None:
             dataset = _innermost(cfg[f"{part}_dataloader"]["dataset"])
             evaluator["ann_file"] = str(Path(dataset.get("data_root", ""), dataset["ann_file"]))
-    classes = _classes(cfg)
-    if classes is None:
+    known = _known_classes(cfg)
+    if known is None:
         return
-    cfg.classes = classes
+    cfg.classes = classes = known["classes"]
     for dataset in datasets:
-        dataset.setdefault("metainfo", dict(classes=classes))
-    head = cfg.model.get("head", {})
-    if "num_classes" in head:
+        dataset.setdefault("metainfo", dict(known))
+    for name, head in _heads(cfg.model):
+        if "num_classes" not in head:
+            continue
         if head["num_classes"] is None:
             head["num_classes"] = len(classes)
         elif head["num_classes"] != len(classes):
             raise UserError(
-                f"model.head.num_classes: got {head['num_classes']}, expected {len(classes)}, "
+                f"model.{name}.num_classes: got {head['num_classes']}, expected {len(classes)}, "
                 f"the number of classes {tuple(classes)}"
             )
 
 
+def _heads(model: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Name and config of every head of a model's config."""
+    found: list[tuple[str, dict[str, Any]]] = [(x, model[x]) for x in ("head", "decode_head") if x in model]
+    auxiliary = model.get("auxiliary_head", [])
+    for i, head in enumerate([auxiliary] if isinstance(auxiliary, dict) else auxiliary):
+        found.append((f"auxiliary_head.{i}", head))
+    return found
+
+
 def _set_sizes(node: Any, size: tuple[int, int]) -> None:
-    """Give FitImage transforms without a size the config's, in pipelines wherever they are."""
+    """Give transforms without a size the config's, in pipelines wherever they are."""
     if isinstance(node, dict):
-        if node.get("type") in _FIT_NAMES and node.get("size") is None:
+        if node.get("type") in _SIZED_NAMES and node.get("size") is None:
             node["size"] = size
         node = list(node.values())
     if isinstance(node, (list, tuple)):
@@ -165,19 +179,27 @@ def _innermost(dataset: Any) -> Any:
     return dataset
 
 
-def _classes(cfg: Config) -> tuple[str, ...] | None:
+def _known_classes(cfg: Config) -> dict[str, Any] | None:
+    """Names of the classes, and their palette where there is one: the config's, or the training data's."""
     if cfg.get("classes"):
-        return tuple(cfg.classes)
+        return dict(classes=tuple(cfg.classes), **({"palette": cfg.palette} if cfg.get("palette") else {}))
     if not cfg.get("train_dataloader"):
         return None
     dataset = _innermost(cfg.train_dataloader.dataset)
     if dataset.get("metainfo", {}).get("classes"):
-        return tuple(dataset.metainfo.classes)
-    path = Path(dataset.get("data_root", ""), dataset.ann_file)
-    return tuple(match_classes(path, read_coco(path)["categories"], None))
+        return dict(dataset.metainfo)
+    root = dataset.get("data_root", "")
+    if "ann_file" in dataset:
+        path = Path(root, dataset.ann_file)
+        return dict(classes=tuple(match_classes(path, read_coco(path)["categories"], None)))
+    path = Path(root, "classes.json")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected it, or the names of the classes as `classes` in the config")
+    found = read_classes(path)
+    return dict(classes=found.names, **({"palette": found.palette} if found.palette else {}))
 
 
-def build(config: str | Path | Config) -> Detector:
+def build(config: str | Path | Config) -> Model:
     """The model of a config, freshly initialised.
 
     Raises:
@@ -188,7 +210,7 @@ def build(config: str | Path | Config) -> Detector:
         return MODELS.build(cfg.model)
 
 
-def load(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu") -> Detector:
+def load(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu") -> Model:
     """The model of a config with the weights of a checkpoint, ready to predict.
 
     ``model.dataset_meta`` has the classes it was trained on, ``model.cfg`` the config.
@@ -239,7 +261,7 @@ def _amp_wrapper() -> dict[str, Any]:
 
 @torch.no_grad()
 def predict(
-    model: Detector,
+    model: Model,
     images: str | Path | np.ndarray | Sequence[str | Path | np.ndarray],
     score_thr: float = 0.0,
     batch_size: int = 8,
@@ -253,7 +275,7 @@ def predict(
         batch_size: images at a time.
 
     Returns:
-        One :class:`Prediction` an image, boxes xyxy in pixels of that image.
+        One :class:`Prediction` an image, boxes xyxy and label maps in pixels of that image.
 
     Raises:
         UserError: an image cannot be read.
@@ -267,18 +289,31 @@ def predict(
         part = images[start : start + batch_size]
         batch = pseudo_collate([_prepare(pipeline, image) for image in part])
         for image, sample in zip(part, model.test_step(batch)):
-            found = sample.pred_instances[sample.pred_instances.scores >= score_thr]
             results.append(
-                Prediction(
-                    image=image if isinstance(image, np.ndarray) else str(image),
-                    boxes=found.bboxes.float().cpu().numpy(),
-                    scores=found.scores.float().cpu().numpy(),
-                    labels=found.labels.cpu().numpy(),
-                    classes=tuple(model.dataset_meta["classes"]),
-                    category_ids=tuple(model.dataset_meta["category_ids"]),
-                )
+                _prediction(image if isinstance(image, np.ndarray) else str(image), sample, model, score_thr)
             )
     return results
+
+
+def _prediction(image: str | np.ndarray, sample: Any, model: Model, score_thr: float) -> Prediction:
+    classes = tuple(model.dataset_meta["classes"])
+    facts: dict[str, Any] = dict(
+        classes=classes, category_ids=_category_ids(model.dataset_meta), palette=_palette(model.dataset_meta)
+    )
+    if "pred_instances" not in sample:
+        return Prediction.of_labels(image, sample.pred_sem_seg.data[0].cpu().numpy(), **facts)
+    found = sample.pred_instances[sample.pred_instances.scores >= score_thr]
+    boxes, scores = found.bboxes.float().cpu().numpy(), found.scores.float().cpu().numpy()
+    return Prediction(image, boxes, scores, found.labels.cpu().numpy(), **facts)
+
+
+def _category_ids(meta: dict[str, Any]) -> tuple[int, ...]:
+    """The data set's own id of each class; a label map holds indices of classes."""
+    return tuple(meta.get("category_ids") or range(len(meta["classes"])))
+
+
+def _palette(meta: dict[str, Any]) -> tuple[tuple[int, int, int], ...]:
+    return tuple((int(r), int(g), int(b)) for r, g, b in meta.get("palette") or ())
 
 
 def _prepare(pipeline: Compose, image: str | Path | np.ndarray) -> dict:
@@ -290,25 +325,25 @@ def _prepare(pipeline: Compose, image: str | Path | np.ndarray) -> dict:
     return info
 
 
-def fuse(model: Detector) -> Detector:
+def fuse(model: Model) -> Model:
     """A copy of the model for inference: batch norms folded, training-only branches dropped."""
     fused: Any = fuse_model(model.eval())
     return fused
 
 
-def describe(model: Detector) -> ArtifactSpec:
+def describe(model: Model) -> ArtifactSpec:
     """What an artifact of a loaded model says of itself."""
     fit = _fit_transform(model.cfg)
     facts = model.data_preprocessor.normalisation
     height, width = fit["size"]
-    divisor = model.backbone.divisor
+    divisor = model.divisor
     if height % divisor or width % divisor:
         raise UserError(f"image size: got {height} x {width}, expected multiples of {divisor}, the backbone's divisor")
-    count = model.head.count_detections(height, width)
     return ArtifactSpec(
-        task="detection",
+        task=model.task,
         classes=tuple(model.dataset_meta["classes"]),
-        category_ids=tuple(model.dataset_meta["category_ids"]),
+        category_ids=_category_ids(model.dataset_meta),
+        palette=_palette(model.dataset_meta),
         input=InputSpec(
             name="images",
             height=height,
@@ -320,11 +355,7 @@ def describe(model: Detector) -> ArtifactSpec:
             color=facts.color,
             divisor=divisor,
         ),
-        outputs=(
-            OutputSpec("boxes", ("N", count, 4), "float32", "xyxy, pixels of the network input"),
-            OutputSpec("scores", ("N", count), "float32", "probability in [0, 1], best first"),
-            OutputSpec("labels", ("N", count), "int64", "index into classes"),
-        ),
+        outputs=model.outputs(height, width),
         versions={"efftasks": efftasks.__version__, "torch": torch.__version__},
     )
 
@@ -362,7 +393,7 @@ class Evaluation(NamedTuple):
     """What :func:`evaluate` found."""
 
     metrics: dict[str, float]
-    predictions: dict[int, Prediction]  # by image id
+    predictions: list[Prediction]  # in the order of the data set
 
 
 def evaluate(
@@ -388,36 +419,45 @@ def evaluate(
         evaluator = Evaluator(cfg.test_evaluator)
     evaluator.dataset_meta = dataset.metainfo
 
-    infos = [dataset.get_data_info(i) for i in range(len(dataset))]
-    predictions: dict[int, Prediction] = {}
-    for start in tqdm(range(0, len(infos), batch_size), desc="test", unit="batch", disable=None):
-        part = infos[start : start + batch_size]
-        found = predict([info["img_path"] for info in part])
-        predictions.update((info["img_id"], prediction) for info, prediction in zip(part, found))
-        evaluator.process(
-            data_samples=[
-                dict(
-                    img_id=info["img_id"],
-                    pred_instances=dict(
-                        bboxes=torch.from_numpy(prediction.boxes),
-                        scores=torch.from_numpy(prediction.scores),
-                        labels=torch.from_numpy(relabel[prediction.labels]),
-                    ),
-                )
-                for info, prediction in zip(part, found)
-            ]
-        )
-    return Evaluation(evaluator.evaluate(len(infos)), predictions)
+    predictions: list[Prediction] = []
+    for start in tqdm(range(0, len(dataset), batch_size), desc="test", unit="batch", disable=None):
+        part = range(start, min(start + batch_size, len(dataset)))
+        infos = [dataset.get_data_info(i) for i in part]
+        found = predict([info["img_path"] for info in infos])
+        predictions.extend(found)
+        evaluator.process(data_samples=[_scored(dataset, i, x, relabel) for i, x in zip(part, found)])
+    return Evaluation(evaluator.evaluate(len(dataset)), predictions)
+
+
+def _scored(dataset: Any, index: int, prediction: Prediction, relabel: np.ndarray) -> dict[str, Any]:
+    """A prediction as metrics take it, with the data set's labels."""
+    info = dataset.get_data_info(index)
+    if prediction.segmentation is not None:
+        labels = torch.from_numpy(relabel[prediction.segmentation])
+        truth = torch.from_numpy(_label_map(info))
+        return dict(pred_sem_seg=dict(data=labels), gt_sem_seg=dict(data=truth), img_path=info["img_path"])
+    instances = dict(
+        bboxes=torch.from_numpy(prediction.boxes),
+        scores=torch.from_numpy(prediction.scores),
+        labels=torch.from_numpy(relabel[prediction.labels]),
+    )
+    return dict(img_id=info["img_id"], pred_instances=instances)
+
+
+def _label_map(info: dict[str, Any]) -> np.ndarray:
+    """The annotated label map (H, W) of a data set's entry, in the pixels and labels that are scored."""
+    labels: np.ndarray = LoadSegMap()(dict(info))["gt_seg_map"]
+    return labels
 
 
 def draw_comparison(
-    cfg: Config, predictions: dict[int, Prediction], out: str | Path, number: int = 16, score_thr: float = 0.3
+    cfg: Config, predictions: Sequence[Prediction], out: str | Path, number: int = 16, score_thr: float = 0.3
 ) -> list[Path]:
     """Write pictures of the test data: ground truth on the left, predictions on the right.
 
     Args:
         cfg: from :func:`load_config`.
-        predictions: by image id, from :func:`evaluate`.
+        predictions: in the order of the data set, from :func:`evaluate`.
         out: folder.
         number: how many pictures, spread evenly over the data.
         score_thr: least score drawn.
@@ -426,17 +466,25 @@ def draw_comparison(
         Paths of the pictures.
     """
     dataset = _test_data(cfg)
-    names = dataset.metainfo["classes"]
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for i in np.unique(np.linspace(0, len(dataset) - 1, number).astype(int)):
         info = dataset.get_data_info(int(i))
-        image = read_image(info["img_path"])
-        boxes = np.array([x["bbox"] for x in info["instances"]], np.float32).reshape(-1, 4)
-        labels = np.array([x["bbox_label"] for x in info["instances"]], np.int64)
-        truth = draw_instances(image, boxes, labels, names)
-        found = predictions[info["img_id"]].draw(score_thr=score_thr)
+        truth = _truth(info, dataset.metainfo).draw()
+        found = predictions[i].draw(score_thr=score_thr)
         paths.append(folder / f"{Path(info['img_path']).stem}.png")
         cv2.imwrite(str(paths[-1]), np.concatenate([truth, np.full_like(truth[:, :4], 255), found], axis=1))
     return paths
+
+
+def _truth(info: dict[str, Any], meta: dict[str, Any]) -> Prediction:
+    """What is annotated, as if it had been predicted."""
+    facts: dict[str, Any] = dict(
+        classes=tuple(meta["classes"]), category_ids=_category_ids(meta), palette=_palette(meta)
+    )
+    if "seg_map_path" in info:
+        return Prediction.of_labels(info["img_path"], _label_map(info), **facts)
+    boxes = np.array([x["bbox"] for x in info["instances"]], np.float32).reshape(-1, 4)
+    labels = np.array([x["bbox_label"] for x in info["instances"]], np.int64)
+    return Prediction(info["img_path"], boxes, np.ones(len(labels), np.float32), labels, **facts)

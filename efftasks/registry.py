@@ -30,6 +30,7 @@ MODELS = _child(
     "model",
     _roots.MODELS,
     "models.detectors",
+    "models.segmentors",
     "models.preprocessors",
     "models.batch_augments",
     "models.backbones.base",
@@ -38,6 +39,7 @@ MODELS = _child(
     "models.backbones.regnet",
     "models.backbones.repvit",
     "models.backbones.resnet_vd",
+    "models.backbones.sctnet",
     "models.backbones.starnet",
     "models.backbones.timm_backbone",
     "models.necks.hybrid_encoder",
@@ -48,20 +50,27 @@ MODELS = _child(
     "models.det_heads.query_decoder",
     "models.det_heads.query_head",
     "models.det_heads.query_selection",
+    "models.seg_heads.fpn_lite_head",
+    "models.seg_heads.pp_liteseg_head",
+    "models.seg_heads.sct_head",
+    "models.seg_heads.transformer_guide",
+    "models.losses.boundary",
     "models.losses.detection",
+    "models.losses.dice",
     "models.losses.set_criterion",
     "models.losses.set_terms",
 )
 TASK_UTILS = _child("task util", _roots.TASK_UTILS, "models.assigners.hungarian", "models.assigners.task_aligned")
-DATASETS = _child("dataset", _roots.DATASETS, "datasets.coco")
+DATASETS = _child("dataset", _roots.DATASETS, "datasets.coco", "datasets.semantic")
 TRANSFORMS = _child(
     "transform",
     _roots.TRANSFORMS,
     "datasets.transforms.loading",
+    "datasets.transforms.random_scaled_crop",
     "datasets.transforms.fit_image",
     "datasets.transforms.grid_mosaic",
 )
-METRICS = _child("metric", _roots.METRICS, "evaluation.coco_metric")
+METRICS = _child("metric", _roots.METRICS, "evaluation.coco_metric", "evaluation.semantic_metric")
 HOOKS = _child(
     "hook",
     _roots.HOOKS,
@@ -89,4 +98,5 @@ _EMPTY = (
     _child("vis_backend", _roots.VISBACKENDS),
     _child("log_processor", _roots.LOG_PROCESSORS),
     _child("optimizer", _roots.OPTIMIZERS),
+    _child("weight initializer", _roots.WEIGHT_INITIALIZERS),
 )

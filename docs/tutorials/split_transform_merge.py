@@ -66,7 +66,7 @@ def calls(options: dict[str, Any], size: tuple[int, int], folder: Path) -> dict[
     model = apis.fuse(apis.build(cfg))
     path = write_graph(Graph(model), torch.zeros(1, 3, *size), folder / f"{len(list(folder.iterdir()))}.onnx")
     files = {engine: file_call(engine, path, size) for engine in ("onnxruntime", "openvino")}
-    return {"torch": torch_call(model.detect, size), **files}
+    return {"torch": torch_call(model.infer, size), **files}
 
 
 def main() -> None:

@@ -261,7 +261,7 @@ def _config(model: str, size: tuple[int, int] | None) -> Subject:
     divisor = fused.backbone.divisor
     if any(side % divisor for side in size):
         raise UserError(f"--size: got {size[0]} {size[1]}, expected multiples of {divisor} for {model}")
-    return Subject(_label(model), fused, fused.detect, Graph(fused), size)
+    return Subject(_label(model), fused, fused.infer, Graph(fused), size)
 
 
 def _label(model: str) -> str:

@@ -48,6 +48,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--dynamic-size", action="store_true", help="height and width are free, in steps of the divisor"
     )
     parser.add_argument("--fixed-batch", action="store_true", help="a batch of one, instead of any")
+    parser.add_argument(
+        "--output",
+        choices=("labels", "coarse-labels", "logits"),
+        help="semantic segmentation: a class for each pixel, chosen after enlarging the scores (labels, the default) "
+        "or before (coarse-labels: quicker, coarser edges); or the scores at the network's own stride (logits)",
+    )
     parser.add_argument("--images", metavar="DIR", help="images to verify on (default: the config's test data)")
     parser.add_argument("--num-images", type=int, default=16, help="how many of them (default 16)")
     parser.add_argument("--eval", action="store_true", help="also the metrics of model and file on the test data")
@@ -61,7 +67,10 @@ def run(args: argparse.Namespace) -> int:
     from efftasks.export.exporters.onnx import export_onnx, write_metadata
     from efftasks.structures.errors import WorkError
 
-    cfg = apis.load_config(args.config, parse_options(args.cfg_options))
+    options = parse_options(args.cfg_options)
+    if args.output is not None:
+        options["model.test_cfg.output"] = args.output
+    cfg = apis.load_config(args.config, options)
     model = apis.load(cfg, args.checkpoint)
     if args.size is not None:
         apis.set_input_size(model.cfg, tuple(args.size))
@@ -115,6 +124,7 @@ def _verify(model: Any, artifact: Path, images: Sequence[str]) -> Any:
     """Compare model and file, each with its own reading and preprocessing, in batches and alone."""
     from efftasks import apis
     from efftasks.export.verify import compare_predictions
+    from efftasks.export.verify_labels import compare_label_maps
     from efftasks.runtime.predictor import Predictor
     from efftasks.structures.images import read_image
 
@@ -123,6 +133,8 @@ def _verify(model: Any, artifact: Path, images: Sequence[str]) -> Any:
     reference = apis.predict(model, images)
     candidate = predictor(list(images), batch_size=batch)
     alone = predictor(images[0])
+    if reference[0].segmentation is not None:
+        return compare_label_maps([*reference, reference[0]], [*candidate, *alone])
     sizes = [(image.shape[0], image.shape[1]) for image in map(read_image, images)]
     return compare_predictions([*reference, reference[0]], [*candidate, *alone], [*sizes, sizes[0]])
 

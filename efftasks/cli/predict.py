@@ -25,7 +25,8 @@ EXAMPLES = """examples:
   efftasks predict out/model.onnx film.mp4
   efftasks predict best.pth photos/ --config my_config.py
 
-Writes a picture for each image and predictions.json: COCO results, with the lists of images and categories.
+Writes a picture for each image and predictions.json: COCO results, with the lists of images and categories. A semantic
+segmenter's label maps go to labels/ as PNG: the index of a class in each pixel, coloured by a palette.
 """
 
 
@@ -68,10 +69,14 @@ def run(args: argparse.Namespace) -> int:
     for name, prediction in results:
         image_id = len(images) + 1
         picture = prediction.draw(score_thr=args.score_thr)
-        _write_picture(names.get(name) or out / f"{prediction.stem}.jpg", picture)
+        path = names.get(name) or out / f"{prediction.stem}.jpg"
+        _write_picture(path, picture)
         images.append({"id": image_id, "file_name": name, "height": picture.shape[0], "width": picture.shape[1]})
+        if prediction.segmentation is not None:
+            labels = replace(prediction, name=path.stem).save_labels(out / "labels")
+            images[-1]["segmentation"] = labels.relative_to(out).as_posix()
         annotations.extend(prediction.to_coco(image_id))
-        found.update(prediction.classes[label] for label in prediction.labels)
+        found.update(_counts(prediction))
         categories.update(zip(prediction.category_ids, prediction.classes))
     result = {
         "images": images,
@@ -81,11 +86,27 @@ def run(args: argparse.Namespace) -> int:
     (out / "predictions.json").write_text(json.dumps(result) + "\n", encoding="utf-8")
     for name in skipped:
         print(f"skipped, cannot be read: {name}")
-    counts = ", ".join(f"{count} {name}" for name, count in found.most_common()) or "nothing"
+    counts = _summary(found, any("segmentation" in image for image in images))
     each = clock.seconds / max(1, len(images)) * 1e3
     print(f"{len(images)} images, {each:.0f} ms each to read and predict: {counts}")
     print(f"{out}")
     return 0 if images else 1
+
+
+def _counts(prediction: Prediction) -> Counter[str]:
+    """Objects of each class, or pixels."""
+    if prediction.segmentation is None:
+        return Counter(prediction.classes[label] for label in prediction.labels)
+    import numpy as np
+
+    pixels = np.bincount(prediction.segmentation.ravel(), minlength=len(prediction.classes))
+    return Counter({name: int(count) for name, count in zip(prediction.classes, pixels) if count})
+
+
+def _summary(found: Counter[str], are_pixels: bool) -> str:
+    total = max(1, sum(found.values()))
+    parts = [f"{count / total:.1%} {x}" if are_pixels else f"{count} {x}" for x, count in found.most_common()]
+    return ", ".join(parts) or "nothing"
 
 
 class _Clock:

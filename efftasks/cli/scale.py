@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         cfg = apis.load_config(args.config, {"scale": rule})
         size = apis.input_size(cfg)
         model = apis.fuse(apis.build(cfg))
-        cost = count_complexity(model, model.detect, size)
+        cost = count_complexity(model, model.infer, size)
         scale = compound_scale(**rule)
         rows.append(
             {

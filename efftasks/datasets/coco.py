@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from mmdet.datasets.base_det_dataset import BaseDetDataset
 
+from efftasks.datasets.skipping import SkipUnreadable
 from efftasks.registry import DATASETS
 from efftasks.structures.errors import UserError
-from efftasks.structures.images import UnreadableImage
 
 __all__ = ["CocoDetection", "match_classes", "read_coco"]
 
@@ -71,13 +71,12 @@ def match_classes(path: str | Path, categories: Sequence[dict], classes: Sequenc
 
 
 @DATASETS.register_module()
-class CocoDetection(BaseDetDataset):
+class CocoDetection(SkipUnreadable, BaseDetDataset):
     """Boxes (and masks) of a COCO file.
 
     Labels follow the order of ``metainfo.classes``, or of the category ids where no classes are given; ids may have
-    gaps. ``metainfo`` also has ``category_ids``, the id of each label. Images without objects are kept. An image that
-    cannot be read is replaced in training (by the next one) and blank in testing; ``skipped_files`` of the sample
-    names it.
+    gaps. ``metainfo`` also has ``category_ids``, the id of each label. Images without objects are kept; those that
+    cannot be read are skipped, see :class:`SkipUnreadable`.
 
     Args:
         attempts: how many images in a row may be unreadable before training gives up.
@@ -138,29 +137,7 @@ class CocoDetection(BaseDetDataset):
             "instances": instances,
         }
 
-    def __getitem__(self, idx: int) -> dict:
-        """One sample; an unreadable image gives the next readable one (training) or a blank one (testing)."""
-        skipped: list[str] = []
-        for step in range(self.attempts):
-            index = (idx + step) % len(self)
-            try:
-                return self._sample(index, skipped)
-            except UnreadableImage as error:
-                skipped.append(error.path)
-                if self.test_mode:
-                    return self._blank(index, skipped)
-        raise UserError(f"{self.ann_file}: {self.attempts} images in a row cannot be read, the first is {skipped[0]}")
-
-    def _sample(self, index: int, skipped: list[str]) -> dict:
-        info = self.get_data_info(index)
-        info["skipped_files"] = tuple(skipped)
-        return self.pipeline(info)
-
-    def _blank(self, index: int, skipped: list[str]) -> dict:
-        info = self.get_data_info(index)
+    def blank_image(self, info: dict) -> dict[str, Any]:
+        """Grey, of the size that the file states."""
         shape = (int(info["height"]), int(info["width"]))
-        info.update(img=np.full((*shape, 3), 114, np.uint8), img_shape=shape, ori_shape=shape)
-        info["skipped_files"] = tuple(skipped)
-        for transform in self.pipeline.transforms[1:]:  # all but the loading
-            info = transform(info)
-        return info
+        return dict(img=np.full((*shape, 3), 114, np.uint8), img_shape=shape, ori_shape=shape)

@@ -67,7 +67,10 @@ def flush_denormals() -> None:
 
 @RUNNERS.register_module()
 class EffRunner(Runner):
-    """Runner; see the module. On a CPU it also flushes denormals; where it is safe it keeps convolutions channels-last."""
+    """Runner; see the module. On a CPU it also flushes denormals.
+
+    Convolutions are kept channels-last where that is safe.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._has_loaded: bool = False
@@ -175,9 +178,7 @@ def _crashes_channels_last(model: torch.nn.Module) -> bool:
     ``Conv2d(8, 24, 1, stride=2)`` on (8, 8, 80, 80) writes past its buffer in the backward pass.
     """
     convolutions = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
-    return any(
-        conv.kernel_size == (1, 1) and conv.stride != (1, 1) and conv.in_channels < 16 for conv in convolutions
-    )
+    return any(conv.kernel_size == (1, 1) and conv.stride != (1, 1) and conv.in_channels < 16 for conv in convolutions)
 
 
 def _check_resumable(checkpoint: Mapping[str, Any], name: str) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from efftasks.models.assigners.task_aligned import PaddedTargets
 from efftasks.models.backbones.base import build_backbone
 from efftasks.registry import MODELS
+from efftasks.structures.spec import OutputSpec
 
 __all__ = ["Detector"]
 
@@ -33,6 +34,8 @@ class Detector(BaseModel):
         dataset_meta: classes and category ids it was trained on, set by ``apis.load``.
     """
 
+    task = "detection"
+
     def __init__(self, backbone: dict | nn.Module, neck: dict, head: dict, data_preprocessor: dict) -> None:
         network = build_backbone(backbone)
         super().__init__(data_preprocessor=dict(data_preprocessor, pad_size_divisor=network.divisor))
@@ -51,9 +54,23 @@ class Detector(BaseModel):
         """Preprocessed images (B, 3, H, W) -> the head's raw prediction."""
         return self.head(self.neck(self.backbone(images)))
 
-    def detect(self, images: Tensor) -> Any:
+    def infer(self, images: Tensor) -> Any:
         """Preprocessed images (B, 3, H, W) -> decoded tensors in pixels of the network input: what is exported."""
         return self.head.decode(self.raw(images))
+
+    @property
+    def divisor(self) -> int:
+        """Sides of the input are multiples of this, in pixels."""
+        return self.backbone.divisor
+
+    def outputs(self, height: int, width: int) -> tuple[OutputSpec, ...]:
+        """What :meth:`infer` gives for an input of this size."""
+        count = self.head.count_detections(height, width)
+        return (
+            OutputSpec("boxes", ("N", count, 4), "float32", "xyxy, pixels of the network input"),
+            OutputSpec("scores", ("N", count), "float32", "probability in [0, 1], best first"),
+            OutputSpec("labels", ("N", count), "int64", "index into classes"),
+        )
 
     def forward(self, inputs: Tensor, data_samples: Sequence[DetDataSample] | None = None, mode: str = "tensor") -> Any:
         """mmengine's entry.
@@ -76,7 +93,7 @@ class Detector(BaseModel):
         raise ValueError(f"mode: got {mode!r}, allowed are 'loss', 'predict' and 'tensor'")
 
     def _predict(self, inputs: Tensor, data_samples: Sequence[DetDataSample]) -> list[DetDataSample]:
-        detections = self.detect(inputs)
+        detections = self.infer(inputs)
         for i, sample in enumerate(data_samples):
             height, width = sample.ori_shape
             scale = detections.boxes.new_tensor(sample.scale_factor).repeat(2)

@@ -9,12 +9,13 @@ import efftasks.compat  # noqa: F401
 
 # isort: split
 from mmdet.models.data_preprocessors import DetDataPreprocessor
+from mmseg.models import SegDataPreProcessor
 from torch import nn
 
 from efftasks.registry import MODELS
 from efftasks.structures.protocols import Progressive
 
-__all__ = ["DetPreprocessor", "Normalisation"]
+__all__ = ["DetPreprocessor", "Normalisation", "SegPreprocessor"]
 
 
 class Normalisation(NamedTuple):
@@ -64,3 +65,25 @@ class DetPreprocessor(DetDataPreprocessor):
         for augment in self.batch_augments:
             if isinstance(augment, Progressive):
                 augment.set_progress(fraction)
+
+
+@MODELS.register_module()
+class SegPreprocessor(SegDataPreProcessor):
+    """mmseg's preprocessor with explicit normalisation that an exported file can state.
+
+    uint8 (C, H, W) BGR images of one size -> float32 (B, 3, H, W) RGB, normalised. The pipeline gives the size: crops
+    in training, ``FitImage`` in testing.
+
+    Args:
+        mean: of each RGB channel, pixels in 0..255; the default is ImageNet's.
+        std: of each RGB channel.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float] = (123.675, 116.28, 103.53),
+        std: Sequence[float] = (58.395, 57.12, 57.375),
+    ) -> None:
+        super().__init__(mean=list(mean), std=list(std), bgr_to_rgb=True, size_divisor=1)
+        # Padding is the pipeline's: it is the pixel value that FitImage says.
+        self.normalisation = Normalisation(tuple(map(float, mean)), tuple(map(float, std)), "RGB", 0.0)

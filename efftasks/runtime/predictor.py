@@ -6,7 +6,7 @@ import glob
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from efftasks.runtime.video import read_frames
 from efftasks.structures.errors import UserError
 from efftasks.structures.images import IMAGE_SUFFIXES, read_image
 from efftasks.structures.prediction import Prediction
+from efftasks.structures.semantic import labels_on_image
 from efftasks.structures.spec import ArtifactSpec
 
 __all__ = ["Predictor", "Session", "find_images"]
@@ -122,7 +123,7 @@ class Predictor:
             on_error: ``skip`` leaves out what cannot be read, with a warning in the log ``efftasks``.
 
         Returns:
-            One :class:`Prediction` an image, boxes xyxy in pixels of that image.
+            One :class:`Prediction` an image, boxes xyxy and label maps in pixels of that image.
 
         Raises:
             UserError: an image cannot be read, or an array is no image.
@@ -180,17 +181,24 @@ class Predictor:
         return self._buffer[: len(images)], places
 
     def _prediction(self, image: _Loaded, i: int, outputs: dict[str, np.ndarray], place: Placement) -> Prediction:
+        source = image.source if isinstance(image.source, np.ndarray) else str(image.source)
+        facts: dict[str, Any] = dict(
+            classes=self.spec.classes, category_ids=self.spec.category_ids, palette=self.spec.palette, name=image.name
+        )
+        if "scores" not in outputs:
+            return Prediction.of_labels(source, self._label_map(i, outputs, place), **facts)
         scores = outputs["scores"][i]
         keep = slice(None, int((scores >= self.score_thr).sum()))  # sorted, best first
-        return Prediction(
-            image=image.source if isinstance(image.source, np.ndarray) else str(image.source),
-            boxes=to_image_pixels(outputs["boxes"][i][keep], place),
-            scores=scores[keep],
-            labels=outputs["labels"][i][keep],
-            classes=self.spec.classes,
-            category_ids=self.spec.category_ids,
-            name=image.name,
-        )
+        boxes = to_image_pixels(outputs["boxes"][i][keep], place)
+        return Prediction(source, boxes, scores[keep], outputs["labels"][i][keep], **facts)
+
+    def _label_map(self, i: int, outputs: dict[str, np.ndarray], place: Placement) -> np.ndarray:
+        """Labels of one image in its own pixels."""
+        if "segmentation" in outputs:
+            labels = outputs["segmentation"][i]
+        else:
+            labels = outputs["logits"][i].argmax(0).astype(np.uint8)
+        return labels_on_image(labels, place.covered, self.size, (place.height, place.width))
 
 
 def _find_backend(path: str | Path, name: str | None) -> Backend:

@@ -20,6 +20,11 @@ class Placement(NamedTuple):
     height: int  # of the image, pixels
     width: int
 
+    @property
+    def covered(self) -> tuple[int, int]:
+        """(height, width) that it takes of the network input, in pixels."""
+        return int(self.height * self.scale_y + 0.5), int(self.width * self.scale_x + 0.5)
+
 
 def fit_image(image: np.ndarray, spec: InputSpec, size: tuple[int, int]) -> tuple[np.ndarray, Placement]:
     """Resize an image to the network's size.

@@ -15,7 +15,7 @@ __all__ = ["Prediction"]
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """The detections of one image, best first; nothing was suppressed.
+    """The detections of one image, best first, nothing suppressed; or its label map, and then no detections.
 
     Attributes:
         image: path, or the array uint8 (H, W, 3) BGR itself.
@@ -27,6 +27,8 @@ class Prediction:
         masks: bool (K, H, W), or None.
         keypoints: float32 (K, P, 3): x, y in pixels of the image, and score; or None.
         skeleton: pairs of keypoints to join in a picture.
+        segmentation: uint8 (H, W), index into ``classes`` of each pixel; or None.
+        palette: RGB of each class in the pictures of a label map; empty takes colours that can be told apart.
         name: what a picture of it is called, without suffix; empty takes the stem of the path, or ``image``.
     """
 
@@ -39,7 +41,21 @@ class Prediction:
     masks: np.ndarray | None = None
     keypoints: np.ndarray | None = None
     skeleton: tuple[tuple[int, int], ...] = ()
+    segmentation: np.ndarray | None = None
+    palette: tuple[tuple[int, int, int], ...] = ()
     name: str = ""
+
+    @classmethod
+    def of_labels(cls, image: str | np.ndarray, segmentation: np.ndarray, **facts: Any) -> Prediction:
+        """The prediction of a semantic segmenter: a label map, and no detections.
+
+        Args:
+            image: as the field.
+            segmentation: as the field.
+            facts: ``classes``, ``category_ids``, ``palette``, ``name``.
+        """
+        none = np.zeros(0, np.float32)
+        return cls(image, none.reshape(0, 4), none, none.astype(np.int64), segmentation=segmentation, **facts)
 
     @property
     def stem(self) -> str:
@@ -51,6 +67,11 @@ class Prediction:
 
     def __repr__(self) -> str:
         name = self.image if isinstance(self.image, str) else f"array {self.image.shape}"
+        if self.segmentation is not None:
+            ids, pixels = np.unique(self.segmentation, return_counts=True)
+            order = np.argsort(-pixels, kind="stable")[:3]
+            shares = ", ".join(f"{self.classes[ids[i]]} {pixels[i] / pixels.sum():.0%}" for i in order)
+            return f"Prediction({name}: {shares})"
         best = ", ".join(f"{self.classes[i]} {s:.2f}" for i, s in zip(self.labels[:3], self.scores[:3]))
         return f"Prediction({name}: {len(self)} detections{': ' + best if best else ''})"
 
@@ -67,7 +88,7 @@ class Prediction:
         )
 
     def draw(self, out: str | Path | None = None, score_thr: float = 0.3) -> np.ndarray:
-        """The image with what scores at least ``score_thr`` drawn on it.
+        """The image with its label map, and what scores at least ``score_thr``, drawn on it.
 
         Args:
             out: folder to write ``<stem>.jpg`` into; None writes nothing.
@@ -83,8 +104,11 @@ class Prediction:
 
         from efftasks.structures.drawing import draw_instances
         from efftasks.structures.images import read_image
+        from efftasks.structures.semantic_drawing import draw_semantic
 
         image = read_image(self.image) if isinstance(self.image, str) else self.image
+        if self.segmentation is not None:
+            image = draw_semantic(image, self.segmentation, self._colours())
         shown = self.filter(score_thr)
         picture = draw_instances(
             image,
@@ -100,16 +124,49 @@ class Prediction:
             self._write(picture, Path(out, f"{self.stem}.jpg"))
         return picture
 
+    def save_labels(self, out: str | Path) -> Path:
+        """Write the label map as ``<stem>.png``: 8 bit, the index of a class in each pixel, coloured by a palette.
+
+        Args:
+            out: folder.
+
+        Raises:
+            ValueError: the prediction has no label map.
+            UserError: ``<stem>.png`` is the image itself.
+            WorkError: the file cannot be written.
+        """
+        from efftasks.structures.semantic_drawing import write_indexed_png
+
+        if self.segmentation is None:
+            raise ValueError("segmentation: got None, expected a label map")
+        path = Path(out, f"{self.stem}.png")
+        self._prepare(path)
+        try:
+            write_indexed_png(path, self.segmentation, self._colours())
+        except OSError as error:
+            raise WorkError(f"{path}: the label map could not be written ({error.strerror})") from error
+        return path
+
+    def _colours(self) -> list[tuple[int, int, int]]:
+        """(b, g, r) of each class."""
+        from efftasks.structures.semantic_drawing import semantic_palette
+
+        return [(b, g, r) for r, g, b in self.palette] or semantic_palette(len(self.classes))
+
     def _write(self, picture: np.ndarray, path: Path) -> None:
         import cv2
 
-        if isinstance(self.image, str) and path.resolve() == Path(self.image).resolve():
-            raise UserError(f"{path}: got the folder of the image itself, expected another one to draw into")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._prepare(path)
         try:
             path.write_bytes(cv2.imencode(".jpg", picture)[1].tobytes())
         except OSError as error:
             raise WorkError(f"{path}: the picture could not be written ({error.strerror})") from error
+
+    def _prepare(self, path: Path) -> None:
+        """Make the folder of a file to be written, unless the file is the image itself."""
+        if isinstance(self.image, str) and path.resolve() == Path(self.image).resolve():
+            raise UserError(f"{path}: got the folder of the image itself, expected another one to draw into")
+        path.parent.mkdir(parents=True, exist_ok=True)
 
     def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
         """COCO results: one dict a detection, ``bbox`` xywh in pixels of the image."""

@@ -37,6 +37,6 @@ class Progressive(Protocol):
 class Exportable(Protocol):
     """A model that can become an artifact."""
 
-    def detect(self, images: Tensor) -> tuple[Any, ...]:
+    def infer(self, images: Tensor) -> tuple[Any, ...]:
         """Preprocessed images (B, 3, H, W) -> decoded tensors, one for each output of the artifact, in order."""
         ...

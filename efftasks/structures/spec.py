@@ -88,6 +88,7 @@ class ArtifactSpec:
     outputs: tuple[OutputSpec, ...]
     keypoints: tuple[str, ...] = ()
     skeleton: tuple[tuple[int, int], ...] = ()
+    palette: tuple[tuple[int, int, int], ...] = ()  # RGB of each class, or none
     precision: str = "fp32"
     backend: str = "onnx"
     versions: dict[str, str] = field(default_factory=dict)
@@ -137,7 +138,8 @@ class ArtifactSpec:
             OutputSpec(**_pick(OutputSpec, output, f"{origin}: outputs[{i}]"))
             for i, output in enumerate(data["outputs"])
         )
-        values["skeleton"] = _pairs(values.get("skeleton", ()), origin)
+        values["skeleton"] = _integers("skeleton", values.get("skeleton", ()), 2, origin)
+        values["palette"] = _integers("palette", values.get("palette", ()), 3, origin)
         facts = _pick(InputSpec, data["input"], f"{origin}: input")
         try:
             return cls(**{**values, "input": InputSpec(**facts)})
@@ -162,11 +164,15 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _pairs(value: Any, origin: str) -> tuple[tuple[int, int], ...]:
+def _integers(name: str, value: Any, count: int, origin: str) -> tuple[Any, ...]:
+    """Rows of ``count`` integers."""
     try:
-        return tuple((int(a), int(b)) for a, b in value)
+        rows = tuple(tuple(map(int, row)) for row in value)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{origin}: skeleton: got {value!r}, expected pairs of integers") from error
+        raise UserError(f"{origin}: {name}: got {value!r}, expected rows of {count} integers") from error
+    if any(len(row) != count for row in rows):
+        raise UserError(f"{origin}: {name}: got {value!r}, expected rows of {count} integers")
+    return rows
 
 
 def _pick(kind: type, data: Any, origin: str) -> dict[str, Any]:

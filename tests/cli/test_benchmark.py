@@ -144,7 +144,7 @@ def multiply_adds(model, height: int, width: int) -> int:
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(count)
     with torch.no_grad():
-        model.detect(torch.zeros(1, 3, height, width))
+        model.infer(torch.zeros(1, 3, height, width))
     return total
 
 

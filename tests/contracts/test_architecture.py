@@ -57,7 +57,10 @@ MAY_IMPORT["__init__"] = {"runtime"}  # the lazy Predictor
 # What a person without PyTorch runs.
 TORCH_FREE = [
     *(PACKAGE / "structures").glob("spec.py"),
-    *(PACKAGE / "structures" / f"{name}.py" for name in ("prediction", "errors", "features", "drawing", "images")),
+    *(
+        PACKAGE / "structures" / f"{name}.py"
+        for name in ("prediction", "errors", "features", "drawing", "images", "semantic", "semantic_drawing")
+    ),
     *(PACKAGE / "runtime").rglob("*.py"),
 ]
 

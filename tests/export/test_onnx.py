@@ -47,7 +47,7 @@ def check_equal(model: Detector, path: Path, shape: tuple[int, int, int, int]) -
     images = torch.rand(*shape, generator=torch.Generator().manual_seed(1))
     outputs = Predictor(path, size=(shape[2], shape[3])).session.run(images.numpy())
     with torch.no_grad():
-        boxes, scores, labels = model.detect(images)
+        boxes, scores, labels = model.infer(images)
     np.testing.assert_allclose(outputs["scores"], scores.numpy(), atol=1e-5)
     np.testing.assert_allclose(outputs["boxes"], boxes.numpy(), atol=5e-3)
     assert np.array_equal(outputs["labels"], labels.numpy())
@@ -82,5 +82,5 @@ def test_fixed_batch_and_a_newer_opset(model, tmp_path):
 def test_an_old_opset_and_a_foreign_model_are_refused(model, tmp_path):
     with pytest.raises(UserError, match="--opset: got 17"):
         export_onnx(model, describe(model), tmp_path / "model.onnx", opset=17)
-    with pytest.raises(UserError, match="has no method detect"):
+    with pytest.raises(UserError, match="has no method infer"):
         export_onnx(torch.nn.Identity(), describe(model), tmp_path / "model.onnx")

@@ -51,7 +51,7 @@ def test_flops_grow_as_the_rule_says() -> None:
     for phi in (0.0, 3.0):
         cfg = apis.load_config(SHAPES, {"scale": dict(phi=phi)})
         model = apis.fuse(apis.build(cfg))
-        costs.append(count_complexity(model, model.detect, apis.input_size(cfg)).gflops)
+        costs.append(count_complexity(model, model.infer, apis.input_size(cfg)).gflops)
     # 1.92 a step for what grows in all three; the stem and the stages without repeats do not grow in depth.
     assert 1.5**3 < costs[1] / costs[0] < 2.0**3
 

@@ -58,7 +58,7 @@ def test_unknown_fields_are_left_for_newer_readers():
         (dict(classes="ab"), "classes: got 'ab', expected a list of names"),
         (dict(category_ids=[1, "2"]), "category_ids: got .*, expected a list of integers"),
         (dict(category_ids=[1]), "category_ids: got 1, expected 2, one for each of classes"),
-        (dict(skeleton=[[0, 1, 2]]), "skeleton: got .*, expected pairs of integers"),
+        (dict(skeleton=[[0, 1, 2]]), "skeleton: got .*, expected rows of 2 integers"),
         (dict(outputs={}), "outputs: got a dict, expected a list"),
         (dict(outputs=[{"name": "boxes"}]), r"outputs\[0\]: field 'shape' is missing"),
     ],

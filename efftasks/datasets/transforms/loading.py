@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 from mmcv.transforms import BaseTransform
 
+from efftasks.datasets.semantic_files import read_label
 from efftasks.registry import TRANSFORMS
+from efftasks.structures.errors import UserError
 from efftasks.structures.images import read_image
 
-__all__ = ["LoadImage"]
+__all__ = ["LoadImage", "LoadSegMap"]
 
 
 @TRANSFORMS.register_module()
@@ -18,4 +21,36 @@ class LoadImage(BaseTransform):
         """Read one image; raises ``structures.images.UnreadableImage``, which the dataset turns into a skip."""
         results["img"] = read_image(results["img_path"])
         results["img_shape"] = results["ori_shape"] = results["img"].shape[:2]
+        return results
+
+
+@TRANSFORMS.register_module()
+class LoadSegMap(BaseTransform):
+    """Read ``seg_map_path`` into ``gt_seg_map``: uint8 (H, W), the index of a class or 255; nothing where it is absent.
+
+    ``reduce_zero_label`` and ``label_map`` of mmseg's data sets are applied. A palette PNG is read as its indices.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Read one label map.
+
+        Raises:
+            UnreadableImage: it is missing or cannot be decoded.
+            UserError: it is no label map, see :func:`read_label`, or has numbers above 255.
+        """
+        path = results.get("seg_map_path")
+        if path is None:
+            return results
+        read = read_label(path)
+        if read.max(initial=0) > 255:
+            raise UserError(f"{path}: the label map has the number {read.max()}, expected the index of a class, 0..255")
+        labels = read.astype(np.uint8)
+        if results.get("reduce_zero_label"):
+            labels = np.where(labels == 0, 255, np.where(labels == 255, 255, labels - 1)).astype(np.uint8)
+        if results.get("label_map"):
+            table = np.arange(256, dtype=np.uint8)
+            table[list(results["label_map"])] = list(results["label_map"].values())
+            labels = table[labels]
+        results["gt_seg_map"] = labels
+        results["seg_fields"] = [*results.get("seg_fields", []), "gt_seg_map"]
         return results

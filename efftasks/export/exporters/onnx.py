@@ -32,7 +32,7 @@ class Graph(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Preprocessed images (B, 3, H, W) -> decoded tensors."""
-        return tuple(self.model.detect(images))
+        return tuple(self.model.infer(images))
 
 
 def export_onnx(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: int = 18) -> Path:
@@ -55,7 +55,7 @@ def export_onnx(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: i
     if opset < OLDEST_OPSET:
         raise UserError(f"--opset: got {opset}, allowed are {OLDEST_OPSET} and newer")
     if not isinstance(model, Exportable):
-        raise UserError(f"{type(model).__name__} has no method detect(images), expected a model that can be exported")
+        raise UserError(f"{type(model).__name__} has no method infer(images), expected a model that can be exported")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = spec.input

@@ -128,7 +128,7 @@ def test_fewer_layers_answer_as_the_layer_did_in_training(family: str) -> None:
 def test_detections_are_pairs_of_query_and_class() -> None:
     model = build("deimv2_lite").eval()
     with torch.no_grad():
-        detections = model.detect(torch.rand(1, 3, 128, 128))
+        detections = model.infer(torch.rand(1, 3, 128, 128))
     assert detections.boxes.shape == (1, 30 * 4, 4)  # fewer pairs than the 300 at most
     assert model.head.count_detections(128, 128) == 120
     assert bool((detections.scores[:, :-1] >= detections.scores[:, 1:]).all())

@@ -1,0 +1,24 @@
+# A light pyramid over MobileNetV4, size n. Another backbone is one line: anything with maps at strides 8, 16 and 32.
+cross_entropy = dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True)
+model = dict(
+    type="Segmentor",
+    data_preprocessor=dict(type="SegPreprocessor"),
+    backbone=dict(type="MobileNetV4", variant="conv-s", out_strides=(8, 16, 32)),
+    decode_head=dict(
+        type="FPNLiteHead",
+        channels=96,
+        num_classes=None,  # as many as `classes` has
+        in_index=(0, 1, 2),
+        loss_decode=[cross_entropy, dict(type="SoftDiceLoss", loss_weight=0.5)],
+    ),
+    auxiliary_head=dict(
+        type="mmseg.FCNHead",
+        in_index=1,
+        channels=64,
+        num_convs=1,
+        concat_input=False,
+        num_classes=None,
+        norm_cfg=dict(type="BN"),
+        loss_decode=dict(cross_entropy, loss_weight=0.4),
+    ),
+)

@@ -1,0 +1,95 @@
+"""Scale jitter and a crop that rare classes get into, in one step: only the part that is kept is resized.
+
+Sources: scale jitter and crop of every segmentation recipe since DeepLab (arXiv 1606.00915, section 4.1); class uniform
+sampling (Zhu et al., arXiv 1812.01593, section 3.3), here within an image.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from mmcv.transforms import BaseTransform
+
+from efftasks.registry import TRANSFORMS
+
+__all__ = ["RandomScaledCrop"]
+
+
+@TRANSFORMS.register_module()
+class RandomScaledCrop(BaseTransform):
+    """Resize image and label map by a random factor and crop them to ``size``.
+
+    An image that is smaller than the crop is padded on the right and at the bottom.
+
+    Args:
+        size: (height, width) of the crop in pixels. In a config None stands for the config's ``image_size``.
+        scale: the factor is drawn evenly from this range.
+        fit: (height, width) that the whole image would fit into at factor 1; None for ``size``.
+        class_share: of the crops that are centred, as far as the image allows, on a pixel of a class drawn evenly from
+            those in the image; the others lie anywhere. 0 is a plain random crop.
+        pad_value: pixel value of the padding, 0..255.
+        ignore: label of the padding, and of pixels that are no class.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int] | None,
+        scale: tuple[float, float] = (0.5, 2.0),
+        fit: tuple[int, int] | None = None,
+        class_share: float = 0.5,
+        pad_value: int = 114,
+        ignore: int = 255,
+    ) -> None:
+        if size is None:
+            raise ValueError("size: got None, expected (height, width), or an image_size in the config")
+        if not 0 < scale[0] <= scale[1]:
+            raise ValueError(f"scale: got {scale}, allowed 0 < least <= most")
+        if not 0 <= class_share <= 1:
+            raise ValueError(f"class_share: got {class_share}, allowed 0 to 1")
+        self.size = (int(size[0]), int(size[1]))
+        self.scale = scale
+        self.fit = self.size if fit is None else (int(fit[0]), int(fit[1]))
+        self.class_share = class_share
+        self.pad_value = pad_value
+        self.ignore = ignore
+
+    def transform(self, results: dict) -> dict:
+        """Scale and crop; sets ``img_shape``.
+
+        Raises:
+            ValueError: image and label map differ in size.
+        """
+        image, labels = results["img"], results["gt_seg_map"]
+        if image.shape[:2] != labels.shape:
+            path, size = results.get("seg_map_path"), image.shape[:2]
+            raise ValueError(f"{path}: got {labels.shape}, expected {size}, the image's height and width")
+        whole = np.array(labels.shape)
+        factor = np.random.uniform(*self.scale) * min(np.array(self.fit) / whole)
+        window = np.minimum(np.ceil(np.array(self.size) / factor).astype(int), whole)  # in pixels of the image
+        top, left = self._corner(labels, window)
+        part = (slice(top, top + window[0]), slice(left, left + window[1]))
+        height, width = np.minimum(np.maximum(1, np.round(window * factor).astype(int)), self.size).tolist()
+        smooth = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        results["img"] = self._padded(cv2.resize(image[part], (width, height), interpolation=smooth), self.pad_value)
+        nearest = cv2.resize(labels[part], (width, height), interpolation=cv2.INTER_NEAREST)
+        results["gt_seg_map"] = self._padded(nearest, self.ignore)
+        results["img_shape"] = self.size
+        return results
+
+    def _corner(self, labels: np.ndarray, window: np.ndarray) -> tuple[int, int]:
+        """(top, left) of a window in the image."""
+        room = np.array(labels.shape) - window
+        corner = np.array([np.random.randint(0, side + 1) for side in room])
+        if room.any() and np.random.rand() < self.class_share:
+            classes = np.setdiff1d(np.unique(labels), self.ignore)
+            if len(classes):
+                places = np.flatnonzero(labels == np.random.choice(classes))
+                centre = np.array(np.unravel_index(np.random.choice(places), labels.shape))
+                corner = np.clip(centre - window // 2, 0, room)
+        return int(corner[0]), int(corner[1])
+
+    def _padded(self, array: np.ndarray, value: int) -> np.ndarray:
+        missing = [(0, side - have) for side, have in zip(self.size, array.shape)]
+        if not any(after for _, after in missing):
+            return np.ascontiguousarray(array)
+        return np.pad(array, [*missing, *[(0, 0)] * (array.ndim - 2)], constant_values=value)

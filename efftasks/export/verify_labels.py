@@ -1,0 +1,58 @@
+"""Whether an exported segmenter gives the label maps that the model gives: pixel by pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from efftasks.structures.prediction import Prediction
+
+__all__ = ["LabelReport", "compare_label_maps"]
+
+LEAST_AGREEMENT = 0.9999  # classes that tie to the last bit may change places
+
+
+@dataclass(frozen=True)
+class LabelReport:
+    """What was compared, and how much of it agrees."""
+
+    images: int
+    pixels: int
+    agreement: float  # share of all pixels with the same class
+    worst_image_agreement: float
+    least_agreement: float = LEAST_AGREEMENT
+
+    @property
+    def passed(self) -> bool:
+        """Whether enough pixels agree."""
+        return self.pixels > 0 and self.agreement >= self.least_agreement
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the sidecar."""
+        return {**asdict(self), "passed": self.passed}
+
+    def __str__(self) -> str:
+        state = "passed" if self.passed else "FAILED"
+        return (
+            f"verify {state}: {100 * self.agreement:.4f} % of {self.pixels} pixels on {self.images} images agree "
+            f"(wanted {100 * self.least_agreement} %), {100 * self.worst_image_agreement:.4f} % on the worst image"
+        )
+
+
+def compare_label_maps(reference: Sequence[Prediction], candidate: Sequence[Prediction]) -> LabelReport:
+    """Compare the label maps of a model with those of its artifact on the same images.
+
+    A map of another size agrees nowhere.
+    """
+    pixels, shares = [], []
+    for ours, theirs in zip(reference, candidate, strict=True):
+        assert ours.segmentation is not None and theirs.segmentation is not None
+        same = ours.segmentation.shape == theirs.segmentation.shape
+        pixels.append(ours.segmentation.size)
+        shares.append(float((ours.segmentation == theirs.segmentation).mean()) if same else 0.0)
+    total = sum(pixels)
+    agreement = float(np.dot(pixels, shares) / total) if total else 0.0
+    return LabelReport(len(pixels), total, agreement, min(shares, default=0.0))

@@ -1,0 +1,1 @@
+"""models/seg_heads of efftasks."""

@@ -1,0 +1,49 @@
+"""IoU as Cityscapes counts it: against a confusion matrix, and by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from efftasks.evaluation.semantic_metric import SemanticIoU
+
+
+def score(pairs: list[tuple[np.ndarray, np.ndarray]], classes: tuple[str, ...]) -> dict[str, float]:
+    metric = SemanticIoU()
+    metric.dataset_meta = dict(classes=classes)
+    for prediction, truth in pairs:
+        sample = dict(
+            pred_sem_seg=dict(data=torch.from_numpy(prediction)), gt_sem_seg=dict(data=torch.from_numpy(truth))
+        )
+        metric.process({}, [sample])
+    return metric.evaluate(len(pairs))
+
+
+def test_by_hand() -> None:
+    # road: 3 pixels both say, 1 only the prediction, 1 only the truth -> 3/5. car: 1 both, 1 + 1 -> 1/3. One ignored.
+    truth = np.array([[0, 0, 0, 0], [1, 1, 255, 255]], np.uint8)
+    prediction = np.array([[0, 0, 0, 1], [1, 0, 0, 1]], np.uint8)
+    found = score([(prediction, truth)], ("road", "car", "tram"))
+    assert found["IoU/road"] == 60.0 and found["IoU/car"] == pytest.approx(33.33)
+    assert "IoU/tram" not in found  # neither has it: it does not count
+    assert found["mIoU"] == pytest.approx((60 + 100 / 3) / 2, abs=0.01)
+    assert found["aAcc"] == pytest.approx(100 * 4 / 6, abs=0.01)
+
+
+def test_pixels_of_all_images_count_together() -> None:
+    random = np.random.default_rng(0)
+    truths = [random.integers(0, 19, (40, 60)).astype(np.uint8) for _ in range(3)]
+    for truth in truths:
+        truth[random.random(truth.shape) < 0.2] = 255
+    pairs = [(np.where(random.random(t.shape) < 0.6, t % 19, random.integers(0, 19, t.shape)), t) for t in truths]
+    matrix = np.zeros((19, 19), np.int64)
+    for prediction, truth in pairs:
+        valid = truth != 255
+        np.add.at(matrix, (truth[valid], prediction[valid]), 1)
+    hits = np.diag(matrix)
+    expected = 100 * hits / (matrix.sum(0) + matrix.sum(1) - hits)
+    names = tuple(f"c{i}" for i in range(19))
+    found = score([(p.astype(np.uint8), t) for p, t in pairs], names)
+    assert [found[f"IoU/{name}"] for name in names] == pytest.approx(expected.tolist(), abs=0.006)
+    assert found["mIoU"] == pytest.approx(expected.mean(), abs=0.006)
