@@ -54,7 +54,7 @@ __all__ = [
 Model = Detector | Segmentor
 
 _FIT_NAMES = ("FitImage", "efftasks.FitImage")
-_SIZED_NAMES = (*_FIT_NAMES, "RandomScaledCrop", "efftasks.RandomScaledCrop")
+_CROP_NAMES = ("RandomScaledCrop", "efftasks.RandomScaledCrop")
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
@@ -77,9 +77,10 @@ def load_config(config: str | Path | Config, options: dict[str, Any] | None = No
     """Read a config and make the links which it states only once.
 
     Top-level ``data_root`` goes to every dataset, top-level ``classes`` to every dataset and, as their number, to the
-    head; ``classes=None`` takes the categories of the training annotations. Top-level ``image_size`` goes to every
-    transform that leaves its ``size`` at None. Top-level ``scale`` (``dict(phi=1.0)``, and ``alpha``, ``beta``,
-    ``gamma``) makes depth, width and input size larger together, see :mod:`efftasks.models.scaling`.
+    heads; without classes they are those of the training annotations. Top-level ``image_size`` goes to every transform
+    that leaves its ``size`` at None, and ``crop_size`` (where it is another) to the crops of training. Top-level
+    ``scale`` (``dict(phi=1.0)``, and ``alpha``, ``beta``, ``gamma``) makes depth, width and input size larger together,
+    see :mod:`efftasks.models.scaling`.
 
     Args:
         config: a path, the name of a shipped config, or a Config.
@@ -125,7 +126,8 @@ def config_path(config: str | Path) -> Path:
 def _link(cfg: Config) -> None:
     apply_scale(cfg)
     if "image_size" in cfg:
-        _set_sizes(cfg._cfg_dict, tuple(cfg.image_size))
+        whole = tuple(cfg.image_size)
+        _set_sizes(cfg._cfg_dict, whole, tuple(cfg.get("crop_size", whole)))
     datasets = [_innermost(cfg[name]["dataset"]) for name in _LOADERS if cfg.get(name)]
     if "data_root" in cfg:
         for dataset in datasets:
@@ -141,36 +143,38 @@ def _link(cfg: Config) -> None:
     cfg.classes = classes = known["classes"]
     for dataset in datasets:
         dataset.setdefault("metainfo", dict(known))
-    for name, head in _heads(cfg.model):
-        if "num_classes" not in head:
-            continue
-        if head["num_classes"] is None:
-            head["num_classes"] = len(classes)
-        elif head["num_classes"] != len(classes):
+    for name in ("head", "decode_head"):
+        head = cfg.model.get(name, {})
+        if head.get("num_classes") not in (None, len(classes)):
             raise UserError(
                 f"model.{name}.num_classes: got {head['num_classes']}, expected {len(classes)}, "
                 f"the number of classes {tuple(classes)}"
             )
+    _set_classes(cfg.model, len(classes))
 
 
-def _heads(model: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Name and config of every head of a model's config."""
-    found: list[tuple[str, dict[str, Any]]] = [(x, model[x]) for x in ("head", "decode_head") if x in model]
-    auxiliary = model.get("auxiliary_head", [])
-    for i, head in enumerate([auxiliary] if isinstance(auxiliary, dict) else auxiliary):
-        found.append((f"auxiliary_head.{i}", head))
-    return found
-
-
-def _set_sizes(node: Any, size: tuple[int, int]) -> None:
-    """Give transforms without a size the config's, in pipelines wherever they are."""
+def _set_classes(node: Any, count: int) -> None:
+    """Give the number of classes to every head that leaves it open; an auxiliary head may count something else."""
     if isinstance(node, dict):
-        if node.get("type") in _SIZED_NAMES and node.get("size") is None:
-            node["size"] = size
+        if "num_classes" in node and node["num_classes"] is None:
+            node["num_classes"] = count
         node = list(node.values())
     if isinstance(node, (list, tuple)):
         for part in node:
-            _set_sizes(part, size)
+            _set_classes(part, count)
+
+
+def _set_sizes(node: Any, whole: tuple[int, int], crop: tuple[int, int]) -> None:
+    """Give transforms without a size the config's, in pipelines wherever they are."""
+    if isinstance(node, dict):
+        if node.get("type") in _FIT_NAMES and node.get("size") is None:
+            node["size"] = whole
+        if node.get("type") in _CROP_NAMES and node.get("size") is None:
+            node.update(size=crop, fit=whole)
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for part in node:
+            _set_sizes(part, whole, crop)
 
 
 def _innermost(dataset: Any) -> Any:

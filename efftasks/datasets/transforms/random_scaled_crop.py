@@ -22,7 +22,8 @@ class RandomScaledCrop(BaseTransform):
     An image that is smaller than the crop is padded on the right and at the bottom.
 
     Args:
-        size: (height, width) of the crop in pixels. In a config None stands for the config's ``image_size``.
+        size: (height, width) of the crop in pixels. In a config None stands for the config's ``crop_size``, or
+            ``image_size`` where there is none, with ``image_size`` as ``fit``.
         scale: the factor is drawn evenly from this range.
         fit: (height, width) that the whole image would fit into at factor 1; None for ``size``.
         class_share: of the crops that are centred, as far as the image allows, on a pixel of a class drawn evenly from

@@ -1,0 +1,15 @@
+# Cityscapes, mmseg's recipe (120k steps of 12 images), with this package's crops and an average of weights.
+_base_ = [
+    "../../_base_/semantic_runtime.py",
+    "../../_base_/models/ddrnet23_slim.py",
+    "../../_base_/datasets/cityscapes.py",
+    "../../_base_/schedules/sgd_poly.py",
+]
+
+max_epochs = 484
+
+train_dataloader = dict(batch_size=6)
+train_cfg = dict(max_epochs=max_epochs, val_interval=10)
+param_scheduler = [
+    dict(type="PolyLR", power=0.9, eta_min=0.0, begin=0, end=max_epochs, by_epoch=True, convert_to_iter_based=True),
+]

@@ -1,0 +1,23 @@
+# The built-in shapes (`efftasks dataset shapes --out data/shapes`), from scratch: `efftasks quickstart --task semseg`.
+_base_ = [
+    "../../_base_/semantic_runtime.py",
+    "../../_base_/models/fpnlite.py",
+    "../../_base_/datasets/semantic_folder.py",
+    "../../_base_/schedules/muon_60e.py",
+]
+
+data_root = "data/shapes/cityscapes/"
+classes = ("background", "circle", "square", "triangle", "star", "ring", "cross")
+image_size = (128, 128)
+max_epochs = 12
+
+train_prefix = dict(img_path="leftImg8bit/train", seg_map_path="gtFine/train")
+val_prefix = dict(img_path="leftImg8bit/val", seg_map_path="gtFine/val")
+train_dataloader = dict(batch_size=16, num_workers=1, dataset=dict(data_prefix=train_prefix))
+val_dataloader = dict(batch_size=16, num_workers=1, dataset=dict(data_prefix=val_prefix))
+test_dataloader = val_dataloader
+train_cfg = dict(max_epochs=max_epochs, val_interval=4)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", eta_min_ratio=0.01, by_epoch=True, T_max=max_epochs, convert_to_iter_based=True),
+]

@@ -1,0 +1,41 @@
+# Cityscapes, the authors' recipe (120k steps of 12 images), with this package's crops and an average of weights.
+_base_ = [
+    "../../_base_/semantic_runtime.py",
+    "../../_base_/models/pidnet_s.py",
+    "../../_base_/datasets/cityscapes.py",
+    "../../_base_/schedules/sgd_poly.py",
+]
+
+max_epochs = 484
+
+# Of classes, by how rare they are.
+weights = (
+    *(0.8373, 0.918, 0.866, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023),
+    *(0.9539, 0.9843, 1.1116, 0.9037, 1.0865, 1.0955, 1.0865, 1.1529, 1.0507),
+)
+
+train_pipeline = [
+    dict(type="LoadImage"),
+    dict(type="LoadSegMap"),
+    dict(type="RandomScaledCrop", size=None, scale=(0.5, 2.0)),
+    dict(type="mmseg.PhotoMetricDistortion"),
+    dict(type="mmcv.RandomFlip", prob=0.5),
+    dict(type="mmseg.GenerateEdge", edge_width=4),  # what the boundary branch learns
+    dict(type="mmseg.PackSegInputs", meta_keys={{_base_.meta_keys}}),
+]
+
+train_dataloader = dict(batch_size=6, dataset=dict(pipeline=train_pipeline))
+train_cfg = dict(max_epochs=max_epochs, val_interval=10)
+model = dict(
+    decode_head=dict(
+        loss_decode=[
+            dict(type="mmseg.CrossEntropyLoss", loss_weight=0.4, class_weight=weights),
+            dict(type="mmseg.OhemCrossEntropy", thres=0.9, min_kept=131072, class_weight=weights),
+            dict(type="mmseg.BoundaryLoss", loss_weight=20.0),
+            dict(type="mmseg.OhemCrossEntropy", thres=0.9, min_kept=131072, class_weight=weights),
+        ]
+    )
+)
+param_scheduler = [
+    dict(type="PolyLR", power=0.9, eta_min=0.0, begin=0, end=max_epochs, by_epoch=True, convert_to_iter_based=True),
+]

@@ -1,0 +1,17 @@
+# Cityscapes, mmseg's recipe (80k steps of 48 images), with this package's crops and an average of weights.
+_base_ = [
+    "../../_base_/semantic_runtime.py",
+    "../../_base_/models/stdc1.py",
+    "../../_base_/datasets/cityscapes.py",
+    "../../_base_/schedules/sgd_poly.py",
+]
+
+crop_size = (512, 1024)
+max_epochs = 1291
+
+train_dataloader = dict(batch_size=12)
+train_cfg = dict(max_epochs=max_epochs, val_interval=10)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.1, begin=0, end=16, by_epoch=True, convert_to_iter_based=True),
+    dict(type="PolyLR", power=0.9, eta_min=1e-4, begin=16, end=max_epochs, by_epoch=True, convert_to_iter_based=True),
+]
