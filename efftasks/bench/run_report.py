@@ -29,6 +29,15 @@ figure { margin: 0; } img { max-width: 100%; border-radius: 4px; image-rendering
 """
 
 
+_QUALITIES = {  # metrics to draw: name, and the most it can be
+    "coco/bbox_mAP": ("AP", 1.0),
+    "coco/bbox_mAP_50": ("AP50", 1.0),
+    "coco/bbox_mAP_75": ("AP75", 1.0),
+    "mIoU": ("mIoU", 100.0),
+    "aAcc": ("pixels right", 100.0),
+}
+
+
 @dataclass(frozen=True)
 class RunReport:
     """What the page shows.
@@ -64,7 +73,7 @@ def read_scalars(work_dir: str | Path) -> list[dict[str, Any]]:
 
 
 def draw_curves(scalars: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Losses and learning rate over epochs, and AP over epochs, as one SVG."""
+    """Losses and learning rate over epochs, and the metrics over epochs, as one SVG."""
     from matplotlib.figure import Figure
 
     train = [row for row in scalars if "loss" in row]
@@ -72,17 +81,19 @@ def draw_curves(scalars: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     loss, rate, quality = figure.subplots(1, 3)
     last = max((int(row["epoch"]) for row in train), default=1)
     position = [(i + 1) / len(train) * last for i in range(len(train))]
-    for key in sorted({key for row in train for key in row if key.startswith("loss")}):
-        loss.plot(position, [row.get(key) for row in train], label=key.removeprefix("loss_"), linewidth=1.2)
+    for key in sorted({key for row in train for key in row if key.rpartition(".")[2].startswith("loss")}):
+        loss.plot(position, [row.get(key) for row in train], label=key.replace("loss_", ""), linewidth=1.2)
     loss.set(title="training loss", xlabel="epoch", yscale="log")
     loss.legend(fontsize=7)
     rate.plot(position, [row.get("base_lr", row.get("lr")) for row in train], color="tab:gray")
     rate.set(title="learning rate (AdamW's)", xlabel="epoch")
-    tests = [row for row in scalars if "coco/bbox_mAP" in row]
-    epochs = [row["step"] for row in tests]
-    for key, name in (("coco/bbox_mAP", "AP"), ("coco/bbox_mAP_50", "AP50"), ("coco/bbox_mAP_75", "AP75")):
-        quality.plot(epochs, [row[key] for row in tests], marker="o", label=name)
-    quality.set(title="validation", xlabel="epoch", ylim=(0, 1))
+    most = 1.0
+    for key, (name, limit) in _QUALITIES.items():
+        tests = [row for row in scalars if key in row]
+        if tests:
+            quality.plot([row["step"] for row in tests], [row[key] for row in tests], marker="o", label=name)
+            most = limit
+    quality.set(title="validation", xlabel="epoch", ylim=(0, most))
     quality.legend(fontsize=8)
     for axes in (loss, rate, quality):
         axes.grid(alpha=0.3)

@@ -258,7 +258,7 @@ def _config(model: str, size: tuple[int, int] | None) -> Subject:
     cfg = apis.load_config(_beside(Path(model)) if model.endswith(".pth") else model)
     fused = apis.fuse(apis.build(cfg))
     size = size or apis.input_size(cfg)
-    divisor = fused.backbone.divisor
+    divisor = fused.divisor
     if any(side % divisor for side in size):
         raise UserError(f"--size: got {size[0]} {size[1]}, expected multiples of {divisor} for {model}")
     return Subject(_label(model), fused, fused.infer, Graph(fused), size)

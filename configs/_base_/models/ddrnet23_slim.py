@@ -4,7 +4,7 @@ hard = dict(type="mmseg.OhemCrossEntropy", thres=0.9, min_kept=131072)
 model = dict(
     type="Segmentor",
     data_preprocessor=dict(type="SegPreprocessor"),
-    divisor=64,
+    divisor=8,
     backbone=dict(type="mmseg.DDRNet", channels=32, ppm_channels=128, norm_cfg=norm),
     decode_head=dict(
         type="mmseg.DDRHead",

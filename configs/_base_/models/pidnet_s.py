@@ -3,7 +3,7 @@ norm = dict(type="BN")
 model = dict(
     type="Segmentor",
     data_preprocessor=dict(type="SegPreprocessor"),
-    divisor=64,
+    divisor=8,
     backbone=dict(
         type="mmseg.PIDNet",
         channels=32,

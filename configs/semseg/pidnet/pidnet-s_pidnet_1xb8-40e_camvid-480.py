@@ -1,0 +1,28 @@
+# Street scenes (CamVid, 11 classes, 367 images to train on), from scratch, with the optimizer of fpnlite-n for comparison.
+_base_ = [
+    "../../_base_/semantic_runtime.py",
+    "../../_base_/models/pidnet_s.py",
+    "../../_base_/datasets/semantic_folder.py",
+    "../../_base_/schedules/muon_60e.py",
+]
+
+data_root = "data/camvid/"
+image_size = (384, 480)
+max_epochs = 40
+
+train_pipeline = [
+    dict(type="LoadImage"),
+    dict(type="LoadSegMap"),
+    dict(type="RandomScaledCrop", size=None, scale=(0.5, 2.0)),
+    dict(type="mmseg.PhotoMetricDistortion"),
+    dict(type="mmcv.RandomFlip", prob=0.5),
+    dict(type="mmseg.GenerateEdge", edge_width=4),  # what the boundary branch learns
+    dict(type="mmseg.PackSegInputs", meta_keys={{_base_.meta_keys}}),
+]
+
+train_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(pipeline=train_pipeline))
+train_cfg = dict(max_epochs=max_epochs, val_interval=10)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", eta_min_ratio=0.01, by_epoch=True, T_max=max_epochs, convert_to_iter_based=True),
+]
