@@ -22,11 +22,11 @@ from mmcv.cnn.bricks.drop import DropPath
 from torch import Tensor, nn
 
 from efftasks.models.backbones.base import Backbone, check_scale, load_weights, scaled_channels, select_strides
-from efftasks.models.layers.conv import ConvNormAct, build_activation, fold_norm
+from efftasks.models.layers.conv import ConvNormAct, NormAct, build_activation
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
 
-__all__ = ["CFBlock", "ConvAttention", "DAPPM", "NormAct", "SCTNet"]
+__all__ = ["CFBlock", "ConvAttention", "DAPPM", "SCTNet"]
 
 _STRIDES = (8, 16, 32)
 _BLOCKS = 2  # residual blocks of each of the first three stages
@@ -44,35 +44,6 @@ class Variant(NamedTuple):
 
 
 VARIANTS: dict[str, Variant] = {"s": Variant(32, 64), "b": Variant(64, 128)}
-
-
-class NormAct(nn.Module):
-    """Batch norm and activation in front of what needs them, where no convolution is before to fold into.
-
-    Args:
-        channels: of input and output.
-        act: as ``build_activation`` has it.
-        eps: of the norm.
-    """
-
-    def __init__(self, channels: int, act: str | None = "relu", eps: float = 1e-5) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm2d(channels, eps=eps)
-        self.act_name = act
-        self.act = build_activation(act)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) in and out."""
-        return self.act(self.norm(x))
-
-    def fuse(self) -> nn.Module:
-        """A scale and a shift of each channel, as a 1x1 depthwise convolution, and the activation."""
-        channels = self.norm.num_features
-        device, dtype = self.norm.weight.device, self.norm.weight.dtype
-        same = nn.Conv2d(channels, channels, 1, groups=channels, bias=False, device=device, dtype=dtype)
-        nn.init.ones_(same.weight)
-        act = build_activation(self.act_name, inplace=False)  # a quantiser's observer may hold what comes before it
-        return nn.Sequential(OrderedDict(conv=fold_norm(same, self.norm), act=act)).eval()
 
 
 class ResidualBlock(nn.Module):

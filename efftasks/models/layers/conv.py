@@ -9,7 +9,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ConvNormAct", "DepthwiseConv2d", "build_activation", "fold_norm", "split_inputs", "split_outputs"]
+__all__ = [
+    "ConvNormAct",
+    "DepthwiseConv2d",
+    "NormAct",
+    "build_activation",
+    "fold_norm",
+    "split_inputs",
+    "split_outputs",
+]
 
 _ACTIVATIONS = ("relu", "relu6", "hardswish", "silu", "gelu", None)
 
@@ -153,3 +161,32 @@ class ConvNormAct(nn.Module):
         """One convolution with bias (``conv``) and the activation (``act``), equal in evaluation mode."""
         act = build_activation(self.act_name, inplace=False)  # a quantiser's observer may hold the convolution's output
         return nn.Sequential(OrderedDict(conv=fold_norm(self.conv, self.norm), act=act)).eval()
+
+
+class NormAct(nn.Module):
+    """Batch norm and activation in front of what needs them, where no convolution is before to fold into.
+
+    Args:
+        channels: of input and output.
+        act: as ``build_activation`` has it.
+        eps: of the norm.
+    """
+
+    def __init__(self, channels: int, act: str | None = "relu", eps: float = 1e-5) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, eps=eps)
+        self.act_name = act
+        self.act = build_activation(act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) in and out."""
+        return self.act(self.norm(x))
+
+    def fuse(self) -> nn.Module:
+        """A scale and a shift of each channel, as a 1x1 depthwise convolution, and the activation."""
+        channels = self.norm.num_features
+        device, dtype = self.norm.weight.device, self.norm.weight.dtype
+        same = nn.Conv2d(channels, channels, 1, groups=channels, bias=False, device=device, dtype=dtype)
+        nn.init.ones_(same.weight)
+        act = build_activation(self.act_name, inplace=False)  # a quantiser's observer may hold what comes before it
+        return nn.Sequential(OrderedDict(conv=fold_norm(same, self.norm), act=act)).eval()

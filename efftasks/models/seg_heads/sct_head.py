@@ -14,8 +14,7 @@ import efftasks.compat  # noqa: F401
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
-from efftasks.models.backbones.sctnet import NormAct
-from efftasks.models.layers.conv import ConvNormAct
+from efftasks.models.layers.conv import ConvNormAct, NormAct
 from efftasks.registry import MODELS
 
 __all__ = ["SCTHead"]

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from efftasks.models.backbones.sctnet import DAPPM, VARIANTS, CFBlock, ConvAttention, NormAct, SCTNet, own_key
+from efftasks.models.backbones.sctnet import DAPPM, VARIANTS, CFBlock, ConvAttention, SCTNet, own_key
+from efftasks.models.layers.conv import NormAct
 from efftasks.models.layers.fuse import fuse_model
 from efftasks.models.seg_heads.sct_head import SCTHead
 from efftasks.structures.features import FeatureSpec
