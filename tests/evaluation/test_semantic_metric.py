@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 import torch
 
+from efftasks import apis
 from efftasks.evaluation.semantic_metric import SemanticIoU
+from efftasks.structures.prediction import Prediction
 
 
 def score(pairs: list[tuple[np.ndarray, np.ndarray]], classes: tuple[str, ...]) -> dict[str, float]:
@@ -47,3 +53,31 @@ def test_pixels_of_all_images_count_together() -> None:
     found = score([(p.astype(np.uint8), t) for p, t in pairs], names)
     assert [found[f"IoU/{name}"] for name in names] == pytest.approx(expected.tolist(), abs=0.006)
     assert found["mIoU"] == pytest.approx(expected.mean(), abs=0.006)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_the_cityscapes_frame_is_scored_through_its_config(real_data: Path, wrong: bool) -> None:
+    """A prediction that is the annotation scores 100; one whose road is called bicycle loses exactly these two classes."""
+    root = real_data / "cityscapes_sample"
+    name = "fpnlite-n_mobilenetv4-conv-s_4xb4-480e_cityscapes-2048"
+    cfg = apis.load_config(name, {"data_root": str(root)})
+    (label,) = root.rglob("*_gtFine_labelTrainIds.png")
+    truth = cv2.imread(str(label), cv2.IMREAD_UNCHANGED)
+    said = np.where(truth == 255, 11, truth).astype(np.uint8)  # what is ignored may be called anything
+    if wrong:
+        said[truth == 0] = 18
+    classes = cfg.classes
+
+    def predict(paths: Sequence[str]) -> list[Prediction]:
+        return [Prediction.of_labels(path, said, classes=classes, category_ids=tuple(range(19))) for path in paths]
+
+    found = apis.evaluate(cfg, predict, classes).metrics
+    present = [classes[i] for i in np.unique(truth[truth != 255])]
+    ious = {key.removeprefix("IoU/"): value for key, value in found.items() if key.startswith("IoU/")}
+    assert "road" in present and "bicycle" not in present
+    if wrong:
+        assert set(ious) == {*present, "bicycle"} and ious["road"] == ious["bicycle"] == 0
+        assert found["aAcc"] == pytest.approx(100 * (truth[truth != 255] != 0).mean(), abs=0.01)
+    else:
+        assert set(ious) == set(present) and set(ious.values()) == {100.0}
+        assert found["mIoU"] == found["aAcc"] == 100.0
