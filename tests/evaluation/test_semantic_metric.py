@@ -57,7 +57,7 @@ def test_pixels_of_all_images_count_together() -> None:
 
 @pytest.mark.parametrize("wrong", [False, True])
 def test_the_cityscapes_frame_is_scored_through_its_config(real_data: Path, wrong: bool) -> None:
-    """A prediction that is the annotation scores 100; one whose road is called bicycle loses exactly these two classes."""
+    """The annotation itself scores 100; with its road called bicycle it loses exactly these two classes."""
     root = real_data / "cityscapes_sample"
     name = "fpnlite-n_mobilenetv4-conv-s_4xb4-480e_cityscapes-2048"
     cfg = apis.load_config(name, {"data_root": str(root)})
