@@ -45,7 +45,8 @@ weights and are fused; for ONNX Runtime and OpenVINO they are exported on the wa
 
 All models run in turn, in one process, on one image, in float32. "end to end" is everything but reading the file, from
 a uint8 picture to detections in its pixels. GFLOPs count a multiply-add as two, GMACs as one; activations are what
-convolutions and matrix products write. The peak RSS is that of a process of its own. With --baseline, speed-up and
+convolutions and matrix products write. The peak RSS is that of a process of its own; in PyTorch most
+of it is PyTorch and OpenMMLab. With --baseline, speed-up and
 FLOPs saved are against that model on the same backend, and gap is the first over the second.
 """
 
@@ -170,12 +171,23 @@ def _check(args: argparse.Namespace) -> None:
 def _rows(model: str, args: argparse.Namespace, folder: Path) -> Iterator[Row]:
     sizes: list[tuple[int, int] | None] = [(size[0], size[1]) for size in args.size or ()] or [None]
     for size in sizes:
-        if model.startswith("backbone:"):
-            yield from _module_rows(_backbone(model, size or (224, 224)), args, folder)
-        elif Path(model).suffix in ("", ".py", ".pth"):
-            yield from _module_rows(_config(model, size), args, folder)
+        if model.startswith("backbone:") or Path(model).suffix in ("", ".py", ".pth"):
+            yield from _module_rows(model, size, args, folder)
         else:
             yield from _artifact_rows(model, size, args)
+
+
+def _subject(model: str, size: tuple[int, int] | None) -> Subject:
+    return _backbone(model, size or (224, 224)) if model.startswith("backbone:") else _config(model, size)
+
+
+def run_module(model: str, size: tuple[int, int], threads: int | None) -> None:
+    """Build a config's model or a backbone and run it three times in PyTorch: what a process of its own does."""
+    from efftasks.bench.engines import torch_call
+
+    call = torch_call(_subject(model, size).forward, size, threads=threads)
+    for _ in range(3):
+        call()
 
 
 def _artifact_rows(path: str, size: tuple[int, int] | None, args: argparse.Namespace) -> Iterator[Row]:
@@ -208,7 +220,7 @@ def _artifact_rows(path: str, size: tuple[int, int] | None, args: argparse.Names
         yield whole, timed(functools.partial(predictor, image))
 
 
-def _module_rows(subject: Subject, args: argparse.Namespace, folder: Path) -> Iterator[Row]:
+def _module_rows(model: str, size: tuple[int, int] | None, args: argparse.Namespace, folder: Path) -> Iterator[Row]:
     import torch
 
     from efftasks.bench.complexity import count_complexity
@@ -216,6 +228,7 @@ def _module_rows(subject: Subject, args: argparse.Namespace, folder: Path) -> It
     from efftasks.bench.memory import peak_rss_of, run_file
     from efftasks.export.exporters.onnx import write_graph
 
+    subject = _subject(model, size)
     size = subject.size
     complexity = count_complexity(subject.module, subject.forward, size)
     row = {
@@ -247,6 +260,8 @@ def _module_rows(subject: Subject, args: argparse.Namespace, folder: Path) -> It
             call()
             facts["peak GPU MB"] = torch.cuda.max_memory_allocated() / 1e6
             name = f"{backend}, cuda"
+        elif backend == "torch":
+            facts["peak RSS MB"] = peak_rss_of(run_module, model, size, args.threads)
         yield {**row, "backend": name, **facts}, call
 
 

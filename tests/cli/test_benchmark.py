@@ -88,7 +88,7 @@ def test_backbones_on_several_runtimes_against_a_baseline(tmp_path, capsys):
         base = rows[i % 4]
         assert row["speed-up"] == pytest.approx(base["p50 ms"] / row["p50 ms"])
         assert row["gap"] == pytest.approx(row["speed-up"] * row["GFLOPs"] / base["GFLOPs"])
-        assert row["activations M"] > 0 and ("peak RSS MB" in row) == (row["backend"] == "onnxruntime")
+        assert row["activations M"] > 0 and row["peak RSS MB"] > 20
     assert rows[4]["params M"] < 0.5 * rows[0]["params M"]
     assert all((tmp_path / f"front{suffix}").exists() for suffix in (".md", ".csv", ".png"))
     assert "gap" in capsys.readouterr().out.splitlines()[0]
