@@ -152,7 +152,7 @@ class PPLiteSegHead(BaseDecodeHead):
         in_channels: Sequence[int],
         channels: int,
         num_classes: int,
-        in_index: Sequence[int] = (0, 1, 2),
+        in_index: Sequence[int],
         decoder_channels: Sequence[int] = (32, 64, 128),
         bins: Sequence[int] = (1, 2, 4),
         attention: Attention = "spatial",

@@ -40,7 +40,7 @@ class SCTHead(BaseDecodeHead):
         in_channels: Sequence[int],
         channels: int,
         num_classes: int,
-        in_index: Sequence[int] = (0,),
+        in_index: Sequence[int],
         dropout_ratio: float = 0.0,
         **kwargs: Any,
     ) -> None:

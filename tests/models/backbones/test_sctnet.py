@@ -100,7 +100,7 @@ def test_size_is_as_published(variant: str, millions: float) -> None:
     with torch.device("meta"):
         net = SCTNet(variant)
         width = net.specs[0].channels
-        head = SCTHead((width,), width, 19, loss_decode=dict(type="mmseg.CrossEntropyLoss"))
+        head = SCTHead((width,), width, 19, in_index=(0,), loss_decode=dict(type="mmseg.CrossEntropyLoss"))
     assert int((counted(net) + counted(head)) / 1e5) / 10 == millions
 
 

@@ -29,7 +29,8 @@ LOSS = dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True)
 
 
 def make(**changes: Any) -> PPLiteSegHead:
-    settings: dict[str, Any] = dict(in_channels=WIDTHS, channels=6, num_classes=5, decoder_channels=(4, 6, 8))
+    settings: dict[str, Any] = dict(in_channels=WIDTHS, in_index=(0, 1, 2), channels=6, num_classes=5)
+    settings["decoder_channels"] = (4, 6, 8)
     return PPLiteSegHead(**{**settings, **changes}, loss_decode=LOSS)
 
 
