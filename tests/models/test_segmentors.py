@@ -55,7 +55,6 @@ def samples(count: int, size: tuple[int, int]) -> list[SegDataSample]:
     return [SegDataSample(gt_sem_seg=PixelData(data=x)) for x in labels]
 
 
-@MODELS.register_module()
 class CountingGuide(nn.Module):
     """Notes what a guide is given."""
 
@@ -78,7 +77,7 @@ def test_heads_get_the_channels_of_the_maps_they_choose() -> None:
 
 
 def test_losses_of_all_heads_and_the_guide_train_everything() -> None:
-    model = make(auxiliary_head=AUXILIARY, guide=dict(type="CountingGuide")).train()
+    model = make(auxiliary_head=AUXILIARY, guide=dict(type=CountingGuide)).train()
     losses = model(torch.rand(2, 3, 64, 96), samples(2, (64, 96)), mode="loss")
     assert set(losses) == {
         *("decode.loss_ce", "decode.acc_seg", "aux_0.loss_ce", "aux_0.acc_seg"),
@@ -92,7 +91,7 @@ def test_losses_of_all_heads_and_the_guide_train_everything() -> None:
 
 def test_the_guide_leaves_the_other_losses_alone() -> None:
     found = []
-    for guide in (None, dict(type="CountingGuide")):
+    for guide in (None, dict(type=CountingGuide)):
         model = make(auxiliary_head=AUXILIARY, guide=guide).train()
         torch.manual_seed(1)  # dropout
         found.append(model(torch.rand(2, 3, 64, 96), samples(2, (64, 96)), mode="loss"))
@@ -100,7 +99,7 @@ def test_the_guide_leaves_the_other_losses_alone() -> None:
 
 
 def test_fused_it_is_the_same_without_what_only_training_has() -> None:
-    model = make(auxiliary_head=AUXILIARY, guide=dict(type="CountingGuide")).eval().double()
+    model = make(auxiliary_head=AUXILIARY, guide=dict(type=CountingGuide)).eval().double()
     fused: Any = fuse_model(model)
     x = torch.rand(1, 3, 64, 96, dtype=torch.float64)
     with torch.no_grad():

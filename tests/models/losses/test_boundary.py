@@ -204,7 +204,7 @@ def test_descent_moves_the_boundary() -> None:
     assert loss(logits, label).item() < 0.3 * first
 
 
-@pytest.mark.parametrize("sampler", [None, dict(type="OHEMPixelSampler", thresh=0.7, min_kept=100)])
+@pytest.mark.parametrize("sampler", [None, dict(type="mmseg.OHEMPixelSampler", thresh=0.7, min_kept=100)])
 def test_beside_cross_entropy_in_a_head(sampler: dict[str, Any] | None) -> None:
     cross_entropy = dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True)
     losses = [cross_entropy, dict(type="efftasks.BoundaryF1Loss", loss_weight=0.5)]

@@ -95,7 +95,7 @@ def test_the_gradient_is_the_slope() -> None:
     assert torch.autograd.gradcheck(lambda x: SoftDiceLoss()(x, label), (logits.requires_grad_(),))
 
 
-@pytest.mark.parametrize("sampler", [None, dict(type="OHEMPixelSampler", thresh=0.7, min_kept=10)])
+@pytest.mark.parametrize("sampler", [None, dict(type="mmseg.OHEMPixelSampler", thresh=0.7, min_kept=10)])
 def test_beside_cross_entropy_in_a_head(sampler: dict[str, Any] | None) -> None:
     losses = [dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True), dict(type="efftasks.SoftDiceLoss")]
     widths = dict(in_channels=8, channels=8, num_classes=4)
