@@ -26,6 +26,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "RepViT": dict(variant="m0_9", width=0.5),
     "ResNetVD": dict(depth=18),
     "SCTNet": dict(variant="s", width=0.5),
+    "SeaFormer": dict(variant="tiny", width=0.5),
     "StarNet": dict(variant="s1", width=0.5),
 }
 ELASTIC = sorted(set(CONFIGS) - {"ResNetVD"})
