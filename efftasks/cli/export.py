@@ -71,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None:
         options["model.test_cfg.output"] = args.output
     cfg = apis.load_config(args.config, options)
+    if "test_cfg" in cfg.model:  # a file takes whole images, and is compared on them, whatever the config tests in
+        cfg.model.test_cfg = dict(output=cfg.model.test_cfg.get("output", "labels"))
     model = apis.load(cfg, args.checkpoint)
     if args.size is not None:
         apis.set_input_size(model.cfg, tuple(args.size))

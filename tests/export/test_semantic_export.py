@@ -77,6 +77,21 @@ def test_artifact_and_model_agree(checkpoint: Path, photos: list[str], tmp_path:
     assert len(np.unique(np.concatenate([x.segmentation.ravel() for x in found]))) >= 3  # type: ignore[union-attr]
 
 
+def test_a_model_tested_in_windows_is_exported_for_whole_images(
+    checkpoint: Path, photos: list[str], tmp_path: Path
+) -> None:
+    windows = dict(mode="slide", crop_size="(64,64)", stride="(32,48)")
+    options = [*OPTIONS, *(f"model.test_cfg.{key}={value}" for key, value in windows.items())]
+    words = ["export", CONFIG, str(checkpoint), "--backend", "onnx", "--images", str(Path(photos[0]).parent)]
+    assert main([*words, "--out", str(tmp_path / "windows"), *options]) == 0
+    assert main([*words, "--out", str(tmp_path / "whole"), *OPTIONS]) == 0
+    for name in ("windows", "whole"):
+        assert json.loads((tmp_path / name / "model.json").read_text())["verify"]["passed"]
+    found, expected = (Predictor(tmp_path / name / "model.onnx")(photos) for name in ("windows", "whole"))
+    for a, b in zip(found, expected):
+        assert np.array_equal(a.segmentation, b.segmentation)  # type: ignore[arg-type]
+
+
 def test_pictures_and_indexed_files(checkpoint: Path, photos: list[str], tmp_path: Path) -> None:
     words = ["export", CONFIG, str(checkpoint), "--backend", "onnx", "--out", str(tmp_path)]
     assert main([*words, "--images", str(Path(photos[0]).parent), *OPTIONS]) == 0
