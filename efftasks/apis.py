@@ -184,7 +184,7 @@ def _innermost(dataset: Any) -> Any:
 
 
 def _known_classes(cfg: Config) -> dict[str, Any] | None:
-    """Names of the classes, and their palette where there is one: the config's, or the training data's."""
+    """Names of the classes, and what is said of them beside: the config's, or the training data's."""
     if cfg.get("classes"):
         return dict(classes=tuple(cfg.classes), **({"palette": cfg.palette} if cfg.get("palette") else {}))
     if not cfg.get("train_dataloader"):
@@ -200,7 +200,8 @@ def _known_classes(cfg: Config) -> dict[str, Any] | None:
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected it, or the names of the classes as `classes` in the config")
     found = read_classes(path)
-    return dict(classes=found.names, **({"palette": found.palette} if found.palette else {}))
+    facts = dict(palette=found.palette, ignore=found.ignore)
+    return dict(classes=found.names, **{key: value for key, value in facts.items() if value is not None})
 
 
 def build(config: str | Path | Config) -> Model:

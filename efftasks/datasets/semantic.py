@@ -11,7 +11,7 @@ import efftasks.compat  # noqa: F401
 import numpy as np
 from mmseg.datasets import BaseSegDataset
 
-from efftasks.datasets.semantic_files import find_pairs, read_label
+from efftasks.datasets.semantic_files import IGNORE, find_pairs, read_label
 from efftasks.datasets.skipping import SkipUnreadable
 from efftasks.registry import DATASETS
 from efftasks.structures.errors import UserError
@@ -23,6 +23,8 @@ __all__ = ["SemanticFolder"]
 @DATASETS.register_module()
 class SemanticFolder(SkipUnreadable, BaseSegDataset):
     """Images and label maps (8-bit, one channel, the index of a class in each pixel, 255 ignored) of the same names.
+
+    Where ``metainfo.ignore`` names another number, as a ``classes.json`` may, that one is ignored too.
 
     Images of any usual suffix, in subfolders as well; see :func:`efftasks.datasets.semantic_files.find_pairs`. Every
     image needs its label map, and a label map without an image is an error too: a wrong folder would otherwise train
@@ -61,7 +63,9 @@ class SemanticFolder(SkipUnreadable, BaseSegDataset):
                 raise UserError(
                     f"{paths[0]}: one of {len(paths)} files that {what}; `efftasks dataset check {labels}` lists them"
                 )
-        facts = dict(label_map=self.label_map, reduce_zero_label=self.reduce_zero_label)
+        ignore = self.metainfo.get("ignore", IGNORE)
+        label_map = {ignore: IGNORE} if ignore != IGNORE else self.label_map
+        facts = dict(label_map=label_map, reduce_zero_label=self.reduce_zero_label)
         return [
             dict(img_path=str(pair.image), seg_map_path=str(pair.label), seg_fields=[], **facts) for pair in found.pairs
         ]

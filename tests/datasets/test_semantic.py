@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from mmengine.registry import DefaultScope
 from PIL import Image
 
+from efftasks import apis
 from efftasks.datasets.semantic import SemanticFolder
 from efftasks.datasets.transforms.loading import LoadSegMap
 from efftasks.registry import DATASETS
@@ -56,6 +58,21 @@ def test_images_of_any_suffix_with_their_labels(folder: Path) -> None:
 def test_zero_may_be_no_class(folder: Path) -> None:
     data = make(folder, reduce_zero_label=True)
     assert [int(data[i]["data_samples"].gt_sem_seg.data[0, 0, 0]) for i in range(3)] == [255, 0, 1]
+
+
+def test_what_the_classes_file_ignores_is_ignored_in_training_and_scoring(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        for folder, picture in (("img", np.zeros((6, 8, 3), np.uint8)), ("ann", np.full((6, 8), 99, np.uint8))):
+            (tmp_path / folder / part).mkdir(parents=True)
+            picture[0, 0] = 1
+            cv2.imwrite(str(tmp_path / folder / part / "a.png"), picture)
+    (tmp_path / "classes.json").write_text(json.dumps(dict(classes=["a", "b"], ignore=99)))
+    options = {"data_root": str(tmp_path), "image_size": (8, 8)}
+    cfg = apis.load_config("fpnlite-n_mobilenetv4-conv-s_1xb8-100e_custom-512", options)
+    with DefaultScope.overwrite_default_scope("efftasks"):
+        train, val = (DATASETS.build(cfg[f"{part}_dataloader"].dataset) for part in ("train", "val"))
+    assert set(np.unique(train[0]["data_samples"].gt_sem_seg.data)) <= {1, 255}
+    assert np.unique(val[0]["data_samples"].gt_sem_seg.data).tolist() == [1, 255]
 
 
 def test_what_does_not_pair_up_is_an_error(folder: Path) -> None:
