@@ -170,7 +170,9 @@ def _set_sizes(node: Any, whole: tuple[int, int], crop: tuple[int, int]) -> None
         if node.get("type") in _FIT_NAMES and node.get("size") is None:
             node["size"] = whole
         if node.get("type") in _CROP_NAMES and node.get("size") is None:
-            node.update(size=crop, fit=whole)
+            node["size"] = crop
+            if node.get("fit") is None:
+                node["fit"] = whole
         node = list(node.values())
     if isinstance(node, (list, tuple)):
         for part in node:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from efftasks import apis
 from efftasks.datasets.transforms.random_scaled_crop import RandomScaledCrop
 
 
@@ -43,6 +44,19 @@ def test_the_factor_is_of_the_image_that_fits(factor: float) -> None:
     kept = found["gt_seg_map"] != 255
     assert kept.all(1).sum() == 0 if factor == 0.5 else kept.all()
     assert kept.sum() == (25 * 38 if factor == 0.5 else 3600)
+
+
+def test_sizes_come_from_the_config_where_the_transform_leaves_them_open() -> None:
+    options = {"classes": ["a", "b"], "image_size": (64, 96), "crop_size": (32, 48)}
+    place = "train_dataloader.dataset.pipeline.2"
+    name = "fpnlite-n_mobilenetv4-conv-s_1xb8-100e_custom-512"
+    for given, expected in (
+        ({}, ((32, 48), (64, 96))),
+        ({f"{place}.fit": (128, 192)}, ((32, 48), (128, 192))),
+        ({f"{place}.size": (16, 24)}, ((16, 24), None)),
+    ):
+        crop = apis.load_config(name, {**options, **given}).train_dataloader.dataset.pipeline[2]
+        assert crop.type == "RandomScaledCrop" and (crop["size"], crop.get("fit")) == expected
 
 
 def test_rare_classes_are_centred() -> None:
