@@ -72,7 +72,8 @@ class RandomScaledCrop(BaseTransform):
         height, width = np.minimum(np.maximum(1, np.round(window * factor).astype(int)), self.size).tolist()
         smooth = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
         results["img"] = self._padded(cv2.resize(image[part], (width, height), interpolation=smooth), self.pad_value)
-        nearest = cv2.resize(labels[part], (width, height), interpolation=cv2.INTER_NEAREST)
+        # INTER_NEAREST goes by the corners of pixels: labels would lie half a pixel off.
+        nearest = cv2.resize(labels[part], (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
         results["gt_seg_map"] = self._padded(nearest, self.ignore)
         results["img_shape"] = self.size
         return results

@@ -46,6 +46,16 @@ def test_the_factor_is_of_the_image_that_fits(factor: float) -> None:
     assert kept.sum() == (25 * 38 if factor == 0.5 else 3600)
 
 
+@pytest.mark.parametrize("factor", [0.3, 0.7, 1.0, 1.3, 1.9])
+def test_labels_lie_where_their_pixels_do(factor: float) -> None:
+    item = sample(200, 200)
+    item["gt_seg_map"] = item["img"][..., 0].copy()
+    found = RandomScaledCrop((40, 40), scale=(factor, factor), fit=(200, 200), class_share=0)(item)
+    # Rows of the image and of the labels, in pixels of the original: within half a pixel of the crop on the average.
+    error = (found["gt_seg_map"].astype(float) - found["img"][..., 0])[5:-5].mean()
+    assert abs(error * factor) < 0.2
+
+
 def test_sizes_come_from_the_config_where_the_transform_leaves_them_open() -> None:
     options = {"classes": ["a", "b"], "image_size": (64, 96), "crop_size": (32, 48)}
     place = "train_dataloader.dataset.pipeline.2"
