@@ -4,7 +4,6 @@ data_root = "data/mine/"
 
 image_size = (512, 512)  # (height, width): of the crops in training, and of the network input
 meta_keys = ("img_path", "ori_shape", "img_shape", "scale_factor", "skipped_files")
-fit = dict(type="FitImage", size=None)
 pack = dict(type="mmseg.PackSegInputs", meta_keys=meta_keys)
 train_pipeline = [
     dict(type="LoadImage"),
@@ -14,7 +13,7 @@ train_pipeline = [
     dict(type="mmcv.RandomFlip", prob=0.5),
     pack,
 ]
-test_pipeline = [dict(type="LoadImage"), fit, dict(type="LoadSegMap"), pack]
+test_pipeline = [dict(type="LoadImage"), dict(type="FitImage", size=None), dict(type="LoadSegMap"), pack]
 
 train_dataloader = dict(
     batch_size=16,

@@ -10,15 +10,9 @@ data_root = "data/camvid/"
 image_size = (384, 480)
 max_epochs = 40
 
-train_pipeline = [
-    dict(type="LoadImage"),
-    dict(type="LoadSegMap"),
-    dict(type="RandomScaledCrop", size=None, scale=(0.5, 2.0)),
-    dict(type="mmseg.PhotoMetricDistortion"),
-    dict(type="mmcv.RandomFlip", prob=0.5),
-    dict(type="mmseg.GenerateEdge", edge_width=4),  # what the boundary branch learns
-    dict(type="mmseg.PackSegInputs", meta_keys={{_base_.meta_keys}}),
-]
+# With what the boundary branch learns.
+edge = dict(type="mmseg.GenerateEdge", edge_width=4)
+train_pipeline = [*_base_.train_pipeline[:-1], edge, _base_.pack]
 
 train_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(pipeline=train_pipeline))
 train_cfg = dict(max_epochs=max_epochs, val_interval=10)

@@ -14,15 +14,9 @@ weights = (
     *(0.9539, 0.9843, 1.1116, 0.9037, 1.0865, 1.0955, 1.0865, 1.1529, 1.0507),
 )
 
-train_pipeline = [
-    dict(type="LoadImage"),
-    dict(type="LoadSegMap"),
-    dict(type="RandomScaledCrop", size=None, scale=(0.5, 2.0)),
-    dict(type="mmseg.PhotoMetricDistortion"),
-    dict(type="mmcv.RandomFlip", prob=0.5),
-    dict(type="mmseg.GenerateEdge", edge_width=4),  # what the boundary branch learns
-    dict(type="mmseg.PackSegInputs", meta_keys={{_base_.meta_keys}}),
-]
+# With what the boundary branch learns.
+edge = dict(type="mmseg.GenerateEdge", edge_width=4)
+train_pipeline = [*_base_.train_pipeline[:-1], edge, _base_.pack]
 
 train_dataloader = dict(batch_size=6, dataset=dict(pipeline=train_pipeline))
 train_cfg = dict(max_epochs=max_epochs, val_interval=10)
