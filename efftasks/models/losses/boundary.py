@@ -48,12 +48,7 @@ class BoundaryF1Loss(nn.Module):
         self.loss_weight = loss_weight
         self.theta0 = theta0
         self.theta = theta
-        self._loss_name = loss_name
-
-    @property
-    def loss_name(self) -> str:
-        """Name in the log."""
-        return self._loss_name
+        self.loss_name = loss_name
 
     def forward(
         self,

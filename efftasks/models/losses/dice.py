@@ -33,12 +33,7 @@ class SoftDiceLoss(nn.Module):
     def __init__(self, loss_weight: float = 1.0, loss_name: str = "loss_dice") -> None:
         super().__init__()
         self.loss_weight = loss_weight
-        self._loss_name = loss_name
-
-    @property
-    def loss_name(self) -> str:
-        """Name in the log."""
-        return self._loss_name
+        self.loss_name = loss_name
 
     def forward(
         self,
