@@ -58,10 +58,12 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, last: bool) -> None:
         super().__init__()
-        self.conv1 = _conv(in_channels, out_channels, 3, stride, act="relu")
-        self.conv2 = _conv(out_channels, out_channels, 3)
+        self.conv1 = ConvNormAct(in_channels, out_channels, 3, stride, bias=True)
+        self.conv2 = ConvNormAct(out_channels, out_channels, 3, act=None, bias=True)
         plain = stride == 1 and in_channels == out_channels
-        self.shortcut = nn.Identity() if plain else _conv(in_channels, out_channels, 1, stride)
+        self.shortcut = (
+            nn.Identity() if plain else ConvNormAct(in_channels, out_channels, 1, stride, act=None, bias=True)
+        )
         self.act = nn.Identity() if last else build_activation("relu", inplace=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -216,7 +218,7 @@ class SCTNet(Backbone):
         self.specs = (FeatureSpec(c8, 8),) * detail + tuple(fused[i] for i in self.out_indices)
 
         self.stem = nn.Sequential(
-            OrderedDict(conv1=_conv(3, c4, 3, 2, act="relu"), conv2=_conv(c4, c4, 3, 2, act="relu"))
+            OrderedDict(conv1=ConvNormAct(3, c4, 3, 2, bias=True), conv2=ConvNormAct(c4, c4, 3, 2, bias=True))
         )
         self.act = build_activation("relu", inplace=False)  # its inputs are read again, or given out
         blocks, former16, former32 = (max(1, int(count * depth + 0.5)) for count in (_BLOCKS, *_FORMERS))
@@ -224,7 +226,7 @@ class SCTNet(Backbone):
         self.stage8 = _stage(c4, c8, 2, blocks)
         self.stage16 = _stage(c8, c16, 2, blocks)
         self.former16 = nn.Sequential(*(CFBlock(c16, kernel_size, drop_path) for _ in range(former16)))
-        self.down32 = _conv(c16, c32, 3, 2, act="relu")
+        self.down32 = ConvNormAct(c16, c32, 3, 2, bias=True)
         self.former32 = nn.Sequential(*(CFBlock(c32, kernel_size, drop_path) for _ in range(former32)))
         self.context = DAPPM(c32, scaled_channels(published.context, width), c8)
         self.freeze(frozen)
@@ -240,15 +242,6 @@ class SCTNet(Backbone):
         maps = (fused, middle, deep)
         chosen = tuple(maps[i] for i in self.out_indices)
         return (detail, *chosen) if self.detail else chosen
-
-
-def _conv(
-    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, act: str | None = None
-) -> ConvNormAct:
-    """Convolution with a bias, batch norm, activation: the norm makes the bias idle, but published weights have it."""
-    layer = ConvNormAct(in_channels, out_channels, kernel_size, stride, act=act)
-    layer.conv.bias = nn.Parameter(layer.conv.weight.new_zeros(out_channels))
-    return layer
 
 
 def _stage(in_channels: int, out_channels: int, stride: int, blocks: int) -> nn.Sequential:

@@ -55,11 +55,11 @@ class StarBlock(nn.Module):
     def __init__(self, channels: int, expansion: int, kernel_size: int) -> None:
         super().__init__()
         hidden = expansion * channels
-        self.dwconv = _conv(channels, channels, kernel_size, groups=channels)
+        self.dwconv = ConvNormAct(channels, channels, kernel_size, groups=channels, act=None, bias=True)
         self.f1 = nn.Conv2d(channels, hidden, 1)
         self.f2 = nn.Conv2d(channels, hidden, 1)
         self.act = build_activation("relu6", inplace=False)  # a quantiser's observer may hold the convolution's output
-        self.g = _conv(hidden, channels, 1)
+        self.g = ConvNormAct(hidden, channels, 1, act=None, bias=True)
         self.dwconv2 = DepthwiseConv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,14 +99,15 @@ class StarNet(Backbone):
         self.out_indices = select_strides(_STRIDES, out_strides)
         published = VARIANTS[variant]
         channels = scaled_channels(_STEM, width)
-        self.stem = _conv(3, channels, 3, stride=2, act="relu6")
+        self.stem = ConvNormAct(3, channels, 3, stride=2, act="relu6", bias=True)
         self.stages = nn.ModuleList()
         specs = []
         for i in range(self.out_indices[-1] + 1):
             out = scaled_channels(published.channels * 2**i, width)
             count = max(1, int(published.blocks[i] * depth + 0.5))
             blocks = (StarBlock(out, published.expansion, kernel_size) for _ in range(count))
-            self.stages.append(nn.Sequential(_conv(channels, out, 3, stride=2), *blocks))
+            down = ConvNormAct(channels, out, 3, stride=2, act=None, bias=True)
+            self.stages.append(nn.Sequential(down, *blocks))
             specs.append(FeatureSpec(out, _STRIDES[i]))
             channels = out
         self.specs = tuple(specs[i] for i in self.out_indices)
@@ -126,15 +127,6 @@ class StarNet(Backbone):
             x = stage(x)
             maps.append(x)
         return tuple(maps[i] for i in self.out_indices)
-
-
-def _conv(
-    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1, act: str | None = None
-) -> ConvNormAct:
-    """Convolution with a bias, batch norm, activation: the norm makes the bias idle, but published weights have it."""
-    layer = ConvNormAct(in_channels, out_channels, kernel_size, stride, groups, act)
-    layer.conv.bias = nn.Parameter(layer.conv.weight.new_zeros(out_channels))
-    return layer
 
 
 def own_key(key: str) -> str | None:

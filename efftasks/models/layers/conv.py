@@ -116,7 +116,7 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 class ConvNormAct(nn.Module):
-    """Convolution without bias, batch norm, activation.
+    """Convolution, batch norm, activation.
 
     With the default padding an odd kernel keeps the size at stride 1, and halves an even size at stride 2.
 
@@ -128,6 +128,7 @@ class ConvNormAct(nn.Module):
         groups: groups of the convolution; ``in_channels`` for a depthwise one.
         act: as :func:`build_activation` has it.
         padding: zeros on each side; None for ``(kernel_size - 1) // 2``.
+        bias: of the convolution, 0 at first. The norm makes it idle, but some published weights have it.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class ConvNormAct(nn.Module):
         groups: int = 1,
         act: str | None = "relu",
         padding: int | None = None,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         if padding is None:
@@ -146,6 +148,8 @@ class ConvNormAct(nn.Module):
         depthwise = groups == in_channels == out_channels > 1
         layer = DepthwiseConv2d if depthwise else nn.Conv2d
         self.conv = layer(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+        if bias:
+            self.conv.bias = nn.Parameter(self.conv.weight.new_zeros(out_channels))
         self.norm = nn.BatchNorm2d(out_channels)
         self.act_name = act
         self.act = build_activation(act)

@@ -12,7 +12,7 @@ import efftasks.compat  # noqa: F401
 
 # isort: split
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from torch import Tensor, nn
+from torch import Tensor
 
 from efftasks.models.layers.conv import ConvNormAct, NormAct
 from efftasks.registry import MODELS
@@ -56,9 +56,7 @@ class SCTHead(BaseDecodeHead):
             **kwargs,
         )
         self.norm = NormAct(in_channels[0])
-        self.conv = ConvNormAct(in_channels[0], channels, 3, act="relu")
-        # Idle before a norm, but published weights have it.
-        self.conv.conv.bias = nn.Parameter(self.conv.conv.weight.new_zeros(channels))
+        self.conv = ConvNormAct(in_channels[0], channels, 3, bias=True)
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """Maps, of which (B, in_channels, h, w) is chosen -> logits (B, num_classes, h, w)."""
