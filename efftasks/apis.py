@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -303,10 +303,7 @@ def predict(
 
 
 def _prediction(image: str | np.ndarray, sample: Any, model: Model, score_thr: float) -> Prediction:
-    classes = tuple(model.dataset_meta["classes"])
-    facts: dict[str, Any] = dict(
-        classes=classes, category_ids=_category_ids(model.dataset_meta), palette=_palette(model.dataset_meta)
-    )
+    facts = _class_facts(model.dataset_meta)
     if "pred_instances" not in sample:
         return Prediction.of_labels(image, sample.pred_sem_seg.data[0].cpu().numpy(), **facts)
     found = sample.pred_instances[sample.pred_instances.scores >= score_thr]
@@ -314,13 +311,14 @@ def _prediction(image: str | np.ndarray, sample: Any, model: Model, score_thr: f
     return Prediction(image, boxes, scores, found.labels.cpu().numpy(), **facts)
 
 
-def _category_ids(meta: dict[str, Any]) -> tuple[int, ...]:
-    """The data set's own id of each class; a label map holds indices of classes."""
-    return tuple(meta.get("category_ids") or range(len(meta["classes"])))
-
-
-def _palette(meta: dict[str, Any]) -> tuple[tuple[int, int, int], ...]:
-    return tuple((int(r), int(g), int(b)) for r, g, b in meta.get("palette") or ())
+def _class_facts(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What predictions and artifacts say of the classes, of a data set's facts."""
+    classes = tuple(meta["classes"])
+    return dict(
+        classes=classes,
+        category_ids=tuple(meta.get("category_ids") or range(len(classes))),  # a label map holds indices of classes
+        palette=tuple((int(r), int(g), int(b)) for r, g, b in meta.get("palette") or ()),
+    )
 
 
 def _prepare(pipeline: Compose, image: str | Path | np.ndarray) -> dict:
@@ -348,9 +346,7 @@ def describe(model: Model) -> ArtifactSpec:
         raise UserError(f"image size: got {height} x {width}, expected multiples of {divisor}, the backbone's divisor")
     return ArtifactSpec(
         task=model.task,
-        classes=tuple(model.dataset_meta["classes"]),
-        category_ids=_category_ids(model.dataset_meta),
-        palette=_palette(model.dataset_meta),
+        **_class_facts(model.dataset_meta),
         input=InputSpec(
             name="images",
             height=height,
@@ -428,17 +424,15 @@ def evaluate(
 
     predictions: list[Prediction] = []
     for start in tqdm(range(0, len(dataset), batch_size), desc="test", unit="batch", disable=None):
-        part = range(start, min(start + batch_size, len(dataset)))
-        infos = [dataset.get_data_info(i) for i in part]
+        infos = [dataset.get_data_info(i) for i in range(start, min(start + batch_size, len(dataset)))]
         found = predict([info["img_path"] for info in infos])
         predictions.extend(found)
-        evaluator.process(data_samples=[_scored(dataset, i, x, relabel) for i, x in zip(part, found)])
+        evaluator.process(data_samples=[_scored(info, x, relabel) for info, x in zip(infos, found)])
     return Evaluation(evaluator.evaluate(len(dataset)), predictions)
 
 
-def _scored(dataset: Any, index: int, prediction: Prediction, relabel: np.ndarray) -> dict[str, Any]:
-    """A prediction as metrics take it, with the data set's labels."""
-    info = dataset.get_data_info(index)
+def _scored(info: dict[str, Any], prediction: Prediction, relabel: np.ndarray) -> dict[str, Any]:
+    """A prediction as metrics take it, with the data set's labels; ``info`` is the data set's entry."""
     if prediction.segmentation is not None:
         labels = torch.from_numpy(relabel[prediction.segmentation])
         truth = torch.from_numpy(_label_map(info))
@@ -487,9 +481,7 @@ def draw_comparison(
 
 def _truth(info: dict[str, Any], meta: dict[str, Any]) -> Prediction:
     """What is annotated, as if it had been predicted."""
-    facts: dict[str, Any] = dict(
-        classes=tuple(meta["classes"]), category_ids=_category_ids(meta), palette=_palette(meta)
-    )
+    facts = _class_facts(meta)
     if "seg_map_path" in info:
         return Prediction.of_labels(info["img_path"], _label_map(info), **facts)
     boxes = np.array([x["bbox"] for x in info["instances"]], np.float32).reshape(-1, 4)
