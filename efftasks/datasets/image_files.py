@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from efftasks.structures.images import IMAGE_SUFFIXES, decode_image
 
-__all__ = ["BrokenImageError", "find_images", "missing_part", "read_whole_image", "write_image"]
+__all__ = ["BrokenImageError", "find_images", "missing_part", "read_whole_file", "read_whole_image", "write_image"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 # In the scan of a JPEG, FF 00 is a data byte FF, FF D0..D7 are restart marks, and FF FF is padding.
@@ -35,6 +35,18 @@ def read_whole_image(path: str | Path) -> NDArray[np.uint8]:
     Raises:
         BrokenImageError: the file is missing, empty, truncated or no image.
     """
+    image = decode_image(read_whole_file(path))
+    if image is None:
+        raise BrokenImageError("does not decode as an image")
+    return image
+
+
+def read_whole_file(path: str | Path) -> bytes:
+    """What is in an image file.
+
+    Raises:
+        BrokenImageError: the file is missing or empty, or lacks its end.
+    """
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -46,10 +58,7 @@ def read_whole_image(path: str | Path) -> NDArray[np.uint8]:
     lacking = missing_part(data)
     if lacking:
         raise BrokenImageError(f"is truncated or damaged ({lacking})")
-    image = decode_image(data)
-    if image is None:
-        raise BrokenImageError("does not decode as an image")
-    return image
+    return data
 
 
 def write_image(path: str | Path, image: NDArray[np.uint8]) -> None:

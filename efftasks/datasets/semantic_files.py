@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from efftasks.datasets.image_files import BrokenImageError, find_images, missing_part
+from efftasks.datasets.image_files import BrokenImageError, find_images, read_whole_file
 from efftasks.structures.errors import UserError
 from efftasks.structures.images import UnreadableImage
 
@@ -319,15 +319,7 @@ def load_label(path: str | Path) -> StoredLabel:
     Raises:
         BrokenImageError: the file is missing, empty, truncated or no picture.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise BrokenImageError(f"cannot be read ({error.strerror})") from error
-    if not data:
-        raise BrokenImageError("is empty (0 bytes)")
-    lacking = missing_part(data)
-    if lacking:
-        raise BrokenImageError(f"is truncated or damaged ({lacking})")
+    data = read_whole_file(path)
     try:
         with Image.open(io.BytesIO(data)) as image:
             array = np.asarray(image)
@@ -341,9 +333,8 @@ def load_label(path: str | Path) -> StoredLabel:
     if array.dtype == bool:  # one bit a pixel, in PNG, TIFF or BMP
         array, bits = array.astype(np.uint8), 1
     if bits == 16 or (array.dtype.kind == "u" and array.dtype.itemsize == 2):
-        array = array.astype(
-            np.uint16
-        )  # PIL has 16 bits as int32 or with the bytes swapped, as its version and the file
+        # PIL has 16 bits as int32 or with the bytes swapped, as its version and the file.
+        array = array.astype(np.uint16)
     return StoredLabel(array, form or "", bits)
 
 
