@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from efftasks.datasets.coco_check import CheckReport
-    from efftasks.datasets.coco_preview import Preview
+    from efftasks.datasets.preview import Preview
     from efftasks.datasets.semantic_check import SemanticReport
-    from efftasks.datasets.semantic_preview import SemanticPreview
 
 EXAMPLES = """examples:
   efftasks dataset shapes --out data/shapes
@@ -198,7 +197,7 @@ def _preview(args: argparse.Namespace) -> int:
 
     from efftasks.datasets.coco_convert import split_names
 
-    result: Preview | SemanticPreview
+    result: Preview
     if Path(args.source).is_dir():
         from efftasks.datasets.semantic_preview import preview_semantic
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +16,14 @@ from efftasks.datasets.coco_check import images_beside
 from efftasks.datasets.coco_file import read_json
 from efftasks.datasets.coco_rules import Content
 from efftasks.datasets.image_files import BrokenImageError, read_whole_image, write_image
+from efftasks.datasets.preview import SHEET, Preview, draw_sheet, fit_picture
 from efftasks.datasets.progress import progress
-from efftasks.structures.drawing import contact_sheet, draw_instances
+from efftasks.structures.drawing import draw_instances
 from efftasks.structures.errors import UserError
 
-__all__ = ["Preview", "decode_mask", "preview_coco"]
+__all__ = ["decode_mask", "preview_coco"]
 
-SHEET = "contact_sheet.png"  # without loss: the sheet is what one looks at closely
-
-_LEAST_SIDE, _MOST_SIDE = 480, 1600  # smaller images are enlarged, or their captions would hide them
 _HARMLESS = ("box-outside", "keypoint-count", "keypoint-outside", "keypoint-names", "keypoint-visibility")
-
-
-@dataclass
-class Preview:
-    """What was written: a picture for each image, and all of them on one sheet; and what was left out, and why."""
-
-    files: list[Path] = field(default_factory=list)
-    sheet: Path | None = None
-    left_out: list[str] = field(default_factory=list)
 
 
 def preview_coco(path: str | Path, images: str | Path | None, out: str | Path, num: int = 16, seed: int = 0) -> Preview:
@@ -82,9 +69,8 @@ def preview_coco(path: str | Path, images: str | Path | None, out: str | Path, n
         result.files.append(file)
     if not pictures:
         raise UserError(f"{images}: none of {len(chosen)} images can be read, the first: {result.left_out[0]}")
-    columns = math.ceil(math.sqrt(len(pictures)))
     result.sheet = target / SHEET
-    write_image(result.sheet, contact_sheet(pictures, columns, min(400, 8000 // columns)))
+    write_image(result.sheet, draw_sheet(pictures))
     return result
 
 
@@ -115,10 +101,8 @@ def _flat_name(image: dict[str, Any], files: Sequence[Path]) -> str:
 
 
 def _draw(picture: NDArray[np.uint8], annotations: Sequence[dict[str, Any]], content: Content) -> NDArray[np.uint8]:
-    side = max(picture.shape[:2])
-    scale = float(max(1, math.ceil(_LEAST_SIDE / side))) if side < _MOST_SIDE else _MOST_SIDE / side
-    height, width = (max(1, round(length * scale)) for length in picture.shape[:2])
-    canvas = cv2.resize(picture, (width, height), interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
+    canvas, scale = fit_picture(picture)
+    height, width = canvas.shape[:2]
     ids = list(content.category_of)[::-1]  # as the file orders them
     names = [str(content.category_of[key].get("name")) for key in ids]
     boxes = np.array([annotation["bbox"] for annotation in annotations], float).reshape(-1, 4) * scale
@@ -130,7 +114,7 @@ def _draw(picture: NDArray[np.uint8], annotations: Sequence[dict[str, Any]], con
             layer[:] = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
     points, skeleton = _keypoints(annotations, content, scale)
     return draw_instances(
-        np.asarray(canvas, dtype=np.uint8),
+        canvas,
         boxes,
         [ids.index(annotation["category_id"]) for annotation in annotations],
         names,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -12,28 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from efftasks.datasets.image_files import BrokenImageError, read_whole_image, write_image
+from efftasks.datasets.preview import SHEET, Preview, draw_sheet, fit_picture
 from efftasks.datasets.progress import progress
 from efftasks.datasets.semantic_check import ignore_label
 from efftasks.datasets.semantic_files import ClassList, Pair, classes_of, find_pairs, images_of, read_label
-from efftasks.structures.drawing import contact_sheet
 from efftasks.structures.errors import UserError
 from efftasks.structures.semantic_drawing import draw_legend, draw_semantic, semantic_palette
 
-__all__ = ["SemanticPreview", "preview_semantic"]
+__all__ = ["preview_semantic"]
 
-SHEET = "contact_sheet.png"  # without loss: the sheet is what one looks at closely
 NO_CLASS = (255, 0, 255)  # of numbers that no class has
-
-_LEAST_SIDE, _MOST_SIDE = 480, 1600  # as the previews of COCO files
-
-
-@dataclass
-class SemanticPreview:
-    """What was written: a picture for each image, and all of them on one sheet; and what was left out, and why."""
-
-    files: list[Path] = field(default_factory=list)
-    sheet: Path | None = None
-    left_out: list[str] = field(default_factory=list)
 
 
 def preview_semantic(
@@ -44,7 +30,7 @@ def preview_semantic(
     seed: int = 0,
     classes: Sequence[str] | None = None,
     ignore: int | None = None,
-) -> SemanticPreview:
+) -> Preview:
     """Lay the label maps of some images over them, with a legend on the sheet of all.
 
     Args:
@@ -72,7 +58,7 @@ def preview_semantic(
         raise UserError(f"{labels}: not one image of {len(found.pairs)} has a label map here")
     target = Path(out)
     target.mkdir(parents=True, exist_ok=True)
-    result = SemanticPreview()
+    result = Preview()
     if found.without_label:
         result.left_out.append(
             f"{len(found.without_label)} images without a label map, such as {found.without_label[0]}"
@@ -136,12 +122,10 @@ def _draw(pair: Pair, colours: Sequence[tuple[int, int, int]], ignore: int) -> t
     numbers = {int(number) for number in np.unique(labels)}
     if max(numbers) > 255:
         raise UserError(f"{pair.label} has numbers up to {max(numbers)}, expected at most 255")
-    side = max(image.shape[:2])
-    scale = float(max(1, math.ceil(_LEAST_SIDE / side))) if side < _MOST_SIDE else _MOST_SIDE / side
-    height, width = (max(1, round(length * scale)) for length in image.shape[:2])
-    canvas = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
+    canvas, _ = fit_picture(image)
+    height, width = canvas.shape[:2]
     fitted = cv2.resize(labels.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-    drawn = draw_semantic(np.asarray(canvas, np.uint8), np.asarray(fitted, np.uint8), colours, ignore=ignore)
+    drawn = draw_semantic(canvas, np.asarray(fitted, np.uint8), colours, ignore=ignore)
     return drawn, numbers
 
 
@@ -156,8 +140,7 @@ def _flat_name(pair: Pair, files: Sequence[Path]) -> str:
 def _sheet(
     pictures: Sequence[NDArray[np.uint8]], entries: Sequence[tuple[str, tuple[int, int, int]]]
 ) -> NDArray[np.uint8]:
-    columns = math.ceil(math.sqrt(len(pictures)))
-    sheet = contact_sheet(pictures, columns, min(400, 8000 // columns))
+    sheet = draw_sheet(pictures)
     if not entries:  # ignored pixels only
         return sheet
     names, colours = zip(*entries, strict=True)
