@@ -45,9 +45,9 @@ weights and are fused; for ONNX Runtime and OpenVINO they are exported on the wa
 
 All models run in turn, in one process, on one image, in float32. "end to end" is everything but reading the file, from
 a uint8 picture to detections in its pixels. GFLOPs count a multiply-add as two, GMACs as one; activations are what
-convolutions and matrix products write. The peak RSS is that of a process of its own; in PyTorch most
-of it is PyTorch and OpenMMLab. With --baseline, speed-up and
-FLOPs saved are against that model on the same backend, and gap is the first over the second.
+convolutions and matrix products write. The peak RSS is that of a process of its own; in PyTorch most of it is PyTorch
+and OpenMMLab. With --baseline, speed-up and FLOPs saved are against that model on the same backend, and gap is the
+first over the second.
 """
 
 
