@@ -1,0 +1,15 @@
+# SeaFormer-Small (arXiv 2301.13156): a convolutional branch with squeezed axial attention beside it, gated together.
+model = dict(
+    type="Segmentor",
+    data_preprocessor=dict(type="SegPreprocessor"),
+    backbone=dict(type="SeaFormer", variant="small"),
+    decode_head=dict(
+        type="SeaFormerHead",
+        in_index=(0, 1, 2),
+        channels=128,
+        fusion_channels=(96,),
+        num_classes=None,
+        dropout_ratio=0.1,
+        loss_decode=dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True),
+    ),
+)

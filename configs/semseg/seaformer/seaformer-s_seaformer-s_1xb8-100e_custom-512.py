@@ -1,0 +1,21 @@
+# A folder of your own, from scratch or from ImageNet weights in the backbone.
+_base_ = [
+    "../../_base_/semantic_runtime.py",
+    "../../_base_/models/seaformer_s.py",
+    "../../_base_/datasets/semantic_folder.py",
+    "../../_base_/schedules/adamw_poly.py",
+]
+
+data_root = "data/mine/"
+max_epochs = 100
+
+train_dataloader = dict(batch_size=8)
+optim_wrapper = dict(
+    optimizer=dict(lr=3e-4),
+    paramwise_cfg=dict(custom_keys=dict(query_position=dict(decay_mult=0.0), key_position=dict(decay_mult=0.0))),
+)
+train_cfg = dict(max_epochs=max_epochs, val_interval=10)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=1e-6, begin=0, end=4, by_epoch=True, convert_to_iter_based=True),
+    dict(type="PolyLR", power=1.0, eta_min=0.0, begin=4, end=max_epochs, by_epoch=True, convert_to_iter_based=True),
+]
