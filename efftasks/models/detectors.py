@@ -11,9 +11,9 @@ from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from efftasks.models.assigners.task_aligned import PaddedTargets
 from efftasks.models.backbones.base import build_backbone
 from efftasks.registry import MODELS
+from efftasks.structures.instances import PaddedTargets
 from efftasks.structures.spec import OutputSpec
 
 __all__ = ["Detector"]

@@ -16,17 +16,9 @@ from torch import Tensor
 
 from efftasks.ops.boxes import box_iou, points_inside
 from efftasks.registry import TASK_UTILS
+from efftasks.structures.instances import PaddedTargets
 
-__all__ = ["Assignment", "PaddedTargets", "TaskAlignedAssigner"]
-
-
-class PaddedTargets(NamedTuple):
-    """The objects of a batch, padded to one number M an image."""
-
-    labels: Tensor  # int64 (B, M), 0 where padded
-    boxes: Tensor  # float (B, M, 4) xyxy in pixels of the network input, 0 where padded
-    valid: Tensor  # bool (B, M), False where padded
-    ignored: Tensor  # bool (B, M): a crowd region, neither object nor background
+__all__ = ["Assignment", "TaskAlignedAssigner"]
 
 
 class Assignment(NamedTuple):

@@ -17,14 +17,14 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
-from efftasks.models.assigners.task_aligned import PaddedTargets
 from efftasks.models.layers.conv import ConvNormAct
 from efftasks.ops.boxes import decode_distances, encode_distances
 from efftasks.ops.topk import top_pairs
 from efftasks.registry import MODELS, TASK_UTILS
 from efftasks.structures.features import FeatureSpec
+from efftasks.structures.instances import DetectionTensors, PaddedTargets
 
-__all__ = ["BranchRaw", "DetectionTensors", "O2OHead", "O2ORaw"]
+__all__ = ["BranchRaw", "O2OHead", "O2ORaw"]
 
 
 class BranchRaw(NamedTuple):
@@ -41,14 +41,6 @@ class O2ORaw(NamedTuple):
     one_to_many: BranchRaw | None
     points: Tensor  # (A, 2) xy in pixels of the network input
     strides: Tensor  # (A, 1) pixels
-
-
-class DetectionTensors(NamedTuple):
-    """Decoded detections, best first."""
-
-    boxes: Tensor  # (B, K, 4) xyxy in pixels of the network input
-    scores: Tensor  # (B, K) in [0, 1]
-    labels: Tensor  # int64 (B, K)
 
 
 class DecoupledBranch(nn.Module):

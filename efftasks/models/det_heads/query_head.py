@@ -12,8 +12,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from efftasks.models.assigners.task_aligned import PaddedTargets
-from efftasks.models.det_heads.o2o_head import DetectionTensors
 from efftasks.models.det_heads.query_decoder import DecoderOutputs, inverse_sigmoid
 from efftasks.models.det_heads.query_raw import QueryRaw, QueryTargets, TrainingOutputs
 from efftasks.models.layers.conv import ConvNormAct
@@ -21,6 +19,7 @@ from efftasks.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from efftasks.ops.topk import top_pairs
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
+from efftasks.structures.instances import DetectionTensors, PaddedTargets
 
 __all__ = ["QueryHead"]
 

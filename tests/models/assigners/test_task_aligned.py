@@ -6,8 +6,9 @@ from mmdet.models.task_modules.assigners import TaskAlignedAssigner as Reference
 from mmengine.structures import InstanceData
 from torch.testing import assert_close
 
-from efftasks.models.assigners.task_aligned import PaddedTargets, TaskAlignedAssigner
+from efftasks.models.assigners.task_aligned import TaskAlignedAssigner
 from efftasks.ops.boxes import points_inside
+from efftasks.structures.instances import PaddedTargets
 
 
 def grid_points(side: int, stride: float) -> torch.Tensor:
@@ -112,7 +113,7 @@ def test_padding_changes_nothing():
     points = grid_points(8, 8.0)
     scores, boxes = noisy_predictions(points, 2, 3)
     one = targets([[5.0, 5.0, 50.0, 50.0]], [1])
-    padded = PaddedTargets(*(torch.cat([x, torch.zeros_like(x)], 1) for x in one))
+    padded = PaddedTargets(*(torch.cat([x, torch.zeros_like(x)], 1) for x in one[:4]))
     a = TaskAlignedAssigner()(scores[None], boxes[None], points, one)
     b = TaskAlignedAssigner()(scores[None], boxes[None], points, padded)
     assert all(torch.equal(x, y) for x, y in zip(a, b))

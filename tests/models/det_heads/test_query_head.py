@@ -12,9 +12,9 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from efftasks.models.assigners.task_aligned import PaddedTargets
 from efftasks.models.layers.fuse import fuse_model
 from efftasks.registry import MODELS
+from efftasks.structures.instances import PaddedTargets
 
 ROOT = Path(__file__).resolve().parents[3]
 FAMILIES = ("dfine", "deimv2", "deimv2_lite", "rtdetrv2")

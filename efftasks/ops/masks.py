@@ -1,0 +1,69 @@
+"""Pure tensor functions on masks: (..., h, w) with one cell for ``stride`` x ``stride`` pixels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["box_window", "cut_to_boxes", "mask_dice", "mask_iou", "masks_to_boxes"]
+
+
+def box_window(boxes: Tensor, size: tuple[int, int], stride: float, margin: float = 0.0) -> Tensor:
+    """Which cells have their centre in a box.
+
+    Args:
+        boxes: (..., 4) xyxy in pixels.
+        size: (h, w) in cells.
+        stride: pixels of a cell's side.
+        margin: the box is widened by this on each side, in pixels.
+
+    Returns:
+        bool (..., h, w).
+    """
+    height, width = size
+    y = (torch.arange(height, device=boxes.device, dtype=boxes.dtype) + 0.5) * stride
+    x = (torch.arange(width, device=boxes.device, dtype=boxes.dtype) + 0.5) * stride
+    left, top, right, bottom = boxes[..., None].unbind(-2)
+    across = (x > left - margin) & (x < right + margin)
+    down = (y > top - margin) & (y < bottom + margin)
+    return down[..., :, None] & across[..., None, :]
+
+
+def cut_to_boxes(masks: Tensor, boxes: Tensor, stride: float) -> Tensor:
+    """Masks (..., h, w) that are 0 in the cells which their boxes (..., 4) xyxy in pixels do not touch."""
+    height, width = masks.shape[-2:]
+    return masks * box_window(boxes, (height, width), stride, margin=stride / 2)
+
+
+def masks_to_boxes(masks: Tensor, threshold: float, stride: float) -> Tensor:
+    """The boxes around what is above a threshold; made of operators that every runtime has.
+
+    Args:
+        masks: (..., h, w).
+        threshold: a cell counts above this.
+        stride: pixels of a cell's side.
+
+    Returns:
+        (..., 4) xyxy in pixels, the outer sides of the cells; 0 for an empty mask.
+    """
+    height, width = masks.shape[-2:]
+    down = (masks.amax(-1) > threshold).to(masks.dtype)  # (..., h)
+    across = (masks.amax(-2) > threshold).to(masks.dtype)
+    y = torch.arange(height, device=masks.device, dtype=masks.dtype)
+    x = torch.arange(width, device=masks.device, dtype=masks.dtype)
+    left = width - (across * (width - x)).amax(-1)
+    top = height - (down * (height - y)).amax(-1)
+    right, bottom = (across * (x + 1)).amax(-1), (down * (y + 1)).amax(-1)
+    boxes = torch.stack([left, top, right, bottom], dim=-1) * stride
+    return boxes * (right > 0)[..., None].to(masks.dtype)
+
+
+def mask_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Soft IoU of pairs: masks (..., h, w) in [0, 1], broadcast -> (...); 0 where both are empty."""
+    both = (a * b).sum((-2, -1))
+    return both / (a.sum((-2, -1)) + b.sum((-2, -1)) - both).clamp(min=1e-6)
+
+
+def mask_dice(a: Tensor, b: Tensor) -> Tensor:
+    """Dice coefficient of pairs, with squares in the denominator (V-Net, arXiv 1606.04797): (..., h, w) -> (...)."""
+    return 2 * (a * b).sum((-2, -1)) / (a.square().sum((-2, -1)) + b.square().sum((-2, -1))).clamp(min=1e-6)

@@ -1,0 +1,42 @@
+"""Objects on their way through a network: the annotated ones of a batch, and the decoded ones.
+
+Legend: B images, M annotated objects (padded to the fullest image of the batch), K detections, P keypoints; H, W sides
+of the network input in pixels, its frame is that of all coordinates. Masks have cells of ``MASK_STRIDE`` pixels.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+__all__ = ["MASK_STRIDE", "DetectionTensors", "PaddedTargets"]
+
+MASK_STRIDE = 4
+
+
+class PaddedTargets(NamedTuple):
+    """The annotated objects of a batch.
+
+    Masks and keypoints are None where no image of the batch can have any. An object whose mask is 0 everywhere, or
+    whose keypoints all have visibility 0, is one without such an annotation: nothing is learned from it there.
+    """
+
+    labels: Tensor  # int64 (B, M), 0 where padded
+    boxes: Tensor  # float (B, M, 4) xyxy, 0 where padded
+    valid: Tensor  # bool (B, M), False where padded
+    ignored: Tensor  # bool (B, M): a crowd region, neither object nor background
+    masks: Tensor | None = None  # uint8 (B, M, H / 4, W / 4): share of the cell that is object, 255 for all of it
+    keypoints: Tensor | None = None  # float (B, M, P, 3): x, y, and COCO's visibility 0, 1, 2
+    areas: Tensor | None = None  # float (B, M): area of the object as annotated, in pixels; with keypoints
+
+
+class DetectionTensors(NamedTuple):
+    """Decoded detections, best first. What a model does not predict is None."""
+
+    boxes: Tensor  # (B, K, 4) xyxy
+    scores: Tensor  # (B, K) in [0, 1]
+    labels: Tensor  # int64 (B, K)
+    masks: Tensor | None = None  # (B, K, H / 4, W / 4) in [0, 1]: probability of each cell
+    keypoints: Tensor | None = None  # (B, K, P, 3): x, y, and score in [0, 1]
+    segmentation: Tensor | None = None  # uint8 (B, H, W): a semantic map of the image beside its objects
