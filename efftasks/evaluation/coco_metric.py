@@ -1,45 +1,133 @@
-"""COCO average precision of boxes: a pure function and mmengine's stateful shell around it."""
+"""COCO average precision of boxes, masks and keypoints: a pure function and mmengine's stateful shell around it."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
+from pycocotools import mask as coco_mask
 
 from efftasks.registry import METRICS
+from efftasks.structures.errors import UserError
 
-__all__ = ["CocoBoxMetric", "coco_box_scores"]
+__all__ = ["CocoMetric", "coco_scores"]
 
 _EVALUATORS = ("faster-coco-eval", "pycocotools")
+_FIELDS = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}  # of annotations and of results
 _KEYS = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
+_KEYS_OF_KEYPOINTS = tuple(key for key in _KEYS if key != "mAP_s")  # COCO annotates none on small objects
 
 
-def coco_box_scores(
-    ground_truth: dict[str, Any], detections: list[dict[str, Any]], evaluator: str = "faster-coco-eval"
+def coco_scores(
+    ground_truth: dict[str, Any],
+    detections: Sequence[dict[str, Any]],
+    kind: str = "bbox",
+    evaluator: str = "faster-coco-eval",
+    sigmas: Sequence[float] | None = None,
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Average precision as COCO defines it (IoU 0.50 to 0.95, at most 100 detections an image).
+    """Average precision as COCO defines it: IoU of boxes or masks, or OKS of keypoints, 0.50 to 0.95.
+
+    Of an image and a category the best 100 detections count, with keypoints the best 20. An object without what is
+    scored is no object and no background either, as a crowd region: for ``segm`` its box is such a region, for
+    ``keypoints`` the doubled box is, as COCO has it.
 
     Args:
-        ground_truth: a COCO dict with images, annotations and categories.
-        detections: COCO results: image_id, category_id, bbox (xywh in pixels of the original image), score.
+        ground_truth: a COCO dict with images, annotations and categories; left as it is. ``iscrowd`` and
+            ``num_keypoints`` may be missing, and ``area``, which then is that of the box.
+        detections: COCO results: image_id, category_id, score, and what is scored, in pixels of the original image:
+            ``bbox`` xywh, ``segmentation`` as compressed RLE, or ``keypoints`` as x, y, v of each in a row.
+        kind: ``bbox``, ``segm`` or ``keypoints``.
         evaluator: ``faster-coco-eval``, or ``pycocotools``, the reference.
+        sigmas: of each of the P keypoints; for ``keypoints`` alone.
 
     Returns:
-        ``bbox_mAP``, ``bbox_mAP_50``, ``_75``, ``_s``, ``_m``, ``_l`` in [0, 1], -1 where nothing is to be found; and
-        the AP of each category in the order of their ids, NaN where it has no object.
+        ``bbox_mAP``, ``bbox_mAP_50``, ``_75``, ``_s``, ``_m``, ``_l`` in [0, 1], -1 where nothing is to be found
+        (``segm_mAP`` likewise; ``keypoints_mAP`` without ``_s``); and the AP of each category in the order of their
+        ids, NaN where it has no object. Without detections all are 0.
+
+    Raises:
+        ValueError: a wrong kind or evaluator, sigmas that are missing or not wanted, a mask of another size than its
+            image, or another number of keypoints than of sigmas.
     """
-    if evaluator not in _EVALUATORS:
-        raise ValueError(f"evaluator: got {evaluator!r}, allowed are {', '.join(map(repr, _EVALUATORS))}")
+    _allow("kind", kind, tuple(_FIELDS))
+    _allow("evaluator", evaluator, _EVALUATORS)
+    if (sigmas is None) == (kind == "keypoints"):
+        raise ValueError(f"sigmas: got {sigmas} for {kind!r}, expected one for each keypoint, and for keypoints alone")
+    keys = [f"{kind}_{key}" for key in (_KEYS_OF_KEYPOINTS if kind == "keypoints" else _KEYS)]
     categories = sorted(category["id"] for category in ground_truth["categories"])
     if not detections:
-        return {f"bbox_{key}": 0.0 for key in _KEYS}, np.zeros(len(categories))
+        return dict.fromkeys(keys, 0.0), np.zeros(len(categories))
+    points = 0 if sigmas is None else len(sigmas)
+    annotations = list(_completed(ground_truth.get("annotations", []), kind, points))
+    # No more than what is scored: from a box beside a mask the evaluators would take the size of the detection.
+    read = ("image_id", "category_id", "score", _FIELDS[kind])
+    results = [{key: row[key] for key in read} for row in detections]
+    for name, rows in (("ground_truth", annotations), ("detections", results)):
+        _check_shapes(name, ground_truth["images"], rows, kind, points)
+    stats, precision = _evaluated({**ground_truth, "annotations": annotations}, results, kind, evaluator, sigmas)
+    known = [values[values > -1] for values in np.moveaxis(precision[:, :, :, 0, -1], 2, 0)]
+    classwise = [values.mean() if values.size else np.nan for values in known]
+    return {key: float(stats[i]) for i, key in enumerate(keys)}, np.asarray(classwise)
+
+
+def _allow(argument: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{argument}: got {value!r}, allowed are {', '.join(map(repr, allowed))}")
+
+
+def _completed(annotations: Sequence[dict[str, Any]], kind: str, points: int) -> Iterator[dict[str, Any]]:
+    """Copies of annotations with all that evaluators read; they write into them."""
+    for number, annotation in enumerate(annotations, start=1):
+        x, y, width, height = annotation["bbox"]
+        # Ids anew: pycocotools takes an id of 0 for "not found", and one that occurs twice for the same object.
+        whole = {"iscrowd": 0, "area": width * height, **annotation, "id": number}
+        if kind == "segm":
+            whole["segmentation"] = _outline(annotation.get("segmentation"))
+            if not whole["segmentation"]:
+                corners = [x, y, x, y + height, x + width, y + height, x + width, y]
+                whole.update(segmentation=[corners], iscrowd=1)
+        if kind == "keypoints" and not annotation.get("keypoints"):
+            whole.update(keypoints=[0] * (3 * points), num_keypoints=0)
+        elif kind == "keypoints":
+            whole.setdefault("num_keypoints", sum(v > 0 for v in annotation["keypoints"][2::3]))
+        yield whole
+
+
+def _outline(segmentation: Any) -> Any:
+    """A mask without polygons of less than three corners, which pycocotools takes for boxes or for wrong."""
+    if isinstance(segmentation, list):
+        return [polygon for polygon in segmentation if len(polygon) >= 6]
+    return segmentation
+
+
+def _check_shapes(name: str, images: Sequence[dict], rows: Sequence[dict], kind: str, points: int) -> None:
+    """What does not fit raises, where evaluators would find no overlap, or stumble."""
+    if kind == "segm":
+        sizes = {image["id"]: [image["height"], image["width"]] for image in images}
+        for row in rows:
+            mask, image = row["segmentation"], row["image_id"]
+            if isinstance(mask, dict) and list(mask["size"]) != sizes.get(image, mask["size"]):  # polygons have no size
+                raise ValueError(f"{name}: got a mask of {mask['size']} in image {image}, expected {sizes[image]}")
+    if kind == "keypoints":
+        for row in rows:
+            found = len(row["keypoints"])
+            if found != 3 * points:
+                raise ValueError(f"{name}: got {found} numbers in keypoints, expected {3 * points}, 3 for each sigma")
+
+
+def _evaluated(
+    ground_truth: dict[str, Any], results: list[dict], kind: str, evaluator: str, sigmas: Sequence[float] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """COCO's twelve (ten) numbers, and the precision by (IoU, recall, class, area, detections)."""
     if evaluator == "pycocotools":
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval as Evaluator
@@ -51,32 +139,64 @@ def coco_box_scores(
         truth = COCO()
         truth.dataset = ground_truth
         truth.createIndex()
-        evaluation = Evaluator(truth, truth.loadRes(detections), "bbox")
+        evaluation = Evaluator(truth, truth.loadRes(results), kind)
         evaluation.params.imgIds = sorted(image["id"] for image in ground_truth["images"])
-        evaluation.params.catIds = categories
+        evaluation.params.catIds = sorted(category["id"] for category in ground_truth["categories"])
+        if sigmas is not None:
+            evaluation.params.kpt_oks_sigmas = np.asarray(sigmas, float)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    precision = np.asarray(evaluation.eval["precision"])  # (IoU, recall, class, area, detections)
-    classwise = []
-    for k in range(len(categories)):
-        values = precision[:, :, k, 0, -1]
-        values = values[values > -1]
-        classwise.append(float(values.mean()) if values.size else float("nan"))
-    return {f"bbox_{key}": float(evaluation.stats[i]) for i, key in enumerate(_KEYS)}, np.asarray(classwise)
+    return np.asarray(evaluation.stats), np.asarray(evaluation.eval["precision"])
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """The detections in an image, or some of them: what is kept until the end of the loop.
+
+    No NamedTuple: mmengine makes plain tuples of them on the way.
+    """
+
+    image_id: int
+    boxes: np.ndarray  # (K, 4) xyxy
+    scores: np.ndarray  # (K,)
+    labels: np.ndarray  # (K,)
+    masks: list[dict[str, Any]] | None  # K compressed RLEs
+    keypoints: np.ndarray | None  # (K, P, 3)
+
+    def rows(self, kind: str, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+        """COCO results of one kind."""
+        values: Any
+        if kind == "bbox":
+            values = np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], axis=1).tolist()
+        elif kind == "segm":
+            values = self.masks
+        else:
+            assert self.keypoints is not None
+            values = [pose.ravel().tolist() for pose in self.keypoints]
+        scored = zip(self.scores.tolist(), self.labels.tolist(), values)
+        return [
+            {"image_id": self.image_id, "category_id": category_ids[label], "score": score, _FIELDS[kind]: value}
+            for score, label, value in scored
+        ]
 
 
 @METRICS.register_module()
-class CocoBoxMetric(BaseMetric):
-    """COCO box AP over a validation loop; keys ``coco/bbox_mAP``, ``coco/bbox_mAP_50``, ...
+class CocoMetric(BaseMetric):
+    """COCO AP over a validation loop; keys ``coco/bbox_mAP``, ``coco/segm_mAP_50``, ``coco/keypoints_mAP_75``, ...
 
-    The ground truth is the annotation file itself, so that objects which the loader drops still count.
+    The ground truth is the annotation file itself, so that objects which the loader drops still count. For keypoints
+    the data set's ``metainfo`` has their sigmas, in ``keypoints``.
 
     Args:
         ann_file: COCO annotation file.
+        kinds: what is scored: any of ``bbox``, ``segm``, ``keypoints``.
         evaluator: ``faster-coco-eval`` or ``pycocotools``.
         classwise: also log the AP of each class.
-        max_detections: detections kept an image; COCO counts 100.
+        max_detections: detections kept of a sample; COCO counts 100.
+
+    Raises:
+        ValueError: a kind or evaluator that there is not.
     """
 
     default_prefix = "coco"
@@ -84,52 +204,80 @@ class CocoBoxMetric(BaseMetric):
     def __init__(
         self,
         ann_file: str,
+        kinds: Sequence[str] = ("bbox",),
         evaluator: str = "faster-coco-eval",
         classwise: bool = True,
         max_detections: int = 100,
         collect_device: str = "cpu",
     ) -> None:
         super().__init__(collect_device=collect_device)
+        for kind in kinds:
+            _allow("kinds", kind, tuple(_FIELDS))
+        _allow("evaluator", evaluator, _EVALUATORS)
         self.ann_file = ann_file
+        self.kinds = tuple(kinds)
         self.evaluator = evaluator
         self.classwise = classwise
         self.max_detections = max_detections
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep the predictions of a batch: ``pred_instances`` with boxes xyxy in pixels of the original image."""
+        """Keep the predictions of a batch.
+
+        Args:
+            data_batch: not read.
+            data_samples: each with ``img_id``, several may have the same; and ``pred_instances``, best first, in
+                pixels of the original image: ``bboxes`` (K, 4) xyxy, ``scores`` (K,), ``labels`` (K,), for ``segm``
+                ``masks`` bool (K, H, W) or K compressed RLEs, for ``keypoints`` ``keypoints`` (K, P, 3).
+
+        Raises:
+            ValueError: masks or keypoints are to be scored and there are none.
+        """
         for sample in data_samples:
-            predicted = sample["pred_instances"]
+            found = sample["pred_instances"]
+            for kind, field in (("segm", "masks"), ("keypoints", "keypoints")):
+                if kind in self.kinds and field not in found:
+                    raise ValueError(f"pred_instances.{field}: got none, expected them, as {kind!r} is to be scored")
+            best = slice(self.max_detections)
             self.results.append(
-                (
-                    sample["img_id"],
-                    predicted["bboxes"].cpu().numpy()[: self.max_detections],
-                    predicted["scores"].cpu().numpy()[: self.max_detections],
-                    predicted["labels"].cpu().numpy()[: self.max_detections],
+                _Found(
+                    image_id=sample["img_id"],
+                    boxes=_array(found["bboxes"][best]),
+                    scores=_array(found["scores"][best]),
+                    labels=_array(found["labels"][best]),
+                    masks=_rles(found["masks"][best]) if "segm" in self.kinds else None,
+                    keypoints=_array(found["keypoints"][best]) if "keypoints" in self.kinds else None,
                 )
             )
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Score all predictions; logs the AP of each class."""
+        """Score all predictions; logs the AP of each class.
+
+        Raises:
+            UserError: the annotation file has none of what is to be scored.
+        """
         assert self.dataset_meta is not None
         ids = self.dataset_meta["category_ids"]
+        names = dict(zip(ids, self.dataset_meta["classes"]))
         truth = self._ground_truth(ids)
-        detections = [row for image_id, *found in results for row in _coco_rows(image_id, found, ids)]
-        scores, classwise = coco_box_scores(truth, detections, self.evaluator)
-        if self.classwise:
-            names = dict(zip(ids, self.dataset_meta["classes"]))
-            rows = [f"{names[i]} {ap:.3f}" for i, ap in zip(sorted(ids), classwise)]
-            MMLogger.get_current_instance().info("AP by class: %s", ", ".join(rows))
+        scores = {}
+        for kind in self.kinds:
+            sigmas = self.dataset_meta["keypoints"]["sigmas"] if kind == "keypoints" else None
+            detections = [row for found in results for row in found.rows(kind, ids)]
+            of_kind, classwise = coco_scores(truth, detections, kind, self.evaluator, sigmas)
+            scores.update(of_kind)
+            if self.classwise:
+                rows = [f"{names[i]} {ap:.3f}" for i, ap in zip(sorted(ids), classwise)]
+                MMLogger.get_current_instance().info("%s AP by class: %s", kind, ", ".join(rows))
         return scores
 
     def _ground_truth(self, category_ids: Sequence[int]) -> dict[str, Any]:
-        # Read here, not kept: the evaluators write into it.
         data = json.loads(Path(self.ann_file).read_text(encoding="utf-8"))
         wanted = set(category_ids)
-        annotations = []
-        for annotation in data.get("annotations", []):
-            if annotation["category_id"] in wanted:
-                width, height = annotation["bbox"][2:]
-                annotations.append({"iscrowd": 0, "area": width * height, **annotation})
+        annotations = [a for a in data.get("annotations", []) if a["category_id"] in wanted]
+        for kind, what in (("segm", "masks"), ("keypoints", "keypoints")):
+            field = _FIELDS[kind]
+            if kind in self.kinds and annotations and not any(a.get(field) for a in annotations):
+                raise UserError(f"{self.ann_file}: has no {field}, expected {what} to score")
         return {
             "images": data["images"],
             "categories": [c for c in data["categories"] if c["id"] in wanted],
@@ -137,10 +285,13 @@ class CocoBoxMetric(BaseMetric):
         }
 
 
-def _coco_rows(image_id: int, found: Sequence[np.ndarray], category_ids: Sequence[int]) -> list[dict[str, Any]]:
-    boxes, scores, labels = found
-    sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).astype(float)
-    return [
-        {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
-        for box, score, label in zip(sides.tolist(), scores.astype(float).tolist(), labels.tolist())
-    ]
+def _array(values: Any) -> np.ndarray:
+    return torch.as_tensor(values, device="cpu").numpy()
+
+
+def _rles(masks: Any) -> list[dict[str, Any]]:
+    """Masks (K, H, W) as compressed RLEs, small enough to keep; a list is one of RLEs already."""
+    if isinstance(masks, list):
+        return masks
+    by_columns = np.asfortranarray(_array(masks).astype(bool, copy=False).transpose(1, 2, 0))
+    return [{**rle, "counts": rle["counts"].decode("ascii")} for rle in coco_mask.encode(by_columns.view(np.uint8))]

@@ -59,5 +59,5 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type="CocoBoxMetric", ann_file=None)  # None: the file of the data set it scores
+val_evaluator = dict(type="CocoMetric", ann_file=None)  # None: the file of the data set it scores
 test_evaluator = val_evaluator
