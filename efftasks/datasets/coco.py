@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 from mmdet.datasets.base_det_dataset import BaseDetDataset
 
+from efftasks.datasets.coco_keypoints import category_keypoints, keypoint_rows
+from efftasks.datasets.coco_masks import mask_bounds
 from efftasks.datasets.skipping import SkipUnreadable
 from efftasks.registry import DATASETS
 from efftasks.structures.errors import UserError
+from efftasks.structures.keypoints import KeypointFacts
 
 __all__ = ["CocoDetection", "match_classes", "read_coco"]
 
@@ -72,21 +75,26 @@ def match_classes(path: str | Path, categories: Sequence[dict], classes: Sequenc
 
 @DATASETS.register_module()
 class CocoDetection(SkipUnreadable, BaseDetDataset):
-    """Boxes (and masks) of a COCO file.
+    """Boxes, masks and keypoints of a COCO file, and a label map of each image beside it.
 
     Labels follow the order of ``metainfo.classes``, or of the category ids where no classes are given; ids may have
-    gaps. ``metainfo`` also has ``category_ids``, the id of each label. Images without objects are kept; those that
-    cannot be read are skipped, see :class:`SkipUnreadable`.
+    gaps. ``metainfo`` also has ``category_ids``, the id of each label, and ``keypoints``, see
+    :class:`efftasks.structures.keypoints.KeypointFacts`, where the categories or the given metainfo have any. Images
+    without objects are kept; those that cannot be read are skipped, see :class:`SkipUnreadable`.
 
     Args:
         attempts: how many images in a row may be unreadable before training gives up.
+        seg_map: where the label map of an image is, relative to ``data_root``; ``{folder}`` and ``{stem}`` stand for
+            those of its file name. Then ``metainfo`` must have ``semantic_classes``, their names.
         kwargs: as mmengine's BaseDataset: ann_file, data_root, data_prefix, metainfo, pipeline, test_mode, indices...
     """
 
     METAINFO: dict[str, Any] = {}
 
-    def __init__(self, *args: Any, attempts: int = 50, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, attempts: int = 50, seg_map: str | None = None, **kwargs: Any) -> None:
         self.attempts = attempts
+        self.seg_map = seg_map
+        self.keypoints: KeypointFacts | None = None
         super().__init__(*args, **kwargs)
 
     def load_data_list(self) -> list[dict]:
@@ -96,11 +104,26 @@ class CocoDetection(SkipUnreadable, BaseDetDataset):
         self._metainfo["classes"] = tuple(ids)
         self._metainfo["category_ids"] = tuple(ids.values())
         labels = {category_id: label for label, category_id in enumerate(ids.values())}
+        used = sorted((c for c in data["categories"] if c["id"] in labels), key=lambda c: labels[c["id"]])
+        self.keypoints = category_keypoints(self.ann_file, used, self._metainfo.get("keypoints"))
+        if self.keypoints is not None:
+            self._metainfo["keypoints"] = self.keypoints.to_dict()
+        self._check_seg_map()
         annotations: dict[int, list[dict]] = {}
         for annotation in data.get("annotations", []):
             annotations.setdefault(annotation["image_id"], []).append(annotation)
         self._check_usable(data, annotations, labels)
         return [self._parse(image, annotations.get(image["id"], []), labels) for image in data["images"]]
+
+    def _check_seg_map(self) -> None:
+        if self.seg_map is None:
+            return
+        if not self._metainfo.get("semantic_classes"):
+            raise UserError(f"seg_map: got {self.seg_map!r} without metainfo.semantic_classes, expected their names")
+        try:
+            self.seg_map.format(folder="", stem="")
+        except (KeyError, IndexError, ValueError) as error:
+            raise UserError(f"seg_map: got {self.seg_map!r}, expected no fields but {{folder}} and {{stem}}") from error
 
     def _check_usable(self, data: dict, annotations: dict[int, list[dict]], labels: dict[int, int]) -> None:
         known = {image["id"] for image in data["images"]}
@@ -112,30 +135,57 @@ class CocoDetection(SkipUnreadable, BaseDetDataset):
             )
 
     def _parse(self, image: dict, annotations: Sequence[dict], labels: dict[int, int]) -> dict:
-        width, height = image["width"], image["height"]
-        instances = []
-        for annotation in annotations:
-            if annotation["category_id"] not in labels:
-                continue
-            x, y, w, h = annotation["bbox"]
-            box = [max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height)]
-            if box[2] <= box[0] or box[3] <= box[1]:
-                continue
-            instance = {
-                "bbox": box,
-                "bbox_label": labels[annotation["category_id"]],
-                "ignore_flag": int(bool(annotation.get("iscrowd", 0))),
-            }
-            if annotation.get("segmentation"):
-                instance["mask"] = annotation["segmentation"]
-            instances.append(instance)
-        return {
+        found = [self._instance(image, row, labels) for row in annotations if row["category_id"] in labels]
+        info = {
             "img_path": str(Path(self.data_prefix.get("img", ""), image["file_name"])),
             "img_id": image["id"],
-            "width": width,
-            "height": height,
-            "instances": instances,
+            "width": image["width"],
+            "height": image["height"],
+            "instances": [instance for instance in found if instance is not None],
         }
+        if self.keypoints is not None:
+            info["keypoint_mirror"] = self.keypoints.mirror
+        if self.seg_map is not None:
+            file = Path(image["file_name"])
+            folder = "/".join(file.parent.parts)  # not "." where there is none
+            info["seg_map_path"] = str(Path(self.data_root, self.seg_map.format(folder=folder, stem=file.stem)))
+        return info
+
+    def _instance(self, image: dict, annotation: dict, labels: dict[int, int]) -> dict | None:
+        """One object as mmdet names its parts, with its id and what else is annotated; None without extent."""
+        left, top, right, bottom = self._box(image, annotation)
+        box = [max(left, 0.0), max(top, 0.0), min(right, image["width"]), min(bottom, image["height"])]
+        if box[2] <= box[0] or box[3] <= box[1]:
+            return None
+        instance: dict[str, Any] = {
+            "bbox": box,
+            "bbox_label": labels[annotation["category_id"]],
+            "ignore_flag": int(bool(annotation.get("iscrowd", 0))),
+            "id": annotation.get("id"),
+        }
+        if annotation.get("segmentation"):
+            instance["mask"] = annotation["segmentation"]
+        if annotation.get("area") is not None:
+            instance["area"] = float(annotation["area"])
+        if self.keypoints is not None:
+            rows = keypoint_rows(self.ann_file, annotation, len(self.keypoints))
+            if rows is not None:
+                instance["keypoints"] = rows
+        return instance
+
+    def _box(self, image: dict, annotation: dict) -> tuple[float, float, float, float]:
+        """The annotated box xyxy, or that of the mask where there is none."""
+        if annotation.get("bbox") is not None:
+            x, y, w, h = annotation["bbox"]
+            return x, y, x + w, y + h
+        name = f"{self.ann_file}: annotation {annotation.get('id')}"
+        try:
+            box = mask_bounds(annotation.get("segmentation"), (image["height"], image["width"]))
+        except ValueError as error:
+            raise UserError(f"{name} has no 'bbox', and its mask cannot be used: {error}") from error
+        if box is None:
+            raise UserError(f"{name} has neither 'bbox' nor a mask, expected a box [x, y, width, height]")
+        return box
 
     def blank_image(self, info: dict) -> dict[str, Any]:
         """Grey, of the size that the file states."""

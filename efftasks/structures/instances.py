@@ -10,9 +10,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["MASK_STRIDE", "DetectionTensors", "PaddedTargets"]
+from efftasks.structures.masks import MASK_STRIDE
 
-MASK_STRIDE = 4
+__all__ = ["KEYPOINTS_MEANING", "MASKS_MEANING", "MASK_STRIDE", "DetectionTensors", "PaddedTargets"]
+
+# What artifacts say of outputs that several heads have.
+MASKS_MEANING = "probability of each cell of 4 x 4 pixels of the network input, cut to the box"
+KEYPOINTS_MEANING = "x, y in pixels of the network input, and score in [0, 1]"
 
 
 class PaddedTargets(NamedTuple):

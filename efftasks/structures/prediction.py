@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from efftasks.structures.errors import UserError, WorkError
+from efftasks.structures.rle import encode_rle
 
 __all__ = ["Prediction"]
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """The detections of one image, best first, nothing suppressed; or its label map, and then no detections.
+    """The detections of one image, best first, nothing suppressed; or its label map; or both.
 
     Attributes:
         image: path, or the array uint8 (H, W, 3) BGR itself.
@@ -24,11 +25,13 @@ class Prediction:
         labels: int64 (K,), indices into ``classes``.
         classes: name of each label.
         category_ids: the data set's category id of each label.
-        masks: bool (K, H, W), or None.
-        keypoints: float32 (K, P, 3): x, y in pixels of the image, and score; or None.
-        skeleton: pairs of keypoints to join in a picture.
-        segmentation: uint8 (H, W), index into ``classes`` of each pixel; or None.
-        palette: RGB of each class in the pictures of a label map; empty takes colours that can be told apart.
+        masks: bool (K, H, W), true inside; nothing outside the box; or None.
+        keypoints: float32 (K, P, 3): x, y in pixels of the image, perhaps outside of it, and score; or None.
+        keypoint_names: of the P keypoints.
+        skeleton: pairs of keypoints to join in a picture, indices from 0.
+        segmentation: uint8 (H, W), index into ``semantic_classes`` of each pixel; or None.
+        semantic_classes: name of each value of ``segmentation``; empty: ``classes`` are.
+        palette: RGB of each value of ``segmentation`` in pictures; empty takes colours that can be told apart.
         name: what a picture of it is called, without suffix; empty takes the stem of the path, or ``image``.
     """
 
@@ -40,8 +43,10 @@ class Prediction:
     category_ids: tuple[int, ...]
     masks: np.ndarray | None = None
     keypoints: np.ndarray | None = None
+    keypoint_names: tuple[str, ...] = ()
     skeleton: tuple[tuple[int, int], ...] = ()
     segmentation: np.ndarray | None = None
+    semantic_classes: tuple[str, ...] = ()
     palette: tuple[tuple[int, int, int], ...] = ()
     name: str = ""
 
@@ -62,18 +67,33 @@ class Prediction:
         """Name of its picture, without suffix."""
         return self.name or (Path(self.image).stem if isinstance(self.image, str) else "image")
 
+    @property
+    def segmentation_names(self) -> tuple[str, ...]:
+        """Name of each value of a label map."""
+        return self.semantic_classes or self.classes
+
     def __len__(self) -> int:
         return len(self.scores)
 
     def __repr__(self) -> str:
         name = self.image if isinstance(self.image, str) else f"array {self.image.shape}"
+        parts = []
+        if self.segmentation is None or self.semantic_classes or len(self):
+            best = ", ".join(f"{self.classes[i]} {s:.2f}" for i, s in zip(self.labels[:3], self.scores[:3]))
+            parts.append(f"{len(self)} detections{': ' + best if best else ''}")
+        if self.masks is not None:
+            parts.append("masks")
+        if self.keypoints is not None:
+            parts.append(f"{self.keypoints.shape[1]} keypoints each")
         if self.segmentation is not None:
-            ids, pixels = np.unique(self.segmentation, return_counts=True)
-            order = np.argsort(-pixels, kind="stable")[:3]
-            shares = ", ".join(f"{self.classes[ids[i]]} {pixels[i] / pixels.sum():.0%}" for i in order)
-            return f"Prediction({name}: {shares})"
-        best = ", ".join(f"{self.classes[i]} {s:.2f}" for i, s in zip(self.labels[:3], self.scores[:3]))
-        return f"Prediction({name}: {len(self)} detections{': ' + best if best else ''})"
+            parts.append(self._shares(self.segmentation))
+        return f"Prediction({name}: {'; '.join(parts)})"
+
+    def _shares(self, segmentation: np.ndarray) -> str:
+        """The classes with most pixels."""
+        ids, pixels = np.unique(segmentation, return_counts=True)
+        order = np.argsort(-pixels, kind="stable")[:3]
+        return ", ".join(f"{self.segmentation_names[ids[i]]} {pixels[i] / pixels.sum():.0%}" for i in order)
 
     def filter(self, score_thr: float) -> Prediction:
         """Only what scores at least ``score_thr``."""
@@ -88,11 +108,11 @@ class Prediction:
         )
 
     def draw(self, out: str | Path | None = None, score_thr: float = 0.3) -> np.ndarray:
-        """The image with its label map, and what scores at least ``score_thr``, drawn on it.
+        """The image with its label map, and on that the masks, boxes and keypoints of what scores enough.
 
         Args:
             out: folder to write ``<stem>.jpg`` into; None writes nothing.
-            score_thr: least score drawn.
+            score_thr: least score drawn, of an object and of each of its keypoints.
 
         Returns:
             uint8 (H, W, 3) BGR.
@@ -117,7 +137,7 @@ class Prediction:
             list(self.classes),
             scores=shown.scores,
             masks=shown.masks,
-            keypoints=shown.keypoints,
+            keypoints=shown._keypoints_from(score_thr),
             skeleton=self.skeleton,
         )
         if out is not None:
@@ -148,10 +168,17 @@ class Prediction:
         return path
 
     def _colours(self) -> list[tuple[int, int, int]]:
-        """(b, g, r) of each class."""
+        """(b, g, r) of each value of a label map."""
         from efftasks.structures.semantic_drawing import semantic_palette
 
-        return [(b, g, r) for r, g, b in self.palette] or semantic_palette(len(self.classes))
+        return [(b, g, r) for r, g, b in self.palette] or semantic_palette(len(self.segmentation_names))
+
+    def _keypoints_from(self, score_thr: float) -> np.ndarray | None:
+        """The keypoints, with score 0 for those to be left out of a picture."""
+        if self.keypoints is None:
+            return None
+        keep = self.keypoints[..., 2:] >= score_thr
+        return np.concatenate([self.keypoints[..., :2], self.keypoints[..., 2:] * keep], axis=-1)
 
     def _write(self, picture: np.ndarray, path: Path) -> None:
         import cv2
@@ -169,9 +196,13 @@ class Prediction:
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
-        """COCO results: one dict a detection, ``bbox`` xywh in pixels of the image."""
+        """COCO results: one dict a detection.
+
+        ``bbox`` is xywh in pixels of the image, ``segmentation`` the mask as compressed run lengths, ``keypoints`` the
+        flat list of x, y and score; the last two where the prediction has them.
+        """
         sides = np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], axis=1)
-        return [
+        rows: list[dict[str, Any]] = [
             {
                 "image_id": image_id,
                 "category_id": int(self.category_ids[label]),
@@ -180,3 +211,10 @@ class Prediction:
             }
             for box, score, label in zip(sides, self.scores, self.labels)
         ]
+        if self.masks is not None:
+            for row, mask in zip(rows, self.masks):
+                row["segmentation"] = encode_rle(mask)
+        if self.keypoints is not None:
+            for row, points in zip(rows, self.keypoints.astype(np.float64)):
+                row["keypoints"] = points.round(3).ravel().tolist()
+        return rows

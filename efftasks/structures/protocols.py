@@ -38,5 +38,5 @@ class Exportable(Protocol):
     """A model that can become an artifact."""
 
     def infer(self, images: Tensor) -> tuple[Any, ...]:
-        """Preprocessed images (B, 3, H, W) -> decoded tensors, one for each output of the artifact, in order."""
+        """Preprocessed images (B, 3, H, W) -> tensors for the outputs of the artifact, in order, or None."""
         ...

@@ -79,7 +79,11 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class ArtifactSpec:
-    """An artifact: task, classes, input, outputs, and what was verified."""
+    """An artifact: task, classes, input, outputs, and what was verified.
+
+    ``classes`` are those of the objects, or of the label map where there are no objects; ``semantic_classes`` those of
+    a label map beside objects, where they are others. ``palette`` is that of the label map.
+    """
 
     task: str
     classes: tuple[str, ...]
@@ -87,8 +91,10 @@ class ArtifactSpec:
     input: InputSpec
     outputs: tuple[OutputSpec, ...]
     keypoints: tuple[str, ...] = ()
-    skeleton: tuple[tuple[int, int], ...] = ()
-    palette: tuple[tuple[int, int, int], ...] = ()  # RGB of each class, or none
+    keypoint_sigmas: tuple[float, ...] = ()  # of each keypoint, as OKS has them; or none
+    skeleton: tuple[tuple[int, int], ...] = ()  # pairs of indices into keypoints, from 0
+    semantic_classes: tuple[str, ...] = ()
+    palette: tuple[tuple[int, int, int], ...] = ()  # RGB of each class of the label map, or none
     precision: str = "fp32"
     backend: str = "onnx"
     versions: dict[str, str] = field(default_factory=dict)
@@ -97,7 +103,7 @@ class ArtifactSpec:
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
-        for name in ("classes", "category_ids", "keypoints"):
+        for name in ("classes", "category_ids", "keypoints", "semantic_classes"):
             kind, said = (int, "integers") if name == "category_ids" else (str, "names")
             value = getattr(self, name)
             if not isinstance(value, (tuple, list)) or not all(type(entry) is kind for entry in value):
@@ -106,6 +112,17 @@ class ArtifactSpec:
             raise UserError(
                 f"category_ids: got {len(self.category_ids)}, expected {len(self.classes)}, one for each of classes"
             )
+        self._check_keypoints()
+
+    def _check_keypoints(self) -> None:
+        sigmas, count = self.keypoint_sigmas, len(self.keypoints)
+        if not isinstance(sigmas, (tuple, list)) or not all(_is_number(sigma) and sigma > 0 for sigma in sigmas):
+            raise UserError(f"keypoint_sigmas: got {sigmas!r}, expected a list of numbers above 0")
+        if len(sigmas) not in (0, count):
+            raise UserError(f"keypoint_sigmas: got {len(sigmas)}, expected {count}, one for each of keypoints, or none")
+        for pair in self.skeleton:
+            if not all(0 <= point < count for point in pair):
+                raise UserError(f"skeleton: got {tuple(pair)}, expected indices of the {count} keypoints")
 
     def with_verify(self, verify: dict[str, Any]) -> ArtifactSpec:
         """The same with another ``verify`` block."""

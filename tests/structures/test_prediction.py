@@ -1,3 +1,6 @@
+import json
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -85,3 +88,102 @@ def test_the_image_itself_is_never_overwritten(tmp_path):
     assert photo.read_bytes() == before
     with pytest.raises(UserError, match=r"none\.jpg: the image is missing"):
         predicted(str(tmp_path / "none.jpg")).draw()
+
+
+def full(image: str | np.ndarray) -> Prediction:
+    """The same dog and cat with masks, two keypoints each and a semantic map of 80 x 90."""
+    masks = np.zeros((2, 80, 90), bool)
+    masks[0, 30:50, 15:35] = True
+    masks[1, 1:4, 1:3] = True
+    points = np.array([[[12, 25, 0.9], [30.12345, 100.5, 0.2]], [[1, 1, 0.8], [2, 2, 0.7]]], np.float32)
+    regions = np.zeros((80, 90), np.uint8)
+    regions[:, 60:] = 2
+    return predicted(
+        image,
+        masks=masks,
+        keypoints=points,
+        keypoint_names=("nose", "tail"),
+        skeleton=((0, 1),),
+        segmentation=regions,
+        semantic_classes=("grass", "water", "sky"),
+    )
+
+
+def test_coco_with_masks_and_keypoints():
+    from pycocotools import mask as coco_masks
+
+    found = full("a.jpg")
+    dog, cat = found.to_coco(5)
+    assert dog["keypoints"] == [12, 25, 0.9, 30.123, 100.5, 0.2] and cat["keypoints"] == [1, 1, 0.8, 2, 2, 0.7]
+    assert dog["bbox"] == [10, 20, 30, 40] and dog["score"] == 0.9
+    for row, mask in zip((dog, cat), found.masks):  # type: ignore[arg-type]
+        np.testing.assert_array_equal(coco_masks.decode(row["segmentation"]).astype(bool), mask)
+    assert json.loads(json.dumps([dog, cat])) == [dog, cat]
+    nothing = found.filter(1.0)
+    assert nothing.to_coco(1) == [] and nothing.segmentation is not None
+
+
+@pytest.mark.parametrize("kind", ["segm", "keypoints"])
+def test_pycocotools_scores_what_is_written(kind):
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    rows = full("a.jpg").to_coco(5)
+    truth = [
+        {
+            **row,
+            "id": i + 1,
+            "iscrowd": 0,
+            "area": 400,
+            "num_keypoints": 2,
+            "keypoints": [*points[:2], 2, *points[3:5], 2],
+        }
+        for i, (row, points) in enumerate((row, row["keypoints"]) for row in rows)
+    ]
+    coco = COCO()
+    images = [{"id": 5, "height": 80, "width": 90}]
+    coco.dataset = {"images": images, "categories": [{"id": 3}, {"id": 7}], "annotations": truth}
+    coco.createIndex()
+    judge = COCOeval(coco, coco.loadRes(rows), kind)
+    if kind == "keypoints":
+        judge.params.kpt_oks_sigmas = np.full(2, 0.05)
+    judge.params.areaRng, judge.params.areaRngLbl = [[0, 1e10]], ["all"]
+    judge.evaluate()
+    judge.accumulate()
+    precision = judge.eval["precision"]
+    assert precision[precision > -1].min() == pytest.approx(1)
+
+
+def test_repr_with_everything():
+    said = "Prediction(a.jpg: 2 detections: dog 0.90, cat 0.20; masks; 2 keypoints each; grass 67%, sky 33%)"
+    assert repr(full("a.jpg")) == said
+    assert "0 detections; masks" in repr(full("a.jpg").filter(1.0))
+    labels = Prediction.of_labels("b.jpg", np.zeros((4, 4), np.uint8), classes=("grass",), category_ids=(0,))
+    assert repr(labels) == "Prediction(b.jpg: grass 100%)"
+
+
+def test_drawing_shows_all_there_is():
+    image = np.full((80, 90, 3), 128, np.uint8)
+    found = full(image)
+    picture = found.draw()
+    changed = (picture != image).any(axis=2)
+    assert changed[:, 60:].all() and changed[32:48, 17:33].all()  # sky, mask of the dog
+    assert tuple(picture[70, 80]) == (64, 128, 128)  # half of the third colour, (0, 128, 128) in BGR, half of 128
+    # its tail scores 0.2: it is left out, and so is the line to it
+    bare = replace(found, masks=None, segmentation=None)
+    without = replace(bare, keypoints=found.keypoints[:, :1], skeleton=())  # type: ignore[index]
+    np.testing.assert_array_equal(bare.draw(), without.draw())
+    assert (bare.draw(score_thr=0.1) != without.draw(score_thr=0.1)).any()
+    assert found.keypoints is not None and found.keypoints[0, 1, 2] == np.float32(0.2)  # they stay as they were
+
+
+def test_label_maps_beside_objects_have_their_own_colours(tmp_path):
+    from PIL import Image
+
+    found = full("a.jpg")
+    with Image.open(found.save_labels(tmp_path)) as image:
+        np.testing.assert_array_equal(np.asarray(image), found.segmentation)
+        assert image.getpalette()[:9] == [128, 0, 0, 0, 128, 0, 128, 128, 0]
+    palette = ((1, 2, 3), (4, 5, 6), (7, 8, 9))
+    with Image.open(replace(found, palette=palette).save_labels(tmp_path / "own")) as image:
+        assert image.getpalette()[:9] == list(range(1, 10))

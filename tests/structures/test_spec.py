@@ -1,5 +1,5 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -13,7 +13,9 @@ SPEC = ArtifactSpec(
     input=InputSpec("images", 320, 640, mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0), resize="stretch"),
     outputs=(OutputSpec("boxes", ("N", 300, 4), "float32", "xyxy"),),
     keypoints=("head", "tail"),
+    keypoint_sigmas=(0.026, 1.0),
     skeleton=((0, 1),),
+    semantic_classes=("grass", "sky"),
     verify={"passed": True},
 )
 
@@ -41,6 +43,13 @@ def test_unknown_fields_are_left_for_newer_readers():
     assert ArtifactSpec.from_json({**json.loads(SPEC.to_json()), "later": 1}) == SPEC
 
 
+def test_sidecars_from_before_masks_and_keypoints_still_load():
+    data = json.loads(SPEC.to_json())
+    del data["keypoint_sigmas"], data["semantic_classes"]
+    old = ArtifactSpec.from_json(data)
+    assert old == replace(SPEC, keypoint_sigmas=(), semantic_classes=())
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -59,6 +68,12 @@ def test_unknown_fields_are_left_for_newer_readers():
         (dict(category_ids=[1, "2"]), "category_ids: got .*, expected a list of integers"),
         (dict(category_ids=[1]), "category_ids: got 1, expected 2, one for each of classes"),
         (dict(skeleton=[[0, 1, 2]]), "skeleton: got .*, expected rows of 2 integers"),
+        (dict(skeleton=[[0, 2]]), r"skeleton: got \(0, 2\), expected indices of the 2 keypoints"),
+        (dict(skeleton=[[-1, 1]]), "skeleton: got"),
+        (dict(semantic_classes="sky"), "semantic_classes: got 'sky', expected a list of names"),
+        (dict(keypoint_sigmas=[0.1]), "keypoint_sigmas: got 1, expected 2, one for each of keypoints, or none"),
+        (dict(keypoint_sigmas=[0.1, 0]), "keypoint_sigmas: got .*, expected a list of numbers above 0"),
+        (dict(keypoint_sigmas=0.1), "keypoint_sigmas: got 0.1, expected a list"),
         (dict(outputs={}), "outputs: got a dict, expected a list"),
         (dict(outputs=[{"name": "boxes"}]), r"outputs\[0\]: field 'shape' is missing"),
     ],

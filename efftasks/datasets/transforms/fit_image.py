@@ -2,25 +2,53 @@
 
 from __future__ import annotations
 
-from mmcv.transforms import BaseTransform
-from mmdet.datasets.transforms import Pad, Resize
+from typing import Any
 
+import cv2
+import numpy as np
+from mmcv.transforms import BaseTransform
+
+from efftasks.datasets.transforms.mask_windows import WindowMasks, move_windows, windows_of
+from efftasks.datasets.transforms.warp import IGNORE, warp_keypoints
 from efftasks.registry import TRANSFORMS
 
-__all__ = ["FitImage"]
+__all__ = ["FitImage", "fitted_size", "resize_pixels"]
 
 _MODES = ("letterbox", "stretch")
 
 
+def fitted_size(shape: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of an image of ``shape`` that fits into ``size``. Not mmcv's rule, which may turn the size."""
+    scale = min(size[0] / shape[0], size[1] / shape[1])
+    return max(1, int(shape[0] * scale + 0.5)), max(1, int(shape[1] * scale + 0.5))
+
+
+def resize_pixels(results: dict[str, Any], shape: tuple[int, int]) -> np.ndarray:
+    """Stretch image and label map to ``shape`` (height, width); sets ``img_shape`` and ``scale_factor``.
+
+    Returns:
+        The map (2, 3) that what is annotated is still to follow.
+    """
+    height, width = results["img"].shape[:2]
+    scale = (shape[1] / width, shape[0] / height)
+    results["img"] = cv2.resize(results["img"], shape[::-1], interpolation=cv2.INTER_LINEAR)
+    results["scale_factor"] = scale
+    results["img_shape"] = shape
+    if "gt_seg_map" in results:
+        # INTER_NEAREST goes by the corners of pixels: labels would lie half a pixel off.
+        results["gt_seg_map"] = cv2.resize(results["gt_seg_map"], shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return np.array([[scale[0], 0, 0], [0, scale[1], 0]])
+
+
 @TRANSFORMS.register_module()
 class FitImage(BaseTransform):
-    """Resize image and annotations to ``size``.
+    """Resize image, boxes, masks, keypoints and label map to ``size``.
 
     Args:
         size: (height, width) in pixels. In a config None stands for the config's ``image_size``.
         mode: ``letterbox`` keeps the aspect ratio, with the image at the top left and padding on the right and at the
             bottom; ``stretch`` does not keep it.
-        pad_value: pixel value of the padding, 0..255.
+        pad_value: pixel value of the padding, 0..255; it has no mask, and label 255.
     """
 
     def __init__(self, size: tuple[int, int] | None, mode: str = "letterbox", pad_value: int = 114) -> None:
@@ -31,17 +59,29 @@ class FitImage(BaseTransform):
         self.size = (int(size[0]), int(size[1]))
         self.mode = mode
         self.pad_value = pad_value
-        height, width = self.size
-        self._pad = Pad(size=(width, height), pad_val=dict(img=(pad_value,) * 3, masks=0, seg=255))
 
     def transform(self, results: dict) -> dict:
         """Resize and pad; sets ``scale_factor`` (width, height) from the original to the new pixels."""
-        results = Resize(scale=self._fitted(*results["img"].shape[:2]), keep_ratio=False)(results)
-        return self._pad(results) if self.mode == "letterbox" else results
+        shape = self.size if self.mode == "stretch" else fitted_size(results["img"].shape[:2], self.size)
+        matrix = resize_pixels(results, shape)
+        results["img"] = self._padded(results["img"], self.pad_value)
+        if "gt_seg_map" in results:
+            results["gt_seg_map"] = self._padded(results["gt_seg_map"], IGNORE)
+        results["img_shape"] = self.size
+        if "gt_bboxes" in results:
+            boxes = results["gt_bboxes"].clone()
+            boxes.rescale_(results["scale_factor"])
+            boxes.clip_(shape)
+            results["gt_bboxes"] = boxes
+        if "gt_masks" in results:
+            moved = move_windows(windows_of(results["gt_masks"]), matrix, shape)
+            results["gt_masks"] = WindowMasks(moved, *self.size)
+        if "gt_keypoints" in results:
+            results["gt_keypoints"] = warp_keypoints(results["gt_keypoints"], matrix)
+        return results
 
-    def _fitted(self, height: int, width: int) -> tuple[int, int]:
-        """(width, height) after resizing. Not mmcv's rule, which may turn the size to the image's orientation."""
-        if self.mode == "stretch":
-            return self.size[1], self.size[0]
-        scale = min(self.size[0] / height, self.size[1] / width)
-        return max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5))
+    def _padded(self, array: np.ndarray, value: int) -> np.ndarray:
+        below, right = self.size[0] - array.shape[0], self.size[1] - array.shape[1]
+        if not (below or right):
+            return array
+        return cv2.copyMakeBorder(array, 0, below, 0, right, cv2.BORDER_CONSTANT, value=(value,) * 3)

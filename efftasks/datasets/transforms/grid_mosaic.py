@@ -14,35 +14,13 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmdet.structures.bbox import HorizontalBoxes
 
+from efftasks.datasets.transforms.affine import affine_about_centre, between_pixels, warp_boxes
 from efftasks.registry import TRANSFORMS
 
-__all__ = ["GridMosaic", "affine_about_centre", "warp_boxes"]
+__all__ = ["GridMosaic"]
 
 # Boxes that are narrower or lower than this many pixels after the map are gone.
 _LEAST_SIDE = 1.0
-
-
-def affine_about_centre(size: tuple[int, int], degrees: float, shift: tuple[float, float], scale: float) -> np.ndarray:
-    """The map (2, 3) that turns and scales about the centre of an image and then moves it.
-
-    Args:
-        size: (height, width) in pixels.
-        degrees: clockwise as seen on the screen.
-        shift: (x, y) in pixels.
-        scale: factor.
-    """
-    height, width = size
-    angle = np.deg2rad(degrees)
-    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    center = np.array([width / 2, height / 2])
-    return np.hstack([turn, (center + np.asarray(shift) - turn @ center)[:, None]])
-
-
-def warp_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """The upright hulls (N, 4) xyxy of boxes (N, 4) xyxy under an affine map (2, 3)."""
-    corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
-    moved = corners @ matrix[:, :2].T + matrix[:, 2]
-    return np.concatenate([moved.min(1), moved.max(1)], axis=1)
 
 
 @TRANSFORMS.register_module()
@@ -89,7 +67,7 @@ class GridMosaic(BaseTransform):
         image, parts = _on_grid(tiles, self.fill)
         matrix = self._draw_matrix(image.shape[:2])
         height, width = image.shape[:2]
-        image = cv2.warpAffine(image, _between_pixels(matrix), (width, height), borderValue=(self.fill,) * 3)
+        image = cv2.warpAffine(image, between_pixels(matrix), (width, height), borderValue=(self.fill,) * 3)
         boxes = warp_boxes(parts["boxes"], matrix).clip(0, [width, height, width, height]).astype(np.float32)
         kept = (boxes[:, 2:] - boxes[:, :2] >= _LEAST_SIDE).all(1)
         results["img"] = image
@@ -124,13 +102,6 @@ class GridMosaic(BaseTransform):
             shift=tuple(np.random.uniform(-limit, limit)),
             scale=np.random.uniform(*self.scaling_ratio_range),
         )
-
-
-def _between_pixels(matrix: np.ndarray) -> np.ndarray:
-    """OpenCV's form of a map: it counts from the centre of the first pixel, boxes from its corner."""
-    moved = matrix.copy()
-    moved[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5
-    return moved
 
 
 def _on_grid(tiles: list[dict[str, Any]], fill: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:

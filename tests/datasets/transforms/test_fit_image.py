@@ -3,6 +3,7 @@ import efftasks.compat  # noqa: F401
 import numpy as np
 import pytest
 from mmdet.structures.bbox import HorizontalBoxes
+from mmdet.structures.mask import BitmapMasks
 
 from efftasks.datasets.transforms.fit_image import FitImage
 from efftasks.runtime.preprocess import fit_image
@@ -39,3 +40,45 @@ def test_wrong_mode_is_named():
 def test_a_size_must_come_from_somewhere():
     with pytest.raises(ValueError, match="size: got None, expected"):
         FitImage(size=None)
+
+
+def annotated(height: int, width: int) -> dict:
+    found = sample(height, width)
+    masks = np.zeros((2, height, width), np.uint8)
+    masks[0, 10:30, 20:60] = 1
+    found["gt_masks"] = BitmapMasks(masks, height, width)
+    found["gt_seg_map"] = masks[0] * 3
+    found["gt_keypoints"] = np.array([[[20, 10, 2], [60, 30, 1]], [[0, 0, 0], [0, 0, 0]]], np.float32)
+    return found
+
+
+def test_masks_keypoints_and_label_map_go_along() -> None:
+    found = FitImage(size=(64, 96))(annotated(60, 120))  # to 48 x 96, and 16 rows below
+    assert found["scale_factor"] == (0.8, 0.8)
+    assert found["gt_keypoints"].tolist() == [[[16, 8, 2], [48, 24, 1]], [[0, 0, 0], [0, 0, 0]]]
+    expected = np.zeros((64, 96), np.uint8)
+    expected[8:24, 16:48] = 1
+    np.testing.assert_array_equal(found["gt_masks"].masks, [expected, 0 * expected])
+    assert (found["gt_seg_map"][48:] == 255).all()
+    np.testing.assert_array_equal(found["gt_seg_map"][:48], 3 * expected[:48])
+
+
+def test_stretching_scales_each_side_by_itself() -> None:
+    found = FitImage(size=(120, 60), mode="stretch")(annotated(60, 120))
+    assert found["scale_factor"] == (0.5, 2.0)
+    assert found["gt_keypoints"][0].tolist() == [[10, 20, 2], [30, 60, 1]]
+    assert found["gt_masks"].masks[0].sum() == found["gt_masks"].masks[0, 20:60, 10:30].sum() == 800
+
+
+def test_masks_lie_where_the_labels_do() -> None:
+    """Both take for each pixel what lies at its centre, whatever the factor."""
+    shapes = np.zeros((53, 71), np.uint8)
+    shapes[7:31, 11:50] = 1
+    shapes[20:25, 20:30] = 0
+    for side in (17, 40, 90, 133):
+        results = sample(53, 71)
+        results["gt_masks"] = BitmapMasks(shapes[None], 53, 71)
+        results["gt_seg_map"] = shapes.copy()
+        found = FitImage(size=(side, side), mode="stretch")(results)
+        differ = found["gt_masks"].masks[0] != found["gt_seg_map"]
+        assert differ.mean() < 0.005, "but for centres that lie on an edge"

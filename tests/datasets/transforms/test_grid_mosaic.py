@@ -9,7 +9,8 @@ import pytest
 import torch
 from mmdet.structures.bbox import HorizontalBoxes
 
-from efftasks.datasets.transforms.grid_mosaic import GridMosaic, affine_about_centre, warp_boxes
+from efftasks.datasets.transforms.affine import affine_about_centre, warp_boxes
+from efftasks.datasets.transforms.grid_mosaic import GridMosaic
 
 
 def picture(color: int, size: tuple[int, int] = (80, 120)) -> dict:
