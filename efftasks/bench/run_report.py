@@ -33,6 +33,10 @@ _QUALITIES = {  # metrics to draw: name, and the most it can be
     "coco/bbox_mAP": ("AP", 1.0),
     "coco/bbox_mAP_50": ("AP50", 1.0),
     "coco/bbox_mAP_75": ("AP75", 1.0),
+    "coco/segm_mAP": ("mask AP", 1.0),
+    "coco/segm_mAP_50": ("mask AP50", 1.0),
+    "coco/keypoints_mAP": ("keypoint AP", 1.0),
+    "coco/keypoints_mAP_50": ("keypoint AP50", 1.0),
     "mIoU": ("mIoU", 100.0),
     "aAcc": ("pixels right", 100.0),
 }

@@ -77,13 +77,13 @@ def run(args: argparse.Namespace) -> int:
     if args.size is not None:
         apis.set_input_size(model.cfg, tuple(args.size))
     spec = _spec(apis.describe(model), args)
-    images = _images(model.cfg, args.images, args.num_images)
+    entries = _entries(model.cfg, args.images, args.num_images)
 
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as folder:
         draft = export_onnx(apis.fuse(model), spec, Path(folder, "model.onnx"), opset=args.opset)
-        report = _verify(model, draft, images)
+        report = _verify(model, draft, [output.name for output in spec.outputs], entries)
         print(report)
         verify: dict[str, Any] = report.to_dict()
         if args.eval and report.passed:
@@ -106,49 +106,47 @@ def _spec(spec: ArtifactSpec, args: argparse.Namespace) -> ArtifactSpec:
     return replace(spec, input=facts, source={"config": str(args.config), "checkpoint_sha256": digest})
 
 
-def _images(cfg: Any, folder: str | None, number: int) -> list[str]:
-    """Paths of the images to verify on, spread evenly over those there are."""
+def _entries(cfg: Any, folder: str | None, number: int) -> list[dict[str, Any]]:
+    """What there is to verify on, spread evenly: entries of the test data, or the images of a folder."""
     from efftasks import apis
     from efftasks.structures.errors import UserError
+    from efftasks.structures.images import IMAGE_SUFFIXES
 
     if folder is None:
-        paths = apis.test_images(cfg)
+        entries = apis.test_images(cfg)
     else:
-        suffixes = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-        paths = sorted(str(path) for path in Path(folder).glob("*") if path.suffix.lower() in suffixes)
-    if not paths:
+        paths = sorted(path for path in Path(folder).glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        entries = [dict(img_path=str(path), img_id=0) for path in paths]
+    if not entries:
         raise UserError(f"--images: {folder or 'the test data of the config'} has no images, verifying needs some")
-    step = max(1, len(paths) // max(1, number))
-    return paths[::step][:number]
+    step = max(1, len(entries) // max(1, number))
+    return entries[::step][:number]
 
 
-def _verify(model: Any, artifact: Path, images: Sequence[str]) -> Any:
+def _verify(model: Any, artifact: Path, outputs: Sequence[str], entries: Sequence[dict[str, Any]]) -> Any:
     """Compare model and file, each with its own reading and preprocessing, in batches and alone."""
     from efftasks import apis
-    from efftasks.export.verify import compare_predictions
-    from efftasks.export.verify_labels import compare_label_maps
-    from efftasks.runtime.predictor import Predictor
+    from efftasks.cli.predicting import artifact_predictor
+    from efftasks.export.verify import Verification
     from efftasks.structures.images import read_image
 
-    predictor = Predictor(artifact)
-    batch = 4 if predictor.spec.input.dynamic_batch else 1
-    reference = apis.predict(model, images)
-    candidate = predictor(list(images), batch_size=batch)
-    alone = predictor(images[0])
-    if reference[0].segmentation is not None:
-        return compare_label_maps([*reference, reference[0]], [*candidate, *alone])
-    sizes = [(image.shape[0], image.shape[1]) for image in map(read_image, images)]
-    return compare_predictions([*reference, reference[0]], [*candidate, *alone], [*sizes, sizes[0]])
+    predict, _ = artifact_predictor(artifact)
+    verification = Verification(outputs)
+    parts = [entries[:1], *(entries[start : start + 4] for start in range(0, len(entries), 4))]
+    for part in parts:  # masks of many images at once would take gigabytes
+        for entry, ours, theirs in zip(part, apis.predict(model, part), predict(part)):
+            height, width = read_image(entry["img_path"]).shape[:2]
+            verification.add(ours, theirs, (height, width))
+    return verification.report()
 
 
 def _evaluate(cfg: Any, model: Any, artifact: Path) -> dict[str, dict[str, float]]:
     from efftasks import apis
-    from efftasks.runtime.predictor import Predictor
+    from efftasks.cli.predicting import artifact_predictor
 
-    predictor = Predictor(artifact)
     sources = {
-        "pytorch": (lambda paths: apis.predict(model, paths), model.dataset_meta["classes"]),
-        "artifact": (lambda paths: predictor(list(paths)), predictor.spec.classes),
+        "pytorch": (lambda entries: apis.predict(model, entries), model.dataset_meta["classes"]),
+        "artifact": artifact_predictor(artifact),
     }
     metrics = {name: apis.evaluate(cfg, *source).metrics for name, source in sources.items()}
     for name, values in metrics.items():

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from efftasks.structures.prediction import Prediction
 
 Step = TypeVar("Step")
@@ -25,8 +27,9 @@ EXAMPLES = """examples:
   efftasks predict out/model.onnx film.mp4
   efftasks predict best.pth photos/ --config my_config.py
 
-Writes a picture for each image and predictions.json: COCO results, with the lists of images and categories. A semantic
-segmenter's label maps go to labels/ as PNG: the index of a class in each pixel, coloured by a palette.
+Writes a picture for each image and predictions.json: COCO results, with the lists of images and categories. Where the
+model gives masks and keypoints of objects, they are there as run lengths and as x, y and score. Label maps, alone or
+beside objects, go to labels/ as PNG: the index of a class in each pixel, coloured by a palette.
 """
 
 
@@ -60,53 +63,87 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     names = _free_names(out, paths)
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    found: Counter[str] = Counter()
+    written = _Written(out)
     skipped: list[str] = []
-    categories: dict[int, str] = {}
     results = _frames(args.source, clock) if video else _images(paths, args.batch_size, clock, skipped)
     for name, prediction in results:
-        image_id = len(images) + 1
-        picture = prediction.draw(score_thr=args.score_thr)
         path = names.get(name) or out / f"{prediction.stem}.jpg"
+        picture = prediction.draw(score_thr=args.score_thr)
         _write_picture(path, picture)
-        images.append({"id": image_id, "file_name": name, "height": picture.shape[0], "width": picture.shape[1]})
-        if prediction.segmentation is not None:
-            labels = replace(prediction, name=path.stem).save_labels(out / "labels")
-            images[-1]["segmentation"] = labels.relative_to(out).as_posix()
-        annotations.extend(prediction.to_coco(image_id))
-        found.update(_counts(prediction))
-        categories.update(zip(prediction.category_ids, prediction.classes))
-    result = {
-        "images": images,
-        "categories": [{"id": key, "name": name} for key, name in categories.items()],
-        "annotations": annotations,
-    }
-    (out / "predictions.json").write_text(json.dumps(result) + "\n", encoding="utf-8")
+        written.add(name, path.stem, prediction, picture.shape[0], picture.shape[1])
+    written.save()
     for name in skipped:
         print(f"skipped, cannot be read: {name}")
-    counts = _summary(found, any("segmentation" in image for image in images))
-    each = clock.seconds / max(1, len(images)) * 1e3
-    print(f"{len(images)} images, {each:.0f} ms each to read and predict: {counts}")
+    count = len(written.images)
+    each = clock.seconds / max(1, count) * 1e3
+    print(f"{count} images, {each:.0f} ms each to read and predict: {written.summary()}")
     print(f"{out}")
-    return 0 if images else 1
+    return 0 if count else 1
 
 
-def _counts(prediction: Prediction) -> Counter[str]:
-    """Objects of each class, or pixels."""
-    if prediction.segmentation is None:
-        return Counter(prediction.classes[label] for label in prediction.labels)
+class _Written:
+    """What goes into ``predictions.json``, and the counts of it.
+
+    Args:
+        out: folder of that file, and of ``labels/``.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self.images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+        self._categories: dict[int, dict[str, Any]] = {}
+        self._semantic_classes: tuple[str, ...] = ()
+        self._objects: Counter[str] = Counter()
+        self._pixels: Counter[str] = Counter()
+
+    def add(self, name: str, stem: str, prediction: Prediction, height: int, width: int) -> None:
+        """One image; its label map is written as ``labels/<stem>.png``."""
+        image_id = len(self.images) + 1
+        self.images.append({"id": image_id, "file_name": name, "height": height, "width": width})
+        if prediction.segmentation is not None:
+            labels = replace(prediction, name=stem).save_labels(self._out / "labels")
+            self.images[-1]["segmentation"] = labels.relative_to(self._out).as_posix()
+            self._pixels.update(_pixels(prediction.segmentation, prediction.segmentation_names))
+        self._annotations.extend(prediction.to_coco(image_id))
+        self._objects.update(prediction.classes[label] for label in prediction.labels)
+        self._categories.update((category["id"], category) for category in _categories(prediction))
+        self._semantic_classes = prediction.semantic_classes
+
+    def save(self) -> None:
+        """Write ``predictions.json``."""
+        result: dict[str, Any] = {
+            "images": self.images,
+            "categories": list(self._categories.values()),
+            "annotations": self._annotations,
+        }
+        if self._semantic_classes:
+            result["semantic_classes"] = list(self._semantic_classes)
+        (self._out / "predictions.json").write_text(json.dumps(result) + "\n", encoding="utf-8")
+
+    def summary(self) -> str:
+        """How many objects, and which share of the pixels."""
+        total = max(1, self._pixels.total())
+        objects = [f"{count} {name}" for name, count in self._objects.most_common()]
+        pixels = [f"{count / total:.1%} {name}" for name, count in self._pixels.most_common()]
+        return ", ".join(objects + pixels) or "nothing"
+
+
+def _pixels(segmentation: np.ndarray, names: Sequence[str]) -> Counter[str]:
+    """How many pixels each class has."""
     import numpy as np
 
-    pixels = np.bincount(prediction.segmentation.ravel(), minlength=len(prediction.classes))
-    return Counter({name: int(count) for name, count in zip(prediction.classes, pixels) if count})
+    pixels = np.bincount(segmentation.ravel(), minlength=len(names))
+    return Counter({name: int(count) for name, count in zip(names, pixels) if count})
 
 
-def _summary(found: Counter[str], are_pixels: bool) -> str:
-    total = max(1, sum(found.values()))
-    parts = [f"{count / total:.1%} {x}" if are_pixels else f"{count} {x}" for x, count in found.most_common()]
-    return ", ".join(parts) or "nothing"
+def _categories(prediction: Prediction) -> list[dict[str, Any]]:
+    """As COCO files have them: a skeleton counts from 1."""
+    points: dict[str, Any] = {}
+    if prediction.keypoints is not None:
+        points["keypoints"] = list(prediction.keypoint_names)
+        points["skeleton"] = [[a + 1, b + 1] for a, b in prediction.skeleton]
+    return [{"id": key, "name": x, **points} for key, x in zip(prediction.category_ids, prediction.classes)]
 
 
 class _Clock:

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from efftasks.cli.train import add_options, parse_options
-
-if TYPE_CHECKING:
-    from efftasks.structures.prediction import Prediction
 
 EXAMPLES = """examples:
   efftasks test my_config.py work_dirs/my_config/best.pth --out metrics.json
@@ -41,30 +36,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print, write."""
     from efftasks import apis
+    from efftasks.cli.predicting import entry_predictor
 
     options = parse_options(args.cfg_options)
     cfg = apis.load_config(args.config, options)
-    predict, classes = predictor(cfg, args.model)
-    result = apis.evaluate(cfg, predict, classes)
+    predict, classes = entry_predictor(cfg, args.model)
+    result = apis.evaluate(cfg, predict, classes, keep=args.show_num if args.show_dir else 0)
     for key, value in result.metrics.items():
         print(f"{key:<20} {value:.4f}")
     if args.out:
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         Path(args.out).write_text(json.dumps(result.metrics, indent=2) + "\n", encoding="utf-8")
     if args.show_dir:
-        apis.draw_comparison(cfg, result.predictions, args.show_dir, args.show_num, args.score_thr)
+        apis.draw_comparison(cfg, result.kept, args.show_dir, args.score_thr)
         print(f"pictures: {args.show_dir}")
     return 0
-
-
-def predictor(cfg: Any, model: str) -> tuple[Callable[[Sequence[str]], list[Prediction]], Sequence[str]]:
-    """What predicts for a list of paths, and the classes of its labels: a checkpoint's model, or an artifact's."""
-    from efftasks import apis
-
-    if Path(model).suffix in (".pth", ".pt", ".safetensors"):
-        network = apis.load(cfg, model)
-        return lambda paths: apis.predict(network, paths), network.dataset_meta["classes"]
-    from efftasks.runtime.predictor import Predictor
-
-    artifact = Predictor(model)
-    return lambda paths: artifact(paths, batch_size=len(paths)), artifact.spec.classes

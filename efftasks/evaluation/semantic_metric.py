@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from mmseg.evaluation.metrics import IoUMetric
@@ -17,8 +18,19 @@ class SemanticIoU(IoUMetric):
     """mmseg's IoU metric, which counts the pixels of all images together, with the figures of every class.
 
     Adds ``IoU/<class>`` in percent to ``mIoU``, ``mAcc`` and ``aAcc``. A class that neither truth nor prediction has
-    is left out, and does not count in the mean. Takes what mmseg's metric takes.
+    is left out, and does not count in the mean. Takes what mmseg's metric takes. Where the data has objects beside
+    label maps, the classes of the maps are its ``semantic_classes``.
     """
+
+    @property
+    def dataset_meta(self) -> Any:
+        """What the data says of itself, with the classes of its label maps as ``classes``."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, meta: dict[str, Any]) -> None:
+        """Given by the evaluator."""
+        self._dataset_meta = {**meta, "classes": tuple(meta.get("semantic_classes") or meta["classes"])}
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Counts of all images -> percentages; logs the table of classes."""

@@ -1,75 +1,158 @@
-"""Whether an exported file gives what the model gives: matched detections, not raw rows.
+"""Whether an exported file gives what the model gives: matched detections, not raw rows; and label maps.
 
-Near-ties change places in a top-k; a detection is therefore compared with the nearest one of the same label.
+Predictions are taken image by image and let go of: the masks of one image may take hundreds of megabytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
+from efftasks.export.verify_labels import LabelComparison
+from efftasks.export.verify_match import Matches, match
+from efftasks.export.verify_report import DEFAULT_TOLERANCE, Tolerance, VerifyReport
 from efftasks.structures.prediction import Prediction
 
-__all__ = ["Tolerance", "VerifyReport", "compare_predictions"]
+__all__ = [
+    "JointReport",
+    "ObjectComparison",
+    "Report",
+    "Tolerance",
+    "Verification",
+    "VerifyReport",
+    "compare_predictions",
+]
 
 
-@dataclass(frozen=True)
-class Tolerance:
-    """How far an artifact may be off.
-
-    Attributes:
-        box_px: pixels, on an image scaled so that its longer side is 640.
-        score: absolute.
-    """
-
-    box_px: float = 0.05
-    score: float = 1e-4
-
-
-@dataclass(frozen=True)
-class VerifyReport:
-    """What was compared, and the worst that was found."""
-
-    images: int
-    detections: int
-    unmatched: int  # no detection of that label within reach on the other side
-    max_box_error_px: float  # at 640
-    max_score_error: float
-    tolerance: Tolerance
+class Report(Protocol):
+    """What a comparison found; as text, a sentence."""
 
     @property
     def passed(self) -> bool:
-        """Whether every detection was found again, within the tolerance."""
-        return (
-            self.detections > 0  # where every score ties with the last one, nothing was compared
-            and self.unmatched == 0
-            and self.max_box_error_px <= self.tolerance.box_px
-            and self.max_score_error <= self.tolerance.score
-        )
+        """Whether the artifact agrees with the model."""
+        ...
 
     def to_dict(self) -> dict[str, Any]:
         """For the sidecar."""
-        return {**asdict(self), "passed": self.passed}
+        ...
+
+
+@dataclass(frozen=True)
+class JointReport:
+    """The reports of a model that gives several kinds of things."""
+
+    parts: dict[str, Report]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all of them passed."""
+        return all(part.passed for part in self.parts.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the sidecar: a dict for each part."""
+        return {**{name: part.to_dict() for name, part in self.parts.items()}, "passed": self.passed}
 
     def __str__(self) -> str:
-        state = "passed" if self.passed else "FAILED"
-        return (
-            f"verify {state}: {self.detections} detections on {self.images} images, "
-            f"boxes within {self.max_box_error_px:.2g} px at 640 (allowed {self.tolerance.box_px}), "
-            f"scores within {self.max_score_error:.2g} (allowed {self.tolerance.score}), {self.unmatched} unmatched"
+        return "; ".join(f"{name}: {part}" for name, part in self.parts.items())
+
+
+class Verification:
+    """Compares a model with its artifact, image by image, in everything that the artifact gives.
+
+    Args:
+        outputs: names of the artifact's outputs.
+        tolerance: what is allowed of objects.
+    """
+
+    def __init__(self, outputs: Iterable[str], tolerance: Tolerance = DEFAULT_TOLERANCE) -> None:
+        names = set(outputs)
+        self._objects = ObjectComparison(tolerance) if "boxes" in names else None
+        self._labels = LabelComparison() if names & {"segmentation", "logits"} else None
+
+    def add(self, ours: Prediction, theirs: Prediction, size: tuple[int, int]) -> None:
+        """Compare the predictions of one image.
+
+        Args:
+            ours: the model's, every detection it gives.
+            theirs: the artifact's.
+            size: (height, width) of the image in pixels.
+        """
+        if self._objects is not None:
+            self._objects.add(ours, theirs, size)
+        if self._labels is not None:
+            self._labels.add(ours, theirs)
+
+    def report(self) -> Report:
+        """What was found so far: the report of the objects or of the label maps, or both as one."""
+        comparisons = {"objects": self._objects, "labels": self._labels}
+        parts: dict[str, Report] = {name: part.report() for name, part in comparisons.items() if part is not None}
+        return next(iter(parts.values())) if len(parts) == 1 else JointReport(parts)
+
+
+class ObjectComparison:
+    """Compares the detections of a model with those of its artifact, image by image.
+
+    Each side's detections are looked for on the other. Where both lists have the same length, a detection that scores
+    within the tolerance of the last one may be cut on one side only, and is left out. Boxes and scores count of all
+    others, masks and keypoints of those that score at least ``tolerance.least_score``, or of all where none does.
+    """
+
+    def __init__(self, tolerance: Tolerance = DEFAULT_TOLERANCE) -> None:
+        self._tolerance = tolerance
+        self._images = 0
+        self._detections = 0
+        self._matches: list[Matches] = []
+        self._masks = self._keypoints = False  # whether there are any
+
+    def add(self, ours: Prediction, theirs: Prediction, size: tuple[int, int]) -> None:
+        """As :meth:`Verification.add`.
+
+        Raises:
+            ValueError: only one of them has masks, or keypoints.
+        """
+        for field in ("masks", "keypoints"):
+            if (getattr(ours, field) is None) != (getattr(theirs, field) is None):
+                raise ValueError(f"{field}: got them of one side only, expected both to have them, or none")
+        self._masks |= ours.masks is not None
+        self._keypoints |= ours.keypoints is not None
+        # Both lists are cut at the same number: near the cut a detection may be on one side only.
+        cut = len(ours) == len(theirs) and len(ours) > 0
+        floor = max(ours.scores.min(), theirs.scores.min()) + self._tolerance.score if cut else -1.0
+        self._images += 1
+        self._detections += int((ours.scores > floor).sum())
+        for a, b in ((ours, theirs), (theirs, ours)):
+            self._matches.append(match(a, b, floor, 640 / max(size), self._tolerance))
+
+    def report(self) -> VerifyReport:
+        """What was found so far."""
+        errors = np.concatenate([np.zeros((0, 5)), *(found.errors for found in self._matches)])
+        scores = np.concatenate([np.zeros(0), *(found.scores for found in self._matches)])
+        kept = scores >= self._tolerance.least_score
+        shapes = errors[kept] if kept.any() else errors
+        worst = shapes.max(axis=0, initial=0)
+        return VerifyReport(
+            images=self._images,
+            detections=self._detections,
+            unmatched=sum(found.unmatched for found in self._matches),
+            max_box_error_px=float(errors[:, 0].max(initial=0)),
+            max_score_error=float(errors[:, 1].max(initial=0)),
+            tolerance=self._tolerance,
+            least_mask_iou=float(shapes[:, 2].min(initial=1)) if self._masks else None,
+            max_keypoint_error_px=float(worst[3]) if self._keypoints else None,
+            max_keypoint_score_error=float(worst[4]) if self._keypoints else None,
         )
 
 
 def compare_predictions(
-    reference: Sequence[Prediction],
-    candidate: Sequence[Prediction],
-    sizes: Sequence[tuple[int, int]],
-    tolerance: Tolerance = Tolerance(),
+    reference: Iterable[Prediction],
+    candidate: Iterable[Prediction],
+    sizes: Iterable[tuple[int, int]],
+    tolerance: Tolerance = DEFAULT_TOLERANCE,
 ) -> VerifyReport:
-    """Compare the predictions of a model with those of its artifact on the same images.
+    """Compare the detections of a model with those of its artifact on the same images.
 
     Args:
         reference: the model's, every detection it gives.
@@ -78,39 +161,9 @@ def compare_predictions(
         tolerance: what is allowed.
 
     Returns:
-        The report. Each side's detections are looked for on the other. Where both lists have the same length, a
-        detection that scores within the tolerance of the last one may be cut on one side only, and is left out.
+        The report; see :class:`ObjectComparison`.
     """
-    detections = unmatched = 0
-    box_error = score_error = 0.0
-    for ours, theirs, (height, width) in zip(reference, candidate, sizes):
-        scale = 640 / max(height, width)
-        # Both lists are cut at the same number: near the cut a detection may be on one side only.
-        cut = len(ours) == len(theirs) and len(ours) > 0
-        floor = max(ours.scores.min(), theirs.scores.min()) + tolerance.score if cut else -1.0
-        detections += int((ours.scores > floor).sum())
-        for a, b in ((ours, theirs), (theirs, ours)):
-            errors, missing = _match(a, b, floor, scale, tolerance)
-            unmatched += missing
-            if errors.size:
-                box_error = max(box_error, float(errors[:, 0].max()))
-                score_error = max(score_error, float(errors[:, 1].max()))
-    return VerifyReport(len(reference), detections, unmatched, box_error, score_error, tolerance)
-
-
-def _match(a: Prediction, b: Prediction, floor: float, scale: float, tolerance: Tolerance) -> tuple[np.ndarray, int]:
-    """Errors (matched, 2) in box (pixels at 640) and score of each row of ``a`` from its nearest row of ``b``."""
-    wanted = np.flatnonzero(a.scores > floor)
-    if not len(wanted):
-        return np.zeros((0, 2)), 0
-    if not len(b):
-        return np.zeros((0, 2)), len(wanted)
-    boxes = np.abs(a.boxes[wanted, None] - b.boxes[None]).max(-1) * scale
-    scores = np.abs(a.scores[wanted, None] - b.scores[None])
-    cost = np.maximum(boxes / tolerance.box_px, scores / tolerance.score)
-    cost[a.labels[wanted, None] != b.labels[None]] = np.inf
-    nearest = cost.argmin(axis=1)
-    found = np.isfinite(cost[np.arange(len(wanted)), nearest])
-    rows = np.flatnonzero(found)
-    errors = np.stack([boxes[rows, nearest[rows]], scores[rows, nearest[rows]]], axis=1)
-    return errors, int((~found).sum())
+    comparison = ObjectComparison(tolerance)
+    for ours, theirs, size in zip(reference, candidate, sizes, strict=True):
+        comparison.add(ours, theirs, size)
+    return comparison.report()

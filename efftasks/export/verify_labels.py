@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from efftasks.structures.prediction import Prediction
 
-__all__ = ["LabelReport", "compare_label_maps"]
+__all__ = ["LabelComparison", "LabelReport", "compare_label_maps"]
 
 LEAST_AGREEMENT = 0.9999  # classes that tie to the last bit may change places
 
@@ -42,17 +42,33 @@ class LabelReport:
         )
 
 
-def compare_label_maps(reference: Sequence[Prediction], candidate: Sequence[Prediction]) -> LabelReport:
+class LabelComparison:
+    """Compares the label maps of a model with those of its artifact, image by image."""
+
+    def __init__(self) -> None:
+        self._pixels: list[int] = []
+        self._shares: list[float] = []
+
+    def add(self, ours: Prediction, theirs: Prediction) -> None:
+        """Compare the maps of one image. One of another size, or none, agrees nowhere."""
+        assert ours.segmentation is not None
+        same = theirs.segmentation is not None and ours.segmentation.shape == theirs.segmentation.shape
+        self._pixels.append(ours.segmentation.size)
+        self._shares.append(float((ours.segmentation == theirs.segmentation).mean()) if same else 0.0)
+
+    def report(self) -> LabelReport:
+        """What was found so far."""
+        total = sum(self._pixels)
+        agreement = float(np.dot(self._pixels, self._shares) / total) if total else 0.0
+        return LabelReport(len(self._pixels), total, agreement, min(self._shares, default=0.0))
+
+
+def compare_label_maps(reference: Iterable[Prediction], candidate: Iterable[Prediction]) -> LabelReport:
     """Compare the label maps of a model with those of its artifact on the same images.
 
     A map of another size agrees nowhere.
     """
-    pixels, shares = [], []
+    comparison = LabelComparison()
     for ours, theirs in zip(reference, candidate, strict=True):
-        assert ours.segmentation is not None and theirs.segmentation is not None
-        same = ours.segmentation.shape == theirs.segmentation.shape
-        pixels.append(ours.segmentation.size)
-        shares.append(float((ours.segmentation == theirs.segmentation).mean()) if same else 0.0)
-    total = sum(pixels)
-    agreement = float(np.dot(pixels, shares) / total) if total else 0.0
-    return LabelReport(len(pixels), total, agreement, min(shares, default=0.0))
+        comparison.add(ours, theirs)
+    return comparison.report()

@@ -11,10 +11,11 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from efftasks.runtime.backends.onnxruntime import OnnxRuntimeSession
-from efftasks.runtime.preprocess import Placement, fit_image, normalise_into, to_image_pixels
+from efftasks.runtime.preprocess import Placement, fit_image, keypoints_to_image, normalise_into, to_image_pixels
 from efftasks.runtime.video import read_frames
 from efftasks.structures.errors import UserError
 from efftasks.structures.images import IMAGE_SUFFIXES, read_image
+from efftasks.structures.masks import masks_on_image
 from efftasks.structures.prediction import Prediction
 from efftasks.structures.semantic import labels_on_image
 from efftasks.structures.spec import ArtifactSpec
@@ -24,6 +25,8 @@ __all__ = ["Predictor", "Session", "find_images"]
 _LOG = logging.getLogger("efftasks")
 
 Image = str | Path | np.ndarray
+
+_TOP_DOWN = "top-down pose"  # the task of models that take the boxes of objects
 
 
 class Session(Protocol):
@@ -81,11 +84,13 @@ class Predictor:
         path: the artifact (``.onnx``).
         backend: ``onnxruntime``; None takes the one for the suffix of ``path``.
         threads: threads of the runtime; None leaves it to the runtime.
-        score_thr: drop detections below.
+        score_thr: drop detections below. A mask takes a byte for each pixel of the image: all 100 of an image of 12
+            megapixels take 1.2 GB, and none is made of what is dropped.
         size: (height, width) of the network input, for artifacts with a dynamic size.
 
     Raises:
-        UserError: the file cannot be run, or the backend, threads, threshold or size is not one it takes.
+        UserError: the file cannot be run or is a top-down pose estimator, or the backend, threads, threshold or size is
+            not one it takes.
     """
 
     def __init__(
@@ -102,6 +107,10 @@ class Predictor:
             raise UserError(f"score_thr: got {score_thr}, expected a number in 0 to 1")
         self.session: Session = _find_backend(path, backend).session(path, threads)
         self.spec = self.session.spec
+        if self.spec.task == _TOP_DOWN:
+            raise UserError(
+                f"{path}: got a model for {_TOP_DOWN}, expected one that finds objects: use TopDownPredictor"
+            )
         self.score_thr = score_thr
         facts = self.spec.input
         height, width = (facts.height, facts.width) if size is None else size
@@ -123,7 +132,8 @@ class Predictor:
             on_error: ``skip`` leaves out what cannot be read, with a warning in the log ``efftasks``.
 
         Returns:
-            One :class:`Prediction` an image, boxes xyxy and label maps in pixels of that image.
+            One :class:`Prediction` an image: boxes xyxy, masks, keypoints and label maps in pixels of that image. Boxes
+            are clipped to it, masks to their boxes; keypoints are not, they may lie outside.
 
         Raises:
             UserError: an image cannot be read, or an array is no image.
@@ -182,15 +192,40 @@ class Predictor:
 
     def _prediction(self, image: _Loaded, i: int, outputs: dict[str, np.ndarray], place: Placement) -> Prediction:
         source = image.source if isinstance(image.source, np.ndarray) else str(image.source)
+        spec = self.spec
         facts: dict[str, Any] = dict(
-            classes=self.spec.classes, category_ids=self.spec.category_ids, palette=self.spec.palette, name=image.name
+            classes=spec.classes, category_ids=spec.category_ids, palette=spec.palette, name=image.name
         )
         if "scores" not in outputs:
             return Prediction.of_labels(source, self._label_map(i, outputs, place), **facts)
         scores = outputs["scores"][i]
         keep = slice(None, int((scores >= self.score_thr).sum()))  # sorted, best first
         boxes = to_image_pixels(outputs["boxes"][i][keep], place)
-        return Prediction(source, boxes, scores[keep], outputs["labels"][i][keep], **facts)
+        return Prediction(
+            source,
+            boxes,
+            scores[keep],
+            outputs["labels"][i][keep],
+            **facts,
+            **self._more(i, keep, boxes, outputs, place),
+            keypoint_names=spec.keypoints,
+            skeleton=spec.skeleton,
+            semantic_classes=spec.semantic_classes,
+        )
+
+    def _more(
+        self, i: int, keep: slice, boxes: np.ndarray, outputs: dict[str, np.ndarray], place: Placement
+    ) -> dict[str, Any]:
+        """What a model gives beside boxes: of the kept objects of an image, and of the image."""
+        found: dict[str, Any] = {}
+        if "masks" in outputs:
+            scale, size = (place.scale_x, place.scale_y), (place.height, place.width)
+            found["masks"] = masks_on_image(outputs["masks"][i][keep], boxes, scale, size)
+        if "keypoints" in outputs:
+            found["keypoints"] = keypoints_to_image(outputs["keypoints"][i][keep], place)
+        if "segmentation" in outputs:
+            found["segmentation"] = self._label_map(i, outputs, place)
+        return found
 
     def _label_map(self, i: int, outputs: dict[str, np.ndarray], place: Placement) -> np.ndarray:
         """Labels of one image in its own pixels."""

@@ -1,4 +1,4 @@
-"""Image -> network input and boxes back, by the facts of the artifact. numpy and OpenCV only."""
+"""Image -> network input, and boxes and keypoints back, by the facts of the artifact. numpy and OpenCV only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from efftasks.structures.spec import InputSpec
 
-__all__ = ["Placement", "fit_image", "normalise_into", "to_image_pixels"]
+__all__ = ["Placement", "fit_image", "keypoints_to_image", "normalise_into", "to_image_pixels"]
 
 
 class Placement(NamedTuple):
@@ -75,3 +75,11 @@ def to_image_pixels(boxes: np.ndarray, placement: Placement) -> np.ndarray:
     x, y = placement.scale_x, placement.scale_y
     limit = np.array([placement.width, placement.height] * 2, np.float32)
     return np.clip(boxes / np.array([x, y, x, y], np.float32), 0, limit)
+
+
+def keypoints_to_image(keypoints: np.ndarray, placement: Placement) -> np.ndarray:
+    """Keypoints (K, P, 3) x, y in network pixels and score -> pixels of the image.
+
+    They are not clipped: a joint may lie where the image has been cut off.
+    """
+    return keypoints / np.array([placement.scale_x, placement.scale_y, 1], np.float32)

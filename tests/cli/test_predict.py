@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from PIL import Image
+from pycocotools import mask as coco_masks
 
 from efftasks.cli.main import main
 from efftasks.structures.spec import ArtifactSpec, InputSpec, OutputSpec
-
-KINDS = {"boxes": TensorProto.FLOAT, "scores": TensorProto.FLOAT, "labels": TensorProto.INT64}
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> str:
     """A file of batch 1 that finds a dog 0.9 at (8, 16) to (40, 48) in every 64 x 64 image, and a cat 0.2."""
+    return write_model(tmp_path / "model.onnx", {})
+
+
+def write_model(path: Path, more: dict[str, np.ndarray], **facts: Any) -> str:
+    """The file of :func:`model`, with more outputs."""
     values: dict[str, np.ndarray] = {
         "boxes": np.array([[[8, 16, 40, 48], [0, 0, 9, 9]]], np.float32),
         "scores": np.array([[0.9, 0.2]], np.float32),
         "labels": np.array([[1, 0]], np.int64),
+        **more,
     }
     spec = ArtifactSpec(
         task="detection",
@@ -31,18 +39,22 @@ def model(tmp_path: Path) -> str:
         category_ids=(3, 7),
         input=InputSpec("images", 64, 64, mean=(0, 0, 0), std=(255, 255, 255), dynamic_batch=False),
         outputs=tuple(OutputSpec(name, value.shape, str(value.dtype), "") for name, value in values.items()),
+        **facts,
     )
     graph = helper.make_graph(
         [helper.make_node("Identity", [f"{name}_"], [name]) for name in values],
         "constant",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 64, 64])],
-        [helper.make_tensor_value_info(name, KINDS[name], value.shape) for name, value in values.items()],
+        [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+            for name, value in values.items()
+        ],
         [onnx.numpy_helper.from_array(value, f"{name}_") for name, value in values.items()],
     )
     onnx_model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     helper.set_model_props(onnx_model, {"efftasks": spec.to_json()})
-    onnx.save(onnx_model, str(tmp_path / "model.onnx"))
-    return str(tmp_path / "model.onnx")
+    onnx.save(onnx_model, str(path))
+    return str(path)
 
 
 def write_image(path: Path) -> Path:
@@ -70,6 +82,47 @@ def test_a_folder(model, tmp_path, capsys):
     assert "3 images" in (said := capsys.readouterr().out) and "3 dog" in said and "cat" not in said
     drawn = cv2.imread(str(out / "a.jpg")).astype(int)
     assert np.abs(drawn[8:24, 3:6] - 90).max() > 40 and np.abs(drawn[28:, 26:] - 90).max() < 20
+
+
+def test_masks_keypoints_and_a_label_map(tmp_path, capsys):
+    regions = np.zeros((1, 64, 64), np.uint8)
+    regions[:, 48:] = 1
+    masks = np.zeros((1, 2, 16, 16), np.float32)
+    masks[:, 0, :, 5:] = 1  # right of 20
+    points = np.array([[[[10, 20, 0.9], [70, 30, 0.5]], [[1, 2, 0.5], [3, 4, 0.5]]]], np.float32)
+    outputs: dict[str, np.ndarray] = dict(masks=masks, keypoints=points, segmentation=regions)
+    facts = dict(keypoints=("nose", "tail"), skeleton=((0, 1),), semantic_classes=("grass", "sky"))
+    model = write_model(tmp_path / "full.onnx", outputs, **facts)
+    photo = write_image(tmp_path / "photos" / "a.png")
+    assert main(["predict", model, str(photo), "--out", str(tmp_path / "out")]) == 0
+
+    found = read(tmp_path / "out")
+    points_said = {"keypoints": ["nose", "tail"], "skeleton": [[1, 2]]}
+    assert found["categories"] == [{"id": 3, "name": "cat", **points_said}, {"id": 7, "name": "dog", **points_said}]
+    (dog,) = found["annotations"]
+    assert dog["keypoints"] == [5, 10, 0.9, 35, 15, 0.5]
+    inside = np.zeros((32, 32), np.uint8)
+    inside[8:24, 10:20] = 1  # its box is (4, 8) to (20, 24)
+    np.testing.assert_array_equal(coco_masks.decode(dog["segmentation"]), inside)
+    assert found["semantic_classes"] == ["grass", "sky"] and found["images"][0]["segmentation"] == "labels/a.png"
+    with Image.open(tmp_path / "out" / "labels" / "a.png") as labels:
+        assert (np.asarray(labels) == (np.arange(32) >= 24)[:, None]).all()
+    assert "1 dog, 75.0% grass, 25.0% sky" in capsys.readouterr().out
+
+
+def test_a_segmenter_without_objects(tmp_path, capsys):
+    values = {"segmentation": np.full((1, 64, 64), 1, np.uint8)}
+    model = write_model(tmp_path / "semantic.onnx", values)
+    stored = onnx.load(model)
+    del stored.graph.output[:3]
+    spec = ArtifactSpec.from_json(stored.metadata_props[0].value)
+    helper.set_model_props(stored, {"efftasks": replace(spec, outputs=spec.outputs[3:]).to_json()})
+    onnx.save(stored, model)
+    photo = write_image(tmp_path / "photos" / "a.png")
+    assert main(["predict", model, str(photo), "--out", str(tmp_path / "out")]) == 0
+    found = read(tmp_path / "out")
+    assert found["annotations"] == [] and found["categories"] == [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
+    assert "semantic_classes" not in found and "100.0% dog" in capsys.readouterr().out
 
 
 def test_threshold_and_glob(model, tmp_path):

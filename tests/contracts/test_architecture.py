@@ -48,6 +48,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runtime": {"structures"},
     "bench": {"structures", "runtime"},
 }
+MAY_IMPORT["config"] = {"registry", "compat", "structures", "datasets", "models"}
+MAY_IMPORT["scoring"] = {"registry", "compat", "structures", "datasets", "config"}
 MAY_IMPORT["apis"] = set(MAY_IMPORT) - {"bench", "runtime"}
 MAY_IMPORT["published"] = set(MAY_IMPORT) - {"bench", "runtime"}
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
@@ -59,7 +61,19 @@ TORCH_FREE = [
     *(PACKAGE / "structures").glob("spec.py"),
     *(
         PACKAGE / "structures" / f"{name}.py"
-        for name in ("prediction", "errors", "features", "drawing", "images", "semantic", "semantic_drawing")
+        for name in (
+            "prediction",
+            "errors",
+            "features",
+            "drawing",
+            "images",
+            "crops",
+            "keypoints",
+            "masks",
+            "rle",
+            "semantic",
+            "semantic_drawing",
+        )
     ),
     *(PACKAGE / "runtime").rglob("*.py"),
 ]

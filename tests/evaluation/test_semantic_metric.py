@@ -68,8 +68,9 @@ def test_the_cityscapes_frame_is_scored_through_its_config(real_data: Path, wron
         said[truth == 0] = 18
     classes = cfg.classes
 
-    def predict(paths: Sequence[str]) -> list[Prediction]:
-        return [Prediction.of_labels(path, said, classes=classes, category_ids=tuple(range(19))) for path in paths]
+    def predict(entries: Sequence[dict]) -> list[Prediction]:
+        facts = dict(classes=classes, category_ids=tuple(range(19)))
+        return [Prediction.of_labels(entry["img_path"], said, **facts) for entry in entries]
 
     found = apis.evaluate(cfg, predict, classes).metrics
     present = [classes[i] for i in np.unique(truth[truth != 255])]

@@ -42,7 +42,7 @@ def compare(model: Any, path: Path, batch: int) -> None:
     images = torch.rand(batch, 3, 96, 128, generator=torch.Generator().manual_seed(1))
     outputs = Predictor(path).session.run(images.numpy())
     with torch.no_grad():
-        boxes, scores, _ = model.infer(images)
+        boxes, scores, *_ = model.infer(images)
     np.testing.assert_allclose(outputs["scores"], scores.numpy(), atol=1e-5)
     np.testing.assert_allclose(outputs["boxes"], boxes.numpy(), atol=5e-3)
 

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 from efftasks import Predictor
 from efftasks.runtime.preprocess import fit_image, normalise_into, to_image_pixels
 from efftasks.structures.errors import UserError
+from efftasks.structures.masks import masks_on_image
 from efftasks.structures.spec import ArtifactSpec, InputSpec, OutputSpec
 
 FACTS = InputSpec("images", 64, 96, mean=(10.0, 20.0, 30.0), std=(50.0, 60.0, 70.0))
@@ -28,12 +29,13 @@ SPEC = ArtifactSpec(
 )
 
 
-def write_model(path: Path, spec: ArtifactSpec | None = SPEC) -> Path:
-    """A file that answers every image with the same two detections: dog 0.9 and cat 0.2."""
+def write_model(path: Path, spec: ArtifactSpec | None = SPEC, **more: np.ndarray) -> Path:
+    """A file that answers every image with the same two detections, dog 0.9 and cat 0.2, and ``more`` of (1, ...)."""
     constants: dict[str, np.ndarray] = {
         "boxes": np.array([[[8, 16, 40, 48], [0, 0, 200, 200]]], np.float32),
         "scores": np.array([[0.9, 0.2]], np.float32),
         "labels": np.array([[1, 0]], np.int64),
+        **more,
     }
     nodes = [
         helper.make_node("Shape", ["images"], ["batch"], start=0, end=1),
@@ -49,13 +51,14 @@ def write_model(path: Path, spec: ArtifactSpec | None = SPEC) -> Path:
             helper.make_node("Concat", ["batch", f"{name}_tail"], [f"{name}_shape"], axis=0),
             helper.make_node("Expand", [f"{name}_one", f"{name}_shape"], [name]),
         ]
-        kind = TensorProto.INT64 if name == "labels" else TensorProto.FLOAT
+        kind = helper.np_dtype_to_tensor_dtype(value.dtype)
         outputs.append(helper.make_tensor_value_info(name, kind, ["N", *value.shape[1:]]))
     images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, 64, 96])
     graph = helper.make_graph(nodes, "constant", [images], outputs, initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     if spec is not None:
-        helper.set_model_props(model, {"efftasks": spec.to_json()})
+        added = (OutputSpec(name, ("N", *value.shape[1:]), str(value.dtype), "") for name, value in more.items())
+        helper.set_model_props(model, {"efftasks": replace(spec, outputs=(*spec.outputs, *added)).to_json()})
     onnx.save(model, str(path))
     return path
 
@@ -163,6 +166,84 @@ def test_video_frame_by_frame(model, film, tmp_path):
 def test_arrays_have_names_of_their_own(model):
     images = [np.zeros((8, 8, 3), np.uint8)] * 3
     assert [p.stem for p in Predictor(model)(images, batch_size=2)] == ["image_000000", "image_000001", "image_000002"]
+
+
+FULL = replace(
+    SPEC,
+    task="instance segmentation",
+    keypoints=("nose", "tail"),
+    skeleton=((0, 1),),
+    semantic_classes=("grass", "sky"),
+    palette=((1, 2, 3), (4, 5, 6)),
+)
+
+
+def shapes() -> dict[str, np.ndarray]:
+    """Masks at stride 4 of 64 x 96 (left of x = 24, and everywhere), keypoints, and sky below y = 16."""
+    masks = np.ones((1, 2, 16, 24), np.float32)
+    masks[0, 0, :, 6:] = 0
+    points = np.array([[[[10, 20, 0.9], [-4, 70, 0.1]], [[0, 0, 0.5], [2, 4, 0.25]]]], np.float32)
+    regions = np.zeros((1, 64, 96), np.uint8)
+    regions[0, 16:] = 1
+    return dict(masks=masks, keypoints=points, segmentation=regions)
+
+
+def test_masks_keypoints_and_label_map_come_back_to_the_image(tmp_path):
+    predictor = Predictor(write_model(tmp_path / "model.onnx", FULL, **shapes()))
+    images = [np.zeros((32, 24, 3), np.uint8), np.zeros((128, 192, 3), np.uint8)]  # twice as large, half as large
+    small, large = predictor(images, batch_size=2)
+    assert small.masks is not None and small.masks.dtype == bool and small.masks.shape == (2, 32, 24)
+    expected = np.zeros((32, 24), bool)
+    expected[8:24, 4:12] = True  # its box (4, 8) to (20, 24), left of 24 / 2
+    np.testing.assert_array_equal(small.masks[0], expected)
+    assert small.masks[1].all()
+    assert small.keypoints is not None and small.keypoints.dtype == np.float32
+    # not clipped: its tail lies outside
+    np.testing.assert_allclose(small.keypoints[0], [[5, 10, 0.9], [-2, 35, 0.1]])
+    assert small.segmentation is not None and small.segmentation.shape == (32, 24)
+    assert (small.segmentation == (np.arange(32) >= 8)[:, None]).all()
+
+    assert large.masks is not None and large.masks.shape == (2, 128, 192)
+    columns = np.flatnonzero(large.masks[0].any(axis=0))
+    assert (columns[0], columns[-1]) == (16, 47) and large.masks[0].sum() == 32 * 64
+    assert large.keypoints is not None
+    np.testing.assert_allclose(large.keypoints[1], [[0, 0, 0.5], [4, 8, 0.25]])
+    assert large.keypoint_names == ("nose", "tail") and large.skeleton == ((0, 1),)
+    assert large.semantic_classes == ("grass", "sky") and large.palette == ((1, 2, 3), (4, 5, 6))
+    assert large.draw().shape == (128, 192, 3)
+    assert {"segmentation", "keypoints"} < set(large.to_coco()[0])
+
+
+def test_masks_are_made_of_what_scores_enough_only(tmp_path, monkeypatch):
+    import efftasks.runtime.predictor as module
+
+    given = []
+
+    def counted(masks: np.ndarray, *rest: object) -> np.ndarray:
+        given.append(len(masks))
+        return masks_on_image(masks, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "masks_on_image", counted)
+    path = write_model(tmp_path / "model.onnx", FULL, **shapes())
+    for threshold in (0.0, 0.5, 0.95):
+        (found,) = Predictor(path, score_thr=threshold)(np.zeros((32, 24, 3), np.uint8))
+        assert found.masks is not None and found.keypoints is not None
+        assert len(found) == len(found.masks) == len(found.keypoints) == given[-1]
+        assert found.segmentation is not None  # it has no score
+    assert given == [2, 1, 0]
+
+
+def test_each_output_alone(tmp_path):
+    for name, value in shapes().items():
+        (found,) = Predictor(write_model(tmp_path / "one.onnx", FULL, **{name: value}))(np.zeros((32, 24, 3), np.uint8))
+        there = {key for key in ("masks", "keypoints", "segmentation") if getattr(found, key) is not None}
+        assert there == {name} and len(found) == 2
+
+
+def test_top_down_files_are_for_another_class(tmp_path):
+    path = write_model(tmp_path / "pose.onnx", replace(SPEC, task="top-down pose"))
+    with pytest.raises(UserError, match=r"pose\.onnx: got a model for top-down pose, .* TopDownPredictor"):
+        Predictor(path)
 
 
 def test_score_threshold(model):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from efftasks import Predictor
+from efftasks.structures.masks import masks_on_image
 
 CONFIG = "o2o-n_mobilenetv4-conv-s_8xb16-300e_coco-640"
 
@@ -59,3 +60,19 @@ def test_its_own_work_is_at_most_15_percent_of_the_runtime(nano):
             alone.append(middle - start)
             whole.append(time.perf_counter() - middle)
     assert min(whole) <= 1.15 * min(alone)
+
+
+@pytest.mark.slow
+def test_a_hundred_masks_take_at_most_60_ms():
+    random = np.random.default_rng(0)
+    sides = np.repeat(random.uniform(0.02, 0.7, (100, 1)), 2, axis=1)
+    corners = random.uniform(0, 1, (100, 2)) * (1 - sides)
+    boxes = (np.concatenate([corners, corners + sides], axis=1) * [640, 480, 640, 480]).astype(np.float32)
+    masks = random.random((100, 160, 160), dtype=np.float32)
+    times = []
+    for _ in range(9):
+        start = time.thread_time()
+        found = masks_on_image(masks, boxes, (1.0, 1.0), (480, 640))
+        times.append(time.thread_time() - start)
+    assert found.any(axis=(1, 2)).all()
+    assert min(times) <= 0.06

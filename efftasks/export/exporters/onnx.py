@@ -31,8 +31,8 @@ class Graph(nn.Module):
         self.model: Any = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Preprocessed images (B, 3, H, W) -> decoded tensors."""
-        return tuple(self.model.infer(images))
+        """Preprocessed images (B, 3, H, W) -> decoded tensors, but for what the model does not predict."""
+        return tuple(output for output in self.model.infer(images) if output is not None)
 
 
 def export_onnx(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: int = 18) -> Path:

@@ -1,0 +1,53 @@
+"""What predicts for the entries of a data set: a checkpoint's model or an exported file's, as the commands need it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from efftasks.structures.prediction import Prediction
+
+__all__ = ["artifact_predictor", "entry_predictor"]
+
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
+
+Predict = Callable[[Sequence[dict[str, Any]]], "list[Prediction]"]
+
+
+def entry_predictor(cfg: Any, model: str) -> tuple[Predict, Sequence[str]]:
+    """What predicts for entries of a data set, and the classes of its labels.
+
+    Args:
+        cfg: the config, for checkpoints.
+        model: a checkpoint, or an exported file.
+    """
+    from efftasks import apis
+
+    if Path(model).suffix in CHECKPOINT_SUFFIXES:
+        network = apis.load(cfg, model)
+        return lambda entries: apis.predict(network, entries), network.dataset_meta["classes"]
+    return artifact_predictor(model)
+
+
+def artifact_predictor(path: str | Path) -> tuple[Predict, Sequence[str]]:
+    """As :func:`entry_predictor`, of an exported file.
+
+    Top-down pose estimators look into the boxes that the entries have.
+    """
+    from efftasks.runtime.backends.onnxruntime import OnnxRuntimeSession
+    from efftasks.runtime.predictor import Predictor
+    from efftasks.runtime.topdown import TASK, TopDownPredictor
+
+    if Path(path).suffix == ".onnx" and OnnxRuntimeSession(path).spec.task == TASK:
+        crops = TopDownPredictor(path)
+        return (
+            lambda entries: [crops(entry["img_path"], [entry["box"]], [entry["label"]]) for entry in entries],
+            crops.spec.classes,
+        )
+    artifact = Predictor(path)
+    return (
+        lambda entries: artifact([entry["img_path"] for entry in entries], batch_size=len(entries)),
+        artifact.spec.classes,
+    )

@@ -1,0 +1,85 @@
+"""How far an exported detector may be off, and what was found."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["DEFAULT_TOLERANCE", "Tolerance", "VerifyReport"]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far an artifact may be off.
+
+    Attributes:
+        box_px: pixels, on an image scaled so that its longer side is 640.
+        score: absolute.
+        mask_iou: the least of an object's masks.
+        mask_pixels: of an object's mask that may differ however small it is: a probability that ties with the
+            threshold falls on either side of it.
+        keypoint_px: pixels, as ``box_px``.
+        keypoint_score: absolute.
+        least_score: masks and keypoints are required of objects that score this much. Those of background rows are
+            noise, and masks of noise lie near the threshold everywhere.
+    """
+
+    box_px: float = 0.05
+    score: float = 1e-4
+    mask_iou: float = 0.999
+    mask_pixels: int = 1
+    keypoint_px: float = 0.1
+    keypoint_score: float = 1e-4
+    least_score: float = 0.05
+
+
+DEFAULT_TOLERANCE = Tolerance()
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What was compared, and the worst that was found; None for what the model does not give."""
+
+    images: int
+    detections: int
+    unmatched: int  # no detection of that label within reach on the other side
+    max_box_error_px: float  # at 640
+    max_score_error: float
+    tolerance: Tolerance
+    least_mask_iou: float | None = None  # masks that differ in tolerance.mask_pixels at most count as equal
+    max_keypoint_error_px: float | None = None  # at 640
+    max_keypoint_score_error: float | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every detection was found again, within the tolerance."""
+        limits = self.tolerance
+        return (
+            self.detections > 0  # where every score ties with the last one, nothing was compared
+            and self.unmatched == 0
+            and self.max_box_error_px <= limits.box_px
+            and self.max_score_error <= limits.score
+            and (self.least_mask_iou is None or self.least_mask_iou >= limits.mask_iou)
+            and (self.max_keypoint_error_px is None or self.max_keypoint_error_px <= limits.keypoint_px)
+            and (self.max_keypoint_score_error is None or self.max_keypoint_score_error <= limits.keypoint_score)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the sidecar."""
+        return {**asdict(self), "passed": self.passed}
+
+    def __str__(self) -> str:
+        limits = self.tolerance
+        said = [
+            f"{self.detections} detections on {self.images} images",
+            f"boxes within {self.max_box_error_px:.2g} px at 640 (allowed {limits.box_px})",
+            f"scores within {self.max_score_error:.2g} (allowed {limits.score})",
+        ]
+        if self.least_mask_iou is not None:
+            said.append(f"masks with an IoU from {self.least_mask_iou:.5f} (wanted {limits.mask_iou})")
+        if self.max_keypoint_error_px is not None:
+            said.append(
+                f"keypoints within {self.max_keypoint_error_px:.2g} px (allowed {limits.keypoint_px}), "
+                f"their scores within {self.max_keypoint_score_error:.2g} (allowed {limits.keypoint_score})"
+            )
+        return f"verify {'passed' if self.passed else 'FAILED'}: {', '.join(said)}, {self.unmatched} unmatched"

@@ -1,0 +1,109 @@
+"""Keypoints in boxes that somebody else found, with an exported top-down estimator: no PyTorch, no OpenMMLab."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from efftasks.runtime.backends.onnxruntime import OnnxRuntimeSession
+from efftasks.runtime.preprocess import normalise_into
+from efftasks.structures.crops import CROP_PADDING, crop_matrix, cut_crop, invert_affine, warp_points
+from efftasks.structures.errors import UserError
+from efftasks.structures.images import read_image
+from efftasks.structures.prediction import Prediction
+
+__all__ = ["TASK", "TopDownPredictor"]
+
+TASK = "top-down pose"
+
+
+class TopDownPredictor:
+    """An exported pose estimator, ready to look into boxes.
+
+    Args:
+        path: the artifact (``.onnx``).
+        threads: threads of the runtime; None leaves it to the runtime.
+        padding: crops are larger than the boxes by this factor; as in training.
+        batch_size: crops at a time, where the artifact has a dynamic batch.
+
+    Raises:
+        UserError: the file cannot be run, or is none of a top-down estimator.
+    """
+
+    def __init__(
+        self, path: str | Path, threads: int | None = None, padding: float = CROP_PADDING, batch_size: int = 8
+    ) -> None:
+        if batch_size < 1:
+            raise UserError(f"batch_size: got {batch_size}, expected an integer from 1")
+        self.session = OnnxRuntimeSession(path, threads)
+        self.spec = self.session.spec
+        if self.spec.task != TASK:
+            raise UserError(f"{path}: got a file for {self.spec.task}, expected one for {TASK}")
+        self.num_keypoints = int(self.spec.outputs[0].shape[1])
+        self.size = (self.spec.input.height, self.spec.input.width)
+        self.padding = padding
+        self.step = batch_size if self.spec.input.dynamic_batch else 1
+        self._buffer = np.empty((self.step, 3, *self.size), np.float32)
+
+    def __call__(
+        self, image: str | Path | NDArray[np.uint8], boxes: ArrayLike, labels: Sequence[int] | None = None
+    ) -> Prediction:
+        """Predict.
+
+        Args:
+            image: a path, or an array uint8 (H, W, 3) BGR.
+            boxes: (K, 4) xyxy in pixels of the image.
+            labels: of the boxes, indices into the classes; None for 0.
+
+        Returns:
+            A row for each box, in the order of the boxes: ``keypoints`` (K, P, 3) in pixels of the image, and as its
+            score the mean of its keypoints'.
+
+        Raises:
+            UserError: the image cannot be read, or the boxes are none.
+        """
+        source = image if isinstance(image, np.ndarray) else str(image)
+        pixels = image if isinstance(image, np.ndarray) else read_image(image)
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+            raise UserError(f"image: got {pixels.dtype} {pixels.shape}, expected uint8 (H, W, 3) BGR")
+        wanted = _checked(boxes)
+        classes = np.zeros(len(wanted), np.int64) if labels is None else np.asarray(labels, np.int64)
+        if classes.shape != (len(wanted),):
+            raise UserError(f"labels: got {len(classes)} for {len(wanted)} boxes, expected one each")
+        keypoints = np.empty((len(wanted), self.num_keypoints, 3), np.float32)
+        for i in range(0, len(wanted), self.step):
+            keypoints[i : i + self.step] = self._keypoints(pixels, wanted[i : i + self.step])
+        return Prediction(
+            source,
+            wanted,
+            keypoints[..., 2].mean(1),
+            classes,
+            classes=self.spec.classes,
+            category_ids=self.spec.category_ids,
+            keypoints=keypoints,
+            keypoint_names=self.spec.keypoints,
+            skeleton=self.spec.skeleton,
+        )
+
+    def _keypoints(self, pixels: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Keypoints (k, P, 3) in pixels of the image, of as many boxes as go at a time."""
+        facts = self.spec.input
+        matrices = [crop_matrix(box, self.size, self.padding) for box in boxes]
+        for buffer, matrix in zip(self._buffer, matrices):
+            normalise_into(buffer, cut_crop(pixels, matrix, self.size, facts.pad_value), facts)
+        found = self.session.run(self._buffer[: len(boxes)])["keypoints"]
+        return np.stack([warp_points(points, invert_affine(matrix)) for points, matrix in zip(found, matrices)])
+
+
+def _checked(boxes: ArrayLike) -> NDArray[np.float32]:
+    array = np.asarray(boxes, np.float32)
+    array = array.reshape(-1, 4) if array.size == 0 else array
+    if array.ndim != 2 or array.shape[1] != 4 or not np.isfinite(array).all():
+        raise UserError(f"boxes: got an array of shape {array.shape}, expected (K, 4) finite numbers: xyxy")
+    bad = (array[:, 2:] <= array[:, :2]).any(1)
+    if bad.any():
+        raise UserError(f"boxes: got {array[bad][0].tolist()}, expected xyxy with x1 < x2 and y1 < y2")
+    return array
