@@ -30,6 +30,7 @@ MODELS = _child(
     "model",
     _roots.MODELS,
     "models.detectors",
+    "models.pose_estimators",
     "models.segmentors",
     "models.preprocessors",
     "models.batch_augments",
@@ -44,6 +45,7 @@ MODELS = _child(
     "models.backbones.starnet",
     "models.backbones.timm_backbone",
     "models.necks.hybrid_encoder",
+    "models.necks.instance_context_encoder",
     "models.necks.light_pan",
     "models.necks.lite_encoder",
     "models.det_heads.denoising",
@@ -51,6 +53,15 @@ MODELS = _child(
     "models.det_heads.query_decoder",
     "models.det_heads.query_head",
     "models.det_heads.query_selection",
+    "models.insseg_heads.prototype_masks",
+    "models.insseg_heads.query_masks",
+    "models.insseg_heads.sparse_inst_head",
+    "models.pose_heads.detrpose_decoder",
+    "models.pose_heads.detrpose_denoising",
+    "models.pose_heads.detrpose_head",
+    "models.pose_heads.detrpose_selection",
+    "models.pose_heads.point_keypoints",
+    "models.pose_heads.simcc_head",
     "models.seg_heads.fpn_lite_head",
     "models.seg_heads.pp_liteseg_head",
     "models.seg_heads.sct_head",
@@ -59,11 +70,23 @@ MODELS = _child(
     "models.losses.boundary",
     "models.losses.detection",
     "models.losses.dice",
+    "models.losses.instance_masks",
+    "models.losses.mask_terms",
+    "models.losses.masks",
+    "models.losses.pose_criterion",
+    "models.losses.pose_terms",
     "models.losses.set_criterion",
     "models.losses.set_terms",
 )
-TASK_UTILS = _child("task util", _roots.TASK_UTILS, "models.assigners.hungarian", "models.assigners.task_aligned")
-DATASETS = _child("dataset", _roots.DATASETS, "datasets.coco", "datasets.semantic")
+TASK_UTILS = _child(
+    "task util",
+    _roots.TASK_UTILS,
+    "models.assigners.hungarian",
+    "models.assigners.mask_matcher",
+    "models.assigners.pose_matcher",
+    "models.assigners.task_aligned",
+)
+DATASETS = _child("dataset", _roots.DATASETS, "datasets.coco", "datasets.coco_topdown", "datasets.semantic")
 TRANSFORMS = _child(
     "transform",
     _roots.TRANSFORMS,
@@ -71,6 +94,11 @@ TRANSFORMS = _child(
     "datasets.transforms.random_scaled_crop",
     "datasets.transforms.fit_image",
     "datasets.transforms.grid_mosaic",
+    "datasets.transforms.load_objects",
+    "datasets.transforms.object_mosaic",
+    "datasets.transforms.random_warp",
+    "datasets.transforms.pack_objects",
+    "datasets.transforms.topdown",
 )
 METRICS = _child("metric", _roots.METRICS, "evaluation.coco_metric", "evaluation.semantic_metric")
 HOOKS = _child(

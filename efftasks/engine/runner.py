@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +133,10 @@ class EffRunner(Runner):
     ) -> dict[str, Any]:
         """Load weights.
 
-        To resume, everything must match. To start from (``load_from``), every name must match, and tensors with
-        another number of rows are left out and named: prediction layers for another number of classes. Another width
-        of the network also changes other dimensions, and is refused.
+        To resume, everything must match. To start from (``load_from``), every tensor of the file must have its place,
+        and those with another number of rows are left out and named: prediction layers for another number of classes.
+        Whole parts that the file knows nothing of start anew, and are named: masks of a head that was a detector's.
+        Another width of the network also changes other dimensions, and is refused.
 
         Raises:
             UserError: the file cannot be read safely, is of another architecture, or lacks what resuming needs.
@@ -147,15 +148,17 @@ class EffRunner(Runner):
         weights = checkpoint["state_dict"] if self._resume else weights_of(checkpoint, filename)
         model = bare_model(self.model)
         report = compare(model, weights)
-        tolerated = not (self._resume or strict) and _differ_in_rows_only(model, weights)
-        if report.missing or report.unexpected or (report.mismatched and not tolerated):
+        starts = not (self._resume or strict)
+        tolerated = starts and _differ_in_rows_only(model, weights)
+        new = starts and _are_of_new_parts(report.missing, weights)
+        if (report.missing and not new) or report.unexpected or (report.mismatched and not tolerated):
             raise UserError(f"{filename} is of another architecture than the config's model: {report.summary()}")
         # Complete and of the right shapes, whatever was left out: hooks (the average) load it as well.
         own = dict(model.state_dict())
         checkpoint["state_dict"] = {**own, **{key: weights[key] for key in report.matched}}
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         load_matching(model, checkpoint["state_dict"], name=filename)
-        level = logging.WARNING if report.mismatched else logging.INFO
+        level = logging.WARNING if report.mismatched or report.missing else logging.INFO
         self.logger.log(level, f"{filename}: {report.summary()}")
         self._has_loaded = True
         return checkpoint
@@ -194,3 +197,18 @@ def _check_resumable(checkpoint: Mapping[str, Any], name: str) -> None:
 def _differ_in_rows_only(module: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> bool:
     own = module.state_dict()
     return all(own[key].shape[1:] == weights[key].shape[1:] for key in own if key in weights)
+
+
+def _are_of_new_parts(missing: Sequence[str], weights: Mapping[str, torch.Tensor]) -> bool:
+    """Whether missing tensors belong to whole parts, inside of what the model consists of, that the weights lack.
+
+    A backbone, neck or head that is missing as a whole is no new part: nothing of the file would say so.
+    """
+    known = {name.rsplit(".", depth)[0] for name in weights for depth in range(1, name.count(".") + 1)}
+
+    def is_new(name: str) -> bool:
+        parts = name.split(".")
+        absent = [n for n in range(1, len(parts)) if ".".join(parts[:n]) not in known]
+        return bool(absent) and min(absent) >= 2
+
+    return all(is_new(name) for name in missing)

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import BaseBoxes
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from efftasks.models.targets import plain_boxes
 from efftasks.registry import MODELS
 
 __all__ = ["CopyBlend", "DenseBatchAugment", "MixUp", "MultiScale"]
@@ -134,7 +134,9 @@ class CopyBlend(Windowed):
         height, width = size
         pool = []
         for i, sample in enumerate(samples):
-            for box, label in zip(_tensor(sample.gt_instances.bboxes).tolist(), sample.gt_instances.labels.tolist()):
+            for box, label in zip(
+                plain_boxes(sample.gt_instances.bboxes).tolist(), sample.gt_instances.labels.tolist()
+            ):
                 left, top = max(int(box[0]), 0), max(int(box[1]), 0)
                 right, bottom = min(int(box[2]), width), min(int(box[3]), height)
                 large = (box[2] - box[0]) * (box[3] - box[1]) >= self.min_area
@@ -232,18 +234,14 @@ class MultiScale(Windowed):
             for name in ("gt_instances", "ignored_instances"):
                 objects = sample.get(name)
                 if objects is not None and "bboxes" in objects:
-                    boxes = _tensor(objects.bboxes)
+                    boxes = plain_boxes(objects.bboxes)
                     objects.bboxes = boxes * factor.to(boxes.device)
             sample.set_metainfo(dict(batch_input_shape=(side, side), pad_shape=(side, side), img_shape=(side, side)))
         return images, data_samples
 
 
-def _tensor(boxes: Tensor | BaseBoxes) -> Tensor:
-    return boxes.tensor if isinstance(boxes, BaseBoxes) else boxes
-
-
 def _plain(objects: InstanceData) -> InstanceData:
-    return InstanceData(bboxes=_tensor(objects.bboxes), labels=objects.labels)
+    return InstanceData(bboxes=plain_boxes(objects.bboxes), labels=objects.labels)
 
 
 def _with_objects(sample: DetDataSample, added: InstanceData) -> DetDataSample:

@@ -8,35 +8,48 @@ from typing import Any
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.model import BaseModel
-from mmengine.structures import InstanceData
+from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
 from efftasks.models.backbones.base import build_backbone
+from efftasks.models.seg_heads.channels import labels_on_original, with_channels
+from efftasks.models.targets import pad_targets
+from efftasks.ops.semantic import label_map
 from efftasks.registry import MODELS
-from efftasks.structures.instances import PaddedTargets
+from efftasks.structures.instances import DetectionTensors
+from efftasks.structures.masks import masks_on_image
 from efftasks.structures.spec import OutputSpec
 
 __all__ = ["Detector"]
 
+IGNORED_LABEL = 255
+
 
 @MODELS.register_module()
 class Detector(BaseModel):
-    """A detector whose output rows are its detections: no suppression follows.
+    """Objects as rows of the output, without suppression; masks, keypoints and a semantic map, where heads give them.
 
     Args:
         backbone: a Backbone, or its config; any mmdet or mmseg backbone by scoped name.
         neck: config without ``in_specs``: the backbone's are given.
         head: config without ``in_specs``: the neck's are given.
         data_preprocessor: config; the divisor of the backbone is given.
+        semantic_head: config of a head of mmseg's form on the neck's maps, for a label map of the whole image; None for
+            none. Without ``in_channels`` it gets those of the maps that its ``in_index`` chooses.
 
     Attributes:
         cfg: the config it was loaded with, set by ``apis.load``.
         dataset_meta: classes and category ids it was trained on, set by ``apis.load``.
     """
 
-    task = "detection"
-
-    def __init__(self, backbone: dict | nn.Module, neck: dict, head: dict, data_preprocessor: dict) -> None:
+    def __init__(
+        self,
+        backbone: dict | nn.Module,
+        neck: dict,
+        head: dict,
+        data_preprocessor: dict,
+        semantic_head: dict | None = None,
+    ) -> None:
         network = build_backbone(backbone)
         super().__init__(data_preprocessor=dict(data_preprocessor, pad_size_divisor=network.divisor))
         self.cfg: Any = None
@@ -44,19 +57,38 @@ class Detector(BaseModel):
         self.backbone = network
         self.neck = MODELS.build(dict(neck, in_specs=network.specs))
         self.head = MODELS.build(dict(head, in_specs=self.neck.specs))
+        self.semantic_head = (
+            None if semantic_head is None else MODELS.build(with_channels(semantic_head, self.neck.specs))
+        )
 
     def set_progress(self, fraction: float) -> None:
         """Tell how much of training is done, in [0, 1]."""
         self.head.set_progress(fraction)
         self.data_preprocessor.set_progress(fraction)
 
-    def raw(self, images: Tensor) -> Any:
-        """Preprocessed images (B, 3, H, W) -> the head's raw prediction."""
-        return self.head(self.neck(self.backbone(images)))
+    def features(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Preprocessed images (B, 3, H, W) -> the neck's maps."""
+        return self.neck(self.backbone(images))
 
-    def infer(self, images: Tensor) -> Any:
+    def infer(self, images: Tensor) -> DetectionTensors:
         """Preprocessed images (B, 3, H, W) -> decoded tensors in pixels of the network input: what is exported."""
-        return self.head.decode(self.raw(images))
+        maps = self.features(images)
+        found = self.head.decode(self.head(maps))
+        if self.semantic_head is None:
+            return found
+        size = (images.shape[2], images.shape[3])
+        labels = label_map(self.semantic_head(maps), size, self.semantic_head.align_corners)
+        return found._replace(segmentation=labels)
+
+    @property
+    def task(self) -> str:
+        """What it is for."""
+        names = [output.name for output in self.head.part_outputs(self.divisor, self.divisor)]
+        if self.semantic_head is not None:
+            names.append("segmentation")
+        if len(names) > 1:
+            return "multi-task"
+        return {"masks": "instance segmentation", "keypoints": "pose"}.get("".join(names), "detection")
 
     @property
     def divisor(self) -> int:
@@ -66,10 +98,13 @@ class Detector(BaseModel):
     def outputs(self, height: int, width: int) -> tuple[OutputSpec, ...]:
         """What :meth:`infer` gives for an input of this size."""
         count = self.head.count_detections(height, width)
+        semantic = OutputSpec("segmentation", ("N", height, width), "uint8", "index into semantic classes")
         return (
             OutputSpec("boxes", ("N", count, 4), "float32", "xyxy, pixels of the network input"),
             OutputSpec("scores", ("N", count), "float32", "probability in [0, 1], best first"),
             OutputSpec("labels", ("N", count), "int64", "index into classes"),
+            *self.head.part_outputs(height, width),
+            *(() if self.semantic_head is None else (semantic,)),
         )
 
     def forward(self, inputs: Tensor, data_samples: Sequence[DetDataSample] | None = None, mode: str = "tensor") -> Any:
@@ -78,51 +113,60 @@ class Detector(BaseModel):
         Args:
             inputs: preprocessed images (B, 3, H, W).
             data_samples: one an image; needed by ``loss`` and ``predict``.
-            mode: ``loss`` -> dict of scalars, ``predict`` -> samples with ``pred_instances`` (boxes xyxy in pixels of
-                the original image), ``tensor`` -> the raw prediction.
+            mode: ``loss`` -> dict of scalars, ``predict`` -> samples with ``pred_instances`` (boxes xyxy, masks bool
+                (K, H, W), keypoints (K, P, 3), all in pixels of the original image) and ``pred_sem_seg``, ``tensor`` ->
+                the head's raw prediction.
         """
         if mode == "tensor":
-            return self.raw(inputs)
+            return self.head(self.features(inputs))
         if data_samples is None:
             raise ValueError(f"data_samples: got None, mode {mode!r} needs one sample an image")
         if mode == "loss":
-            features = self.neck(self.backbone(inputs))
-            return self.head.loss(features, pad_targets(data_samples, inputs.device))
+            return self._loss(inputs, data_samples)
         if mode == "predict":
             return self._predict(inputs, data_samples)
         raise ValueError(f"mode: got {mode!r}, allowed are 'loss', 'predict' and 'tensor'")
 
+    def _loss(self, inputs: Tensor, data_samples: Sequence[DetDataSample]) -> dict[str, Tensor]:
+        maps = self.features(inputs)
+        size = (inputs.shape[2], inputs.shape[3])
+        losses = dict(self.head.loss(maps, pad_targets(data_samples, inputs.device)))
+        if self.semantic_head is not None:
+            samples = [_with_label_map(sample, size, inputs.device) for sample in data_samples]
+            found = self.semantic_head.loss_by_feat(self.semantic_head(maps), samples)
+            losses.update({f"semantic.{name}": value for name, value in found.items()})
+        return losses
+
     def _predict(self, inputs: Tensor, data_samples: Sequence[DetDataSample]) -> list[DetDataSample]:
-        detections = self.infer(inputs)
+        found = self.infer(inputs)
         for i, sample in enumerate(data_samples):
-            height, width = sample.ori_shape
-            scale = detections.boxes.new_tensor(sample.scale_factor).repeat(2)
-            limit = detections.boxes.new_tensor([width, height, width, height])
-            boxes = torch.minimum((detections.boxes[i] / scale).clamp(min=0), limit)
-            sample.pred_instances = InstanceData(bboxes=boxes, scores=detections.scores[i], labels=detections.labels[i])
+            sample.pred_instances = _on_original(found, i, sample)
+            if found.segmentation is not None:
+                labels = labels_on_original(found.segmentation[i], (inputs.shape[2], inputs.shape[3]), sample.metainfo)
+                sample.pred_sem_seg = PixelData(data=labels[None])
         return list(data_samples)
 
 
-def pad_targets(data_samples: Sequence[DetDataSample], device: torch.device) -> PaddedTargets:
-    """Objects and crowd regions of a batch as padded tensors; a batch without any has M = 0."""
-    boxes, labels, ignored = [], [], []
-    for sample in data_samples:
-        objects, crowds = sample.gt_instances, sample.get("ignored_instances", InstanceData())
-        parts = [part for part in (objects, crowds) if len(part)]
-        boxes.append([row for part in parts for row in part.bboxes.tolist()])
-        labels.append([label for part in parts for label in part.labels.tolist()])
-        ignored.append([False] * len(objects) + [True] * len(crowds))
-    most = max(map(len, labels))
-    filled = [len(row) for row in labels]
-    return PaddedTargets(
-        labels=torch.tensor([row + [0] * (most - len(row)) for row in labels], dtype=torch.long, device=device),
-        boxes=torch.tensor(
-            [row + [[0.0] * 4] * (most - len(row)) for row in boxes], dtype=torch.float32, device=device
-        ).reshape(len(boxes), most, 4),
-        valid=torch.tensor([[j < n for j in range(most)] for n in filled], dtype=torch.bool, device=device).reshape(
-            len(boxes), most
-        ),
-        ignored=torch.tensor(
-            [row + [False] * (most - len(row)) for row in ignored], dtype=torch.bool, device=device
-        ).reshape(len(boxes), most),
-    )
+def _on_original(found: DetectionTensors, i: int, sample: DetDataSample) -> InstanceData:
+    """The detections of one image in its own pixels."""
+    height, width = sample.ori_shape
+    scale = found.boxes.new_tensor(sample.scale_factor)
+    limit = found.boxes.new_tensor([width, height, width, height])
+    boxes = torch.minimum((found.boxes[i] / scale.repeat(2)).clamp(min=0), limit)
+    objects = InstanceData(bboxes=boxes, scores=found.scores[i], labels=found.labels[i])
+    if found.masks is not None:
+        cells, windows = found.masks[i].float().cpu().numpy(), boxes.cpu().numpy()
+        objects.masks = torch.from_numpy(masks_on_image(cells, windows, sample.scale_factor, (height, width)))
+    if found.keypoints is not None:
+        points = found.keypoints[i]
+        objects.keypoints = torch.cat([points[..., :2] / scale, points[..., 2:]], -1)
+    return objects
+
+
+def _with_label_map(sample: DetDataSample, size: tuple[int, int], device: torch.device) -> DetDataSample:
+    """The sample itself, or for one without a label map a copy that has one of ignored pixels."""
+    if "gt_sem_seg" in sample:
+        return sample
+    new = sample.new()
+    new.gt_sem_seg = PixelData(data=torch.full((1, *size), IGNORED_LABEL, device=device))
+    return new

@@ -18,10 +18,10 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from efftasks.models.backbones.base import build_backbone
+from efftasks.models.seg_heads.channels import labels_on_original, with_channels
 from efftasks.ops.semantic import label_map
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
-from efftasks.structures.semantic import cell_indices
 from efftasks.structures.spec import OutputSpec
 
 __all__ = ["Labels", "Logits", "SemanticOutput", "Segmentor"]
@@ -102,14 +102,14 @@ class Segmentor(EncoderDecoder):
         if neck is not None:
             self.neck = MODELS.build(dict(neck, in_specs=specs))
             specs = self.neck.specs
-        self._init_decode_head(_with_channels(decode_head, specs))
+        self._init_decode_head(with_channels(decode_head, specs))
         if not self.num_classes == self.out_channels <= MOST_CLASSES:
             raise ValueError(
                 f"decode_head: got {self.num_classes} classes and {self.out_channels} out_channels, "
                 f"expected as many of one as of the other, at most {MOST_CLASSES}"
             )
         heads = [auxiliary_head] if isinstance(auxiliary_head, Mapping) else auxiliary_head
-        self._init_auxiliary_head([_with_channels(head, specs) for head in heads] or None)
+        self._init_auxiliary_head([with_channels(head, specs) for head in heads] or None)
         facts = dict(in_specs=specs, num_classes=self.num_classes)
         self.guide = None if guide is None else MODELS.build(dict(guide, **facts))
 
@@ -153,7 +153,7 @@ class Segmentor(EncoderDecoder):
         samples = [SegDataSample() for _ in inputs] if data_samples is None else list(data_samples)
         extent = (inputs.shape[2], inputs.shape[3])
         for labels, sample in zip(self._labels(inputs), samples):
-            sample.pred_sem_seg = PixelData(data=_on_original(labels, extent, sample.metainfo)[None])
+            sample.pred_sem_seg = PixelData(data=labels_on_original(labels, extent, sample.metainfo)[None])
         return samples
 
     def _labels(self, images: Tensor) -> Tensor:
@@ -182,27 +182,3 @@ def _checked(test_cfg: Mapping[str, Any]) -> ConfigDict:
             f"test_cfg: got {sorted(cfg)}, expected mode, output{''.join(f', {k}' for k in sorted(needed))}"
         )
     return cfg
-
-
-def _with_channels(head: Mapping[str, Any], specs: Sequence[FeatureSpec]) -> dict[str, Any]:
-    """The head's config with the channels of the maps that it chooses."""
-    if "in_channels" in head:
-        return dict(head)
-    index = head.get("in_index", -1)
-    chosen = index if isinstance(index, Sequence) else [index]
-    if not all(-len(specs) <= i < len(specs) for i in chosen):
-        raise ValueError(f"{head['type']}.in_index: got {index}, allowed are indices of {len(specs)} maps")
-    channels = [specs[i].channels for i in chosen]
-    return dict(head, in_channels=channels if isinstance(index, Sequence) else channels[0])
-
-
-def _on_original(labels: Tensor, extent: tuple[int, int], meta: Mapping[str, Any]) -> Tensor:
-    """Labels of the network input (h, w), or of a coarser grid over it, in pixels of the original image.
-
-    The image lies at the top left of the input, which may be padded on the right and at the bottom.
-    """
-    height, width = meta.get("ori_shape", extent)
-    across, down = meta.get("scale_factor", (1.0, 1.0))
-    rows = cell_indices(height, int(height * down + 0.5), extent[0], labels.shape[0])
-    columns = cell_indices(width, int(width * across + 0.5), extent[1], labels.shape[1])
-    return labels[torch.from_numpy(rows).to(labels.device)[:, None], torch.from_numpy(columns).to(labels.device)]

@@ -38,24 +38,39 @@ def cut_to_boxes(masks: Tensor, boxes: Tensor, stride: float) -> Tensor:
 def masks_to_boxes(masks: Tensor, threshold: float, stride: float) -> Tensor:
     """The boxes around what is above a threshold; made of operators that every runtime has.
 
+    Between the centres of two cells values change evenly, as where masks are brought to the size of an image: sides lie
+    where the threshold is crossed, and no part of such a mask is outside.
+
     Args:
-        masks: (..., h, w).
-        threshold: a cell counts above this.
+        masks: (..., h, w) from 0 on.
+        threshold: what is inside is above this, which is above 0.
         stride: pixels of a cell's side.
 
     Returns:
-        (..., 4) xyxy in pixels, the outer sides of the cells; 0 for an empty mask.
+        (..., 4) xyxy in pixels; 0 for an empty mask.
     """
-    height, width = masks.shape[-2:]
-    down = (masks.amax(-1) > threshold).to(masks.dtype)  # (..., h)
-    across = (masks.amax(-2) > threshold).to(masks.dtype)
-    y = torch.arange(height, device=masks.device, dtype=masks.dtype)
-    x = torch.arange(width, device=masks.device, dtype=masks.dtype)
-    left = width - (across * (width - x)).amax(-1)
-    top = height - (down * (height - y)).amax(-1)
-    right, bottom = (across * (x + 1)).amax(-1), (down * (y + 1)).amax(-1)
+    left, right = _extent(masks.amax(-2), threshold)
+    top, bottom = _extent(masks.amax(-1), threshold)
     boxes = torch.stack([left, top, right, bottom], dim=-1) * stride
-    return boxes * (right > 0)[..., None].to(masks.dtype)
+    return torch.where((right > left)[..., None], boxes, 0.0)
+
+
+def _extent(profile: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Where values (..., n) of cells are first and last above a threshold, in cells: (...), n and 0 for nowhere."""
+    count = profile.shape[-1]
+    inside = profile > threshold
+    center = torch.arange(count, device=profile.device, dtype=profile.dtype) + 0.5
+
+    def reach(beside: Tensor) -> Tensor:
+        """How far the inside goes on towards the next cell, 0 to 1."""
+        return ((profile - threshold) / (profile - beside).clamp(min=1e-6)).clamp(0, 1)
+
+    # Beyond the outermost centres values stay: what is inside there goes on to the border.
+    before = torch.cat([profile[..., :1], profile[..., :-1]], dim=-1)
+    after = torch.cat([profile[..., 1:], profile[..., -1:]], dim=-1)
+    first = torch.where(inside, center - reach(before), float(count)).amin(-1).clamp(min=0)
+    last = torch.where(inside, center + reach(after), 0.0).amax(-1).clamp(max=count)
+    return first, last
 
 
 def mask_iou(a: Tensor, b: Tensor) -> Tensor:

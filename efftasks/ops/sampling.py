@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["SAMPLINGS", "sample_maps"]
+__all__ = ["SAMPLINGS", "point_constants", "sample_maps"]
 
 SAMPLINGS = ("grid_sample", "gather", "discrete")
 
@@ -66,7 +66,7 @@ def _by_gather(
     # Rows of D numbers, of all levels in a row: one lookup serves every level, head and corner.
     cells = torch.cat([level.flatten(2) for level in maps], dim=2).transpose(1, 2)
     table = cells.reshape(-1, channels)
-    size, start = _point_constants(maps, points, locations)
+    size, start = point_constants(maps, points, locations)
     inside = (locations + 1) * (0.5 * size)  # in cells, from the map's corner
     if bilinear:
         places, parts = _corners(inside - 0.5, weights, size)
@@ -100,7 +100,7 @@ def _corners(place: Tensor, weights: Tensor, size: Tensor) -> tuple[Tensor, Tens
     return torch.stack(cells, dim=-2), torch.stack(shares, dim=-1)
 
 
-def _point_constants(maps: Sequence[Tensor], points: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
+def point_constants(maps: Sequence[Tensor], points: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
     """Of each point's level: (P, 2) width and height, and (P, 1) the index of its first cell among all levels'."""
     sizes, starts = [], []
     start = 0

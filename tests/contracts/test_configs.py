@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 FILES = sorted(CONFIGS.rglob("*.py"))
 RUNNABLE = [file for file in FILES if "_base_" not in file.parts]
-TASKS = {"det", "insseg", "pose", "semseg", "compress", "deploy"}
+TASKS = {"det", "insseg", "pose", "multitask", "semseg", "compress", "deploy"}
 SMALL = (96, 96)  # divisible by every divisor, and quick
 LARGER = {"lraspp": (800, 800)}  # mmseg's head pools over 49 x 49 cells of stride 16
 MOST_BASE_LEVELS = 2
@@ -120,16 +120,21 @@ def test_a_method_is_described(folder: Path) -> None:
 
 @pytest.mark.parametrize("file", RUNNABLE, ids=label)
 def test_parameters_are_as_described(file: Path) -> None:
-    given = any(name in file.stem for name in ("coco", "cityscapes", "shapes"))
-    options = {} if given else {"classes": [f"c{i}" for i in range(11 if "camvid" in file.stem else 3)]}
+    given = any(name in file.stem for name in ("coco", "cityscapes", "shapes", "gluetubes"))
+    options: dict[str, Any] = {} if given else {"classes": [f"c{i}" for i in range(11 if "camvid" in file.stem else 3)]}
+    if "_custom-" in file.stem and file.parent.parent.name == "pose":
+        options.update({"classes": ["c0"], "keypoints": {"names": ["a", "b"]}})
     cfg = load_config(str(file), options)
     count = sum(parameter.numel() for parameter in fuse(build(cfg)).parameters()) / 1e6
     stated = described(file.parent)[file.stem]["Metadata"]["Parameters (M)"]
     assert stated == pytest.approx(count, rel=0.004)
 
 
-def write_coco(root: Path, dataset: dict[str, Any], classes: tuple[str, ...]) -> None:
-    """Four pictures with two boxes each, where the config expects its own data. Category ids have gaps."""
+def write_coco(root: Path, dataset: dict[str, Any], classes: tuple[str, ...], keypoints: Sequence[str]) -> None:
+    """Four pictures with two objects each, where the config expects its own data. Category ids have gaps.
+
+    The second object of a picture has no keypoints.
+    """
     folder = root / dataset["data_prefix"]["img"]
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
@@ -142,14 +147,28 @@ def write_coco(root: Path, dataset: dict[str, Any], classes: tuple[str, ...]) ->
             category = 3 * ((2 * i + j) % len(classes)) + 1
             x, y, w, h = box
             outline = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+            points = [[x + w * k / len(keypoints), y + h / 2, 2 - j * 2] for k in range(len(keypoints))]
             annotations.append(
                 dict(id=len(annotations) + 1, image_id=i + 1, category_id=category, bbox=box, area=w * h)
-                | dict(iscrowd=0, segmentation=outline)
+                | dict(iscrowd=0, segmentation=outline, keypoints=np.ravel(points).tolist())
             )
-    categories = [dict(id=3 * k + 1, name=name) for k, name in enumerate(classes)]
+    known = dict(keypoints=list(keypoints), skeleton=[]) if keypoints else {}
+    categories = [dict(id=3 * k + 1, name=name, **known) for k, name in enumerate(classes)]
+    if "seg_map" in dataset:
+        write_label_maps(root, dataset["seg_map"], folder)
     path = root / dataset["ann_file"]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
+
+
+def write_label_maps(root: Path, pattern: str, pictures: Path) -> None:
+    """A label map beside each picture, where the config says it is."""
+    for picture in pictures.glob("*.png"):
+        path = root / pattern.format(folder="", stem=picture.stem)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        labels = np.zeros((80, 120), np.uint8)
+        labels[20:50, 10:60], labels[:5] = 1, 255
+        cv2.imwrite(str(path), labels)
 
 
 def write_semantic(root: Path, dataset: dict[str, Any], classes: tuple[str, ...]) -> None:
@@ -192,8 +211,11 @@ def cfg(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Config]:
     (tmp_path / "classes.json").write_text(json.dumps(classes))
     for loader in (raw.train_dataloader, raw.val_dataloader, raw.test_dataloader):
         dataset = innermost(loader.dataset)
-        write = write_coco if "ann_file" in dataset else write_semantic
-        write(tmp_path, dataset, classes)
+        if "ann_file" in dataset:
+            names = raw.get("keypoints", {}).get("names") or (("a", "b") if "pose" in request.param.parts else ())
+            write_coco(tmp_path, dataset, classes, names)
+        else:
+            write_semantic(tmp_path, dataset, classes)
         loader.update(num_workers=0, persistent_workers=False, batch_size=2)
     raw.merge_from_dict(dict(data_root=str(tmp_path), work_dir=str(tmp_path / "work")))
     size, small = tuple(raw.image_size), LARGER.get(request.param.parent.name, SMALL)
@@ -214,7 +236,7 @@ def test_builds_trains_one_step_and_predicts(cfg: Config) -> None:
     runner.optim_wrapper = wrapper
     assert runner.build_param_scheduler(cfg.param_scheduler)
     dataset = runner.train_loop.dataloader.dataset
-    assert len(dataset) == 4
+    assert len(dataset) == 4  # pictures; or objects with keypoints, where those are taken one by one
     batch = pseudo_collate([dataset[i] for i in range(2)])
     assert tuple(batch["inputs"][0].shape[-2:]) == tuple(cfg.image_size)
 
@@ -232,8 +254,14 @@ def test_builds_trains_one_step_and_predicts(cfg: Config) -> None:
     height, width = result.ori_shape
     assert (height, width) == (80, 120)
     if "pred_sem_seg" in result:
-        assert result.pred_sem_seg.data.shape == (1, height, width) == result.gt_sem_seg.data.shape
-        return
+        assert result.pred_sem_seg.data.shape == (1, height, width)
+        if "pred_instances" not in result:
+            assert result.gt_sem_seg.data.shape == (1, height, width)
+            return
     assert bool(torch.isfinite(result.pred_instances.scores).all())
     boxes = result.pred_instances.bboxes
     assert bool((boxes >= 0).all()) and bool((boxes[:, 2] <= width).all()) and bool((boxes[:, 3] <= height).all())
+    if "masks" in result.pred_instances:
+        assert result.pred_instances.masks.shape == (len(boxes), height, width)
+    if "keypoints" in result.pred_instances:
+        assert result.pred_instances.keypoints.shape[2] == 3

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,29 @@ class TestAnotherArchitecture:
         state, saved = runner.model.state_dict(), read_checkpoint(file)["state_dict"]
         for key in state:
             assert_close(state[key], (start if key.startswith("out.") else saved)[key], rtol=0, atol=0)
+
+    def test_parts_that_the_file_does_not_know_start_anew(self, toy, trained, tmp_path):
+        weights = read_checkpoint(trained / "epoch_4.pth")["state_dict"]
+        model = toy.Network()
+        model.out = torch.nn.Sequential(OrderedDict(old=model.out, masks=torch.nn.Linear(3, 2)))
+        renamed = {key.replace("out.", "out.old."): value for key, value in weights.items()}
+        torch.save({"state_dict": renamed}, tmp_path / "part.pth")
+        runner = toy.make_runner(tmp_path, epochs=1, model=model, load_from=str(tmp_path / "part.pth"))
+        start = {key: value.clone() for key, value in runner.model.state_dict().items()}
+        runner.call_hook("before_run")
+        runner.load_or_resume()
+        for key, value in runner.model.state_dict().items():
+            assert_close(value, renamed.get(key, start[key]), rtol=0, atol=0)
+
+    @pytest.mark.parametrize("lost", ["out.", "stem.weight"])
+    def test_a_missing_head_or_tensor_is_no_new_part(self, toy, trained, tmp_path, lost):
+        weights = read_checkpoint(trained / "epoch_4.pth")["state_dict"]
+        kept = {key: value for key, value in weights.items() if not key.startswith(lost)}
+        torch.save({"state_dict": kept}, tmp_path / "part.pth")
+        runner = toy.make_runner(tmp_path, epochs=1, load_from=str(tmp_path / "part.pth"))
+        runner.call_hook("before_run")
+        with pytest.raises(UserError, match="another architecture"):
+            runner.load_or_resume()
 
     def test_the_average_starts_from_what_the_model_starts_from(self, toy, trained, tmp_path):
         file = str(trained / "epoch_4.pth")

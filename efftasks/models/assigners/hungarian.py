@@ -1,9 +1,10 @@
 """Set matching: each object gets the one query that costs least in sum, all images and decoder layers at once.
 
 Sources: DETR (arXiv 2005.12872, section 3.1) for the matching; Deformable DETR (arXiv 2010.04159) for the focal form of
-the class cost; DEIMv2 (arXiv 2509.20787, and its code's configuration) for another cost late in training.
+the class cost; DEIMv2 (arXiv 2509.20787, and its code's configuration) for another cost late in training; Mask2Former
+(arXiv 2112.01527, section 3.3) for mask costs on sampled points.
 
-Legend: L outputs (of decoder layers), B images, Q queries, C classes, M objects, P matched pairs.
+Legend: L outputs (of decoder layers), B images, Q queries, C classes, M objects, P matched pairs, N sampled cells.
 """
 
 from __future__ import annotations
@@ -13,18 +14,21 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from efftasks.models.det_heads.query_raw import LayerOutput, QueryTargets
 from efftasks.ops.boxes import box_giou, box_iou, cxcywh_to_xyxy
+from efftasks.ops.cells import object_windows, random_cells
 from efftasks.registry import TASK_UTILS
 
-__all__ = ["FocalCost", "GIoUCost", "HungarianMatcher", "L1Cost", "Matching", "ScoreIoUCost", "union_of"]
+__all__ = ["FocalCost", "GIoUCost", "HungarianMatcher", "L1Cost", "MaskBCECost", "MaskDiceCost", "Matching"]
+__all__ += ["ScoreIoUCost", "match_images", "union_of"]
 
 
 class Matching(NamedTuple):
-    """Pairs of queries and objects; no query is in two pairs."""
+    """Pairs of queries and objects, image by image; no query is in two pairs."""
 
     image: Tensor  # int64 (P,)
     query: Tensor  # int64 (P,)
@@ -88,19 +92,58 @@ class ScoreIoUCost:
 
 
 @TASK_UTILS.register_module()
+class MaskBCECost:
+    """Binary cross-entropy of masks, a mean over the cells."""
+
+    def __init__(self, weight: float = 5.0) -> None:
+        self.weight = weight
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Logits (B, Q, N), targets (B, M, N) in [0, 1] -> cost (B, Q, M)."""
+        # BCE(x, t) = softplus(x) - x t
+        cost = F.softplus(logits).sum(-1, keepdim=True) - logits @ targets.transpose(1, 2)
+        return self.weight * cost / logits.shape[-1]
+
+
+@TASK_UTILS.register_module()
+class MaskDiceCost:
+    """1 - Dice of masks, smoothed by 1."""
+
+    def __init__(self, weight: float = 5.0) -> None:
+        self.weight = weight
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """As :meth:`MaskBCECost.__call__`."""
+        scores = logits.sigmoid()
+        both = 2 * scores @ targets.transpose(1, 2) + 1
+        return self.weight * (1 - both / (scores.sum(-1)[:, :, None] + targets.sum(-1)[:, None] + 1))
+
+
+@TASK_UTILS.register_module()
 class HungarianMatcher:
     """One-to-one matching of several outputs with the objects of a batch.
 
     Args:
         costs: their sum is minimised; configs of cost classes.
-        late_costs: what replaces ``costs`` late in training; None for never.
+        late_costs: what replaces all costs late in training; None for never.
         late_from: from this fraction of training on.
+        mask_costs: further costs of the outputs that have masks; an object without a mask costs nothing.
+        mask_share: N over the cells of a mask. The cells are random, and the same for all queries, objects and outputs.
     """
 
-    def __init__(self, costs: Sequence[dict], late_costs: Sequence[dict] | None = None, late_from: float = 1.0) -> None:
+    def __init__(
+        self,
+        costs: Sequence[dict],
+        late_costs: Sequence[dict] | None = None,
+        late_from: float = 1.0,
+        mask_costs: Sequence[dict] = (),
+        mask_share: float = 1 / 16,
+    ) -> None:
         self.costs = [TASK_UTILS.build(cost) for cost in costs]
         self.late_costs = None if late_costs is None else [TASK_UTILS.build(cost) for cost in late_costs]
         self.late_from = late_from
+        self.mask_costs = [TASK_UTILS.build(cost) for cost in mask_costs]
+        self.mask_share = mask_share
         self.progress = 0.0
 
     def set_progress(self, fraction: float) -> None:
@@ -114,7 +157,7 @@ class HungarianMatcher:
         All costs are computed together and brought to the CPU in one transfer.
 
         Args:
-            outputs: L, of equal shapes: logits (B, Q, C) and boxes (B, Q, 4).
+            outputs: L, of equal shapes: logits (B, Q, C) and boxes (B, Q, 4); some may have masks.
             targets: the objects.
 
         Returns:
@@ -132,12 +175,33 @@ class HungarianMatcher:
         late = self.late_costs is not None and self.progress >= self.late_from
         costs = self.late_costs if late and self.late_costs is not None else self.costs
         cost = sum(cost(scores, boxes, wanted) for cost in costs)
+        if self.mask_costs and not late:
+            cost = cost + self._mask_cost(outputs, targets)
         table = torch.nan_to_num(cost, nan=1.0).cpu().numpy()
         filled = targets.valid.cpu().numpy()
-        return [_match(table[i * batch : (i + 1) * batch], filled) for i in range(count)]
+        return [match_images(table[i * batch : (i + 1) * batch], filled) for i in range(count)]
+
+    def _mask_cost(self, outputs: Sequence[LayerOutput], targets: QueryTargets) -> Tensor:
+        """(L * B, Q, M); 0 for outputs and objects without masks."""
+        assert targets.masks is not None
+        batch, _, height, width = targets.masks.shape
+        count = max(1, round(self.mask_share * height * width))
+        cells = random_cells(object_windows(targets.boxes, targets.valid, count), (height, width))[:, None]
+        wanted = targets.masks.flatten(2).gather(2, cells.expand(-1, targets.masks.shape[1], -1)).float() / 255
+        masked = targets.masked()[:, None]
+        parts = []
+        for output in outputs:
+            if output.masks is None:
+                parts.append(torch.zeros(batch, output.logits.shape[1], wanted.shape[1], device=wanted.device))
+                continue
+            kernels, pixels, bias = output.masks
+            sampled = pixels.flatten(2).gather(2, cells.expand(-1, pixels.shape[1], -1))
+            logits = (kernels @ sampled).float() + bias
+            parts.append(torch.stack([cost(logits, wanted) for cost in self.mask_costs]).sum(0) * masked)
+        return torch.cat(parts)
 
 
-def _match(costs: np.ndarray, valid: np.ndarray) -> Matching:
+def match_images(costs: np.ndarray, valid: np.ndarray) -> Matching:
     """Match the images of one output: costs (B, Q, M), valid (B, M)."""
     images, queries, objects = [], [], []
     for i, (cost, filled) in enumerate(zip(costs, valid)):

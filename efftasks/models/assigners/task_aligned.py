@@ -2,13 +2,15 @@
 
 Sources: TOOD (arXiv 2108.07755, section 3.3) for the metric ``score^alpha * IoU^beta`` and the soft target;
 YOLOv10 (arXiv 2405.14458, section 3.1) for using one metric with top-10 and with top-1, so that the one-to-one branch
-learns from the very prediction which the one-to-many branch likes best ("consistent dual assignment").
+learns from the very prediction which the one-to-many branch likes best ("consistent dual assignment"); RTMO (arXiv
+2312.07526, section 3.3) for letting OKS have a say where there are keypoints; mask IoU has one where there are masks.
 
 Legend: B images, A points, C classes, M boxes (padded to the fullest image of the batch).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,7 +20,11 @@ from efftasks.ops.boxes import box_iou, points_inside
 from efftasks.registry import TASK_UTILS
 from efftasks.structures.instances import PaddedTargets
 
-__all__ = ["Assignment", "TaskAlignedAssigner"]
+__all__ = ["Assignment", "Fit", "TaskAlignedAssigner"]
+
+# Further overlaps (N,) in [0, 1] of images, objects and points (N,); NaN where nothing is annotated.
+Fit = Callable[[Tensor, Tensor, Tensor], Sequence[Tensor]]
+_CANDIDATES = 3
 
 
 class Assignment(NamedTuple):
@@ -57,7 +63,9 @@ class TaskAlignedAssigner:
         self.min_side = min_side
 
     @torch.no_grad()
-    def __call__(self, scores: Tensor, boxes: Tensor, points: Tensor, targets: PaddedTargets) -> Assignment:
+    def __call__(
+        self, scores: Tensor, boxes: Tensor, points: Tensor, targets: PaddedTargets, fit: Fit | None = None
+    ) -> Assignment:
         """Assign.
 
         Args:
@@ -65,6 +73,8 @@ class TaskAlignedAssigner:
             boxes: (B, A, 4) xyxy in pixels of the network input.
             points: (A, 2) xy, same frame.
             targets: the objects; M may be 0.
+            fit: further overlaps, of masks or keypoints. They are asked for the best candidates by boxes alone, three
+                times ``topk`` an object; the overlap is then the mean of that of the boxes and those.
 
         Returns:
             The assignment of every point.
@@ -80,6 +90,10 @@ class TaskAlignedAssigner:
         overlap = box_iou(targets.boxes[:, :, None], boxes[:, None]) * objects
         class_score = scores.transpose(1, 2).gather(1, targets.labels[..., None].expand(-1, -1, num_points))
         metric = class_score.pow(self.alpha) * overlap.pow(self.beta) * objects
+        if fit is not None:
+            objects = self._top(metric, objects, _CANDIDATES * self.topk)
+            overlap = _averaged(overlap, objects, fit)
+            metric = class_score.pow(self.alpha) * overlap.pow(self.beta) * objects
 
         wanted = self._top(metric, objects, self.topk)
         # A point answers for one object: the one it overlaps most. (max, not argmax, would keep ties.)
@@ -106,3 +120,11 @@ class TaskAlignedAssigner:
         ranked = torch.where(allowed, metric, -1.0)
         best = ranked.topk(min(count, metric.shape[-1]), dim=-1).indices
         return torch.zeros_like(allowed).scatter_(-1, best, True) & allowed
+
+
+def _averaged(overlap: Tensor, candidates: Tensor, fit: Fit) -> Tensor:
+    """Overlaps (B, M, A) of the candidates, averaged with what ``fit`` says of them; 0 elsewhere."""
+    image, target, point = candidates.nonzero(as_tuple=True)
+    boxes = overlap[image, target, point]
+    mean = torch.stack([boxes, *(x.to(boxes.dtype) for x in fit(image, target, point))]).nanmean(0)
+    return torch.zeros_like(overlap).index_put((image, target, point), mean)

@@ -13,7 +13,7 @@ from efftasks.models.det_heads.query_raw import DenoisingQueries, QueryTargets
 from efftasks.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from efftasks.registry import MODELS
 
-__all__ = ["ContrastiveDenoising"]
+__all__ = ["ContrastiveDenoising", "blocked_pairs"]
 
 
 @MODELS.register_module()
@@ -51,14 +51,15 @@ class ContrastiveDenoising(nn.Module):
         """
         most = targets.labels.shape[1]
         groups = max(1, self.num_queries // most) if most else 0
-        labels, boxes, valid = (x.repeat(1, 2 * groups, *[1] * (x.dim() - 2)) for x in targets)
+        parts = (targets.labels, targets.boxes, targets.valid)
+        labels, boxes, valid = (x.repeat(1, 2 * groups, *[1] * (x.dim() - 2)) for x in parts)
         flips = torch.rand(labels.shape, device=labels.device) < self.label_noise / 2
         drawn = torch.randint(0, self.num_classes, labels.shape, device=labels.device)
         noised = torch.where(valid, torch.where(flips, drawn, labels), self.num_classes)
         return DenoisingQueries(
             content=self.embedding(noised),
             boxes=self._move(boxes, most, groups),
-            blocked=_blocked(most, groups, num_others, labels.device),
+            blocked=blocked_pairs(most, groups, num_others, labels.device),
             groups=groups,
         )
 
@@ -72,7 +73,7 @@ class ContrastiveDenoising(nn.Module):
         return moved.abs()  # a side may have passed its opposite
 
 
-def _blocked(most: int, groups: int, num_others: int, device: torch.device) -> Tensor:
+def blocked_pairs(most: int, groups: int, num_others: int, device: torch.device) -> Tensor:
     """Groups see themselves and the other queries; the others see only themselves."""
     count = 2 * most * groups
     group = torch.arange(count + num_others, device=device) // max(1, 2 * most)

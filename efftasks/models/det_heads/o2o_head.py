@@ -10,21 +10,25 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
+from efftasks.models.det_heads.o2o_parts import ObjectPart, Pairs
 from efftasks.models.layers.conv import ConvNormAct
 from efftasks.ops.boxes import decode_distances, encode_distances
 from efftasks.ops.topk import top_pairs
 from efftasks.registry import MODELS, TASK_UTILS
 from efftasks.structures.features import FeatureSpec
 from efftasks.structures.instances import DetectionTensors, PaddedTargets
+from efftasks.structures.spec import OutputSpec
 
 __all__ = ["BranchRaw", "O2OHead", "O2ORaw"]
+
+PARTS = ("masks", "keypoints")  # in the order of the outputs
 
 
 class BranchRaw(NamedTuple):
@@ -32,6 +36,7 @@ class BranchRaw(NamedTuple):
 
     logits: Tensor  # (B, A, C)
     distances: Tensor  # (B, A, 4): left, top, right, bottom, in strides of the point's level
+    parts: dict[str, Tensor]  # name of a part -> (B, A, n)
 
 
 class O2ORaw(NamedTuple):
@@ -41,22 +46,30 @@ class O2ORaw(NamedTuple):
     one_to_many: BranchRaw | None
     points: Tensor  # (A, 2) xy in pixels of the network input
     strides: Tensor  # (A, 1) pixels
+    shared: dict[str, Any]  # name of a part -> what its points share
 
 
 class DecoupledBranch(nn.Module):
-    """Per level: two convolutions and a 1x1 for the class, two and a 1x1 for the four distances.
+    """Per level: two convolutions and a 1x1 for the class, two and a 1x1 for the four distances; and those of parts.
 
     Args:
         in_specs: the feature maps.
         num_classes: C.
         box_channels: width of the box convolutions.
         class_channels: width of the class convolutions (depthwise 3x3, then 1x1).
+        parts: name -> what the head predicts beside.
     """
 
     def __init__(
-        self, in_specs: Sequence[FeatureSpec], num_classes: int, box_channels: int, class_channels: int
+        self,
+        in_specs: Sequence[FeatureSpec],
+        num_classes: int,
+        box_channels: int,
+        class_channels: int,
+        parts: Mapping[str, Any],
     ) -> None:
         super().__init__()
+        self.parts = nn.ModuleDict({name: part.new_branch() for name, part in parts.items()})
         self.boxes = nn.ModuleList(
             nn.Sequential(
                 ConvNormAct(spec.channels, box_channels, 3),
@@ -90,7 +103,8 @@ class DecoupledBranch(nn.Module):
         """Features (B, C_i, H_i, W_i) of all levels -> raw prediction of all points."""
         logits = [head(x).flatten(2) for head, x in zip(self.classes, features)]
         distances = [head(x).flatten(2) for head, x in zip(self.boxes, features)]
-        return BranchRaw(torch.cat(logits, 2).transpose(1, 2), torch.cat(distances, 2).transpose(1, 2))
+        parts = {name: part(features).transpose(1, 2) for name, part in self.parts.items()}
+        return BranchRaw(torch.cat(logits, 2).transpose(1, 2), torch.cat(distances, 2).transpose(1, 2), parts)
 
 
 def level_points(features: Sequence[Tensor], strides: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -104,6 +118,33 @@ def level_points(features: Sequence[Tensor], strides: Sequence[int]) -> tuple[Te
         points.append(grid)
         sizes.append(torch.full_like(grid[:, :1], float(stride)))
     return torch.cat(points), torch.cat(sizes)
+
+
+class PartsFit:
+    """How well points fit objects by what the parts say of them.
+
+    Args:
+        branch: what the points say.
+        raw: the prediction it is of.
+        parts: name -> part.
+        targets: the objects.
+    """
+
+    def __init__(self, branch: BranchRaw, raw: O2ORaw, parts: Mapping[str, Any], targets: PaddedTargets) -> None:
+        self.branch, self.raw, self.parts, self.targets = branch, raw, parts, targets
+
+    def __call__(self, image: Tensor, target: Tensor, point: Tensor) -> list[Tensor]:
+        """Overlaps (N,) in [0, 1] of each part for images, objects and points (N,); NaN where nothing is annotated."""
+        pairs = Pairs(image, target, self.raw.points[point], self.raw.strides[point])
+        return [
+            part.overlap(self.branch.parts[name][image, point], self.raw.shared[name], pairs, self.targets)
+            for name, part in self.parts.items()
+        ]
+
+
+def _kept(values: Tensor, index: Tensor) -> Tensor:
+    """The rows (B, K, n) of (B, A, n) at indices (B, K)."""
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
 
 
 @MODELS.register_module()
@@ -122,6 +163,9 @@ class O2OHead(nn.Module):
         helper_weight: weight of the one-to-many branch at the start and at the end of training; the one-to-one branch
             has the rest. It falls linearly with :meth:`set_progress`.
         class_channels: width of the class convolutions; None takes the channels of the finest map.
+        parts: what is predicted of an object beside class and box: name of the output (``masks``, ``keypoints``) ->
+            config of an :class:`~efftasks.models.det_heads.o2o_parts.ObjectPart` without ``in_specs`` and
+            ``num_classes``. The assigner then asks them how well a point fits an object, too.
     """
 
     def __init__(
@@ -135,6 +179,7 @@ class O2OHead(nn.Module):
         max_detections: int = 300,
         helper_weight: tuple[float, float] = (0.8, 0.1),
         class_channels: int | None = None,
+        parts: Mapping[str, dict] | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(num_classes, int) or num_classes < 1:
@@ -149,8 +194,14 @@ class O2OHead(nn.Module):
         self.helper_weight = helper_weight
         self.progress = 0.0
 
+        if not set(parts or {}) <= set(PARTS):
+            raise ValueError(f"parts: got {', '.join(parts or {})}, allowed are {', '.join(PARTS)}")
+        facts = dict(in_specs=in_specs, num_classes=num_classes)
+        self.parts = nn.ModuleDict({name: MODELS.build({**part, **facts}) for name, part in (parts or {}).items()})
         finest = in_specs[0].channels
-        branch = DecoupledBranch(in_specs, num_classes, max(16, finest // 4), class_channels or finest)
+        branch = DecoupledBranch(
+            in_specs, num_classes, max(16, finest // 4), class_channels or finest, dict(self.parts.items())
+        )
         branch.init_biases(self.strides, prior_objects=5, image_side=640, start_side=2.0)
         self.one_to_many: DecoupledBranch | None = branch
         self.one_to_one = copy.deepcopy(branch)
@@ -165,15 +216,25 @@ class O2OHead(nn.Module):
         The one-to-one branch reads detached features: backbone and neck learn from the richer branch alone.
         """
         points, strides = level_points(features, self.strides)
+        shared = {name: self._part(name).shared(features) for name in self.parts}
         if self.one_to_many is None:
-            return O2ORaw(self.one_to_one(features), None, points, strides)
+            return O2ORaw(self.one_to_one(features), None, points, strides, shared)
         helper = self.one_to_many(features) if self.training else None
         detached = [x.detach() for x in features] if self.training else features
-        return O2ORaw(self.one_to_one(detached), helper, points, strides)
+        return O2ORaw(self.one_to_one(detached), helper, points, strides, shared)
+
+    def _part(self, name: str) -> ObjectPart:
+        part: Any = self.parts[name]
+        return part
 
     def count_detections(self, height: int, width: int) -> int:
         """K for an input of this size in pixels."""
         return min(self.max_detections, sum((height // stride) * (width // stride) for stride in self.strides))
+
+    def part_outputs(self, height: int, width: int) -> tuple[OutputSpec, ...]:
+        """What :meth:`decode` gives beside boxes, scores and labels, for an input of this size in pixels."""
+        count = self.count_detections(height, width)
+        return tuple(self._part(name).output(height, width, count) for name in PARTS if name in self.parts)
 
     def decode(self, raw: O2ORaw) -> DetectionTensors:
         """Raw prediction -> the K best detections of the one-to-one branch. Pure tensors, the same when exported."""
@@ -181,8 +242,13 @@ class O2OHead(nn.Module):
         logits, labels, index = top_pairs(raw.one_to_one.logits.float(), count)
         distances = raw.one_to_one.distances.float() * raw.strides
         boxes = decode_distances(raw.points, distances)
-        boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4))
-        return DetectionTensors(boxes, logits.sigmoid(), labels)
+        boxes = _kept(boxes, index)
+        points, strides = raw.points[index], raw.strides[index]
+        found = {
+            name: self._part(name).decode(_kept(values, index), raw.shared[name], boxes, points, strides)
+            for name, values in raw.one_to_one.parts.items()
+        }
+        return DetectionTensors(boxes, logits.sigmoid(), labels, **found)
 
     def loss(self, features: Sequence[Tensor], targets: PaddedTargets) -> dict[str, Tensor]:
         """Losses of features (B, C_i, H_i, W_i) against the objects."""
@@ -201,12 +267,15 @@ class O2OHead(nn.Module):
         for name, branch, assigner, branch_weight in branches:
             for key, value in self._branch_losses(branch, raw, assigner, targets).items():
                 losses[f"loss_{key}_{name}"] = value * branch_weight
+        for name, shared in raw.shared.items():
+            losses.update(self._part(name).common_losses(shared, targets))
         return losses
 
     def _branch_losses(self, branch: BranchRaw, raw: O2ORaw, assigner, targets: PaddedTargets) -> dict[str, Tensor]:
         logits, distances = branch.logits.float(), branch.distances.float()
         boxes = decode_distances(raw.points, distances * raw.strides)
-        assigned = assigner(logits.detach().sigmoid(), boxes.detach(), raw.points, targets)
+        fit = PartsFit(branch, raw, dict(self.parts.items()), targets) if self.parts else None
+        assigned = assigner(logits.detach().sigmoid(), boxes.detach(), raw.points, targets, fit)
 
         quality = assigned.quality
         class_targets = torch.zeros_like(logits)
@@ -230,6 +299,10 @@ class O2OHead(nn.Module):
             # Without objects the sum over nothing is 0 and still hangs on the graph, so that every process has
             # gradients for every parameter.
             losses[name] = loss(*pairs[name], weights) / total
+        owners = Pairs(image, target, raw.points[point], stride)
+        for name, values in branch.parts.items():
+            part = self._part(name)
+            losses.update(part.losses(values[image, point], raw.shared[name], owners, targets, weights, total))
         return losses
 
     def fuse(self) -> O2OHead:

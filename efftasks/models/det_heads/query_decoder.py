@@ -35,10 +35,10 @@ class DecoderOutputs(NamedTuple):
     first: LayerOutput | None
 
 
-def inverse_sigmoid(x: Tensor) -> Tensor:
-    """The logit of x in [0, 1], held to about +-11.5."""
+def inverse_sigmoid(x: Tensor, eps: float = _EPS) -> Tensor:
+    """The logit of x in [0, 1], held to about +-log(eps): +-11.5."""
     x = x.clamp(0, 1)
-    return torch.log(x.clamp(min=_EPS) / (1 - x).clamp(min=_EPS))
+    return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
 
 
 def score_heads(num_classes: int, channels: int, count: int) -> nn.ModuleList:
@@ -168,7 +168,8 @@ class BoxDecoder(nn.Module):
             delta = self.box_heads[i](x)
             if self.training or i == count - 1:
                 # The gradient also goes to the layer before, whose box this one moves.
-                outputs.append(LayerOutput(self.score_heads[i](x), (delta + inverse_sigmoid(start)).sigmoid()))
+                boxes = (delta + inverse_sigmoid(start)).sigmoid()
+                outputs.append(LayerOutput(self.score_heads[i](x), boxes, content=x))
             start = (delta + inverse_sigmoid(reference)).sigmoid()
             reference = start.detach()
         return DecoderOutputs(tuple(outputs), None)
@@ -294,7 +295,7 @@ class DistributionDecoder(nn.Module):
             boxes = distances_to_boxes(initial, distances, self.reg_scale)
             if self.training or i == count - 1:
                 logits = self.score_heads[i](x) + self.quality[i](probabilities)
-                outputs.append(LayerOutput(logits, boxes, corners, initial))
+                outputs.append(LayerOutput(logits, boxes, corners, initial, x))
             reference, before = boxes.detach(), x.detach()
         return DecoderOutputs(tuple(outputs), first)
 

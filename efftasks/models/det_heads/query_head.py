@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +20,10 @@ from efftasks.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from efftasks.ops.topk import top_pairs
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
-from efftasks.structures.instances import DetectionTensors, PaddedTargets
+from efftasks.structures.instances import MASK_STRIDE, MASKS_MEANING, DetectionTensors, PaddedTargets
+from efftasks.structures.spec import OutputSpec
 
-__all__ = ["QueryHead"]
+__all__ = ["QueryHead", "input_size"]
 
 
 @MODELS.register_module()
@@ -38,6 +40,7 @@ class QueryHead(nn.Module):
         max_detections: K: the best pairs of query and class, so that a query may answer with two classes.
         channels: of a query; the maps are brought to them.
         project: bring maps that already have ``channels`` to them all the same, as RT-DETR does.
+        masks: config of what gives every query a mask, without ``in_specs`` and ``channels``; None for boxes alone.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class QueryHead(nn.Module):
         max_detections: int = 300,
         channels: int = 256,
         project: bool = False,
+        masks: dict | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(num_classes, int) or num_classes < 1:
@@ -66,6 +70,8 @@ class QueryHead(nn.Module):
         self.decoder = MODELS.build({**decoder, **common})
         self.denoising: nn.Module | None = None if denoising is None else MODELS.build({**denoising, **common})
         self.criterion = MODELS.build(criterion)
+        specs = [FeatureSpec(channels, stride) for stride in self.strides]
+        self.masks: Any = None if masks is None else MODELS.build(dict(masks, in_specs=specs, channels=channels))
 
     def set_progress(self, fraction: float) -> None:
         """Tell how much of training is done, in [0, 1]."""
@@ -74,7 +80,7 @@ class QueryHead(nn.Module):
     def forward(self, features: Sequence[Tensor], targets: QueryTargets | None = None) -> QueryRaw:
         """Features (B, C_i, H_i, W_i), finest first -> raw prediction; with ``targets`` also what training needs."""
         maps = [project(x) for project, x in zip(self.input_proj, features)]
-        scale = _input_size(features[0], self.strides[0])
+        scale = input_size(features[0], self.strides[0])
         selected = self.selection(maps)
         content, box_logits = selected.content.detach(), selected.box_logits.detach()
         noised = None
@@ -85,29 +91,47 @@ class QueryHead(nn.Module):
             content = torch.cat([noised.content, content], dim=1)
             box_logits = torch.cat([inverse_sigmoid(noised.boxes), box_logits], dim=1)
         decoded: DecoderOutputs = self.decoder(content, box_logits, maps, blocked)
-        answer = decoded.layers[-1]
+        layers = decoded.layers
+        if self.masks is not None:
+            masks = self.masks([layer.content for layer in layers], maps)
+            layers = tuple(layer._replace(masks=factors) for layer, factors in zip(layers, masks))
         if targets is None:
-            return QueryRaw(answer.logits, answer.boxes, scale, None)
-        training = TrainingOutputs(decoded.layers, decoded.first, selected.proposals(), noised)
-        count = 0 if noised is None else noised.boxes.shape[1]
-        return QueryRaw(answer.logits[:, count:], answer.boxes[:, count:], scale, training)
+            return QueryRaw(layers[-1].logits, layers[-1].boxes, scale, None, layers[-1].masks)
+        training = TrainingOutputs(layers, decoded.first, selected.proposals(), noised)
+        answer = layers[-1].queries(slice(0 if noised is None else noised.boxes.shape[1], None))
+        return QueryRaw(answer.logits, answer.boxes, scale, training, answer.masks)
 
     def count_detections(self, height: int, width: int) -> int:
         """K for an input of this size in pixels."""
         cells = sum((height // stride) * (width // stride) for stride in self.strides)
         return min(self.max_detections, min(cells, self.selection.num_queries) * self.num_classes)
 
+    def part_outputs(self, height: int, width: int) -> tuple[OutputSpec, ...]:
+        """What :meth:`decode` gives beside boxes, scores and labels, for an input of this size in pixels."""
+        if self.masks is None:
+            return ()
+        shape = ("N", self.count_detections(height, width), height // MASK_STRIDE, width // MASK_STRIDE)
+        return (OutputSpec("masks", shape, "float32", MASKS_MEANING),)
+
     def decode(self, raw: QueryRaw) -> DetectionTensors:
         """Raw prediction -> the K best detections. Pure tensors, the same when exported."""
         count = min(self.max_detections, raw.logits.shape[1] * raw.logits.shape[2])
         logits, labels, index = top_pairs(raw.logits.float(), count)
         boxes = cxcywh_to_xyxy(raw.boxes.float().gather(1, index[..., None].expand(-1, -1, 4))) * raw.scale
-        return DetectionTensors(boxes, logits.sigmoid(), labels)
+        masks = None if raw.masks is None else self.masks.decode(raw.masks, index, boxes)
+        return DetectionTensors(boxes, logits.sigmoid(), labels, masks)
 
     def loss(self, features: Sequence[Tensor], targets: PaddedTargets) -> dict[str, Tensor]:
-        """Losses of features (B, C_i, H_i, W_i) against the objects; crowd regions are left out."""
-        scale = _input_size(features[0], self.strides[0])
-        wanted = QueryTargets(targets.labels, xyxy_to_cxcywh(targets.boxes / scale), targets.valid & ~targets.ignored)
+        """Losses of features (B, C_i, H_i, W_i) against the objects; crowd regions are left out.
+
+        Raises:
+            ValueError: it learns masks and the targets have none.
+        """
+        if self.masks is not None and targets.masks is None:
+            raise ValueError("targets.masks: got None, expected masks: the head learns them")
+        scale = input_size(features[0], self.strides[0])
+        boxes = xyxy_to_cxcywh(targets.boxes / scale)
+        wanted = QueryTargets(targets.labels, boxes, targets.valid & ~targets.ignored, targets.masks)
         return self.loss_by_feat(self(features, wanted), wanted)
 
     def loss_by_feat(self, raw: QueryRaw, targets: QueryTargets) -> dict[str, Tensor]:
@@ -123,7 +147,7 @@ class QueryHead(nn.Module):
         return fused
 
 
-def _input_size(finest: Tensor, stride: int) -> Tensor:
+def input_size(finest: Tensor, stride: int) -> Tensor:
     """(4,) width, height, width, height of the network input, from its finest map."""
     height, width = finest.shape[-2:]
     sides = [torch.full((1,), side * stride, dtype=torch.float32, device=finest.device) for side in (width, height)]

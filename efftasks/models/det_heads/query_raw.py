@@ -1,7 +1,7 @@
 """What flows inside a query detector.
 
-Legend: B images, Q queries, C classes, R + 1 bins of a side's distribution, M objects (padded to the fullest image).
-Boxes are cxcywh as fractions of the network input's width and height.
+Legend: B images, Q queries, C classes, R + 1 bins of a side's distribution, M objects (padded to the fullest image);
+(h, w) the cells of a mask. Boxes are cxcywh as fractions of the network input's width and height.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["Bins", "DenoisingQueries", "LayerOutput", "QueryRaw", "QueryTargets", "TrainingOutputs"]
+__all__ = ["Bins", "DenoisingQueries", "LayerOutput", "MaskFactors", "QueryRaw", "QueryTargets", "TrainingOutputs"]
 
 
 class Bins(NamedTuple):
@@ -20,13 +20,38 @@ class Bins(NamedTuple):
     reg_scale: float  # as ``ops.distribution`` has it
 
 
+class MaskFactors(NamedTuple):
+    """Masks before they are multiplied: the logits of query q are ``kernels[q] . pixels + bias``."""
+
+    kernels: Tensor  # (B, Q, D)
+    pixels: Tensor  # (B, D, h, w)
+    bias: Tensor  # (1,)
+
+    def queries(self, part: slice) -> MaskFactors:
+        """Those of some of the queries."""
+        return self._replace(kernels=self.kernels[:, part])
+
+
 class LayerOutput(NamedTuple):
-    """What one decoder layer says; the last two are None where boxes are not distributions."""
+    """What one decoder layer says; corners and initial are None where boxes are not distributions."""
 
     logits: Tensor  # (B, Q, C)
     boxes: Tensor  # (B, Q, 4)
     corners: Tensor | None = None  # (B, Q, 4, R + 1): logits of the bins of left, top, right, bottom
     initial: Tensor | None = None  # (B, Q, 4): the boxes that the distributions move, without gradient
+    content: Tensor | None = None  # (B, Q, channels): what all of it was made from
+    masks: MaskFactors | None = None
+
+    def queries(self, part: slice) -> LayerOutput:
+        """What it says of some of the queries."""
+        return LayerOutput(
+            self.logits[:, part],
+            self.boxes[:, part],
+            None if self.corners is None else self.corners[:, part],
+            None if self.initial is None else self.initial[:, part],
+            None if self.content is None else self.content[:, part],
+            None if self.masks is None else self.masks.queries(part),
+        )
 
 
 class DenoisingQueries(NamedTuple):
@@ -54,6 +79,7 @@ class QueryRaw(NamedTuple):
     boxes: Tensor  # (B, Q, 4)
     scale: Tensor  # (4,): width, height, width, height of the network input in pixels
     training: TrainingOutputs | None
+    masks: MaskFactors | None = None
 
 
 class QueryTargets(NamedTuple):
@@ -62,3 +88,9 @@ class QueryTargets(NamedTuple):
     labels: Tensor  # int64 (B, M), 0 where padded
     boxes: Tensor  # float (B, M, 4), 0 where padded
     valid: Tensor  # bool (B, M)
+    masks: Tensor | None = None  # uint8 (B, M, h, w): share of the cell that is object, 255 for all of it
+
+    def masked(self) -> Tensor:
+        """Bool (B, M): which objects have a mask; one that is 0 everywhere is none."""
+        assert self.masks is not None
+        return self.valid & (self.masks.flatten(2).amax(-1) > 0)

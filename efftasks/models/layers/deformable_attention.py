@@ -1,4 +1,4 @@
-"""Deformable attention: each query looks at a few points of each map, near its reference box.
+"""Deformable attention: each query looks at a few points of each map, near its reference box or point.
 
 Sources: Deformable DETR (arXiv 2010.04159, section 4.1); RT-DETRv2 (arXiv 2407.17140, section 3) for a number of points
 of its own for each level; D-FINE (arXiv 2410.13842) for leaving out the projections of values and output.
@@ -14,16 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efftasks.ops.sampling import SAMPLINGS, sample_maps
+from efftasks.ops.sampling import SAMPLINGS, point_constants, sample_maps
 
 __all__ = ["DeformableAttention"]
 
 # Offsets are in units of half the reference box, so that a point of offset 1 lies on its border.
 _OFFSET_SCALE = 0.5
+_REFERENCES = ("box", "point")
 
 
 class DeformableAttention(nn.Module):
-    """Multi-scale deformable attention on boxes.
+    """Multi-scale deformable attention on boxes or points.
 
     Args:
         channels: C, a multiple of ``num_heads``.
@@ -32,6 +33,7 @@ class DeformableAttention(nn.Module):
         project: project the values before sampling and the result after it.
         sampling: ``grid_sample``, ``gather`` (the same without GridSample) or ``discrete`` (nearest cells; its offsets
             do not learn, for they have no gradient).
+        reference: ``box``: offsets are in units of the reference box; ``point``: in cells of each map.
     """
 
     def __init__(
@@ -41,8 +43,11 @@ class DeformableAttention(nn.Module):
         num_points: Sequence[int],
         project: bool = False,
         sampling: str = "grid_sample",
+        reference: str = "box",
     ) -> None:
         super().__init__()
+        if reference not in _REFERENCES:
+            raise ValueError(f"reference: got {reference!r}, allowed {_REFERENCES}")
         if channels % num_heads:
             raise ValueError(f"num_heads: got {num_heads}, allowed are divisors of the {channels} channels")
         if sampling not in SAMPLINGS:
@@ -53,7 +58,8 @@ class DeformableAttention(nn.Module):
         self.attention_weights = nn.Linear(channels, num_heads * total)
         self.value_proj: nn.Linear | None = nn.Linear(channels, channels) if project else None
         self.output_proj: nn.Linear | None = nn.Linear(channels, channels) if project else None
-        unit = torch.tensor([_OFFSET_SCALE / n for n in self.num_points for _ in range(n)])
+        scales = [_OFFSET_SCALE / n if reference == "box" else 1.0 for n in self.num_points]
+        unit = torch.tensor([scale for scale, n in zip(scales, self.num_points) for _ in range(n)])
         self.unit: Tensor
         self.register_buffer("unit", unit.repeat_interleave(2).repeat(num_heads), persistent=False)
         self._init_weights()
@@ -81,7 +87,7 @@ class DeformableAttention(nn.Module):
 
         Args:
             query: (B, Q, C).
-            boxes: (B, Q, 4) cxcywh in [0, 1]: the reference boxes.
+            boxes: (B, Q, 4) cxcywh in [0, 1]: the reference boxes; (B, Q, 2) xy for reference points.
             maps: one (B, C, H_i, W_i) a level.
 
         Returns:
@@ -129,12 +135,12 @@ def _look(
         attention: whose projections and points.
         offsets: (B, heads * points * 2, Q), in units of the boxes' width and height.
         logits: (B, heads * points, Q) of the weights.
-        boxes: (B, Q, 4).
+        boxes: (B, Q, 4), or points (B, Q, 2).
         maps: one (B, C, H_i, W_i) a level.
     """
     # Queries last: runtimes are slow where the last dimension is the two coordinates.
     shape = (offsets.shape[0], attention.num_heads, sum(attention.num_points), 2, offsets.shape[-1])
-    center, size = (2 * boxes).transpose(1, 2)[:, None, None].split(2, dim=3)
+    center, size = _frame(boxes, maps, attention.num_points)
     locations = (center - 1) + offsets.reshape(shape) * size
     weights = F.softmax(logits.reshape(*shape[:3], shape[4]), dim=2)
     if attention.value_proj is not None:
@@ -142,3 +148,13 @@ def _look(
         maps = [F.conv2d(level, kernel, attention.value_proj.bias) for level in maps]
     out = sample_maps(maps, locations, weights, attention.num_points, attention.sampling)
     return out if attention.output_proj is None else attention.output_proj(out)
+
+
+def _frame(boxes: Tensor, maps: Sequence[Tensor], num_points: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Where offsets begin (B, 1, 1, 2, Q), and their unit (broadcastable to it and the points), from 0 to 2."""
+    places = (2 * boxes).transpose(1, 2)[:, None, None]
+    if boxes.shape[-1] == 2:
+        cells, _ = point_constants(maps, num_points, places)
+        return places, 2 / cells[..., None]
+    center, size = places.split(2, dim=3)
+    return center, size

@@ -26,6 +26,7 @@ __all__ = [
     "SelfAttention",
     "SwiGLU",
     "build_norm",
+    "point_embedding",
     "position_embedding",
 ]
 
@@ -247,3 +248,21 @@ def position_embedding(height: int, width: int, channels: int, device: torch.dev
     row = torch.cat([rows.sin(), rows.cos()], dim=-1)[:, None].expand(height, width, 2 * quarter)
     column = torch.cat([columns.sin(), columns.cos()], dim=-1)[None].expand(height, width, 2 * quarter)
     return torch.cat([row, column], dim=-1).reshape(1, height * width, channels)
+
+
+def point_embedding(points: Tensor, channels: int, temperature: float = 10000.0) -> Tensor:
+    """Sines and cosines of points: (..., 2) xy in [0, 1] -> (..., channels), half for y, then half for x.
+
+    Source: DAB-DETR (arXiv 2201.12329).
+
+    Args:
+        points: where; 1 is a whole turn of the fastest wave.
+        channels: C, a multiple of 4; sines and cosines alternate.
+        temperature: how many times as long the slowest wave is, about.
+    """
+    if channels % 4:
+        raise ValueError(f"channels: got {channels}, allowed are multiples of 4")
+    pairs = torch.arange(channels // 4, dtype=torch.float32, device=points.device)
+    omega = 2 * math.pi * torch.exp(pairs * (-4 * math.log(temperature) / channels))
+    angles = points.flip(-1)[..., None] * omega
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-3)

@@ -6,20 +6,19 @@ Sources: DETR (arXiv 2005.12872) for a loss after every layer, DINO (arXiv 2203.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from efftasks.models.assigners.hungarian import Matching, union_of
 from efftasks.models.det_heads.query_raw import Bins, LayerOutput, QueryTargets, TrainingOutputs
+from efftasks.models.losses.mask_terms import MaskSampler
 from efftasks.models.losses.set_terms import Matched, Teacher
 from efftasks.ops.boxes import box_iou, cxcywh_to_xyxy
 from efftasks.ops.distribution import BinTargets, bin_targets
 from efftasks.registry import MODELS, TASK_UTILS
 
-__all__ = ["SetCriterion", "match_up"]
+__all__ = ["SetCriterion", "denoising_matching", "match_up"]
 
 
 @MODELS.register_module()
@@ -33,6 +32,8 @@ class SetCriterion(nn.Module):
         side_terms: name -> term on the distributions of sides; only layers with distributions have it.
         distillation: a term that makes every layer learn from the last; None for none.
         union: boxes and sides learn on the union of all matchings instead of on each output's own.
+        mask_terms: name -> term on masks, on each output's own matching; only outputs with masks have it.
+        mask_sampler: arguments of :class:`MaskSampler`.
     """
 
     def __init__(
@@ -43,6 +44,8 @@ class SetCriterion(nn.Module):
         side_terms: dict[str, dict] | None = None,
         distillation: dict | None = None,
         union: bool = False,
+        mask_terms: dict[str, dict] | None = None,
+        mask_sampler: dict | None = None,
     ) -> None:
         super().__init__()
         if distillation is not None and not union:
@@ -53,6 +56,8 @@ class SetCriterion(nn.Module):
         self.side_terms = nn.ModuleDict({name: MODELS.build(term) for name, term in (side_terms or {}).items()})
         self.distillation = None if distillation is None else MODELS.build(distillation)
         self.union = union
+        self.mask_terms = nn.ModuleDict({name: MODELS.build(term) for name, term in (mask_terms or {}).items()})
+        self.mask_sampler = MaskSampler(**(mask_sampler or {}))
 
     def set_progress(self, fraction: float) -> None:
         """Tell how much of training is done, in [0, 1]."""
@@ -83,6 +88,7 @@ class SetCriterion(nn.Module):
         )
         all_reduce(counts, op="mean")  # every process, with or without objects, takes part
         count, union_count = counts.clamp(min=1).unbind()
+        mask_count = self._mask_count(targets) if self.mask_terms else count
 
         shared = None if union is None else union.to(device)
         teacher = self._teacher(last, shared)
@@ -92,9 +98,29 @@ class SetCriterion(nn.Module):
             box_matching, box_count = (own, count) if shared is None else (shared, union_count)
             student = None if output is last else teacher
             losses.update(self._losses(output, targets, own, count, box_matching, box_count, bins, student, suffix))
+            losses.update(self._mask_losses(output, targets, own, mask_count, suffix))
         if raw.denoising is not None:
             losses.update(self._denoising_losses(denoised, raw.denoising.groups, targets, count, bins, teacher))
+            own = denoising_matching(targets.valid, 1)
+            for i, output in enumerate(denoised.layers):
+                # The first group alone: all of them would cost as much as the rest of the masks many times over.
+                losses.update(self._mask_losses(output, targets, own, mask_count, f"_dn{i}"))
         return losses
+
+    def _mask_count(self, targets: QueryTargets) -> Tensor:
+        """How many objects have masks, a mean over all processes, and at least 1: a scalar."""
+        count = targets.masked().sum().float()
+        all_reduce(count, op="mean")
+        return count.clamp(min=1)
+
+    def _mask_losses(
+        self, output: LayerOutput, targets: QueryTargets, matching: Matching, count: Tensor, suffix: str
+    ) -> dict[str, Tensor]:
+        """Losses of the masks of one output, if it has any."""
+        if not self.mask_terms or output.masks is None:
+            return {}
+        sampled = self.mask_sampler(output.masks, matching, targets)
+        return {f"loss_{name}{suffix}": term(sampled) / count for name, term in self.mask_terms.items()}
 
     def _denoising_losses(
         self,
@@ -105,7 +131,7 @@ class SetCriterion(nn.Module):
         bins: Bins | None,
         teacher: Teacher | None,
     ) -> dict[str, Tensor]:
-        matching = _denoising_matching(targets, groups)
+        matching = denoising_matching(targets.valid, groups)
         count = count * max(1, groups)
         last = outputs.layers[-1]
         if teacher is not None:
@@ -185,24 +211,16 @@ def _split(raw: TrainingOutputs) -> tuple[TrainingOutputs, TrainingOutputs]:
     """The outputs of denoising queries, and those of the others."""
     count = 0 if raw.denoising is None else raw.denoising.boxes.shape[1]
 
-    def part(output: LayerOutput | None, chosen: slice) -> LayerOutput | None:
-        if output is None:
-            return None
-        logits, boxes, corners, initial = (None if x is None else x[:, chosen] for x in output)
-        assert logits is not None and boxes is not None
-        return LayerOutput(logits, boxes, corners, initial)
-
     def parts(chosen: slice) -> TrainingOutputs:
-        layers: Sequence[LayerOutput | None] = [part(layer, chosen) for layer in raw.layers]
-        kept = tuple(layer for layer in layers if layer is not None)
-        return raw._replace(layers=kept, first=part(raw.first, chosen))
+        first = None if raw.first is None else raw.first.queries(chosen)
+        return raw._replace(layers=tuple(layer.queries(chosen) for layer in raw.layers), first=first)
 
     return parts(slice(None, count)), parts(slice(count, None))
 
 
-def _denoising_matching(targets: QueryTargets, groups: int) -> Matching:
-    """The positives of each group with the objects they were made from."""
-    image, target = targets.valid.nonzero(as_tuple=True)
-    first = 2 * targets.valid.shape[1] * torch.arange(groups, device=image.device)
+def denoising_matching(valid: Tensor, groups: int) -> Matching:
+    """The positives of each group with the objects (valid: bool (B, M)) they were made from."""
+    image, target = valid.nonzero(as_tuple=True)
+    first = 2 * valid.shape[1] * torch.arange(groups, device=image.device)
     query = (first[:, None] + target).flatten()
     return Matching(image.repeat(groups), query, target.repeat(groups))

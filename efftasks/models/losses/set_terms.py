@@ -9,7 +9,7 @@ Legend: B images, Q queries, C classes, P matched pairs, R + 1 bins.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +49,39 @@ class Matched(NamedTuple):
         return values[self.matching.image, self.matching.query]
 
 
+class Scored(Protocol):
+    """An output with scores."""
+
+    @property
+    def logits(self) -> Tensor:
+        """(B, Q, C)."""
+        ...
+
+
+class Graded(Protocol):
+    """What a term on scores needs: pairs and how well they agree. Boxes agree by their IoU, poses by their OKS."""
+
+    @property
+    def output(self) -> Scored:
+        """What was said."""
+        ...
+
+    @property
+    def matching(self) -> Matching:
+        """The pairs."""
+        ...
+
+    @property
+    def labels(self) -> Tensor:
+        """Of the objects of the pairs, int64 (P,)."""
+        ...
+
+    @property
+    def iou(self) -> Tensor:
+        """How well the pairs agree, (P,) in [0, 1], without gradient."""
+        ...
+
+
 class ClassTerm(nn.Module):
     """A term on scores; the base of the two.
 
@@ -62,7 +95,7 @@ class ClassTerm(nn.Module):
         self.weight, self.gamma = weight, gamma
 
     @staticmethod
-    def targets(matched: Matched) -> tuple[Tensor, Tensor]:
+    def targets(matched: Graded) -> tuple[Tensor, Tensor]:
         """Where the objects are, 0 or 1, and their IoU there: (B, Q, C) each."""
         place = (matched.matching.image, matched.matching.query, matched.labels)
         hot = torch.zeros_like(matched.output.logits, dtype=torch.float32)
@@ -80,7 +113,7 @@ class VarifocalTerm(ClassTerm):
         super().__init__(weight, gamma)
         self.alpha = alpha
 
-    def forward(self, matched: Matched) -> Tensor:
+    def forward(self, matched: Graded) -> Tensor:
         """A scalar."""
         hot, quality = self.targets(matched)
         logits = matched.output.logits.float()
@@ -95,7 +128,7 @@ class MatchabilityTerm(ClassTerm):
     def __init__(self, weight: float = 1.0, gamma: float = 1.5) -> None:
         super().__init__(weight, gamma)
 
-    def forward(self, matched: Matched) -> Tensor:
+    def forward(self, matched: Graded) -> Tensor:
         """A scalar."""
         hot, quality = self.targets(matched)
         logits = matched.output.logits.float()

@@ -2,7 +2,8 @@
 
 Sources: RT-DETR (arXiv 2304.08069, section 4.2), whose fusion blocks are CSP blocks of RepConvs; D-FINE (arXiv
 2410.13842, appendix) with ELAN blocks of those and light downsampling; DEIMv2 (arXiv 2509.20787, section 3.2) adds maps
-where the others concatenate them.
+where the others concatenate them; DETRPose (arXiv 2506.13027, by its public code) activates the laterals of D-FINE and
+embeds positions as fractions of the map.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from efftasks.models.layers.conv import ConvNormAct
 from efftasks.models.layers.rep import CSPRepBlock, RepELANBlock, upsampled
-from efftasks.models.layers.transformer import AddNorm, FeedForward, SelfAttention, position_embedding
+from efftasks.models.layers.transformer import AddNorm, FeedForward, SelfAttention, point_embedding, position_embedding
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
 
@@ -22,6 +24,9 @@ __all__ = ["HybridEncoder"]
 
 _BLOCKS = ("csp", "elan")
 _FUSIONS = ("cat", "sum")
+_POSITIONS = ("cell", "fraction")
+# Of positions that are fractions.
+_TEMPERATURE = 20.0
 
 
 class EncoderLayer(nn.Module):
@@ -61,6 +66,8 @@ class HybridEncoder(nn.Module):
         expansion: width inside a block.
         depth: RepConvs in a row inside a block.
         project: bring a map that already has ``channels`` to them all the same, as RT-DETR does.
+        position: what attention knows of a token's place: its ``cell``, or its place as a ``fraction`` of the map.
+        activate_laterals: None for what the block's paper does.
     """
 
     def __init__(
@@ -75,15 +82,18 @@ class HybridEncoder(nn.Module):
         expansion: float = 1.0,
         depth: int = 3,
         project: bool = False,
+        position: str = "cell",
+        activate_laterals: bool | None = None,
     ) -> None:
         super().__init__()
         strides = [spec.stride for spec in in_specs]
         if any(b != 2 * a for a, b in pairwise(strides)):
             raise ValueError(f"in_specs: got strides {strides}, expected each to be twice the one before")
-        for name, value, allowed in (("block", block, _BLOCKS), ("fusion", fusion, _FUSIONS)):
+        choices = (("block", block, _BLOCKS), ("fusion", fusion, _FUSIONS), ("position", position, _POSITIONS))
+        for name, value, allowed in choices:
             if value not in allowed:
                 raise ValueError(f"{name}: got {value!r}, allowed {allowed}")
-        self.fusion = fusion
+        self.fusion, self.position = fusion, position
         self.specs = tuple(FeatureSpec(channels, stride) for stride in strides)
         self.input_proj = nn.ModuleList(
             ConvNormAct(spec.channels, channels, 1, act=None) if project or spec.channels != channels else nn.Identity()
@@ -105,7 +115,8 @@ class HybridEncoder(nn.Module):
                 ConvNormAct(channels, channels, 3, 2, groups=channels, act=None),
             )
 
-        lateral_act = "silu" if block == "csp" else None
+        activated = block == "csp" if activate_laterals is None else activate_laterals
+        lateral_act = "silu" if activated else None
         self.laterals = nn.ModuleList(ConvNormAct(channels, channels, 1, act=lateral_act) for _ in steps)
         self.top_down = nn.ModuleList(fuse_block(True) for _ in steps)
         self.down = nn.ModuleList(down() for _ in steps)
@@ -132,8 +143,17 @@ class HybridEncoder(nn.Module):
         if not len(self.layers):
             return x
         height, width = x.shape[-2:]
-        position = position_embedding(height, width, x.shape[1], x.device)
+        embedding = position_embedding if self.position == "cell" else _fraction_embedding
+        position = embedding(height, width, x.shape[1], x.device)
         tokens = x.permute(0, 2, 3, 1).flatten(1, 2)
         for layer in self.layers:
             tokens = layer(tokens, position)
         return tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+
+
+def _fraction_embedding(height: int, width: int, channels: int, device: torch.device) -> Tensor:
+    """Embeddings (1, height * width, channels) of the far corners of a map's cells as fractions of it, rows first."""
+    y = (torch.arange(height, device=device, dtype=torch.float32) + 1) / height
+    x = (torch.arange(width, device=device, dtype=torch.float32) + 1) / width
+    corners = torch.stack([x[None].expand(height, width), y[:, None].expand(height, width)], dim=-1)
+    return point_embedding(corners.reshape(1, -1, 2), channels, _TEMPERATURE)

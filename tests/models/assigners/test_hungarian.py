@@ -8,7 +8,7 @@ import efftasks.compat  # noqa: F401
 
 import pytest
 import torch
-from mmdet.models.task_modules.assigners import HungarianAssigner
+from mmdet.models.task_modules.assigners import CrossEntropyLossCost, DiceCost, HungarianAssigner
 from mmengine.structures import InstanceData
 
 from efftasks.models.assigners.hungarian import (
@@ -16,11 +16,13 @@ from efftasks.models.assigners.hungarian import (
     GIoUCost,
     HungarianMatcher,
     L1Cost,
+    MaskBCECost,
+    MaskDiceCost,
     Matching,
     ScoreIoUCost,
     union_of,
 )
-from efftasks.models.det_heads.query_raw import LayerOutput, QueryTargets
+from efftasks.models.det_heads.query_raw import LayerOutput, MaskFactors, QueryTargets
 from efftasks.ops.boxes import cxcywh_to_xyxy
 
 COSTS = [dict(type="FocalCost"), dict(type="L1Cost"), dict(type="GIoUCost")]
@@ -128,3 +130,76 @@ def test_union_keeps_the_most_frequent_object_of_a_query() -> None:
     # Query 1 of image 0 was matched twice with object 1; query 2 once with each: the lower index stays.
     expected = {(0, 1, 1), (0, 2, 0), (0, 3, 0), (1, 5, 0), (1, 4, 0)}
     assert set(zip(*(part.tolist() for part in found))) == expected
+
+
+MASK_COSTS = [dict(type="MaskBCECost"), dict(type="MaskDiceCost")]
+
+
+def masked_problem() -> tuple[LayerOutput, QueryTargets, torch.Tensor]:
+    """Queries whose scores and boxes say nothing; query 4 has object 0's mask, query 1 object 1's, in image 0."""
+    g = torch.Generator().manual_seed(0)
+    masks = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    masks[:, 0, :4, :4] = 255
+    masks[:, 1, 3:8, 5:8] = 255  # object 2 has no mask
+    logits = torch.randn(2, 6, 8, 8, generator=g)
+    for query, target in ((4, 0), (1, 1)):
+        logits[0, query] = masks[0, target].float() / 255 * 8 - 4
+    # Masks as they are: one pixel channel for each cell.
+    pixels = torch.eye(64).reshape(1, 64, 8, 8).expand(2, -1, -1, -1)
+    factors = MaskFactors(logits.flatten(2), pixels, torch.zeros(1))
+    boxes = torch.tensor([0.5, 0.5, 0.6, 0.6])
+    output = LayerOutput(torch.zeros(2, 6, 5), boxes.expand(2, 6, 4), masks=factors)
+    valid = torch.tensor([[True, True, True], [True, False, True]])
+    return output, QueryTargets(torch.zeros(2, 3, dtype=torch.long), boxes.expand(2, 3, 4), valid, masks), logits
+
+
+def test_mask_costs_equal_mmdet() -> None:
+    _, targets, logits = masked_problem()
+    assert targets.masks is not None
+    wanted = targets.masks.float() / 255
+    for own, reference in (
+        (MaskBCECost(weight=2.0), CrossEntropyLossCost(use_sigmoid=True, weight=2.0)),
+        (MaskDiceCost(weight=2.0), DiceCost(pred_act=True, eps=1.0, weight=2.0)),
+    ):
+        found = own(logits.flatten(2), wanted.flatten(2))
+        for i in range(2):
+            expected = reference(InstanceData(masks=logits[i]), InstanceData(masks=wanted[i]))
+            torch.testing.assert_close(found[i], expected)
+
+
+def test_mask_costs_by_hand() -> None:
+    logits, wanted = torch.tensor([[[0.0, 0.0, 0.0, 0.0]]]), torch.tensor([[[1.0, 1.0, 0.0, 0.0]]])
+    assert float(MaskBCECost(weight=3.0)(logits, wanted)) == pytest.approx(3 * 0.6931472)  # log 2 in every cell
+    # Scores of a half: 2 * (0.5 + 0.5) + 1 over 2 + 2 + 1.
+    assert float(MaskDiceCost(weight=5.0)(logits, wanted)) == pytest.approx(5 * (1 - 3 / 5))
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_where_boxes_tie_masks_decide(share: float) -> None:
+    output, targets, _ = masked_problem()
+    matcher = HungarianMatcher(COSTS, mask_costs=MASK_COSTS, mask_share=share)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        plain, found = matcher([LayerOutput(output.logits, output.boxes), output], targets)
+        assert {(4, 0), (1, 1)} <= by_image(found)[0]
+        assert not {(4, 0), (1, 1)} <= by_image(plain)[0], "an output without masks has no mask costs"
+        torch.manual_seed(seed)
+        assert by_image(matcher([output, output], targets)[1]) == by_image(found)
+
+
+def test_an_object_without_a_mask_costs_none() -> None:
+    output, targets, _ = masked_problem()
+    assert targets.masks is not None
+    nothing = targets._replace(masks=torch.zeros_like(targets.masks))
+    (found,) = HungarianMatcher(COSTS, mask_costs=MASK_COSTS)([output], nothing)
+    (expected,) = HungarianMatcher(COSTS)([output], nothing)
+    assert by_image(found) == by_image(expected)
+
+
+def test_late_costs_replace_mask_costs_too() -> None:
+    output, targets, _ = masked_problem()
+    late = [dict(type="ScoreIoUCost")]
+    matcher = HungarianMatcher(COSTS, late_costs=late, late_from=0.5, mask_costs=MASK_COSTS, mask_share=1.0)
+    matcher.set_progress(0.5)
+    (found,) = matcher([output], targets)
+    assert not {(4, 0), (1, 1)} <= by_image(found)[0]

@@ -1,0 +1,23 @@
+# AdamW with a warm-up and a cosine, an average of weights, no decay of norms and biases: RTMPose (arXiv 2303.07399,
+# section 4.1). Muon's steps are too long for heads that sharpen their logits tenfold: its loss grows.
+max_epochs = 60
+
+optim_wrapper = dict(
+    type="OptimWrapper",
+    optimizer=dict(type="AdamW", lr=2e-3, betas=(0.9, 0.999), weight_decay=0.05),
+    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
+    clip_grad=dict(max_norm=35.0),
+)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", eta_min_ratio=0.01, by_epoch=True, T_max=max_epochs, convert_to_iter_based=True),
+]
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=10)
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
+
+custom_hooks = [
+    dict(type="EpochSeed"),
+    dict(type="ReportSkippedImages"),
+    dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0002, gamma=200, update_buffers=True),
+]

@@ -1,0 +1,42 @@
+# D-FINE-N with query masks on your own data: <data_root>/annotations/{train,val}.json with segmentations, and
+# <data_root>/images/.
+#   efftasks convert --from dfine published.pth --out start.pth
+#   efftasks train dfineseg-n_hgnetv2-b0_1xb8-60e_custom-640 --cfg-options data_root=data/mine load_from=start.pth
+# The classes come from the annotations. The start is a published D-FINE-N: boxes begin trained, the masks start anew.
+# Without `load_from` it trains from scratch, and wants two to four times the epochs.
+_base_ = ["./dfineseg-n_hgnetv2-b0_8xb16-160e_coco-640.py"]
+
+data_root = "data/custom/"
+classes = None
+max_epochs = 60
+no_aug_epochs = 6
+train_dataloader = dict(batch_size=8, num_workers=2)
+optim_wrapper = dict(
+    optimizer=dict(lr=4e-4),
+    paramwise_cfg=dict(
+        patterns={
+            r"^backbone\..*norm": dict(lr=2e-4),
+            r"^backbone\.": dict(lr=2e-4),
+        }
+    ),
+)
+train_cfg = dict(max_epochs=max_epochs, val_interval=3)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=200),
+    dict(
+        type="CosineAnnealingLR",
+        eta_min_ratio=0.1,
+        by_epoch=True,
+        begin=30,
+        end=54,
+        T_max=24,
+        convert_to_iter_based=True,
+    ),
+]
+custom_hooks = [
+    dict(type="EpochSeed"),
+    dict(type="TrainingProgress"),
+    dict(type="ReportSkippedImages"),
+    dict(type="mmdet.PipelineSwitchHook", switch_epoch=54, switch_pipeline={{_base_.plain_pipeline}}),
+    dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0005, gamma=300, update_buffers=True),
+]

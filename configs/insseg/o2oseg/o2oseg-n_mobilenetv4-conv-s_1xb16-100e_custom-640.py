@@ -1,0 +1,26 @@
+# Your own data: <data_root>/annotations/{train,val}.json and <data_root>/images/. Classes come from the annotations.
+#   efftasks train o2oseg-n_mobilenetv4-conv-s_1xb16-100e_custom-640 --cfg-options data_root=/data/mine
+_base_ = [
+    "../../_base_/default_runtime.py",
+    "../../_base_/models/o2o_masks.py",
+    "../../_base_/datasets/coco_instances.py",
+    "../../_base_/schedules/muon_60e.py",
+]
+
+data_root = "data/custom/"
+max_epochs = 100
+close_epoch = 90  # from here on no mosaic
+
+default_hooks = dict(checkpoint=dict(save_best="coco/segm_mAP"))
+train_cfg = dict(max_epochs=max_epochs)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", eta_min_ratio=0.01, by_epoch=True, T_max=max_epochs, convert_to_iter_based=True),
+]
+custom_hooks = [
+    dict(type="EpochSeed"),
+    dict(type="TrainingProgress"),
+    dict(type="ReportSkippedImages"),
+    dict(type="mmdet.PipelineSwitchHook", switch_epoch=close_epoch, switch_pipeline={{_base_.plain_pipeline}}),
+    dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0002, gamma=500, update_buffers=True),
+]

@@ -1,0 +1,31 @@
+# Cell nuclei (241 images to train on), from scratch: images of 256 to 696 px fitted into 320 x 320.
+_base_ = [
+    "../../_base_/default_runtime.py",
+    "../../_base_/models/o2o_masks.py",
+    "../../_base_/datasets/coco_instances.py",
+    "../../_base_/schedules/muon_60e.py",
+]
+
+data_root = "data/nuclei/"
+classes = ("nucleus",)
+image_size = (320, 320)
+max_epochs = 48
+
+default_hooks = dict(checkpoint=dict(save_best="coco/segm_mAP"))
+train_pipeline = [
+    dict(type="LoadImage"),
+    dict(type="LoadObjects", masks=True),
+    dict(type="RandomWarp", size=None, scale=(0.7, 1.5), rotate=30.0),
+    dict(type="mmdet.YOLOXHSVRandomAug"),
+    # Nuclei have no upside.
+    dict(type="FlipObjects", prob=[0.25, 0.25, 0.25], direction=["horizontal", "vertical", "diagonal"]),
+    dict(type="PackObjects"),
+]
+train_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(batch_size=8, num_workers=1)
+test_dataloader = val_dataloader
+train_cfg = dict(max_epochs=max_epochs, val_interval=12)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", eta_min_ratio=0.01, by_epoch=True, T_max=max_epochs, convert_to_iter_based=True),
+]

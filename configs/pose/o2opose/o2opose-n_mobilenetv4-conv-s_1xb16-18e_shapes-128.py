@@ -1,0 +1,32 @@
+# The built-in shapes (`efftasks dataset shapes --out data/shapes`), from scratch: what `quickstart --task pose` trains.
+_base_ = [
+    "../../_base_/default_runtime.py",
+    "../../_base_/models/o2o_keypoints.py",
+    "../../_base_/datasets/coco_keypoints.py",
+    "../../_base_/schedules/muon_60e.py",
+]
+
+data_root = "data/shapes/"
+classes = ("circle", "square", "triangle", "star", "ring", "cross")
+keypoints = dict(names=("head", "right", "tail", "left"), sigmas=0.05, skeleton=[(0, 2), (1, 3)])
+image_size = (128, 128)
+max_epochs = 18
+
+default_hooks = dict(checkpoint=dict(save_best="coco/keypoints_mAP"))
+train_pipeline = [
+    dict(type="LoadImage"),
+    dict(type="LoadObjects", keypoints=True),
+    dict(type="RandomWarp", size=None, scale=(0.7, 1.4)),
+    dict(type="mmdet.YOLOXHSVRandomAug"),
+    dict(type="FlipObjects", prob=[0.25, 0.25, 0.25], direction=["horizontal", "vertical", "diagonal"]),
+    dict(type="PackObjects"),
+]
+train_dataloader = dict(num_workers=1, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(num_workers=1)
+test_dataloader = val_dataloader
+optim_wrapper = dict(optimizer=dict(muon_lr=0.16, lr=3e-3))  # few steps: the rates of a sprint
+train_cfg = dict(max_epochs=max_epochs, val_interval=6)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", eta_min_ratio=0.01, by_epoch=True, T_max=max_epochs, convert_to_iter_based=True),
+]

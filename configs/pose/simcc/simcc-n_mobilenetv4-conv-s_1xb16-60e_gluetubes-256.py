@@ -1,0 +1,26 @@
+# Glue tubes (2 keypoints, 185 objects to train on), from scratch: crops of 256 x 192.
+_base_ = [
+    "../../_base_/default_runtime.py",
+    "../../_base_/models/simcc.py",
+    "../../_base_/datasets/coco_topdown.py",
+    "../../_base_/schedules/adamw_cosine.py",
+]
+
+data_root = "data/glue_tubes/"
+classes = ("glue tube",)
+keypoints = dict(names=("head", "tail"), sigmas=0.05, skeleton=[(0, 1)])
+max_epochs = 60
+
+default_hooks = dict(checkpoint=dict(save_best="coco/keypoints_mAP"))
+# Tubes lie any way round, and boxes are tight: turn all of them, as far as it goes.
+train_pipeline = [
+    dict(type="LoadImage"),
+    dict(type="CropBox", size=None, shift=0.1, scale=(0.75, 1.25), degrees=180.0, turned=1.0),
+    dict(type="MirrorCrop", prob=0.5),
+    dict(type="mmdet.YOLOXHSVRandomAug"),
+    dict(type="PackTopDown"),
+]
+train_dataloader = dict(batch_size=16, num_workers=1, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(num_workers=1)
+test_dataloader = val_dataloader
+train_cfg = dict(max_epochs=max_epochs)

@@ -1,0 +1,20 @@
+# Your own data: <data_root>/annotations/{train,val}.json and <data_root>/images/. Classes, keypoints and skeleton come
+# from the annotations; left_x and right_x are taken for pairs.
+#   efftasks train simcc-n_mobilenetv4-conv-s_1xb32-100e_custom-256 --cfg-options data_root=/data/mine
+# What the annotations do not know is said with `keypoints=dict(sigmas=0.07, flip_pairs=[("head", "tail")])` in a config.
+_base_ = [
+    "../../_base_/default_runtime.py",
+    "../../_base_/models/simcc.py",
+    "../../_base_/datasets/coco_topdown.py",
+    "../../_base_/schedules/adamw_cosine.py",
+]
+
+data_root = "data/custom/"
+max_epochs = 100
+
+default_hooks = dict(checkpoint=dict(save_best="coco/keypoints_mAP"))
+train_cfg = dict(max_epochs=max_epochs)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", eta_min_ratio=0.01, by_epoch=True, T_max=max_epochs, convert_to_iter_based=True),
+]

@@ -1,0 +1,1 @@
+"""models/insseg_heads of efftasks."""

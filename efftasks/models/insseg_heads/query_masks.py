@@ -1,0 +1,74 @@
+"""Masks of a set of queries: each query makes a kernel, and its mask is the kernel times the pixels.
+
+Sources: MaskFormer (arXiv 2107.06278, section 3.2) and Mask2Former (arXiv 2112.01527) for the product; D-FINE-seg
+(arXiv 2602.23043) and RF-DETR-Seg for it on a box decoder, the second with the bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from efftasks.models.det_heads.query_raw import MaskFactors
+from efftasks.models.insseg_heads.pixel_decoder import PixelDecoder
+from efftasks.models.layers.transformer import MLP
+from efftasks.ops.masks import cut_to_boxes
+from efftasks.registry import MODELS
+from efftasks.structures.features import FeatureSpec
+from efftasks.structures.instances import MASK_STRIDE
+
+__all__ = ["QueryMasks"]
+
+
+@MODELS.register_module()
+class QueryMasks(nn.Module):
+    """Pixels from the maps, kernels from the queries, masks from both.
+
+    The masks stay two factors until they are needed: in training the loss looks at the matched queries and the matching
+    at a sample of the cells; decoding multiplies for the detections that are kept. All queries of all layers at full
+    size would be gigabytes.
+
+    Args:
+        in_specs: of the maps that the decoder attends to, finest first; given by the head.
+        channels: of a query; given by the head.
+        mask_channels: of pixels and kernels.
+        act: activation.
+    """
+
+    def __init__(
+        self, in_specs: Sequence[FeatureSpec], channels: int, mask_channels: int = 64, act: str = "relu"
+    ) -> None:
+        super().__init__()
+        self.pixels = PixelDecoder(in_specs, mask_channels, act)
+        self.kernels = MLP((channels, channels, channels, mask_channels), act)
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, contents: Sequence[Tensor], maps: Sequence[Tensor]) -> tuple[MaskFactors, ...]:
+        """The masks of several layers, over the same pixels.
+
+        Args:
+            contents: one (B, Q, channels) a layer.
+            maps: (B, C_i, H / s_i, W / s_i), finest first.
+        """
+        pixels = self.pixels(maps)
+        return tuple(MaskFactors(self.kernels(content), pixels, self.bias) for content in contents)
+
+    def decode(self, factors: MaskFactors, index: Tensor, boxes: Tensor) -> Tensor:
+        """The masks of some queries, 0 outside of their boxes.
+
+        Args:
+            factors: of all queries.
+            index: int64 (B, K): which queries.
+            boxes: (B, K, 4) xyxy in pixels of the network input.
+
+        Returns:
+            (B, K, H / 4, W / 4) in [0, 1].
+        """
+        kernels, pixels, bias = factors
+        height, width = pixels.shape[-2:]
+        kept = kernels.gather(1, index[..., None].expand(-1, -1, kernels.shape[-1]))
+        logits = torch.matmul(kept, pixels.flatten(2)) + bias
+        masks = logits.float().sigmoid().unflatten(2, (height, width))
+        return cut_to_boxes(masks, boxes, MASK_STRIDE)

@@ -1,0 +1,108 @@
+"""The top-down pose estimator: preprocess, backbone, head, for crops of one object each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import efftasks.compat  # noqa: F401
+
+# isort: split
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.model import BaseModel
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from efftasks.models.backbones.base import build_backbone
+from efftasks.registry import MODELS
+from efftasks.structures.spec import OutputSpec
+
+__all__ = ["Keypoints", "PoseEstimator"]
+
+
+class Keypoints(NamedTuple):
+    """The keypoints of the object that each crop shows."""
+
+    keypoints: Tensor  # (B, P, 3): x, y in pixels of the network input, and score in [0, 1]
+
+
+@MODELS.register_module()
+class PoseEstimator(BaseModel):
+    """Tells the keypoints of one object from a crop around it; where the objects are, others say.
+
+    Args:
+        backbone: a Backbone, or its config; any mmdet or mmseg backbone by scoped name.
+        head: config without ``in_specs``: the backbone's are given.
+        data_preprocessor: config; the divisor of the backbone is given.
+
+    Attributes:
+        cfg: the config it was loaded with, set by ``apis.load``.
+        dataset_meta: classes, category ids and keypoints it was trained on, set by ``apis.load``.
+    """
+
+    task = "top-down pose"
+
+    def __init__(self, backbone: dict | nn.Module, head: dict, data_preprocessor: dict) -> None:
+        network = build_backbone(backbone)
+        super().__init__(data_preprocessor=dict(data_preprocessor, pad_size_divisor=network.divisor))
+        self.cfg: Any = None
+        self.dataset_meta: dict[str, Any] = {}
+        self.backbone = network
+        self.head = MODELS.build(dict(head, in_specs=network.specs))
+
+    def raw(self, images: Tensor) -> Any:
+        """Preprocessed crops (B, 3, H, W) -> the head's raw prediction."""
+        return self.head(self.backbone(images))
+
+    def infer(self, images: Tensor) -> Keypoints:
+        """Preprocessed crops (B, 3, H, W) -> keypoints in pixels of the network input: what is exported."""
+        return Keypoints(self.head.decode(self.raw(images)))
+
+    @property
+    def divisor(self) -> int:
+        """Sides of the input are multiples of this, in pixels."""
+        return self.backbone.divisor
+
+    def outputs(self, height: int, width: int) -> tuple[OutputSpec, ...]:
+        """What :meth:`infer` gives for an input of this size.
+
+        Raises:
+            ValueError: it is not the size that the head is made for.
+        """
+        if (height, width) != self.head.input_size:
+            raise ValueError(f"image size: got {(height, width)}, the head is made for {self.head.input_size} only")
+        shape = ("N", self.head.num_keypoints, 3)
+        return (OutputSpec("keypoints", shape, "float32", "x, y in pixels of the network input, score in [0, 1]"),)
+
+    def forward(self, inputs: Tensor, data_samples: Sequence[DetDataSample] | None = None, mode: str = "tensor") -> Any:
+        """mmengine's entry.
+
+        Args:
+            inputs: preprocessed crops (B, 3, H, W).
+            data_samples: one a crop; needed by ``loss`` and ``predict``.
+            mode: ``loss`` -> dict of scalars, ``predict`` -> samples with ``pred_instances`` (one row, keypoints in
+                pixels of the original image), ``tensor`` -> the raw prediction.
+        """
+        if mode == "tensor":
+            return self.raw(inputs)
+        if data_samples is None:
+            raise ValueError(f"data_samples: got None, mode {mode!r} needs one sample a crop")
+        if mode == "loss":
+            targets = torch.cat([sample.gt_instances.keypoints for sample in data_samples])
+            return self.head.loss(self.backbone(inputs), targets)
+        if mode == "predict":
+            return self._predict(inputs, data_samples)
+        raise ValueError(f"mode: got {mode!r}, allowed are 'loss', 'predict' and 'tensor'")
+
+    def _predict(self, inputs: Tensor, data_samples: Sequence[DetDataSample]) -> list[DetDataSample]:
+        for sample, found in zip(data_samples, self.infer(inputs).keypoints):
+            matrix = found.new_tensor(sample.crop_to_image)
+            places = found[:, :2] @ matrix[:, :2].T + matrix[:, 2]
+            sample.pred_instances = InstanceData(
+                bboxes=found.new_tensor(sample.box)[None],
+                scores=found[:, 2].mean()[None],
+                labels=torch.tensor([sample.label], device=found.device),
+                keypoints=torch.cat([places, found[:, 2:]], dim=1)[None],
+            )
+        return list(data_samples)

@@ -1,0 +1,1 @@
+"""models/pose_heads of efftasks."""

@@ -1,0 +1,170 @@
+"""Keypoints of a dense head: every point says where the keypoints of its object are, and how sure it is of each.
+
+Sources: YOLO-Pose (arXiv 2204.06806, section 3.3) for offsets from the point and OKS as a loss; residual log-likelihood
+(arXiv 2107.11291) as a loss that only training has.
+
+Legend: as ``det_heads/o2o_parts.py``; P keypoints.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from efftasks.models.det_heads.o2o_parts import LevelBranch, Pairs
+from efftasks.models.losses.residual_log_likelihood import ResidualLogLikelihood
+from efftasks.ops.keypoints import object_keypoint_similarity, squared_errors
+from efftasks.registry import MODELS
+from efftasks.structures.features import FeatureSpec
+from efftasks.structures.instances import KEYPOINTS_MEANING, PaddedTargets
+from efftasks.structures.spec import OutputSpec
+
+__all__ = ["KeypointBranch", "PointKeypoints"]
+
+# Offsets are said in units of two strides: an object of the size that its level is for has them near one.
+_REACH = 2.0
+
+
+class KeypointBranch(nn.Module):
+    """x, y and visibility of P keypoints, and in training their spreads.
+
+    Args:
+        in_specs: the maps.
+        channels: width.
+        num_keypoints: P.
+        spread: two numbers more for each keypoint.
+    """
+
+    def __init__(self, in_specs: Sequence[FeatureSpec], channels: int, num_keypoints: int, spread: bool) -> None:
+        super().__init__()
+        self.values = LevelBranch(in_specs, channels, 3 * num_keypoints)
+        self.spreads: nn.Module | None = LevelBranch(in_specs, channels, 2 * num_keypoints) if spread else None
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Maps -> (B, 3 P or 5 P, A): x of all, y of all, visibility of all, then the spreads."""
+        values = self.values(features)
+        if self.spreads is None or not self.training:
+            return values
+        return torch.cat([values, self.spreads(features)], 1)
+
+    def fuse(self) -> KeypointBranch:
+        """A copy without spreads."""
+        fused = copy.deepcopy(self)
+        fused.spreads = None
+        return fused
+
+
+@MODELS.register_module()
+class PointKeypoints(nn.Module):
+    """Keypoints for each point.
+
+    Args:
+        in_specs: maps, finest first; given by the head.
+        num_classes: given by the head; all classes have the same keypoints.
+        sigmas: of each keypoint, as COCO has them; P is their number. In a config None stands for the data's.
+        branch_channels: width of the convolutions.
+        oks_weight: of 1 - OKS.
+        l1_weight: of the distance in square roots of the object's area: it has a gradient where OKS has none any more.
+        visibility_weight: of the cross-entropy of "is annotated".
+        likelihood_weight: of the residual log-likelihood; 0 for none.
+    """
+
+    def __init__(
+        self,
+        in_specs: Sequence[FeatureSpec],
+        num_classes: int,
+        sigmas: Sequence[float],
+        branch_channels: int = 48,
+        oks_weight: float = 8.0,
+        l1_weight: float = 1.0,
+        visibility_weight: float = 1.0,
+        likelihood_weight: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if not sigmas:
+            raise ValueError(f"sigmas: got {sigmas!r}, expected one for each keypoint; data without keypoints has none")
+        self.in_specs, self.branch_channels = tuple(in_specs), branch_channels
+        self.num_keypoints = len(sigmas)
+        self.oks_weight, self.l1_weight, self.visibility_weight = oks_weight, l1_weight, visibility_weight
+        self.likelihood: ResidualLogLikelihood | None = (
+            ResidualLogLikelihood(likelihood_weight) if likelihood_weight else None
+        )
+        self.sigmas: Tensor
+        self.register_buffer("sigmas", torch.tensor(sigmas, dtype=torch.float32), persistent=False)
+
+    def new_branch(self) -> nn.Module:
+        """A module that gives the numbers of each point."""
+        return KeypointBranch(self.in_specs, self.branch_channels, self.num_keypoints, self.likelihood is not None)
+
+    def shared(self, features: Sequence[Tensor]) -> None:
+        """Points share nothing."""
+        return None
+
+    def overlap(self, values: Tensor, shared: None, pairs: Pairs, targets: PaddedTargets) -> Tensor:
+        """OKS of predictions (N, n); NaN for objects without an annotated keypoint."""
+        if targets.keypoints is None or targets.areas is None:
+            return values.new_full((len(values),), torch.nan)
+        wanted = pairs.of(targets.keypoints)
+        found = self._points(values, pairs.points, pairs.strides)
+        similarity = object_keypoint_similarity(found, wanted, self.sigmas, pairs.of(targets.areas))
+        return torch.where((wanted[..., 2] > 0).any(-1), similarity, torch.nan)
+
+    def losses(
+        self, values: Tensor, shared: None, pairs: Pairs, targets: PaddedTargets, weights: Tensor, total: Tensor
+    ) -> dict[str, Tensor]:
+        """Losses of predictions (N, n) against the annotated keypoints; a mean over those of an object."""
+        values = values.float()
+        nothing = values.sum() * 0  # every process has gradients for the same parameters
+        if targets.keypoints is None or targets.areas is None:
+            wanted, areas = values.new_zeros(len(values), self.num_keypoints, 3), values.new_ones(len(values))
+        else:
+            wanted, areas = pairs.of(targets.keypoints), pairs.of(targets.areas)
+        seen = (wanted[..., 2] > 0).float()
+        # A mean over annotated keypoints; 0 for objects without any.
+        share = seen / seen.sum(-1, keepdim=True).clamp(min=1) * weights[:, None] / total
+        points = self._points(values, pairs.points, pairs.strides)
+        unit = areas.clamp(min=1.0).sqrt()[:, None, None]
+        residual = (points - wanted[..., :2]) / unit
+        similarity = torch.exp(-squared_errors(points, wanted, self.sigmas, areas))
+        asked = seen.any(-1, keepdim=True) * weights[:, None] / total / self.num_keypoints
+        logits = values[:, 2 * self.num_keypoints : 3 * self.num_keypoints]
+        visible = F.binary_cross_entropy_with_logits(logits, seen, reduction="none")
+        losses = {
+            "oks": self.oks_weight * ((1 - similarity) * share).sum() + nothing,
+            "kpt_l1": self.l1_weight * (residual.abs().sum(-1) * share).sum() + nothing,
+            "kpt_visible": self.visibility_weight * (visible * asked).sum() + nothing,
+        }
+        if self.likelihood is not None:
+            spreads = values[:, 3 * self.num_keypoints :].unflatten(1, (2, -1)).transpose(1, 2)
+            losses["kpt_rle"] = self.likelihood(residual, spreads, share) + nothing
+        return losses
+
+    def common_losses(self, shared: None, targets: PaddedTargets) -> dict[str, Tensor]:
+        """None."""
+        return {}
+
+    def decode(self, values: Tensor, shared: None, boxes: Tensor, points: Tensor, strides: Tensor) -> Tensor:
+        """Keypoints (B, K, P, 3): x, y in pixels of the network input, and the probability of being annotated."""
+        values = values.float()
+        visible = values[..., 2 * self.num_keypoints : 3 * self.num_keypoints].sigmoid()
+        return torch.cat([self._points(values, points, strides), visible[..., None]], -1)
+
+    def _points(self, values: Tensor, points: Tensor, strides: Tensor) -> Tensor:
+        """x, y (..., P, 2) in pixels of numbers (..., n) at points (..., 2) with strides (..., 1)."""
+        x, y = values[..., : self.num_keypoints], values[..., self.num_keypoints : 2 * self.num_keypoints]
+        offsets = torch.stack([x, y], -1).float() * (_REACH * strides)[..., None]
+        return points[..., None, :] + offsets
+
+    def output(self, height: int, width: int, count: int) -> OutputSpec:
+        """The keypoints."""
+        return OutputSpec("keypoints", ("N", count, self.num_keypoints, 3), "float32", KEYPOINTS_MEANING)
+
+    def fuse(self) -> PointKeypoints:
+        """A copy without what only training has."""
+        fused = copy.deepcopy(self)
+        fused.likelihood = None
+        return fused

@@ -1,0 +1,38 @@
+"""What every composite with a head of mmseg's form needs: its channels, and its labels in pixels of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from efftasks.structures.features import FeatureSpec
+from efftasks.structures.semantic import cell_indices
+
+__all__ = ["labels_on_original", "with_channels"]
+
+
+def with_channels(head: Mapping[str, Any], specs: Sequence[FeatureSpec]) -> dict[str, Any]:
+    """The head's config with the channels of the maps that it chooses."""
+    if "in_channels" in head:
+        return dict(head)
+    index = head.get("in_index", -1)
+    chosen = index if isinstance(index, Sequence) else [index]
+    if not all(-len(specs) <= i < len(specs) for i in chosen):
+        raise ValueError(f"{head['type']}.in_index: got {index}, allowed are indices of {len(specs)} maps")
+    channels = [specs[i].channels for i in chosen]
+    return dict(head, in_channels=channels if isinstance(index, Sequence) else channels[0])
+
+
+def labels_on_original(labels: Tensor, extent: tuple[int, int], meta: Mapping[str, Any]) -> Tensor:
+    """Labels of the network input (h, w), or of a coarser grid over it, in pixels of the original image.
+
+    The image lies at the top left of the input, which may be padded on the right and at the bottom.
+    """
+    height, width = meta.get("ori_shape", extent)
+    across, down = meta.get("scale_factor", (1.0, 1.0))
+    rows = cell_indices(height, int(height * down + 0.5), extent[0], labels.shape[0])
+    columns = cell_indices(width, int(width * across + 0.5), extent[1], labels.shape[1])
+    return labels[torch.from_numpy(rows).to(labels.device)[:, None], torch.from_numpy(columns).to(labels.device)]
