@@ -1,0 +1,110 @@
+"""One network for boxes, masks, keypoints and a semantic map, on images that have some of the annotations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import efftasks.compat  # noqa: F401
+
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import HorizontalBoxes
+from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData, PixelData
+
+from efftasks.apis import load_config
+from efftasks.models.detectors import Detector
+from efftasks.registry import MODELS
+
+
+@pytest.fixture(scope="module")
+def network() -> Any:
+    cfg = load_config("o2omulti-n_mobilenetv4-conv-s_1xb16-18e_shapes-128")
+    with DefaultScope.overwrite_default_scope("efftasks"):
+        torch.manual_seed(0)
+        return MODELS.build(cfg.model)
+
+
+def sample(masks: bool = True, keypoints: bool = True, semantic: bool = True, objects: bool = True) -> DetDataSample:
+    """64 x 64 px with one object, or with a region to ignore that is the whole image."""
+    box = [8.0, 8.0, 40.0, 40.0] if objects else [0.0, 0.0, 64.0, 64.0]
+    cells = torch.zeros(1, 16, 16, dtype=torch.uint8)
+    points = torch.zeros(1, 4, 3)
+    if masks:
+        cells[0, 2:10, 2:10] = 255
+    if keypoints:
+        points[0] = torch.tensor([[10, 10, 2], [38, 10, 2], [38, 38, 1], [0, 0, 0]])
+    one = InstanceData(
+        bboxes=HorizontalBoxes(torch.tensor([box])),
+        labels=torch.tensor([2]),
+        masks=cells,
+        keypoints=points,
+        area_shares=torch.ones(1),
+    )
+    data = DetDataSample(metainfo=dict(ori_shape=(32, 48), scale_factor=(1.0, 1.0), img_shape=(64, 64)))
+    data.gt_instances, data.ignored_instances = (one, one[:0]) if objects else (one[:0], one)
+    if semantic:
+        data.gt_sem_seg = PixelData(data=torch.ones(1, 64, 64, dtype=torch.long))
+    return data
+
+
+def losses(network: Detector, samples: list[DetDataSample]) -> dict[str, float]:
+    network.train()
+    network.zero_grad()
+    found = network(torch.rand(len(samples), 3, 64, 64), samples, mode="loss")
+    torch.stack([value for key, value in found.items() if "loss" in key]).sum().backward()
+    assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in network.parameters())
+    return {key: value.item() for key, value in found.items()}
+
+
+def test_every_part_has_its_loss(network):
+    found = losses(network, [sample(), sample()])
+    for name in ("loss_cls_o2o", "loss_mask_bce_o2o", "loss_mask_dice_o2m", "loss_oks_o2o", "semantic.loss_ce"):
+        assert found[name] > 0, name
+
+
+@pytest.mark.parametrize(
+    ("lacks", "silent"),
+    [
+        ("masks", ("loss_mask_bce_o2o", "loss_mask_dice_o2m")),
+        ("keypoints", ("loss_oks_o2o", "loss_kpt_l1_o2m", "loss_kpt_visible_o2o")),
+        ("semantic", ("semantic.loss_ce", "semantic.loss_dice")),
+        ("objects", ("loss_iou_o2o", "loss_mask_bce_o2o", "loss_oks_o2m", "loss_cls_o2o")),
+    ],
+)
+def test_what_is_not_annotated_teaches_nothing(network, lacks, silent):
+    found = losses(network, [sample(**{lacks: False}), sample(**{lacks: False})])
+    assert all(found[name] == pytest.approx(0, abs=1e-6) for name in silent), {name: found[name] for name in silent}
+    mixed = losses(network, [sample(**{lacks: False}), sample()])
+    assert all(mixed[name] > 0 for name in silent)
+
+
+def test_predictions_are_in_pixels_of_the_image(network):
+    network.eval()
+    with torch.no_grad():
+        (found,) = network(torch.rand(1, 3, 64, 64), [sample()], mode="predict")
+    count = len(found.pred_instances)
+    assert found.pred_instances.masks.shape == (count, 32, 48) and found.pred_instances.masks.dtype == torch.bool
+    assert found.pred_instances.keypoints.shape == (count, 4, 3)
+    assert found.pred_sem_seg.data.shape == (1, 32, 48)
+    boxes = found.pred_instances.bboxes
+    assert bool((boxes >= 0).all()) and bool((boxes[:, 2] <= 48).all()) and bool((boxes[:, 3] <= 32).all())
+    # No pixel of a mask lies outside of its box.
+    for mask, (left, top, right, bottom) in zip(found.pred_instances.masks, boxes.tolist()):
+        y, x = mask.nonzero(as_tuple=True)
+        if len(x):
+            assert x.min() + 1 > left and x.max() < right and y.min() + 1 > top and y.max() < bottom
+
+
+def test_a_task_for_each_set_of_outputs(network):
+    assert network.task == "multi-task"
+    names = [output.name for output in network.outputs(64, 64)]
+    assert names == ["boxes", "scores", "labels", "masks", "keypoints", "segmentation"]
+    for config, task in (
+        ("o2oseg-n_mobilenetv4-conv-s_8xb16-300e_coco-640", "instance segmentation"),
+        ("o2opose-n_mobilenetv4-conv-s_8xb16-300e_coco-640", "pose"),
+        ("o2o-n_mobilenetv4-conv-s_8xb16-300e_coco-640", "detection"),
+    ):
+        with DefaultScope.overwrite_default_scope("efftasks"):
+            assert MODELS.build(load_config(config).model).task == task
