@@ -10,7 +10,7 @@ model = dict(
                 sigmas=None,  # those of the data: their number is the number of keypoints
                 branch_channels=48,
                 oks_weight=8.0,
-                l1_weight=1.0,
+                l1_weight=5.0,
                 visibility_weight=1.0,
                 likelihood_weight=0.1,
             )

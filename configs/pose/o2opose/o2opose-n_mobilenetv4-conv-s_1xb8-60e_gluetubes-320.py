@@ -17,6 +17,7 @@ default_hooks = dict(checkpoint=dict(save_best="coco/keypoints_mAP"))
 train_pipeline = [
     dict(type="LoadImage"),
     dict(type="LoadObjects", keypoints=True),
+    dict(type="ObjectMosaic", size=None, prob=0.5),
     dict(type="RandomWarp", size=None, scale=(0.7, 1.5), rotate=5.0),
     dict(type="mmdet.YOLOXHSVRandomAug"),
     dict(type="FlipObjects", prob=[0.25, 0.25, 0.25], direction=["horizontal", "vertical", "diagonal"]),

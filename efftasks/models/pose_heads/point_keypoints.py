@@ -80,7 +80,7 @@ class PointKeypoints(nn.Module):
         sigmas: Sequence[float],
         branch_channels: int = 48,
         oks_weight: float = 8.0,
-        l1_weight: float = 1.0,
+        l1_weight: float = 5.0,
         visibility_weight: float = 1.0,
         likelihood_weight: float = 0.1,
     ) -> None:
