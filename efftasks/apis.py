@@ -24,6 +24,7 @@ from efftasks.models.segmentors import Segmentor
 from efftasks.registry import MODELS, RUNNERS
 from efftasks.scoring import Evaluation, class_facts, draw_comparison, evaluate, test_images
 from efftasks.structures.checkpoint import load_matching, read_checkpoint, weights_of
+from efftasks.structures.crops import CROP_PADDING
 from efftasks.structures.errors import UserError
 from efftasks.structures.prediction import Prediction
 from efftasks.structures.spec import ArtifactSpec, InputSpec
@@ -211,14 +212,21 @@ def describe(model: Model) -> ArtifactSpec:
             width=width,
             mean=facts.mean,
             std=facts.std,
-            resize=fit.get("mode", "letterbox"),
-            pad_value=float(fit.get("pad_value", 114)),
+            **_fit_facts(fit),
             color=facts.color,
             divisor=divisor,
         ),
         outputs=outputs,
         versions={"efftasks": efftasks.__version__, "torch": torch.__version__},
     )
+
+
+def _fit_facts(fit: dict[str, Any]) -> dict[str, Any]:
+    """How an artifact's description states a FitImage or a CropBox."""
+    facts: dict[str, Any] = dict(pad_value=float(fit.get("pad_value", 114)))
+    if fit["type"].rpartition(".")[2] == "CropBox":
+        return dict(facts, resize="crop", crop_padding=float(fit.get("padding", CROP_PADDING)))
+    return dict(facts, resize=fit.get("mode", "letterbox"))
 
 
 def input_size(cfg: Config) -> tuple[int, int]:

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     """Export, verify, and only then put the file in its place."""
     from efftasks import apis
     from efftasks.export.exporters.onnx import export_onnx, write_metadata
-    from efftasks.structures.errors import WorkError
+    from efftasks.structures.errors import UserError, WorkError
 
     options = parse_options(args.cfg_options)
     if args.output is not None:
@@ -77,6 +77,10 @@ def run(args: argparse.Namespace) -> int:
     if args.size is not None:
         apis.set_input_size(model.cfg, tuple(args.size))
     spec = _spec(apis.describe(model), args)
+    if args.images is not None and spec.input.resize == "crop":
+        raise UserError(
+            f"--images: {spec.task} is verified in the boxes of the test data, and images have none"
+        )
     entries = _entries(model.cfg, args.images, args.num_images)
 
     out = Path(args.out)
@@ -131,7 +135,8 @@ def _verify(model: Any, artifact: Path, outputs: Sequence[str], entries: Sequenc
     from efftasks.structures.images import read_image
 
     predict, _ = artifact_predictor(artifact)
-    verification = Verification(outputs)
+    # Keypoints have a box even where it is given, as a top-down estimator's is.
+    verification = Verification({*outputs, "boxes"} if "keypoints" in outputs else outputs)
     parts = [entries[:1], *(entries[start : start + 4] for start in range(0, len(entries), 4))]
     for part in parts:  # masks of many images at once would take gigabytes
         for entry, ours, theirs in zip(part, apis.predict(model, part), predict(part)):

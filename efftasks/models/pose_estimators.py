@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from efftasks.models.backbones.base import build_backbone
 from efftasks.registry import MODELS
+from efftasks.structures.errors import UserError
 from efftasks.structures.spec import OutputSpec
 
 __all__ = ["Keypoints", "PoseEstimator"]
@@ -68,10 +69,10 @@ class PoseEstimator(BaseModel):
         """What :meth:`infer` gives for an input of this size.
 
         Raises:
-            ValueError: it is not the size that the head is made for.
+            UserError: it is not the size that the head is made for.
         """
         if (height, width) != self.head.input_size:
-            raise ValueError(f"image size: got {(height, width)}, the head is made for {self.head.input_size} only")
+            raise UserError(f"image size: got {(height, width)}, the head is made for {self.head.input_size} only")
         shape = ("N", self.head.num_keypoints, 3)
         return (OutputSpec("keypoints", shape, "float32", "x, y in pixels of the network input, score in [0, 1]"),)
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from efftasks.runtime.backends.onnxruntime import OnnxRuntimeSession
 from efftasks.runtime.preprocess import normalise_into
-from efftasks.structures.crops import CROP_PADDING, crop_matrix, cut_crop, invert_affine, warp_points
+from efftasks.structures.crops import crop_matrix, cut_crop, invert_affine, warp_points
 from efftasks.structures.errors import UserError
 from efftasks.structures.images import read_image
 from efftasks.structures.prediction import Prediction
@@ -26,16 +26,13 @@ class TopDownPredictor:
     Args:
         path: the artifact (``.onnx``).
         threads: threads of the runtime; None leaves it to the runtime.
-        padding: crops are larger than the boxes by this factor; as in training.
         batch_size: crops at a time, where the artifact has a dynamic batch.
 
     Raises:
         UserError: the file cannot be run, or is none of a top-down estimator.
     """
 
-    def __init__(
-        self, path: str | Path, threads: int | None = None, padding: float = CROP_PADDING, batch_size: int = 8
-    ) -> None:
+    def __init__(self, path: str | Path, threads: int | None = None, batch_size: int = 8) -> None:
         if batch_size < 1:
             raise UserError(f"batch_size: got {batch_size}, expected an integer from 1")
         self.session = OnnxRuntimeSession(path, threads)
@@ -44,7 +41,7 @@ class TopDownPredictor:
             raise UserError(f"{path}: got a file for {self.spec.task}, expected one for {TASK}")
         self.num_keypoints = int(self.spec.outputs[0].shape[1])
         self.size = (self.spec.input.height, self.spec.input.width)
-        self.padding = padding
+        self.padding = self.spec.input.crop_padding
         self.step = batch_size if self.spec.input.dynamic_batch else 1
         self._buffer = np.empty((self.step, 3, *self.size), np.float32)
 

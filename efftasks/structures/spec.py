@@ -18,7 +18,7 @@ SCHEMA = 1
 METADATA_KEY = "efftasks"  # of the JSON inside a file, where its format has room for metadata
 # What a runtime has to know how to do; anything else would be predicted wrongly, without a word.
 _ALLOWED = {
-    "resize": ("letterbox", "stretch"),
+    "resize": ("letterbox", "stretch", "crop"),
     "color": ("RGB", "BGR"),
     "layout": ("NCHW",),
     "dtype": ("float32",),
@@ -31,7 +31,9 @@ class InputSpec:
     """How an image becomes the network's input.
 
     ``letterbox``: scale by min(width / w, height / h), each side rounded half up, image at the top left, padding on
-    the right and at the bottom. ``stretch``: to (width, height). Then ``(pixel - mean) / std`` with pixels in 0..255.
+    the right and at the bottom. ``stretch``: to (width, height). ``crop``: a window around the box of an object, with
+    the aspect ratio of the input and larger than the box by ``crop_padding``, see ``structures/crops.py``. Then
+    ``(pixel - mean) / std`` with pixels in 0..255.
     """
 
     name: str
@@ -40,6 +42,7 @@ class InputSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resize: str = "letterbox"
+    crop_padding: float = 1.25
     pad_value: float = 114.0
     color: str = "RGB"
     layout: str = "NCHW"

@@ -55,7 +55,7 @@ def test_sidecars_from_before_masks_and_keypoints_still_load():
     [
         (dict(schema=2), "schema: got 2, expected 1"),
         (dict(input=3), "input: got a int, expected an object"),
-        (dict(input={**asdict(SPEC.input), "resize": "crop"}), "input.resize: got 'crop'"),
+        (dict(input={**asdict(SPEC.input), "resize": "squash"}), "input.resize: got 'squash'"),
         (dict(input={**asdict(SPEC.input), "height": 0}), "input.height: got 0"),
         (dict(input={**asdict(SPEC.input), "height": "640"}), "input.height: got '640', expected an integer from 1"),
         (dict(input={**asdict(SPEC.input), "mean": [1]}), "input.mean"),
