@@ -78,9 +78,7 @@ def run(args: argparse.Namespace) -> int:
         apis.set_input_size(model.cfg, tuple(args.size))
     spec = _spec(apis.describe(model), args)
     if args.images is not None and spec.input.resize == "crop":
-        raise UserError(
-            f"--images: {spec.task} is verified in the boxes of the test data, and images have none"
-        )
+        raise UserError(f"--images: {spec.task} is verified in the boxes of the test data, and images have none")
     entries = _entries(model.cfg, args.images, args.num_images)
 
     out = Path(args.out)

@@ -36,6 +36,8 @@ class Detector(BaseModel):
         data_preprocessor: config; the divisor of the backbone is given.
         semantic_head: config of a head of mmseg's form on the neck's maps, for a label map of the whole image; None for
             none. Without ``in_channels`` it gets those of the maps that its ``in_index`` chooses.
+        semantic_stride: a label for so many pixels across and down. The choice of a class for every pixel (1) costs as
+            much as half a nano network; 4 is the stride of masks.
 
     Attributes:
         cfg: the config it was loaded with, set by ``apis.load``.
@@ -49,6 +51,7 @@ class Detector(BaseModel):
         head: dict,
         data_preprocessor: dict,
         semantic_head: dict | None = None,
+        semantic_stride: int = 4,
     ) -> None:
         network = build_backbone(backbone)
         super().__init__(data_preprocessor=dict(data_preprocessor, pad_size_divisor=network.divisor))
@@ -57,6 +60,7 @@ class Detector(BaseModel):
         self.backbone = network
         self.neck = MODELS.build(dict(neck, in_specs=network.specs))
         self.head = MODELS.build(dict(head, in_specs=self.neck.specs))
+        self.semantic_stride = semantic_stride
         self.semantic_head = (
             None if semantic_head is None else MODELS.build(with_channels(semantic_head, self.neck.specs))
         )
@@ -76,7 +80,7 @@ class Detector(BaseModel):
         found = self.head.decode(self.head(maps))
         if self.semantic_head is None:
             return found
-        size = (images.shape[2], images.shape[3])
+        size = (images.shape[2] // self.semantic_stride, images.shape[3] // self.semantic_stride)
         labels = label_map(self.semantic_head(maps), size, self.semantic_head.align_corners)
         return found._replace(segmentation=labels)
 
@@ -98,7 +102,9 @@ class Detector(BaseModel):
     def outputs(self, height: int, width: int) -> tuple[OutputSpec, ...]:
         """What :meth:`infer` gives for an input of this size."""
         count = self.head.count_detections(height, width)
-        semantic = OutputSpec("segmentation", ("N", height, width), "uint8", "index into semantic classes")
+        step = self.semantic_stride
+        meaning = f"index into semantic_classes, one for {step} x {step} pixels of the network input"
+        semantic = OutputSpec("segmentation", ("N", height // step, width // step), "uint8", meaning)
         return (
             OutputSpec("boxes", ("N", count, 4), "float32", "xyxy, pixels of the network input"),
             OutputSpec("scores", ("N", count), "float32", "probability in [0, 1], best first"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["box_window", "cut_to_boxes", "mask_dice", "mask_iou", "masks_to_boxes"]
+__all__ = ["box_window", "mask_dice", "mask_iou", "masks_to_boxes"]
 
 
 def box_window(boxes: Tensor, size: tuple[int, int], stride: float, margin: float = 0.0) -> Tensor:
@@ -27,12 +27,6 @@ def box_window(boxes: Tensor, size: tuple[int, int], stride: float, margin: floa
     across = (x > left - margin) & (x < right + margin)
     down = (y > top - margin) & (y < bottom + margin)
     return down[..., :, None] & across[..., None, :]
-
-
-def cut_to_boxes(masks: Tensor, boxes: Tensor, stride: float) -> Tensor:
-    """Masks (..., h, w) that are 0 in the cells which their boxes (..., 4) xyxy in pixels do not touch."""
-    height, width = masks.shape[-2:]
-    return masks * box_window(boxes, (height, width), stride, margin=stride / 2)
 
 
 def masks_to_boxes(masks: Tensor, threshold: float, stride: float) -> Tensor:

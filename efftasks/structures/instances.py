@@ -15,7 +15,7 @@ from efftasks.structures.masks import MASK_STRIDE
 __all__ = ["KEYPOINTS_MEANING", "MASKS_MEANING", "MASK_STRIDE", "DetectionTensors", "PaddedTargets"]
 
 # What artifacts say of outputs that several heads have.
-MASKS_MEANING = "probability of each cell of 4 x 4 pixels of the network input, cut to the box"
+MASKS_MEANING = "probability of each cell of 4 x 4 pixels of the network input; outside the box it does not count"
 KEYPOINTS_MEANING = "x, y in pixels of the network input, and score in [0, 1]"
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from efftasks.ops.masks import box_window, cut_to_boxes, mask_dice, mask_iou, masks_to_boxes
+from efftasks.ops.masks import box_window, mask_dice, mask_iou, masks_to_boxes
 
 
 def test_a_window_has_the_cells_whose_centre_is_inside():
@@ -11,13 +11,6 @@ def test_a_window_has_the_cells_whose_centre_is_inside():
     assert window.int().tolist() == [[0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
     wider = box_window(torch.tensor([5.0, 0.0, 11.0, 6.0]), (3, 4), 4, margin=4)
     assert wider.int().tolist() == [[1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0]]
-
-
-def test_cutting_keeps_every_cell_that_the_box_touches():
-    masks = torch.ones(2, 2, 3)
-    boxes = torch.tensor([[3.9, 0.0, 8.1, 4.0], [0.0, 0.0, 12.0, 8.0]])
-    cut = cut_to_boxes(masks, boxes, 4)
-    assert cut.tolist() == [[[1, 1, 1], [0, 0, 0]], [[1, 1, 1], [1, 1, 1]]]
 
 
 def test_boxes_around_masks_by_hand():

@@ -118,7 +118,7 @@ class QueryHead(nn.Module):
         count = min(self.max_detections, raw.logits.shape[1] * raw.logits.shape[2])
         logits, labels, index = top_pairs(raw.logits.float(), count)
         boxes = cxcywh_to_xyxy(raw.boxes.float().gather(1, index[..., None].expand(-1, -1, 4))) * raw.scale
-        masks = None if raw.masks is None else self.masks.decode(raw.masks, index, boxes)
+        masks = None if raw.masks is None else self.masks.decode(raw.masks, index)
         return DetectionTensors(boxes, logits.sigmoid(), labels, masks)
 
     def loss(self, features: Sequence[Tensor], targets: PaddedTargets) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from efftasks.models.det_heads.o2o_parts import LevelBranch, Pairs
 from efftasks.models.layers.conv import ConvNormAct
-from efftasks.ops.masks import box_window, cut_to_boxes, mask_iou
+from efftasks.ops.masks import box_window, mask_iou
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
 from efftasks.structures.instances import MASK_STRIDE, MASKS_MEANING, PaddedTargets
@@ -170,10 +170,10 @@ class PrototypeMasks(nn.Module):
         return {"loss_semantic": self.semantic_weight * loss / counted.sum().clamp(min=1)}
 
     def decode(self, values: Tensor, shared: Prototypes, boxes: Tensor, points: Tensor, strides: Tensor) -> Tensor:
-        """Masks (B, K, h, w) in [0, 1] of the K kept coefficients, 0 in cells that their boxes do not touch."""
+        """Masks (B, K, h, w) in [0, 1] of the K kept coefficients. Their boxes are cut where pixels are, not cells."""
         prototypes = shared.masks.float()
         logits = torch.matmul(values.float(), prototypes.flatten(2)).unflatten(2, prototypes.shape[2:])
-        return cut_to_boxes(logits.sigmoid(), boxes, MASK_STRIDE)
+        return logits.sigmoid()
 
     def output(self, height: int, width: int, count: int) -> OutputSpec:
         """The masks."""

@@ -14,10 +14,8 @@ from torch import Tensor, nn
 from efftasks.models.det_heads.query_raw import MaskFactors
 from efftasks.models.insseg_heads.pixel_decoder import PixelDecoder
 from efftasks.models.layers.transformer import MLP
-from efftasks.ops.masks import cut_to_boxes
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
-from efftasks.structures.instances import MASK_STRIDE
 
 __all__ = ["QueryMasks"]
 
@@ -55,13 +53,12 @@ class QueryMasks(nn.Module):
         pixels = self.pixels(maps)
         return tuple(MaskFactors(self.kernels(content), pixels, self.bias) for content in contents)
 
-    def decode(self, factors: MaskFactors, index: Tensor, boxes: Tensor) -> Tensor:
-        """The masks of some queries, 0 outside of their boxes.
+    def decode(self, factors: MaskFactors, index: Tensor) -> Tensor:
+        """The masks of some queries. Their boxes are cut where pixels are, not cells.
 
         Args:
             factors: of all queries.
             index: int64 (B, K): which queries.
-            boxes: (B, K, 4) xyxy in pixels of the network input.
 
         Returns:
             (B, K, H / 4, W / 4) in [0, 1].
@@ -70,5 +67,4 @@ class QueryMasks(nn.Module):
         height, width = pixels.shape[-2:]
         kept = kernels.gather(1, index[..., None].expand(-1, -1, kernels.shape[-1]))
         logits = torch.matmul(kept, pixels.flatten(2)) + bias
-        masks = logits.float().sigmoid().unflatten(2, (height, width))
-        return cut_to_boxes(masks, boxes, MASK_STRIDE)
+        return logits.float().sigmoid().unflatten(2, (height, width))

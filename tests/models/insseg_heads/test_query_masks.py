@@ -22,7 +22,7 @@ from efftasks.models.det_heads.query_raw import MaskFactors, QueryTargets
 from efftasks.models.insseg_heads.query_masks import QueryMasks
 from efftasks.models.layers.fuse import fuse_model
 from efftasks.models.losses.mask_terms import MaskSampler
-from efftasks.ops.masks import box_window, cut_to_boxes, mask_iou
+from efftasks.ops.masks import mask_iou
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
 from efftasks.structures.instances import PaddedTargets
@@ -72,21 +72,18 @@ def test_gathering_before_the_product_equals_gathering_after() -> None:
     part = QueryMasks(SPECS, channels=32, mask_channels=8)
     (made,) = part([torch.randn(2, 30, 32)], features())
     index = torch.randint(0, 30, (2, 12))
-    boxes = torch.rand(2, 12, 4) * 60 + torch.tensor([0.0, 0.0, 60.0, 60.0])
-    found = part.decode(made, index, boxes)
+    found = part.decode(made, index)
     whole = torch.einsum("bqd,bdhw->bqhw", made.kernels, made.pixels) + made.bias
     expected = torch.stack([rows[i] for rows, i in zip(whole.sigmoid(), index)])
-    torch.testing.assert_close(found, cut_to_boxes(expected, boxes, 4.0))
+    torch.testing.assert_close(found, expected)
 
 
-def test_detections_have_masks_inside_their_boxes() -> None:
+def test_detections_have_masks() -> None:
     head = build().eval()
     with torch.no_grad():
         found = head.decode(head(features()))
     assert found.masks.shape == (2, 20, 32, 32)
     assert head.count_detections(128, 128) == 20
-    outside = ~box_window(found.boxes, (32, 32), 4.0, margin=2.0)
-    assert bool(outside.any()) and not bool(found.masks[outside].any())
     assert bool(((found.masks >= 0) & (found.masks <= 1)).all())
 
 
@@ -170,7 +167,7 @@ def test_two_objects_are_learned() -> None:
     with torch.no_grad():
         (made,) = part([content], maps)
         index = torch.tensor([[0, 1]] * 2)
-        masks = part.decode(made, index, torch.tensor([0.0, 0.0, 128.0, 128.0]).expand(2, 2, 4))
+        masks = part.decode(made, index)
     assert float(mask_iou((masks > 0.5).float(), wanted.float() / 255).min()) > 0.9
 
 
