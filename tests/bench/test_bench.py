@@ -141,7 +141,8 @@ def test_nano_at_640_with_80_classes_stays_within_its_budget(params, gflops):
     model = apis.fuse(apis.build(cfg))
     found = count_complexity(model, model.infer, (640, 640))
     assert found.params_m <= params and found.gflops <= gflops
-    assert model.infer(torch.zeros(1, 3, 64, 64))._fields == ("boxes", "scores", "labels")
+    said = [name for name, output in model.infer(torch.zeros(1, 3, 64, 64))._asdict().items() if output is not None]
+    assert said == ["boxes", "scores", "labels"]
 
 
 def test_tables_carry_their_environment(tmp_path):

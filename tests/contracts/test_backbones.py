@@ -159,5 +159,5 @@ def test_any_head_takes_it_by_one_line(swapped: Callable[[str, dict], tuple], na
     if head == "fpnlite":
         assert found[0].shape == (1, 128, 192)
         return
-    boxes, scores, labels = found
+    boxes, scores, labels = found[:3]
     assert boxes.shape == (1, scores.shape[1], 4) and scores.shape == labels.shape

@@ -4,19 +4,25 @@
 #   efftasks train dfineseg-n_hgnetv2-b0_1xb8-60e_custom-640 --cfg-options data_root=data/mine load_from=start.pth
 # The classes come from the annotations. The start is a published D-FINE-N: boxes begin trained, the masks start anew.
 # Without `load_from` it trains from scratch, and wants two to four times the epochs.
-_base_ = ["./dfineseg-n_hgnetv2-b0_8xb16-160e_coco-640.py"]
+_base_ = [
+    "../../_base_/default_runtime.py",
+    "../../_base_/models/dfine_masks.py",
+    "../../_base_/datasets/coco_instances.py",
+    "../../_base_/schedules/adamw_queries.py",
+]
 
 data_root = "data/custom/"
-classes = None
 max_epochs = 60
 no_aug_epochs = 6
+default_hooks = dict(checkpoint=dict(save_best="coco/segm_mAP"))
 train_dataloader = dict(batch_size=8, num_workers=2)
 optim_wrapper = dict(
-    optimizer=dict(lr=4e-4),
+    optimizer=dict(lr=4e-4, weight_decay=1e-4),
     paramwise_cfg=dict(
         patterns={
-            r"^backbone\..*norm": dict(lr=2e-4),
+            r"^backbone\..*norm": dict(lr=2e-4, weight_decay=0.0),
             r"^backbone\.": dict(lr=2e-4),
+            r"norm|bias": dict(weight_decay=0.0),
         }
     ),
 )
