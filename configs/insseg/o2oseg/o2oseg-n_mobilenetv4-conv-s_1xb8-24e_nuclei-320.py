@@ -1,7 +1,7 @@
 # Cell nuclei (241 images to train on), from scratch: images of 256 to 696 px fitted into 320 x 320.
 _base_ = [
     "../../_base_/default_runtime.py",
-    "../../_base_/models/sparseinst.py",
+    "../../_base_/models/o2o_masks.py",
     "../../_base_/datasets/coco_instances.py",
     "../../_base_/schedules/muon_60e.py",
 ]
@@ -9,7 +9,7 @@ _base_ = [
 data_root = "data/nuclei/"
 classes = ("nucleus",)
 image_size = (320, 320)
-max_epochs = 48
+max_epochs = 24
 
 default_hooks = dict(checkpoint=dict(save_best="coco/segm_mAP"))
 train_pipeline = [
