@@ -63,14 +63,21 @@ class Verification:
     """Compares a model with its artifact, image by image, in everything that the artifact gives.
 
     Args:
-        outputs: names of the artifact's outputs.
+        outputs: names of the artifact's outputs. One that gives keypoints without boxes looks into given ones: it has a
+            row for each, and none is cut.
         tolerance: what is allowed of objects.
+
+    Raises:
+        ValueError: the outputs are none that can be compared.
     """
 
     def __init__(self, outputs: Iterable[str], tolerance: Tolerance = DEFAULT_TOLERANCE) -> None:
         names = set(outputs)
-        self._objects = ObjectComparison(tolerance) if "boxes" in names else None
-        self._labels = LabelComparison() if names & {"segmentation", "logits"} else None
+        has_objects, has_labels = bool(names & {"boxes", "keypoints"}), bool(names & {"segmentation", "logits"})
+        if not (has_objects or has_labels):
+            raise ValueError(f"outputs: got {sorted(names)}, expected boxes, keypoints, segmentation or logits")
+        self._objects = ObjectComparison(tolerance, cut="boxes" in names) if has_objects else None
+        self._labels = LabelComparison() if has_labels else None
 
     def add(self, ours: Prediction, theirs: Prediction, size: tuple[int, int]) -> None:
         """Compare the predictions of one image.
@@ -98,10 +105,15 @@ class ObjectComparison:
     Each side's detections are looked for on the other. Where both lists have the same length, a detection that scores
     within the tolerance of the last one may be cut on one side only, and is left out. Boxes and scores count of all
     others, masks and keypoints of those that score at least ``tolerance.least_score``, or of all where none does.
+
+    Args:
+        tolerance: what is allowed.
+        cut: whether lists are the best of more.
     """
 
-    def __init__(self, tolerance: Tolerance = DEFAULT_TOLERANCE) -> None:
+    def __init__(self, tolerance: Tolerance = DEFAULT_TOLERANCE, cut: bool = True) -> None:
         self._tolerance = tolerance
+        self._cut = cut
         self._images = 0
         self._detections = 0
         self._matches: list[Matches] = []
@@ -119,7 +131,7 @@ class ObjectComparison:
         self._masks |= ours.masks is not None
         self._keypoints |= ours.keypoints is not None
         # Both lists are cut at the same number: near the cut a detection may be on one side only.
-        cut = len(ours) == len(theirs) and len(ours) > 0
+        cut = self._cut and len(ours) == len(theirs) and len(ours) > 0
         floor = max(ours.scores.min(), theirs.scores.min()) + self._tolerance.score if cut else -1.0
         self._images += 1
         self._detections += int((ours.scores > floor).sum())

@@ -37,7 +37,12 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_every_command_module_is_in_the_parser() -> None:
-    modules = {path.stem for path in (ROOT / "efftasks" / "cli").glob("*.py")} - {"__init__", "main", "errors", "predicting"}
+    modules = {path.stem for path in (ROOT / "efftasks" / "cli").glob("*.py")} - {
+        "__init__",
+        "main",
+        "errors",
+        "predicting",
+    }
     assert set(NAMES) == modules
 
 
