@@ -277,12 +277,11 @@ def test_one_kind_of_output_has_its_own_report():
 
 @pytest.mark.parametrize(("moved", "passed"), [(0.0, True), (0.05, True), (0.2, False)])
 def test_a_row_for_each_given_box_is_compared(moved, passed):
-    one = replace(
-        prediction([[0, 0, 10, 10]], [0.4], [0]), keypoints=np.array([[[3, 4, 0.4], [6, 7, 0.5]]], np.float32)
-    )
-    other = replace(one, keypoints=one.keypoints + np.array([moved, 0, 0], np.float32))
+    points = np.array([[[3, 4, 0.4], [6, 7, 0.5]]], np.float32)
+    alone = prediction([[0, 0, 10, 10]], [0.4], [0])
     verification = Verification(["keypoints"])
-    verification.add(one, other, (640, 640))
+    other = points + np.array([moved, 0, 0], np.float32)
+    verification.add(replace(alone, keypoints=points), replace(alone, keypoints=other), (640, 640))
     report = verification.report()
     assert report.passed is passed and report.to_dict()["detections"] == 1
 
