@@ -14,8 +14,9 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData, PixelData
 
 from efftasks.apis import load_config
+from efftasks.datasets.shapes import write_shapes
 from efftasks.models.detectors import Detector
-from efftasks.registry import MODELS
+from efftasks.registry import DATASETS, MODELS
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +109,37 @@ def test_a_task_for_each_set_of_outputs(network):
     ):
         with DefaultScope.overwrite_default_scope("efftasks"):
             assert MODELS.build(load_config(config).model).task == task
+
+
+def test_sets_with_other_annotations_train_together(network, tmp_path):
+    """Boxes, masks and keypoints of one set, label maps of another, in one batch."""
+    write_shapes(tmp_path, train=3, val=1, size=64)
+    classes = ("circle", "square", "triangle", "star", "ring", "cross")
+    load = [dict(type="LoadImage"), dict(type="LoadObjects", masks=True, keypoints=True, num_keypoints=4)]
+    finish = [dict(type="RandomWarp", size=(64, 64)), dict(type="FlipObjects", prob=0.5), dict(type="PackObjects")]
+    objects = dict(
+        type="CocoDetection",
+        data_root=str(tmp_path),
+        ann_file="annotations/train.json",
+        data_prefix=dict(img="images/"),
+        metainfo=dict(classes=classes),
+        pipeline=[*load, *finish],
+    )
+    maps = dict(
+        type="SemanticFolder",
+        data_root=str(tmp_path / "cityscapes"),
+        data_prefix=dict(img_path="leftImg8bit/train", seg_map_path="gtFine/train"),
+        metainfo=dict(classes=("background", *classes)),
+        pipeline=[*load, dict(type="LoadSegMap"), *finish],
+    )
+    with DefaultScope.overwrite_default_scope("efftasks"):
+        keys = ["classes", "category_ids", "keypoints", "palette", "ignore", "label_map", "reduce_zero_label"]
+        both = DATASETS.build(dict(type="ConcatDataset", datasets=[objects, maps], ignore_keys=keys))
+    assert len(both) == 6
+    samples = [both[i]["data_samples"] for i in (0, 1, 3, 4)]
+    assert all("gt_sem_seg" not in x for x in samples[:2]) and all("gt_sem_seg" in x for x in samples[2:])
+    assert all(len(x.gt_instances) == 0 and len(x.ignored_instances) == 1 for x in samples[2:])
+    found = losses(network, samples)
+    assert found["loss_mask_bce_o2o"] > 0 and found["loss_oks_o2o"] > 0 and found["semantic.loss_ce"] > 0
+    # Images of label maps alone are no background: they teach no class.
+    assert losses(network, samples[2:])["loss_cls_o2o"] == pytest.approx(0, abs=1e-6)
