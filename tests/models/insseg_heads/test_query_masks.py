@@ -183,6 +183,7 @@ class Decoded(nn.Module):
         return tuple(self.head.decode(self.head(maps))[:4])
 
 
+@pytest.mark.slow
 def test_exported_masks_equal_the_model_at_another_batch_size(tmp_path: Path) -> None:
     decoder = dict(num_layers=1, ffn=dict(hidden=64), num_heads=4)
     graph = Decoded(fuse_model(build(decoder=decoder))).eval()

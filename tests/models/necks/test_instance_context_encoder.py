@@ -131,6 +131,7 @@ def test_exported_it_is_the_same(tmp_path: Path) -> None:
     assert kinds.count("MatMul") == 6 and not {"Range", "Gather", "AveragePool"} & set(kinds)
 
 
+@pytest.mark.slow
 def test_exported_for_any_size(tmp_path: Path) -> None:
     net = Exported(fuse_model(trained(InstanceContextEncoder(SPECS, channels=16)))).eval()
     path = str(tmp_path / "neck.onnx")

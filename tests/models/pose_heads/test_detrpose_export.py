@@ -28,6 +28,7 @@ class Answer(torch.nn.Module):
         return tuple(part for part in detections if part is not None)
 
 
+@pytest.mark.slow
 def test_the_exported_graph_answers_the_same_without_suppression(reference: Any, tmp_path: Path) -> None:
     changes = dict(decoder__num_layers=2, selection__num_queries=10)
     model = Answer(fuse_model(reference.small(**changes))).eval()
