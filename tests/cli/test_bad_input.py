@@ -101,7 +101,7 @@ def test_a_file_that_does_not_agree_is_not_shipped(capsys, shapes, tmp_path, mon
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # one batch gives the statistics: with fresh ones features fade out
     with torch.no_grad():
-        model.train().raw(torch.rand(4, 3, 192, 192))
+        model.train()(torch.rand(4, 3, 192, 192))
     meta = dict(dataset_meta=dict(classes=apis.load_config(CONFIG).classes, category_ids=[1, 2, 3, 4, 5, 6]))
     torch.save({"state_dict": model.state_dict(), "meta": meta}, tmp_path / "a.pth")
     words = ["export", CONFIG, str(tmp_path / "a.pth"), "--out", str(tmp_path / "out")]
