@@ -38,9 +38,10 @@ def artifact_predictor(path: str | Path) -> tuple[Predict, Sequence[str]]:
     """
     from efftasks.runtime.backends.onnxruntime import OnnxRuntimeSession
     from efftasks.runtime.predictor import Predictor
-    from efftasks.runtime.topdown import TASK, TopDownPredictor
+    from efftasks.runtime.topdown import TopDownPredictor
+    from efftasks.structures.crops import TOP_DOWN
 
-    if Path(path).suffix == ".onnx" and OnnxRuntimeSession(path).spec.task == TASK:
+    if Path(path).suffix == ".onnx" and OnnxRuntimeSession(path).spec.task == TOP_DOWN:
         crops = TopDownPredictor(path)
         return (
             lambda entries: [crops(entry["img_path"], [entry["box"]], [entry["label"]]) for entry in entries],

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from efftasks.models.backbones.base import build_backbone
 from efftasks.registry import MODELS
+from efftasks.structures.crops import TOP_DOWN
 from efftasks.structures.errors import UserError
 from efftasks.structures.spec import OutputSpec
 
@@ -42,7 +43,7 @@ class PoseEstimator(BaseModel):
         dataset_meta: classes, category ids and keypoints it was trained on, set by ``apis.load``.
     """
 
-    task = "top-down pose"
+    task = TOP_DOWN
 
     def __init__(self, backbone: dict | nn.Module, head: dict, data_preprocessor: dict) -> None:
         network = build_backbone(backbone)

@@ -13,6 +13,7 @@ import numpy as np
 from efftasks.runtime.backends.onnxruntime import OnnxRuntimeSession
 from efftasks.runtime.preprocess import Placement, fit_image, keypoints_to_image, normalise_into, to_image_pixels
 from efftasks.runtime.video import read_frames
+from efftasks.structures.crops import TOP_DOWN
 from efftasks.structures.errors import UserError
 from efftasks.structures.images import IMAGE_SUFFIXES, read_image
 from efftasks.structures.masks import masks_on_image
@@ -25,8 +26,6 @@ __all__ = ["Predictor", "Session", "find_images"]
 _LOG = logging.getLogger("efftasks")
 
 Image = str | Path | np.ndarray
-
-_TOP_DOWN = "top-down pose"  # the task of models that take the boxes of objects
 
 
 class Session(Protocol):
@@ -107,9 +106,9 @@ class Predictor:
             raise UserError(f"score_thr: got {score_thr}, expected a number in 0 to 1")
         self.session: Session = _find_backend(path, backend).session(path, threads)
         self.spec = self.session.spec
-        if self.spec.task == _TOP_DOWN:
+        if self.spec.task == TOP_DOWN:
             raise UserError(
-                f"{path}: got a model for {_TOP_DOWN}, expected one that finds objects: use TopDownPredictor"
+                f"{path}: got a model for {TOP_DOWN}, expected one that finds objects: use TopDownPredictor"
             )
         self.score_thr = score_thr
         facts = self.spec.input

@@ -10,14 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from efftasks.runtime.backends.onnxruntime import OnnxRuntimeSession
 from efftasks.runtime.preprocess import normalise_into
-from efftasks.structures.crops import crop_matrix, cut_crop, invert_affine, warp_points
+from efftasks.structures.crops import TOP_DOWN, crop_matrix, cut_crop, invert_affine, warp_points
 from efftasks.structures.errors import UserError
 from efftasks.structures.images import read_image
 from efftasks.structures.prediction import Prediction
 
-__all__ = ["TASK", "TopDownPredictor"]
-
-TASK = "top-down pose"
+__all__ = ["TopDownPredictor"]
 
 
 class TopDownPredictor:
@@ -37,8 +35,8 @@ class TopDownPredictor:
             raise UserError(f"batch_size: got {batch_size}, expected an integer from 1")
         self.session = OnnxRuntimeSession(path, threads)
         self.spec = self.session.spec
-        if self.spec.task != TASK:
-            raise UserError(f"{path}: got a file for {self.spec.task}, expected one for {TASK}")
+        if self.spec.task != TOP_DOWN:
+            raise UserError(f"{path}: got a file for {self.spec.task}, expected one for {TOP_DOWN}")
         self.num_keypoints = int(self.spec.outputs[0].shape[1])
         self.size = (self.spec.input.height, self.spec.input.width)
         self.padding = self.spec.input.crop_padding

@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["CROP_PADDING", "crop_matrix", "cut_crop", "invert_affine", "warp_points"]
+__all__ = ["CROP_PADDING", "TOP_DOWN", "crop_matrix", "cut_crop", "invert_affine", "warp_points"]
 
+TOP_DOWN = "top-down pose"  # the task of models that look into given boxes
 CROP_PADDING = 1.25  # how much larger than the box a crop is
 
 

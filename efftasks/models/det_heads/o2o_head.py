@@ -245,7 +245,7 @@ class O2OHead(nn.Module):
         boxes = _kept(boxes, index)
         points, strides = raw.points[index], raw.strides[index]
         found = {
-            name: self._part(name).decode(_kept(values, index), raw.shared[name], boxes, points, strides)
+            name: self._part(name).decode(_kept(values, index), raw.shared[name], points, strides)
             for name, values in raw.one_to_one.parts.items()
         }
         return DetectionTensors(boxes, logits.sigmoid(), labels, **found)

@@ -69,8 +69,8 @@ class ObjectPart(Protocol):
         """Losses of what is shared, once for both branches; of modules that only training has."""
         ...
 
-    def decode(self, values: Tensor, shared: Any, boxes: Tensor, points: Tensor, strides: Tensor) -> Tensor:
-        """Predictions (B, K, n) of detections with boxes (B, K, 4), points (B, K, 2), strides (B, K, 1) -> output."""
+    def decode(self, values: Tensor, shared: Any, points: Tensor, strides: Tensor) -> Tensor:
+        """Predictions (B, K, n) of detections at points (B, K, 2) with strides (B, K, 1) -> output."""
         ...
 
     def output(self, height: int, width: int, count: int) -> OutputSpec:

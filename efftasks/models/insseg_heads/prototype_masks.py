@@ -169,7 +169,7 @@ class PrototypeMasks(nn.Module):
         # A cell is one thing to get right, whatever the number of classes.
         return {"loss_semantic": self.semantic_weight * loss / counted.sum().clamp(min=1)}
 
-    def decode(self, values: Tensor, shared: Prototypes, boxes: Tensor, points: Tensor, strides: Tensor) -> Tensor:
+    def decode(self, values: Tensor, shared: Prototypes, points: Tensor, strides: Tensor) -> Tensor:
         """Masks (B, K, h, w) in [0, 1] of the K kept coefficients. Their boxes are cut where pixels are, not cells."""
         prototypes = shared.masks.float()
         logits = torch.matmul(values.float(), prototypes.flatten(2)).unflatten(2, prototypes.shape[2:])

@@ -147,7 +147,7 @@ class PointKeypoints(nn.Module):
         """None."""
         return {}
 
-    def decode(self, values: Tensor, shared: None, boxes: Tensor, points: Tensor, strides: Tensor) -> Tensor:
+    def decode(self, values: Tensor, shared: None, points: Tensor, strides: Tensor) -> Tensor:
         """Keypoints (B, K, P, 3): x, y in pixels of the network input, and the probability of being annotated."""
         values = values.float()
         visible = values[..., 2 * self.num_keypoints : 3 * self.num_keypoints].sigmoid()

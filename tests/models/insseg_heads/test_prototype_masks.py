@@ -57,9 +57,8 @@ def test_masks_are_mixed_by_hand():
     prototypes[0, 0] = 3.0
     prototypes[0, 1, 2:4] = -5.0
     values = torch.tensor([[[1.0, 0.0], [1.0, 1.0]]])
-    boxes = torch.tensor([[[0.0, 0.0, 32.0, 32.0], [8.0, 4.0, 16.0, 16.0]]])
     shared = Prototypes(prototypes, torch.zeros(1, 8, 4, 4))
-    masks = make_part().decode(values, shared, boxes, torch.zeros(1, 2, 2), torch.ones(1, 2, 1))
+    masks = make_part().decode(values, shared, torch.zeros(1, 2, 2), torch.ones(1, 2, 1))
     high, low = 1 / (1 + np.exp(-3.0)), 1 / (1 + np.exp(2.0))
     assert_close(masks[0, 0], torch.full((8, 8), high, dtype=torch.float32))
     wanted = np.full((8, 8), high)

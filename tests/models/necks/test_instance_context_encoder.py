@@ -108,7 +108,7 @@ class Exported(nn.Module):
         return self.neck([fine, middle, coarse])[0]
 
 
-def compare(path: str, net: nn.Module, inputs: Sequence[Tensor]) -> None:
+def assert_same(path: str, net: nn.Module, inputs: Sequence[Tensor]) -> None:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
     (found,) = session.run(None, {name: x.numpy() for name, x in zip(names, inputs)})
@@ -125,7 +125,7 @@ def test_exported_it_is_the_same(tmp_path: Path) -> None:
             net, tuple(maps(320, 480)), path, dynamo=True, opset_version=18, dynamic_shapes=axes, verbose=False
         )
     for batch in (1, 3):
-        compare(path, net, maps(320, 480, batch=batch))
+        assert_same(path, net, maps(320, 480, batch=batch))
     # What pools are products with constants: nothing computes them at run time.
     kinds = [node.op_type for node in onnx.load(path).graph.node]
     assert kinds.count("MatMul") == 6 and not {"Range", "Gather", "AveragePool"} & set(kinds)
@@ -142,7 +142,7 @@ def test_exported_for_any_size(tmp_path: Path) -> None:
             net, tuple(maps(96, 128)), path, dynamo=True, opset_version=18, dynamic_shapes=axes, verbose=False
         )
     for size in ((256, 256), (320, 480), (64, 416)):
-        compare(path, net, maps(*size))
+        assert_same(path, net, maps(*size))
 
 
 @pytest.mark.parametrize(

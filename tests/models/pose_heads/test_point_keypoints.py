@@ -52,9 +52,7 @@ def pairs_of(targets: list[int], point: list[float], stride: float) -> Pairs:
 def test_decoding_by_hand():
     # x of both, y of both, visibility of both; offsets in units of two strides.
     values = torch.tensor([[[0.5, -1.0, 0.25, 2.0, 0.0, 3.0]]])
-    found = make_part().decode(
-        values, None, torch.zeros(1, 1, 4), torch.tensor([[[20.0, 12.0]]]), torch.tensor([[[8.0]]])
-    )
+    found = make_part().decode(values, None, torch.tensor([[[20.0, 12.0]]]), torch.tensor([[[8.0]]]))
     sure = 1 / (1 + np.exp(-3.0))
     assert_close(found[0, 0], torch.tensor([[28.0, 16.0, 0.5], [4.0, 44.0, sure]], dtype=torch.float32))
 
