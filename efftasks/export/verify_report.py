@@ -16,7 +16,7 @@ class Tolerance:
         box_px: pixels, on an image scaled so that its longer side is 640.
         score: absolute.
         mask_iou: the least of an object's masks.
-        mask_pixels: of an object's mask that may differ however small it is: a probability that ties with the
+        mask_pixels: of an object's mask that may differ however small it is: a logit that ties with the
             threshold falls on either side of it.
         keypoint_px: pixels, as ``box_px``.
         keypoint_score: absolute.

@@ -36,8 +36,8 @@ def masks_to_boxes(masks: Tensor, threshold: float, stride: float) -> Tensor:
     where the threshold is crossed, and no part of such a mask is outside.
 
     Args:
-        masks: (..., h, w) from 0 on.
-        threshold: what is inside is above this, which is above 0.
+        masks: (..., h, w).
+        threshold: what is inside is above this.
         stride: pixels of a cell's side.
 
     Returns:

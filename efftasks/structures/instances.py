@@ -15,7 +15,7 @@ from efftasks.structures.masks import MASK_STRIDE
 __all__ = ["KEYPOINTS_MEANING", "MASKS_MEANING", "MASK_STRIDE", "DetectionTensors", "PaddedTargets"]
 
 # What artifacts say of outputs that several heads have.
-MASKS_MEANING = "probability of each cell of 4 x 4 pixels of the network input; outside the box it does not count"
+MASKS_MEANING = "logit of each cell of 4 x 4 pixels of the network input: object above 0, inside the box"
 KEYPOINTS_MEANING = "x, y in pixels of the network input, and score in [0, 1]"
 
 
@@ -41,6 +41,6 @@ class DetectionTensors(NamedTuple):
     boxes: Tensor  # (B, K, 4) xyxy
     scores: Tensor  # (B, K) in [0, 1]
     labels: Tensor  # int64 (B, K)
-    masks: Tensor | None = None  # (B, K, H / 4, W / 4) in [0, 1]: probability of each cell
+    masks: Tensor | None = None  # (B, K, H / 4, W / 4): logit of each cell
     keypoints: Tensor | None = None  # (B, K, P, 3): x, y, and score in [0, 1]
     segmentation: Tensor | None = None  # uint8 (B, H, W): a semantic map of the image beside its objects

@@ -24,20 +24,20 @@ def masks_on_image(
     boxes: np.ndarray,
     scale: tuple[float, float],
     image_size: tuple[int, int],
-    threshold: float = 0.5,
+    threshold: float = 0.0,
 ) -> np.ndarray:
     """Which pixels of an image belong to each object.
 
-    A cell's probability is that of its centre; between the centres it is interpolated bilinearly, and beyond the
-    outermost ones it stays. The pixels inside are those whose centre is above the threshold and that the object's box
+    A cell's logit is that of its centre; between the centres it is interpolated bilinearly, and beyond the outermost
+    ones it stays. The pixels inside are those whose centre is above the threshold and that the object's box
     touches.
 
     Args:
-        masks: float32 (K, h, w), probabilities of cells of ``MASK_STRIDE`` pixels of the network input.
+        masks: float32 (K, h, w), logits of cells of ``MASK_STRIDE`` pixels of the network input.
         boxes: float32 (K, 4) xyxy in pixels of the image.
         scale: (x, y) from the image to the network input, in whose upper left corner it lies.
         image_size: (H, W) of the image in pixels.
-        threshold: a pixel is inside above this.
+        threshold: a pixel is inside above this; 0 is a probability of a half.
 
     Returns:
         bool (K, H, W).

@@ -87,7 +87,7 @@ def test_a_folder(model, tmp_path, capsys):
 def test_masks_keypoints_and_a_label_map(tmp_path, capsys):
     regions = np.zeros((1, 64, 64), np.uint8)
     regions[:, 48:] = 1
-    masks = np.zeros((1, 2, 16, 16), np.float32)
+    masks = np.full((1, 2, 16, 16), -1, np.float32)
     masks[:, 0, :, 5:] = 1  # right of 20
     points = np.array([[[[10, 20, 0.9], [70, 30, 0.5]], [[1, 2, 0.5], [3, 4, 0.5]]]], np.float32)
     outputs: dict[str, np.ndarray] = dict(masks=masks, keypoints=points, segmentation=regions)

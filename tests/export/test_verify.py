@@ -207,7 +207,7 @@ def test_empty_masks_and_single_pixels():
     masks = np.zeros_like(base.masks)
     empty = replace(base, masks=masks.copy())
     assert compare(lambda found: found, empty).least_mask_iou == 1
-    masks[:, 100, 80] = True  # a tie of a probability with the threshold
+    masks[:, 100, 80] = True  # a tie of a logit with the threshold
     assert compare(lambda found: replace(found, masks=masks), empty).passed
     masks[:, 100, 81] = True
     report = compare(lambda found: replace(found, masks=masks), empty)

@@ -181,7 +181,7 @@ FULL = replace(
 def shapes() -> dict[str, np.ndarray]:
     """Masks at stride 4 of 64 x 96 (left of x = 24, and everywhere), keypoints, and sky below y = 16."""
     masks = np.ones((1, 2, 16, 24), np.float32)
-    masks[0, 0, :, 6:] = 0
+    masks[0, 0, :, 6:] = -1
     points = np.array([[[[10, 20, 0.9], [-4, 70, 0.1]], [[0, 0, 0.5], [2, 4, 0.25]]]], np.float32)
     regions = np.zeros((1, 64, 96), np.uint8)
     regions[0, 16:] = 1

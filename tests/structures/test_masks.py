@@ -9,19 +9,19 @@ import torch.nn.functional as F
 from efftasks.structures.instances import MASK_STRIDE as STRIDE_IN_TRAINING
 from efftasks.structures.masks import MASK_STRIDE, box_windows, masks_on_image
 
-TIE = 1e-5  # probabilities this near to the threshold may fall on either side
+TIE = 1e-5  # logits this near to the threshold may fall on either side
 
 
-def probabilities(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).random((count, height, width), dtype=np.float32)
+def logits(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, (count, height, width)).astype(np.float32)
 
 
 def everywhere(count: int, size: tuple[int, int]) -> np.ndarray:
     return np.tile(np.array([0, 0, size[1], size[0]], np.float32), (count, 1))
 
 
-def check(found: np.ndarray, expected: np.ndarray, threshold: float = 0.5) -> None:
-    """Bool masks against interpolated probabilities."""
+def check(found: np.ndarray, expected: np.ndarray, threshold: float = 0.0) -> None:
+    """Bool masks against interpolated logits."""
     assert found.dtype == bool and found.shape == expected.shape
     clear = np.abs(expected - threshold) > TIE
     assert clear.mean() > 0.99
@@ -39,11 +39,11 @@ def check(found: np.ndarray, expected: np.ndarray, threshold: float = 0.5) -> No
         ((5, 400), (4, 4)),  # a single cell
     ],
 )
-@pytest.mark.parametrize("threshold", [0.5, 0.2])
+@pytest.mark.parametrize("threshold", [0.0, -0.3])
 def test_equals_grid_sample_and_scipy(size, extent, threshold):
     scale = min(extent[0] / size[0], extent[1] / size[1])
     scale_x, scale_y = scale, scale * 0.97  # sides are rounded each for itself
-    masks = probabilities(2, extent[0] // 4, extent[1] // 4)
+    masks = logits(2, extent[0] // 4, extent[1] // 4)
     found = masks_on_image(masks, everywhere(2, size), (scale_x, scale_y), size, threshold)
 
     x = (torch.arange(size[1], dtype=torch.float64) + 0.5) * scale_x / extent[1] * 2 - 1
@@ -59,18 +59,18 @@ def test_equals_grid_sample_and_scipy(size, extent, threshold):
 
 
 def test_at_the_size_of_the_input_it_is_interpolation_by_four():
-    masks = probabilities(3, 24, 40)
+    masks = logits(3, 24, 40)
     found = masks_on_image(masks, everywhere(3, (96, 160)), (1.0, 1.0), (96, 160))
     check(found, F.interpolate(torch.from_numpy(masks)[None], scale_factor=4, mode="bilinear")[0].numpy())
 
 
 def test_by_hand():
-    masks = np.array([[[0, 1]]], np.float32)  # centres of the cells are at 2 and 6, halfway is 4
+    masks = np.array([[[-0.5, 0.5]]], np.float32)  # centres of the cells are at 2 and 6, halfway is 4
     box = np.array([[0, 0, 8, 4]], np.float32)
     assert masks_on_image(masks, box, (1, 1), (4, 8)).tolist() == [[[False] * 4 + [True] * 4] * 4]
     # the centres of pixels 2 and 3 are at 0.125 and 0.375 on the way
-    assert masks_on_image(masks, box, (1, 1), (4, 8), threshold=0.3)[0, 0].tolist() == [False] * 3 + [True] * 5
-    assert not masks_on_image(masks, box, (1, 1), (4, 8), threshold=1).any()  # above, not at
+    assert masks_on_image(masks, box, (1, 1), (4, 8), threshold=-0.2)[0, 0].tolist() == [False] * 3 + [True] * 5
+    assert not masks_on_image(masks, box, (1, 1), (4, 8), threshold=0.5).any()  # above, not at
     # an image twice as large as the input: halfway is at 8
     assert masks_on_image(masks, box * 2, (0.5, 0.5), (8, 16))[0, 3].tolist() == [False] * 8 + [True] * 8
 
@@ -81,7 +81,7 @@ def test_nothing_outside_the_pixels_that_the_box_touches():
     corners = random.uniform(-10, 80, (40, 2, 2)).astype(np.float32)
     boxes = np.concatenate([corners.min(1), corners.max(1)], axis=1)
     boxes[:3] = [[10, 20, 10, 30], [90, 0, 95, 50], [3.2, 4, 5.0, 6.7]]  # without width, off the image, by hand
-    masks = probabilities(40, 16, 20)
+    masks = logits(40, 16, 20)
     found = masks_on_image(masks, boxes, (1.1, 1.2), size)
     free = masks_on_image(masks, everywhere(40, size), (1.1, 1.2), size)
     for ours, whole, (left, top, right, bottom) in zip(found, free, boxes):
@@ -101,7 +101,7 @@ def test_no_objects_and_the_stride_of_training():
 
 
 def test_the_masks_given_stay_as_they_are():
-    masks = probabilities(2, 8, 8)
+    masks = logits(2, 8, 8)
     before = masks.copy()
     masks_on_image(masks, everywhere(2, (32, 32)), (1, 1), (32, 32))
     np.testing.assert_array_equal(masks, before)

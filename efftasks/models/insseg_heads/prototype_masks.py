@@ -170,10 +170,9 @@ class PrototypeMasks(nn.Module):
         return {"loss_semantic": self.semantic_weight * loss / counted.sum().clamp(min=1)}
 
     def decode(self, values: Tensor, shared: Prototypes, points: Tensor, strides: Tensor) -> Tensor:
-        """Masks (B, K, h, w) in [0, 1] of the K kept coefficients. Their boxes are cut where pixels are, not cells."""
+        """Mask logits (B, K, h, w) of the K kept coefficients. Their boxes are cut where pixels are, not cells."""
         prototypes = shared.masks.float()
-        logits = torch.matmul(values.float(), prototypes.flatten(2)).unflatten(2, prototypes.shape[2:])
-        return logits.sigmoid()
+        return torch.matmul(values.float(), prototypes.flatten(2)).unflatten(2, prototypes.shape[2:])
 
     def output(self, height: int, width: int, count: int) -> OutputSpec:
         """The masks."""

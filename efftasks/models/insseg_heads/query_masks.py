@@ -61,10 +61,10 @@ class QueryMasks(nn.Module):
             index: int64 (B, K): which queries.
 
         Returns:
-            (B, K, H / 4, W / 4) in [0, 1].
+            (B, K, H / 4, W / 4), logits.
         """
         kernels, pixels, bias = factors
         height, width = pixels.shape[-2:]
         kept = kernels.gather(1, index[..., None].expand(-1, -1, kernels.shape[-1]))
         logits = torch.matmul(kept, pixels.flatten(2)) + bias
-        return logits.float().sigmoid().unflatten(2, (height, width))
+        return logits.float().unflatten(2, (height, width))

@@ -23,7 +23,7 @@ from efftasks.models.insseg_heads.sparse_inst_parts import InstanceBranch, MaskB
 from efftasks.ops.masks import box_window, mask_iou, masks_to_boxes
 from efftasks.registry import MODELS, TASK_UTILS
 from efftasks.structures.features import FeatureSpec
-from efftasks.structures.instances import MASK_STRIDE, DetectionTensors, PaddedTargets
+from efftasks.structures.instances import MASK_STRIDE, MASKS_MEANING, DetectionTensors, PaddedTargets
 from efftasks.structures.spec import OutputSpec
 
 __all__ = ["SparseInstHead", "SparseInstRaw"]
@@ -55,7 +55,7 @@ class SparseInstHead(nn.Module):
         num_convs: number of 3x3 convolutions of each of the two branches.
         groups: activation maps of an instance.
         mask_threshold: a cell is object where its probability is above this. Masks that go out are shifted so that
-            it lies at 0.5, where whoever draws them cuts.
+            it lies at logit 0, where whoever draws them cuts.
         max_detections: K is at most this, and at most N.
     """
 
@@ -117,7 +117,7 @@ class SparseInstHead(nn.Module):
     def part_outputs(self, height: int, width: int) -> tuple[OutputSpec, ...]:
         """What :meth:`decode` gives beside boxes, scores and labels, for an input of this size in pixels."""
         shape = ("N", self.count_detections(height, width), height // MASK_STRIDE, width // MASK_STRIDE)
-        return (OutputSpec("masks", shape, "float32", "probability of each cell of 4 x 4 pixels of the network input"),)
+        return (OutputSpec("masks", shape, "float32", MASKS_MEANING),)
 
     def decode(self, raw: SparseInstRaw) -> DetectionTensors:
         """Raw prediction -> the K best instances. Pure tensors, the same when exported.
@@ -126,15 +126,15 @@ class SparseInstHead(nn.Module):
         are object ("maskness"). An instance without such cells has score 0 and an empty box.
         """
         best, labels = raw.logits.float().max(dim=2)
-        masks = (raw.masks.float() - self.level).sigmoid()
-        inside = (masks > 0.5).to(masks.dtype)
-        maskness = (masks * inside).sum((2, 3)) / inside.sum((2, 3)).clamp(min=1.0)
+        masks = raw.masks.float() - self.level
+        inside = (masks > 0).to(masks.dtype)
+        maskness = (masks.sigmoid() * inside).sum((2, 3)) / inside.sum((2, 3)).clamp(min=1.0)
         scores = (best.sigmoid() * raw.objectness[..., 0].float().sigmoid()).sqrt() * maskness
         scores, index = scores.topk(min(self.max_detections, self.num_instances), dim=1)
         # Whole masks are taken as rows of one long list: gathering them cell by cell needs an index for every cell.
         first = torch.arange(masks.shape[0], device=masks.device)[:, None] * self.num_instances
         masks = masks.flatten(0, 1).index_select(0, (first + index).flatten()).unflatten(0, index.shape)
-        return DetectionTensors(masks_to_boxes(masks, 0.5, float(MASK_STRIDE)), scores, labels.gather(1, index), masks)
+        return DetectionTensors(masks_to_boxes(masks, 0.0, float(MASK_STRIDE)), scores, labels.gather(1, index), masks)
 
     def loss(self, features: Sequence[Tensor], targets: PaddedTargets) -> dict[str, Tensor]:
         """Losses of features (B, D, H / stride, W / stride) against the objects."""

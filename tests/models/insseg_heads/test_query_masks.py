@@ -74,7 +74,7 @@ def test_gathering_before_the_product_equals_gathering_after() -> None:
     index = torch.randint(0, 30, (2, 12))
     found = part.decode(made, index)
     whole = torch.einsum("bqd,bdhw->bqhw", made.kernels, made.pixels) + made.bias
-    expected = torch.stack([rows[i] for rows, i in zip(whole.sigmoid(), index)])
+    expected = torch.stack([rows[i] for rows, i in zip(whole, index)])
     torch.testing.assert_close(found, expected)
 
 
@@ -84,7 +84,6 @@ def test_detections_have_masks() -> None:
         found = head.decode(head(features()))
     assert found.masks.shape == (2, 20, 32, 32)
     assert head.count_detections(128, 128) == 20
-    assert bool(((found.masks >= 0) & (found.masks <= 1)).all())
 
 
 @pytest.mark.parametrize("decoder", ["DistributionDecoder", "BoxDecoder"])
@@ -168,7 +167,7 @@ def test_two_objects_are_learned() -> None:
         (made,) = part([content], maps)
         index = torch.tensor([[0, 1]] * 2)
         masks = part.decode(made, index)
-    assert float(mask_iou((masks > 0.5).float(), wanted.float() / 255).min()) > 0.9
+    assert float(mask_iou((masks > 0).float(), wanted.float() / 255).min()) > 0.9
 
 
 class Decoded(nn.Module):

@@ -151,7 +151,7 @@ def test_decode_against_a_loop(threshold: float, most: int) -> None:
         rows = []
         for n in range(8):
             p = raw.masks[i, n].double().sigmoid().numpy()
-            odds = p / (1 - p) * (1 - threshold) / threshold  # the threshold is moved to 0.5
+            odds = p / (1 - p) * (1 - threshold) / threshold  # the threshold is moved to 1, a probability of a half
             shown = odds / (1 + odds)
             inside = p > threshold
             sigmoid = [1 / (1 + math.exp(-value)) for value in raw.logits[i, n].tolist()]
@@ -159,13 +159,13 @@ def test_decode_against_a_loop(threshold: float, most: int) -> None:
             score = math.sqrt(max(sigmoid) * objectness) * (shown[inside].mean() if inside.any() else 0.0)
             y, x = np.nonzero(inside)
             box = [4 * x.min(), 4 * y.min(), 4 * x.max() + 4, 4 * y.max() + 4] if inside.any() else [0] * 4
-            rows.append((score, int(np.argmax(sigmoid)), box, shown))
+            rows.append((score, int(np.argmax(sigmoid)), box, np.log(odds)))
         rows.sort(key=lambda row: -row[0])
-        for k, (score, label, box, shown) in enumerate(rows[: min(8, most)]):
+        for k, (score, label, box, logits) in enumerate(rows[: min(8, most)]):
             assert found.scores[i, k].item() == pytest.approx(score, abs=1e-6)
             assert found.labels[i, k].item() == label
             assert found.boxes[i, k].tolist() == box
-            np.testing.assert_allclose(found.masks[i, k].numpy(), shown, atol=1e-6)
+            np.testing.assert_allclose(found.masks[i, k].numpy(), logits, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["none", "no masks at all", "only without a mask", "only crowds"])
@@ -262,7 +262,7 @@ def test_learns_one_scene_and_gives_one_row_an_object() -> None:
     assert found.masks is not None and targets.masks is not None
     assert int(sure.sum()) == 3  # no duplicates, nothing suppressed
     for box, label, mask in zip(targets.boxes[0], labels, targets.masks[0] > 127):
-        ious = [float((m & mask).sum() / (m | mask).sum()) for m in found.masks[0][sure] > 0.5]
+        ious = [float((m & mask).sum() / (m | mask).sum()) for m in found.masks[0][sure] > 0]
         best = int(np.argmax(ious))
         assert ious[best] > 0.9 and found.labels[0][sure][best] == label
         assert bool((found.boxes[0][sure][best] - box).abs().max() <= 4)
