@@ -13,6 +13,7 @@ from mmengine.structures import InstanceData
 
 from efftasks.registry import TRANSFORMS
 from efftasks.structures.crops import CROP_PADDING, crop_matrix, cut_crop, invert_affine, warp_points
+from efftasks.structures.errors import UserError
 
 __all__ = ["CropBox", "MirrorCrop", "PackTopDown"]
 
@@ -63,6 +64,8 @@ class CropBox(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Cut; sets ``img_shape`` and ``crop_to_image``, the map (2, 3) from pixels of the crop to the image's."""
+        if "box" not in results:
+            raise UserError(f"{results.get('img_path', 'image')}: has no boxes to look into, top-down pose needs some")
         shift = np.random.uniform(-self.shift, self.shift, 2)
         turns = np.random.rand() < self.turned
         matrix = crop_matrix(
