@@ -25,7 +25,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "images").mkdir()
     (root / "annotations").mkdir()
     random = np.random.default_rng(0)
-    images, objects = [], []
+    images: list[dict] = []
+    objects: list[dict] = []
     for i in range(4):
         coarse = random.integers(0, 255, (6, 8, 3), dtype=np.uint8)
         cv2.imwrite(str(root / f"images/{i}.png"), cv2.resize(coarse, (160, 120), interpolation=cv2.INTER_CUBIC))

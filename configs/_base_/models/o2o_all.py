@@ -26,8 +26,8 @@ model = dict(
         num_classes=None,  # as many as `semantic_classes` has
         dropout_ratio=0.0,
         loss_decode=[
-            dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True, loss_weight=1.0),
-            dict(type="SoftDiceLoss", loss_weight=1.0),
+            dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True, loss_weight=4.0),
+            dict(type="SoftDiceLoss", loss_weight=4.0),
         ],
     ),
 )

@@ -64,7 +64,13 @@ class TaskAlignedAssigner:
 
     @torch.no_grad()
     def __call__(
-        self, scores: Tensor, boxes: Tensor, points: Tensor, targets: PaddedTargets, fit: Fit | None = None
+        self,
+        scores: Tensor,
+        boxes: Tensor,
+        points: Tensor,
+        targets: PaddedTargets,
+        fit: Fit | None = None,
+        fit_weight: float = 1.0,
     ) -> Assignment:
         """Assign.
 
@@ -75,6 +81,7 @@ class TaskAlignedAssigner:
             targets: the objects; M may be 0.
             fit: further overlaps, of masks or keypoints. They are asked for the best candidates by boxes alone, three
                 times ``topk`` an object; the overlap is then the mean of that of the boxes and those.
+            fit_weight: of each of them in that mean, where the boxes have 1.
 
         Returns:
             The assignment of every point.
@@ -90,9 +97,9 @@ class TaskAlignedAssigner:
         overlap = box_iou(targets.boxes[:, :, None], boxes[:, None]) * objects
         class_score = scores.transpose(1, 2).gather(1, targets.labels[..., None].expand(-1, -1, num_points))
         metric = class_score.pow(self.alpha) * overlap.pow(self.beta) * objects
-        if fit is not None:
+        if fit is not None and fit_weight > 0:
             objects = self._top(metric, objects, _CANDIDATES * self.topk)
-            overlap = _averaged(overlap, objects, fit)
+            overlap = _averaged(overlap, objects, fit, fit_weight)
             metric = class_score.pow(self.alpha) * overlap.pow(self.beta) * objects
 
         wanted = self._top(metric, objects, self.topk)
@@ -122,9 +129,10 @@ class TaskAlignedAssigner:
         return torch.zeros_like(allowed).scatter_(-1, best, True) & allowed
 
 
-def _averaged(overlap: Tensor, candidates: Tensor, fit: Fit) -> Tensor:
-    """Overlaps (B, M, A) of the candidates, averaged with what ``fit`` says of them; 0 elsewhere."""
+def _averaged(overlap: Tensor, candidates: Tensor, fit: Fit, weight: float) -> Tensor:
+    """Overlaps (B, M, A) of the candidates, averaged with what ``fit`` says of them by ``weight``; 0 elsewhere."""
     image, target, point = candidates.nonzero(as_tuple=True)
     boxes = overlap[image, target, point]
-    mean = torch.stack([boxes, *(x.to(boxes.dtype) for x in fit(image, target, point))]).nanmean(0)
+    others = torch.stack([x.to(boxes.dtype) for x in fit(image, target, point)])
+    mean = (boxes + weight * others.nansum(0)) / (1 + weight * (~others.isnan()).sum(0))
     return torch.zeros_like(overlap).index_put((image, target, point), mean)

@@ -165,7 +165,8 @@ class O2OHead(nn.Module):
         class_channels: width of the class convolutions; None takes the channels of the finest map.
         parts: what is predicted of an object beside class and box: name of the output (``masks``, ``keypoints``) ->
             config of an :class:`~efftasks.models.det_heads.o2o_parts.ObjectPart` without ``in_specs`` and
-            ``num_classes``. The assigner then asks them how well a point fits an object, too.
+            ``num_classes``. The assigner asks them how well a point fits an object, too, and hears them more as
+            training goes on: at the start boxes decide alone, at the end each part has as much to say.
     """
 
     def __init__(
@@ -275,7 +276,7 @@ class O2OHead(nn.Module):
         logits, distances = branch.logits.float(), branch.distances.float()
         boxes = decode_distances(raw.points, distances * raw.strides)
         fit = PartsFit(branch, raw, dict(self.parts.items()), targets) if self.parts else None
-        assigned = assigner(logits.detach().sigmoid(), boxes.detach(), raw.points, targets, fit)
+        assigned = assigner(logits.detach().sigmoid(), boxes.detach(), raw.points, targets, fit, self.progress)
 
         quality = assigned.quality
         class_targets = torch.zeros_like(logits)

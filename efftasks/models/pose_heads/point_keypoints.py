@@ -1,7 +1,7 @@
 """Keypoints of a dense head: every point says where the keypoints of its object are, and how sure it is of each.
 
 Sources: YOLO-Pose (arXiv 2204.06806, section 3.3) for offsets from the point and OKS as a loss; residual log-likelihood
-(arXiv 2107.11291) as a loss that only training has.
+(arXiv 2107.11291) as a loss that only training has; heatmaps, likewise (``keypoint_heatmaps.py``).
 
 Legend: as ``det_heads/o2o_parts.py``; P keypoints.
 """
@@ -15,8 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efftasks.models.det_heads.o2o_parts import LevelBranch, Pairs
+from efftasks.models.det_heads.o2o_parts import Pairs
+from efftasks.models.layers.conv import ConvNormAct
 from efftasks.models.losses.residual_log_likelihood import ResidualLogLikelihood
+from efftasks.models.pose_heads.keypoint_heatmaps import KeypointHeatmaps
 from efftasks.ops.keypoints import object_keypoint_similarity, squared_errors
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
@@ -30,7 +32,10 @@ _REACH = 2.0
 
 
 class KeypointBranch(nn.Module):
-    """x, y and visibility of P keypoints, and in training their spreads.
+    """x, y and visibility of P keypoints, and in training their spreads; for each map two convolutions and a 1x1.
+
+    The convolutions mix channels and places at once: a keypoint is found beside the point that speaks of it, and in
+    another direction for every object. Depthwise ones took twice the steps to learn it.
 
     Args:
         in_specs: the maps.
@@ -41,21 +46,30 @@ class KeypointBranch(nn.Module):
 
     def __init__(self, in_specs: Sequence[FeatureSpec], channels: int, num_keypoints: int, spread: bool) -> None:
         super().__init__()
-        self.values = LevelBranch(in_specs, channels, 3 * num_keypoints)
-        self.spreads: nn.Module | None = LevelBranch(in_specs, channels, 2 * num_keypoints) if spread else None
+        self.towers = nn.ModuleList(
+            nn.Sequential(ConvNormAct(spec.channels, channels, 3), ConvNormAct(channels, channels, 3))
+            for spec in in_specs
+        )
+        self.values = _last(in_specs, channels, 3 * num_keypoints)
+        self.spreads: nn.ModuleList | None = _last(in_specs, channels, 2 * num_keypoints) if spread else None
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Maps -> (B, 3 P or 5 P, A): x of all, y of all, visibility of all, then the spreads."""
-        values = self.values(features)
+        """Maps (B, C_i, H_i, W_i) -> (B, 3 P or 5 P, A): x of all, y of all, visibility of all, then the spreads."""
+        maps = [tower(x) for tower, x in zip(self.towers, features)]
+        values = torch.cat([last(x).flatten(2) for last, x in zip(self.values, maps)], 2)
         if self.spreads is None or not self.training:
             return values
-        return torch.cat([values, self.spreads(features)], 1)
+        return torch.cat([values, torch.cat([last(x).flatten(2) for last, x in zip(self.spreads, maps)], 2)], 1)
 
     def fuse(self) -> KeypointBranch:
         """A copy without spreads."""
         fused = copy.deepcopy(self)
         fused.spreads = None
         return fused
+
+
+def _last(in_specs: Sequence[FeatureSpec], channels: int, outputs: int) -> nn.ModuleList:
+    return nn.ModuleList(nn.Conv2d(channels, outputs, 1) for _ in in_specs)
 
 
 @MODELS.register_module()
@@ -71,6 +85,7 @@ class PointKeypoints(nn.Module):
         l1_weight: of the distance in square roots of the object's area: it has a gradient where OKS has none any more.
         visibility_weight: of the cross-entropy of "is annotated".
         likelihood_weight: of the residual log-likelihood; 0 for none.
+        heatmap_weight: of heatmaps on the finest map, which teach the maps what keypoints look like; 0 for none.
     """
 
     def __init__(
@@ -79,10 +94,11 @@ class PointKeypoints(nn.Module):
         num_classes: int,
         sigmas: Sequence[float],
         branch_channels: int = 48,
-        oks_weight: float = 8.0,
-        l1_weight: float = 5.0,
+        oks_weight: float = 2.0,
+        l1_weight: float = 10.0,
         visibility_weight: float = 1.0,
         likelihood_weight: float = 0.1,
+        heatmap_weight: float = 1.0,
     ) -> None:
         super().__init__()
         if not sigmas:
@@ -93,6 +109,9 @@ class PointKeypoints(nn.Module):
         self.likelihood: ResidualLogLikelihood | None = (
             ResidualLogLikelihood(likelihood_weight) if likelihood_weight else None
         )
+        self.heatmaps: KeypointHeatmaps | None = (
+            KeypointHeatmaps(in_specs[0], len(sigmas), heatmap_weight) if heatmap_weight else None
+        )
         self.sigmas: Tensor
         self.register_buffer("sigmas", torch.tensor(sigmas, dtype=torch.float32), persistent=False)
 
@@ -100,11 +119,11 @@ class PointKeypoints(nn.Module):
         """A module that gives the numbers of each point."""
         return KeypointBranch(self.in_specs, self.branch_channels, self.num_keypoints, self.likelihood is not None)
 
-    def shared(self, features: Sequence[Tensor]) -> None:
-        """Points share nothing."""
-        return None
+    def shared(self, features: Sequence[Tensor]) -> Tensor | None:
+        """Heatmaps (B, P, h, w) in training; points share nothing else."""
+        return self.heatmaps(features[0]) if self.heatmaps is not None and self.training else None
 
-    def overlap(self, values: Tensor, shared: None, pairs: Pairs, targets: PaddedTargets) -> Tensor:
+    def overlap(self, values: Tensor, shared: Tensor | None, pairs: Pairs, targets: PaddedTargets) -> Tensor:
         """OKS of predictions (N, n); NaN for objects without an annotated keypoint."""
         if targets.keypoints is None or targets.areas is None:
             return values.new_full((len(values),), torch.nan)
@@ -114,7 +133,13 @@ class PointKeypoints(nn.Module):
         return torch.where((wanted[..., 2] > 0).any(-1), similarity, torch.nan)
 
     def losses(
-        self, values: Tensor, shared: None, pairs: Pairs, targets: PaddedTargets, weights: Tensor, total: Tensor
+        self,
+        values: Tensor,
+        shared: Tensor | None,
+        pairs: Pairs,
+        targets: PaddedTargets,
+        weights: Tensor,
+        total: Tensor,
     ) -> dict[str, Tensor]:
         """Losses of predictions (N, n) against the annotated keypoints; a mean over those of an object."""
         values = values.float()
@@ -143,11 +168,13 @@ class PointKeypoints(nn.Module):
             losses["kpt_rle"] = self.likelihood(residual, spreads, share) + nothing
         return losses
 
-    def common_losses(self, shared: None, targets: PaddedTargets) -> dict[str, Tensor]:
-        """None."""
-        return {}
+    def common_losses(self, shared: Tensor | None, targets: PaddedTargets) -> dict[str, Tensor]:
+        """That of the heatmaps."""
+        if self.heatmaps is None or shared is None:
+            return {}
+        return {"loss_heatmap": self.heatmaps.loss(shared, targets, self.sigmas)}
 
-    def decode(self, values: Tensor, shared: None, points: Tensor, strides: Tensor) -> Tensor:
+    def decode(self, values: Tensor, shared: Tensor | None, points: Tensor, strides: Tensor) -> Tensor:
         """Keypoints (B, K, P, 3): x, y in pixels of the network input, and the probability of being annotated."""
         values = values.float()
         visible = values[..., 2 * self.num_keypoints : 3 * self.num_keypoints].sigmoid()
@@ -166,5 +193,5 @@ class PointKeypoints(nn.Module):
     def fuse(self) -> PointKeypoints:
         """A copy without what only training has."""
         fused = copy.deepcopy(self)
-        fused.likelihood = None
+        fused.likelihood = fused.heatmaps = None
         return fused

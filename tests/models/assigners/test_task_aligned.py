@@ -97,6 +97,26 @@ def test_a_tiny_box_between_points_is_not_lost():
     assert found.sum() == 4  # the four points around it
 
 
+def test_further_overlaps_are_averaged_by_their_weight():
+    points = grid_points(2, 8.0)  # at 4 and 12
+    boxes = torch.tensor([[[0.0, 0, 16, 16], [0, 0, 16, 12], [0, 0, 16, 8], [0, 0, 16, 4]]])  # IoU 1, 3/4, 1/2, 1/4
+    scores = torch.full((1, 4, 1), 0.25)
+    wanted = targets([[0.0, 0.0, 16.0, 16.0]], [0])
+    further = torch.tensor([0.0, 0.75, 1.0, torch.nan])
+
+    def fit(image, target, point):
+        assert not image.any() and not target.any()
+        return [further[point], torch.full((len(point),), torch.nan)]
+
+    for weight, expected in ((0.0, [1, 3 / 4, 1 / 2, 1 / 4]), (1.0, [1 / 2, 3 / 4, 3 / 4, 1 / 4])):
+        found = TaskAlignedAssigner(alpha=0.0, beta=1.0)(scores, boxes, points, wanted, fit, weight)
+        assert_close(found.quality[0], torch.tensor(expected))
+    half = TaskAlignedAssigner(alpha=0.0, beta=1.0)(scores, boxes, points, wanted, fit, 0.5)
+    assert_close(half.quality[0], torch.tensor([2 / 3, 3 / 4, 2 / 3, 1 / 4]))
+    best = TaskAlignedAssigner(topk=4, keep=1, alpha=0.0, beta=1.0)(scores, boxes, points, wanted, fit, 0.5)
+    assert best.foreground[0].tolist() == [False, True, False, False]
+
+
 def test_no_objects_and_crowds():
     points = grid_points(8, 8.0)
     scores, boxes = noisy_predictions(points, 2, 0)
