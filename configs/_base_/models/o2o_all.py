@@ -16,18 +16,28 @@ model = dict(
                     dice=dict(type="BoxMaskDiceLoss", weight=3.0),
                 ),
             ),
-            keypoints=dict(type="PointKeypoints", sigmas=None, branch_channels=32),
+            # Half the weights of o2opose: boxes and masks have a say in what the neck learns.
+            keypoints=dict(
+                type="PointKeypoints",
+                sigmas=None,
+                branch_channels=32,
+                oks_weight=1.0,
+                l1_weight=5.0,
+                visibility_weight=0.5,
+                likelihood_weight=0.05,
+                heatmap_weight=0.5,
+            ),
         ),
     ),
     semantic_head=dict(
         type="FPNLiteHead",
-        in_index=(0, 1, 2),
+        in_index=(0,),  # the neck is a pyramid already
         channels=32,
         num_classes=None,  # as many as `semantic_classes` has
         dropout_ratio=0.0,
         loss_decode=[
-            dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True, loss_weight=4.0),
-            dict(type="SoftDiceLoss", loss_weight=4.0),
+            dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True, loss_weight=2.0),
+            dict(type="SoftDiceLoss", loss_weight=2.0),
         ],
     ),
 )
