@@ -143,8 +143,12 @@ class PartsFit:
 
 
 def _kept(values: Tensor, index: Tensor) -> Tensor:
-    """The rows (B, K, n) of (B, A, n) at indices (B, K)."""
-    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
+    """The rows (B, K, n) of (B, A, n) at indices (B, K).
+
+    They are taken from columns, which is how maps have them: of thousands of rows only the kept ones are turned.
+    """
+    columns = values.transpose(1, 2)
+    return columns.gather(2, index[:, None].expand(-1, columns.shape[1], -1)).transpose(1, 2)
 
 
 @MODELS.register_module()
@@ -166,7 +170,7 @@ class O2OHead(nn.Module):
         parts: what is predicted of an object beside class and box: name of the output (``masks``, ``keypoints``) ->
             config of an :class:`~efftasks.models.det_heads.o2o_parts.ObjectPart` without ``in_specs`` and
             ``num_classes``. The assigner asks them how well a point fits an object, too, and hears them more as
-            training goes on: at the start boxes decide alone, at the end each part has as much to say.
+            training goes on: at the start boxes decide alone, at the end all parts together have as much to say.
     """
 
     def __init__(
@@ -241,10 +245,8 @@ class O2OHead(nn.Module):
         """Raw prediction -> the K best detections of the one-to-one branch. Pure tensors, the same when exported."""
         count = min(self.max_detections, raw.points.shape[0])
         logits, labels, index = top_pairs(raw.one_to_one.logits.float(), count)
-        distances = raw.one_to_one.distances.float() * raw.strides
-        boxes = decode_distances(raw.points, distances)
-        boxes = _kept(boxes, index)
         points, strides = raw.points[index], raw.strides[index]
+        boxes = decode_distances(points, _kept(raw.one_to_one.distances.float(), index) * strides)
         found = {
             name: self._part(name).decode(_kept(values, index), raw.shared[name], points, strides)
             for name, values in raw.one_to_one.parts.items()

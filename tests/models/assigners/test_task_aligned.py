@@ -113,6 +113,11 @@ def test_further_overlaps_are_averaged_by_their_weight():
         assert_close(found.quality[0], torch.tensor(expected))
     half = TaskAlignedAssigner(alpha=0.0, beta=1.0)(scores, boxes, points, wanted, fit, 0.5)
     assert_close(half.quality[0], torch.tensor([2 / 3, 3 / 4, 2 / 3, 1 / 4]))
+    both = TaskAlignedAssigner(alpha=0.0, beta=1.0)(
+        scores, boxes, points, wanted, lambda i, t, p: [further[p], torch.full((len(p),), 0.5)]
+    )
+    # The mean of the two further ones is 1/4, 5/8, 3/4 and, where one is unknown, 1/2.
+    assert_close(both.quality[0], torch.tensor([5 / 8, 11 / 16, 5 / 8, 3 / 8]))
     best = TaskAlignedAssigner(topk=4, keep=1, alpha=0.0, beta=1.0)(scores, boxes, points, wanted, fit, 0.5)
     assert best.foreground[0].tolist() == [False, True, False, False]
 
