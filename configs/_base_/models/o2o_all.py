@@ -16,16 +16,16 @@ model = dict(
                     dice=dict(type="BoxMaskDiceLoss", weight=3.0),
                 ),
             ),
-            # Three quarters of o2opose's weights: boxes and masks have a say in what the neck learns.
+            # Half the weights of o2opose: boxes and masks have a say in what the neck learns.
             keypoints=dict(
                 type="PointKeypoints",
                 sigmas=None,
                 branch_channels=32,
-                oks_weight=1.5,
-                l1_weight=7.5,
-                visibility_weight=0.75,
-                likelihood_weight=0.075,
-                heatmap_weight=0.75,
+                oks_weight=1.0,
+                l1_weight=5.0,
+                visibility_weight=0.5,
+                likelihood_weight=0.05,
+                heatmap_weight=0.5,
             ),
         ),
     ),
@@ -36,8 +36,8 @@ model = dict(
         num_classes=None,  # as many as `semantic_classes` has
         dropout_ratio=0.0,
         loss_decode=[
-            dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True, loss_weight=1.0),
-            dict(type="SoftDiceLoss", loss_weight=1.0),
+            dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True, loss_weight=2.0),
+            dict(type="SoftDiceLoss", loss_weight=2.0),
         ],
     ),
 )

@@ -80,8 +80,8 @@ class TaskAlignedAssigner:
             points: (A, 2) xy, same frame.
             targets: the objects; M may be 0.
             fit: further overlaps, of masks or keypoints. They are asked for the best candidates by boxes alone, three
-                times ``topk`` an object; the overlap is then the mean of that of the boxes and the mean of those.
-            fit_weight: of the latter, where the boxes have 1.
+                times ``topk`` an object; the overlap is then the mean of that of the boxes and those.
+            fit_weight: of each of them in that mean, where the boxes have 1.
 
         Returns:
             The assignment of every point.
@@ -134,7 +134,5 @@ def _averaged(overlap: Tensor, candidates: Tensor, fit: Fit, weight: float) -> T
     image, target, point = candidates.nonzero(as_tuple=True)
     boxes = overlap[image, target, point]
     others = torch.stack([x.to(boxes.dtype) for x in fit(image, target, point)])
-    known = (~others.isnan()).sum(0)
-    share = weight * (known > 0)
-    mean = (boxes + share * others.nansum(0) / known.clamp(min=1)) / (1 + share)
+    mean = (boxes + weight * others.nansum(0)) / (1 + weight * (~others.isnan()).sum(0))
     return torch.zeros_like(overlap).index_put((image, target, point), mean)

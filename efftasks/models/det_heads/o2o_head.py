@@ -170,7 +170,7 @@ class O2OHead(nn.Module):
         parts: what is predicted of an object beside class and box: name of the output (``masks``, ``keypoints``) ->
             config of an :class:`~efftasks.models.det_heads.o2o_parts.ObjectPart` without ``in_specs`` and
             ``num_classes``. The assigner asks them how well a point fits an object, too, and hears them more as
-            training goes on: at the start boxes decide alone, at the end all parts together have as much to say.
+            training goes on: at the start boxes decide alone, at the end each part has as much to say.
     """
 
     def __init__(

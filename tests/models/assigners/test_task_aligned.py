@@ -116,8 +116,8 @@ def test_further_overlaps_are_averaged_by_their_weight():
     both = TaskAlignedAssigner(alpha=0.0, beta=1.0)(
         scores, boxes, points, wanted, lambda i, t, p: [further[p], torch.full((len(p),), 0.5)]
     )
-    # The mean of the two further ones is 1/4, 5/8, 3/4 and, where one is unknown, 1/2.
-    assert_close(both.quality[0], torch.tensor([5 / 8, 11 / 16, 5 / 8, 3 / 8]))
+    # The means of 1, 0, 1/2; of 3/4, 3/4, 1/2; of 1/2, 1, 1/2; and, where one is unknown, of 1/4, 1/2.
+    assert_close(both.quality[0], torch.tensor([1 / 2, 2 / 3, 2 / 3, 3 / 8]))
     best = TaskAlignedAssigner(topk=4, keep=1, alpha=0.0, beta=1.0)(scores, boxes, points, wanted, fit, 0.5)
     assert best.foreground[0].tolist() == [False, True, False, False]
 

@@ -103,6 +103,18 @@ def test_spreads_are_for_training_alone():
     assert not any("spreads" in name for name, _ in fused.named_parameters())
 
 
+def test_heatmaps_are_for_training_alone():
+    part = make_part().train()
+    maps = [torch.randn(1, spec.channels, 4, 4) for spec in SPECS]
+    targets = targets_of([[[4, 4, 2], [20, 12, 2]]], [400.0])
+    shown = part.shared(maps)
+    assert shown is not None and shown.shape == (1, 2, 4, 4)
+    assert set(part.common_losses(shown, targets)) == {"loss_heatmap"}
+    assert part.eval().shared(maps) is None and part.common_losses(None, targets) == {}
+    assert not list(fuse_model(part).parameters())
+    assert make_part(heatmap_weight=0.0).train().shared(maps) is None
+
+
 def test_no_sigmas_is_named():
     with pytest.raises(ValueError, match=r"sigmas: got \[\], expected one for each keypoint"):
         make_part(0)
