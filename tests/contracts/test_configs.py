@@ -228,7 +228,12 @@ def cfg(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Config]:
     DefaultScope.get_instance("after", scope_name="mmengine")
 
 
-@pytest.mark.parametrize("cfg", RUNNABLE, ids=label, indirect=True)
+def large_ones_are_slow(file: Path) -> Any:
+    """The sizes l and x of a family are built as its s and m are, and take a minute each."""
+    return pytest.param(file, marks=pytest.mark.slow) if "-l_" in file.stem or "-x_" in file.stem else file
+
+
+@pytest.mark.parametrize("cfg", map(large_ones_are_slow, RUNNABLE), ids=label, indirect=True)
 def test_builds_trains_one_step_and_predicts(cfg: Config) -> None:
     cfg.experiment_name = f"sweep-{id(cfg)}"
     runner = RUNNERS.get(cfg.get("runner_type", "Runner")).from_cfg(cfg)
