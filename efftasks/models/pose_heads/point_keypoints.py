@@ -61,10 +61,10 @@ class KeypointBranch(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Maps (B, C_i, H_i, W_i) -> (B, 3 P or 5 P, A): x of all, y of all, visibility of all, then the spreads."""
         maps = [tower(x) for tower, x in zip(self.towers, features)]
-        values = torch.cat([last(x).flatten(2) for last, x in zip(self.values, maps)], 2)
+        values = _numbers(self.values, maps)
         if self.spreads is None or not self.training:
             return values
-        return torch.cat([values, torch.cat([last(x).flatten(2) for last, x in zip(self.spreads, maps)], 2)], 1)
+        return torch.cat([values, _numbers(self.spreads, maps)], 1)
 
     def fuse(self) -> KeypointBranch:
         """A copy without spreads."""
@@ -75,6 +75,11 @@ class KeypointBranch(nn.Module):
 
 def _last(in_specs: Sequence[FeatureSpec], channels: int, outputs: int) -> nn.ModuleList:
     return nn.ModuleList(nn.Conv2d(channels, outputs, 1) for _ in in_specs)
+
+
+def _numbers(last: nn.ModuleList, maps: Sequence[Tensor]) -> Tensor:
+    """The last convolutions of all maps (B, channels, H_i, W_i) -> (B, outputs, A)."""
+    return torch.cat([conv(x).flatten(2) for conv, x in zip(last, maps)], 2)
 
 
 @MODELS.register_module()
