@@ -30,6 +30,8 @@ class RandomWarp(BaseTransform):
         scale: the factor is drawn evenly from this range.
         translate: the move is at most this part of width and height.
         rotate: the turn is at most this many degrees in either direction.
+        quarter_turns: besides, turn by 0, 90, 180 or 270 degrees, each as likely: for objects that lie any way round.
+            Boxes stay tight under these, while the hull of a box turned by another angle is larger than its object.
         fill: pixel value of what lies outside of the image, 0..255.
         min_visible: objects of whose box a smaller part, by area, stays in the frame are dropped.
     """
@@ -40,6 +42,7 @@ class RandomWarp(BaseTransform):
         scale: tuple[float, float] = (0.6, 1.6),
         translate: float = 0.1,
         rotate: float = 0.0,
+        quarter_turns: bool = False,
         fill: int = 114,
         min_visible: float = 0.1,
     ) -> None:
@@ -56,6 +59,7 @@ class RandomWarp(BaseTransform):
         self.scale = scale
         self.translate = translate
         self.rotate = rotate
+        self.quarter_turns = quarter_turns
         self.fill = fill
         self.min_visible = min_visible
 
@@ -65,14 +69,16 @@ class RandomWarp(BaseTransform):
         return warp_objects(results, matrix, self.size, self.fill, self.min_visible)
 
     def _draw(self, shape: tuple[int, int]) -> np.ndarray:
+        turns = np.random.randint(4) if self.quarter_turns else 0
         source, frame = np.array(shape[::-1]), np.array(self.size[::-1])
         limit = self.translate * frame
         shift = (frame - source) / 2 + np.random.uniform(-limit, limit)  # from centre to centre, and beside it
+        lying = source[::-1] if turns % 2 else source
         return affine_about_centre(
             shape,
-            degrees=np.random.uniform(-self.rotate, self.rotate),
+            degrees=90 * turns + np.random.uniform(-self.rotate, self.rotate),
             shift=(shift[0], shift[1]),
-            scale=min(frame / source) * np.random.uniform(*self.scale),
+            scale=min(frame / lying) * np.random.uniform(*self.scale),
         )
 
 

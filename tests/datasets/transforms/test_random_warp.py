@@ -62,6 +62,22 @@ def test_everything_follows(seed: int, rotate: float) -> None:
     assert visible.tolist() == (np.array([2, 1, 2]) * inside).tolist()
 
 
+def test_quarter_turns() -> None:
+    warp = RandomWarp(size=(60, 60), scale=(1, 1), translate=0, quarter_turns=True)
+    np.random.seed(0)
+    found = [warp(picture()) for _ in range(200)]
+    # 120 x 60 fits into 60 x 60 at half its size; the box is [10, 20] to [25, 35] in the frame, turned about (30, 30).
+    turned: list[tuple[int, ...]] = [(10, 20, 25, 35), (25, 10, 40, 25), (35, 25, 50, 40), (20, 35, 35, 50)]
+    first = [(10, 20), (40, 10), (50, 40), (20, 50)]  # where its upper left corner comes to lie
+    boxes = [tuple(int(v) for v in x["gt_bboxes"].tensor[0].round()) for x in found]
+    assert set(boxes) == set(turned)
+    assert all(30 <= boxes.count(box) <= 70 for box in turned)
+    for box, each in zip(boxes, found):
+        np.testing.assert_allclose(each["gt_bboxes"].tensor[0], box, atol=1e-4)
+        np.testing.assert_allclose(each["gt_keypoints"][0, 0, :2], first[turned.index(box)], atol=1e-4)
+        assert (each["img"][box[1] + 2 : box[3] - 2, box[0] + 2 : box[2] - 2] == 200).all()
+
+
 def test_the_scale_is_drawn_from_its_range() -> None:
     warp = RandomWarp(size=(60, 120), scale=(0.5, 0.8), translate=0.1, rotate=10)
     matrices = [warp._draw((60, 120)) for _ in range(200)]
