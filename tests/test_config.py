@@ -46,7 +46,7 @@ def test_data_without_keypoints_is_no_pose_data(tmp_path):
 
 
 def test_one_network_has_two_sets_of_classes():
-    cfg = load_config("o2omulti-n_mobilenetv4-conv-s_1xb16-18e_shapes-128")
+    cfg = load_config("o2omulti-n_mobilenetv4-conv-s_1xb16-36e_shapes-128")
     assert cfg.model.head.num_classes == 6 and cfg.model.semantic_head.num_classes == 7
     meta = cfg.val_dataloader.dataset.metainfo
     assert len(meta.classes) == 6 and meta.semantic_classes[0] == "background"

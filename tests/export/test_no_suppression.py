@@ -28,7 +28,7 @@ def methods() -> list[Path]:
     for path in apis.shipped_configs().values():
         if path.parent.parent.name in TASKS and "coco" in path.stem:
             chosen.setdefault(path.parent.name, path)
-    chosen["o2omulti"] = apis.config_path("o2omulti-n_mobilenetv4-conv-s_1xb16-18e_shapes-128")
+    chosen["o2omulti"] = apis.config_path("o2omulti-n_mobilenetv4-conv-s_1xb16-36e_shapes-128")
     return sorted(chosen.values())
 
 

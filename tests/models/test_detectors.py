@@ -21,7 +21,7 @@ from efftasks.registry import DATASETS, MODELS
 
 @pytest.fixture(scope="module")
 def network() -> Any:
-    cfg = load_config("o2omulti-n_mobilenetv4-conv-s_1xb16-18e_shapes-128")
+    cfg = load_config("o2omulti-n_mobilenetv4-conv-s_1xb16-36e_shapes-128")
     with DefaultScope.overwrite_default_scope("efftasks"):
         torch.manual_seed(0)
         return MODELS.build(cfg.model)

@@ -26,6 +26,7 @@ model = dict(
                 visibility_weight=0.5,
                 likelihood_weight=0.05,
                 heatmap_weight=0.5,
+                ranks=False,  # one score for all: it tells of boxes and masks
             ),
         ),
     ),

@@ -20,10 +20,18 @@ from efftasks.ops.boxes import box_iou, points_inside
 from efftasks.registry import TASK_UTILS
 from efftasks.structures.instances import PaddedTargets
 
-__all__ = ["Assignment", "Fit", "TaskAlignedAssigner"]
+__all__ = ["Assignment", "Fit", "Overlap", "TaskAlignedAssigner"]
 
-# Further overlaps (N,) in [0, 1] of images, objects and points (N,); NaN where nothing is annotated.
-Fit = Callable[[Tensor, Tensor, Tensor], Sequence[Tensor]]
+
+class Overlap(NamedTuple):
+    """How well points fit objects by something beside their boxes."""
+
+    values: Tensor  # (N,) in [0, 1]; NaN where nothing is annotated
+    ranks: bool  # whether scores are to tell of it, too
+
+
+# What is said of images, objects and points (N,).
+Fit = Callable[[Tensor, Tensor, Tensor], Sequence[Overlap]]
 _CANDIDATES = 3
 
 
@@ -80,7 +88,8 @@ class TaskAlignedAssigner:
             points: (A, 2) xy, same frame.
             targets: the objects; M may be 0.
             fit: further overlaps, of masks or keypoints. They are asked for the best candidates by boxes alone, three
-                times ``topk`` an object; the overlap is then the mean of that of the boxes and those.
+                times ``topk`` an object; the overlap is then the mean of that of the boxes and those. The quality is
+                that of the boxes and of those that rank.
             fit_weight: of each of them in that mean, where the boxes have 1.
 
         Returns:
@@ -94,12 +103,12 @@ class TaskAlignedAssigner:
 
         inside = points_inside(points, self._widened(targets.boxes)) & targets.valid[..., None]  # (B, M, A)
         objects = inside & ~targets.ignored[..., None]
-        overlap = box_iou(targets.boxes[:, :, None], boxes[:, None]) * objects
+        overlap = ranking = box_iou(targets.boxes[:, :, None], boxes[:, None]) * objects
         class_score = scores.transpose(1, 2).gather(1, targets.labels[..., None].expand(-1, -1, num_points))
         metric = class_score.pow(self.alpha) * overlap.pow(self.beta) * objects
         if fit is not None and fit_weight > 0:
             objects = self._top(metric, objects, _CANDIDATES * self.topk)
-            overlap = _averaged(overlap, objects, fit, fit_weight)
+            overlap, ranking = _averaged(overlap, objects, fit, fit_weight)
             metric = class_score.pow(self.alpha) * overlap.pow(self.beta) * objects
 
         wanted = self._top(metric, objects, self.topk)
@@ -110,8 +119,8 @@ class TaskAlignedAssigner:
             wanted = self._top(metric, wanted, self.keep)
 
         foreground = wanted.any(dim=1)
-        metric, overlap = metric * wanted, overlap * wanted
-        scale = overlap.amax(dim=-1, keepdim=True) / metric.amax(dim=-1, keepdim=True).clamp(min=1e-9)
+        metric, ranking = metric * wanted, ranking * wanted
+        scale = ranking.amax(dim=-1, keepdim=True) / metric.amax(dim=-1, keepdim=True).clamp(min=1e-9)
         quality = (metric * scale).amax(dim=1)
         ignored = (inside & targets.ignored[..., None]).any(dim=1) & ~foreground
         return Assignment(foreground, owner * foreground, quality, ignored)
@@ -129,10 +138,20 @@ class TaskAlignedAssigner:
         return torch.zeros_like(allowed).scatter_(-1, best, True) & allowed
 
 
-def _averaged(overlap: Tensor, candidates: Tensor, fit: Fit, weight: float) -> Tensor:
-    """Overlaps (B, M, A) of the candidates, averaged with what ``fit`` says of them by ``weight``; 0 elsewhere."""
-    image, target, point = candidates.nonzero(as_tuple=True)
-    boxes = overlap[image, target, point]
-    others = torch.stack([x.to(boxes.dtype) for x in fit(image, target, point)])
-    mean = (boxes + weight * others.nansum(0)) / (1 + weight * (~others.isnan()).sum(0))
-    return torch.zeros_like(overlap).index_put((image, target, point), mean)
+def _averaged(boxes: Tensor, candidates: Tensor, fit: Fit, weight: float) -> tuple[Tensor, Tensor]:
+    """Overlaps (B, M, A) of the candidates, averaged with what ``fit`` says of them by ``weight``; 0 elsewhere.
+
+    First with all that it says, then with what ranks.
+    """
+    pairs = candidates.nonzero(as_tuple=True)
+    said = fit(*pairs)
+    return _mean(boxes, pairs, said, weight), _mean(boxes, pairs, [x for x in said if x.ranks], weight)
+
+
+def _mean(boxes: Tensor, pairs: tuple[Tensor, ...], others: Sequence[Overlap], weight: float) -> Tensor:
+    total = boxes[pairs]
+    count = torch.ones_like(total)
+    for values, _ in others:
+        total = total + weight * values.to(total.dtype).nan_to_num(nan=0.0)
+        count = count + weight * ~values.isnan()
+    return torch.zeros_like(boxes).index_put(pairs, total / count)

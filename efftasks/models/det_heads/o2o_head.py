@@ -17,6 +17,7 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
+from efftasks.models.assigners.task_aligned import Overlap
 from efftasks.models.det_heads.o2o_parts import ObjectPart, Pairs
 from efftasks.models.layers.conv import ConvNormAct
 from efftasks.ops.boxes import decode_distances, encode_distances
@@ -133,11 +134,14 @@ class PartsFit:
     def __init__(self, branch: BranchRaw, raw: O2ORaw, parts: Mapping[str, Any], targets: PaddedTargets) -> None:
         self.branch, self.raw, self.parts, self.targets = branch, raw, parts, targets
 
-    def __call__(self, image: Tensor, target: Tensor, point: Tensor) -> list[Tensor]:
-        """Overlaps (N,) in [0, 1] of each part for images, objects and points (N,); NaN where nothing is annotated."""
+    def __call__(self, image: Tensor, target: Tensor, point: Tensor) -> list[Overlap]:
+        """What each part says of images, objects and points (N,)."""
         pairs = Pairs(image, target, self.raw.points[point], self.raw.strides[point])
         return [
-            part.overlap(self.branch.parts[name][image, point], self.raw.shared[name], pairs, self.targets)
+            Overlap(
+                part.overlap(self.branch.parts[name][image, point], self.raw.shared[name], pairs, self.targets),
+                part.ranks,
+            )
             for name, part in self.parts.items()
         ]
 

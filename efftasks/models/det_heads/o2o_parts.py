@@ -12,12 +12,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from efftasks.models.layers.conv import ConvNormAct
-from efftasks.structures.features import FeatureSpec
 from efftasks.structures.instances import PaddedTargets
 from efftasks.structures.spec import OutputSpec
 
-__all__ = ["LevelBranch", "ObjectPart", "Pairs"]
+__all__ = ["ObjectPart", "Pairs"]
 
 
 class Pairs(NamedTuple):
@@ -45,7 +43,12 @@ class ObjectPart(Protocol):
     """Something that is predicted for every object, as a module.
 
     Training asks for losses of assigned pairs; the assigner may ask how well a point fits an object already.
+
+    Attributes:
+        ranks: whether the score of a detection is to tell of that fit, too, and not of the box's alone.
     """
+
+    ranks: bool
 
     def new_branch(self) -> nn.Module:
         """A new module: maps, finest first -> (B, n, A)."""
@@ -76,30 +79,3 @@ class ObjectPart(Protocol):
     def output(self, height: int, width: int, count: int) -> OutputSpec:
         """What :meth:`decode` gives for an input of this size in pixels."""
         ...
-
-
-class LevelBranch(nn.Module):
-    """For each map two depthwise separable convolutions and a 1x1: a few numbers for every point.
-
-    Args:
-        in_specs: the maps.
-        channels: width.
-        outputs: n.
-    """
-
-    def __init__(self, in_specs: Sequence[FeatureSpec], channels: int, outputs: int) -> None:
-        super().__init__()
-        self.levels = nn.ModuleList(
-            nn.Sequential(
-                ConvNormAct(spec.channels, spec.channels, 3, groups=spec.channels),
-                ConvNormAct(spec.channels, channels, 1),
-                ConvNormAct(channels, channels, 3, groups=channels),
-                ConvNormAct(channels, channels, 1),
-                nn.Conv2d(channels, outputs, 1),
-            )
-            for spec in in_specs
-        )
-
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Maps (B, C_i, H_i, W_i) -> (B, n, A)."""
-        return torch.cat([level(x).flatten(2) for level, x in zip(self.levels, features)], 2)

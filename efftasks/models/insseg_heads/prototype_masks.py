@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efftasks.models.det_heads.o2o_parts import LevelBranch, Pairs
+from efftasks.models.det_heads.o2o_parts import Pairs
 from efftasks.models.layers.conv import ConvNormAct
 from efftasks.ops.masks import box_window, mask_iou
 from efftasks.registry import MODELS
@@ -25,7 +25,7 @@ from efftasks.structures.features import FeatureSpec
 from efftasks.structures.instances import MASK_STRIDE, MASKS_MEANING, PaddedTargets
 from efftasks.structures.spec import OutputSpec
 
-__all__ = ["PrototypeMasks", "PrototypeNet", "Prototypes"]
+__all__ = ["CoefficientBranch", "PrototypeMasks", "PrototypeNet", "Prototypes"]
 
 
 class Prototypes(NamedTuple):
@@ -64,6 +64,33 @@ class PrototypeNet(nn.Module):
         return Prototypes(self.out(self.smooth(F.interpolate(merged, scale_factor=2.0, mode="nearest"))), merged)
 
 
+class CoefficientBranch(nn.Module):
+    """For each map two depthwise separable convolutions and a 1x1: the coefficients of every point.
+
+    Args:
+        in_specs: the maps.
+        channels: width.
+        num_prototypes: R.
+    """
+
+    def __init__(self, in_specs: Sequence[FeatureSpec], channels: int, num_prototypes: int) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(
+            nn.Sequential(
+                ConvNormAct(spec.channels, spec.channels, 3, groups=spec.channels),
+                ConvNormAct(spec.channels, channels, 1),
+                ConvNormAct(channels, channels, 3, groups=channels),
+                ConvNormAct(channels, channels, 1),
+                nn.Conv2d(channels, num_prototypes, 1),
+            )
+            for spec in in_specs
+        )
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Maps (B, C_i, H_i, W_i) -> (B, R, A)."""
+        return torch.cat([level(x).flatten(2) for level, x in zip(self.levels, features)], 2)
+
+
 @MODELS.register_module()
 class PrototypeMasks(nn.Module):
     """Coefficients for each point, and the prototypes they mix.
@@ -77,6 +104,7 @@ class PrototypeMasks(nn.Module):
         branch_channels: width of the convolutions that give the coefficients.
         semantic_weight: of the semantic branch's loss; 0 for no such branch.
         max_pairs: the loss takes so many pairs of a batch at most, drawn at random: a mask a pair takes memory.
+        ranks: whether scores are to tell of mask IoU, too.
     """
 
     def __init__(
@@ -89,9 +117,10 @@ class PrototypeMasks(nn.Module):
         branch_channels: int = 32,
         semantic_weight: float = 1.0,
         max_pairs: int = 800,
+        ranks: bool = True,
     ) -> None:
         super().__init__()
-        self.in_specs = tuple(in_specs)
+        self.in_specs, self.ranks = tuple(in_specs), ranks
         self.num_prototypes, self.branch_channels = num_prototypes, branch_channels
         self.semantic_weight, self.max_pairs = semantic_weight, max_pairs
         self.prototypes = PrototypeNet(in_specs, channels, num_prototypes)
@@ -100,7 +129,7 @@ class PrototypeMasks(nn.Module):
 
     def new_branch(self) -> nn.Module:
         """A module that gives the coefficients (B, R, A)."""
-        return LevelBranch(self.in_specs, self.branch_channels, self.num_prototypes)
+        return CoefficientBranch(self.in_specs, self.branch_channels, self.num_prototypes)
 
     def shared(self, features: Sequence[Tensor]) -> Prototypes:
         """Maps -> prototypes."""

@@ -52,7 +52,7 @@ class KeypointHeatmaps(nn.Module):
             return logits.float().sum() * 0
         wanted, counted = keypoint_heatmaps(targets, sigmas, (logits.shape[2], logits.shape[3]), self.stride)
         return self.focal_loss(
-            logits.float().sigmoid(), wanted, weight=counted.float(), avg_factor=max(1, int((wanted == 1).sum()))
+            logits.float().sigmoid(), wanted, weight=counted.float(), avg_factor=(wanted == 1).sum().clamp(min=1)
         )
 
 

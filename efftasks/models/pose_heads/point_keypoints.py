@@ -96,6 +96,8 @@ class PointKeypoints(nn.Module):
         visibility_weight: of the cross-entropy of "is annotated".
         likelihood_weight: of the residual log-likelihood; 0 for none.
         heatmap_weight: of heatmaps on the finest map, which teach the maps what keypoints look like; 0 for none.
+        ranks: whether scores are to tell of OKS, too. Beside other tasks they had better not: as long as keypoints are
+            found badly, they would bring the order of all boxes and masks in disarray.
     """
 
     def __init__(
@@ -109,11 +111,12 @@ class PointKeypoints(nn.Module):
         visibility_weight: float = 1.0,
         likelihood_weight: float = 0.1,
         heatmap_weight: float = 1.0,
+        ranks: bool = True,
     ) -> None:
         super().__init__()
         if not sigmas:
             raise ValueError(f"sigmas: got {sigmas!r}, expected one for each keypoint; data without keypoints has none")
-        self.in_specs, self.branch_channels = tuple(in_specs), branch_channels
+        self.in_specs, self.branch_channels, self.ranks = tuple(in_specs), branch_channels, ranks
         self.num_keypoints = len(sigmas)
         self.oks_weight, self.l1_weight, self.visibility_weight = oks_weight, l1_weight, visibility_weight
         self.likelihood: ResidualLogLikelihood | None = (

@@ -6,7 +6,7 @@ from mmdet.models.task_modules.assigners import TaskAlignedAssigner as Reference
 from mmengine.structures import InstanceData
 from torch.testing import assert_close
 
-from efftasks.models.assigners.task_aligned import TaskAlignedAssigner
+from efftasks.models.assigners.task_aligned import Overlap, TaskAlignedAssigner
 from efftasks.ops.boxes import points_inside
 from efftasks.structures.instances import PaddedTargets
 
@@ -106,7 +106,7 @@ def test_further_overlaps_are_averaged_by_their_weight():
 
     def fit(image, target, point):
         assert not image.any() and not target.any()
-        return [further[point], torch.full((len(point),), torch.nan)]
+        return [Overlap(further[point], True), Overlap(torch.full((len(point),), torch.nan), True)]
 
     for weight, expected in ((0.0, [1, 3 / 4, 1 / 2, 1 / 4]), (1.0, [1 / 2, 3 / 4, 3 / 4, 1 / 4])):
         found = TaskAlignedAssigner(alpha=0.0, beta=1.0)(scores, boxes, points, wanted, fit, weight)
@@ -114,12 +114,35 @@ def test_further_overlaps_are_averaged_by_their_weight():
     half = TaskAlignedAssigner(alpha=0.0, beta=1.0)(scores, boxes, points, wanted, fit, 0.5)
     assert_close(half.quality[0], torch.tensor([2 / 3, 3 / 4, 2 / 3, 1 / 4]))
     both = TaskAlignedAssigner(alpha=0.0, beta=1.0)(
-        scores, boxes, points, wanted, lambda i, t, p: [further[p], torch.full((len(p),), 0.5)]
+        scores,
+        boxes,
+        points,
+        wanted,
+        lambda i, t, p: [Overlap(further[p], True), Overlap(torch.full((len(p),), 0.5), True)],
     )
     # The means of 1, 0, 1/2; of 3/4, 3/4, 1/2; of 1/2, 1, 1/2; and, where one is unknown, of 1/4, 1/2.
     assert_close(both.quality[0], torch.tensor([1 / 2, 2 / 3, 2 / 3, 3 / 8]))
     best = TaskAlignedAssigner(topk=4, keep=1, alpha=0.0, beta=1.0)(scores, boxes, points, wanted, fit, 0.5)
     assert best.foreground[0].tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize("ranks, best", [(True, 1 / 2), (False, 1.0)])
+def test_what_does_not_rank_chooses_and_leaves_the_quality_to_the_boxes(ranks, best):
+    points = grid_points(2, 8.0)
+    boxes = torch.tensor([[[0.0, 0, 16, 16], [0, 0, 16, 12], [0, 0, 16, 8], [0, 0, 16, 4]]])  # IoU 1, 3/4, 1/2, 1/4
+    scores = torch.full((1, 4, 1), 0.25)
+    wanted = targets([[0.0, 0.0, 16.0, 16.0]], [0])
+
+    def assigned(further, **kwargs):
+        assigner = TaskAlignedAssigner(topk=2, alpha=0.0, beta=1.0, **kwargs)
+        return assigner(scores, boxes, points, wanted, lambda i, t, p: [Overlap(further[p], ranks)])
+
+    # The means are 1/2, 1/2, 5/16, 1/8: the first two are taken, and are as good as each other.
+    found = assigned(torch.tensor([0.0, 0.25, 0.125, 0.0]))
+    assert_close(found.quality[0], torch.tensor([best, best, 0, 0]))
+    # The means are 1/2, 3/4, 5/8, 1/8: the second is taken, whose box has 3/4 as well.
+    found = assigned(torch.tensor([0.0, 0.75, 0.75, 0.0]), keep=1)
+    assert_close(found.quality[0], torch.tensor([0, 3 / 4, 0, 0]))
 
 
 def test_no_objects_and_crowds():

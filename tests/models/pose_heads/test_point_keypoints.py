@@ -120,7 +120,7 @@ def test_no_sigmas_is_named():
         make_part(0)
 
 
-@pytest.mark.parametrize("count", [2, 17])
+@pytest.mark.parametrize("count", [2, pytest.param(17, marks=pytest.mark.slow)])
 def test_learns_the_keypoints_of_a_scene(count):
     torch.manual_seed(0)
     head = O2OHead(

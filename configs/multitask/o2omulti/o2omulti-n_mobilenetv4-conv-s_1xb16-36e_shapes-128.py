@@ -12,7 +12,7 @@ classes = ("circle", "square", "triangle", "star", "ring", "cross")
 semantic_classes = ("background", *classes)
 keypoints = dict(names=("head", "right", "tail", "left"), sigmas=0.05, skeleton=[(0, 2), (1, 3)])
 image_size = (128, 128)
-max_epochs = 18
+max_epochs = 36
 # Where the label map of an image is, by folder and stem of its file name.
 seg_map = "cityscapes/gtFine/{folder}/shapes/shapes_{stem}_000019_gtFine_labelTrainIds.png"
 
