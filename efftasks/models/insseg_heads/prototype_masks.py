@@ -104,8 +104,9 @@ class PrototypeMasks(nn.Module):
         branch_channels: width of the convolutions that give the coefficients.
         semantic_weight: of the semantic branch's loss; 0 for no such branch.
         max_pairs: the loss takes so many pairs of a batch at most, drawn at random: a mask a pair takes memory.
-        ranks: whether scores are to tell of mask IoU, too.
     """
+
+    ranks = True  # masks are found as soon as boxes are
 
     def __init__(
         self,
@@ -117,10 +118,9 @@ class PrototypeMasks(nn.Module):
         branch_channels: int = 32,
         semantic_weight: float = 1.0,
         max_pairs: int = 800,
-        ranks: bool = True,
     ) -> None:
         super().__init__()
-        self.in_specs, self.ranks = tuple(in_specs), ranks
+        self.in_specs = tuple(in_specs)
         self.num_prototypes, self.branch_channels = num_prototypes, branch_channels
         self.semantic_weight, self.max_pairs = semantic_weight, max_pairs
         self.prototypes = PrototypeNet(in_specs, channels, num_prototypes)

@@ -1,5 +1,7 @@
 """Keypoints of points: in numbers by hand, and in a head that learns."""
 
+from typing import Any
+
 import efftasks.compat  # noqa: F401
 
 import numpy as np
@@ -8,7 +10,7 @@ import torch
 from mmengine.registry import DefaultScope
 from torch.testing import assert_close
 
-from efftasks.models.det_heads.o2o_head import O2OHead
+from efftasks.models.det_heads.o2o_head import O2OHead, PartsFit
 from efftasks.models.det_heads.o2o_parts import Pairs
 from efftasks.models.layers.fuse import fuse_model
 from efftasks.models.pose_heads.point_keypoints import PointKeypoints
@@ -120,19 +122,32 @@ def test_no_sigmas_is_named():
         make_part(0)
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(17, marks=pytest.mark.slow)])
-def test_learns_the_keypoints_of_a_scene(count):
-    torch.manual_seed(0)
-    head = O2OHead(
+def make_head(count: int, **part: Any) -> O2OHead:
+    return O2OHead(
         SPECS,
         1,
         assigner=dict(type="TaskAlignedAssigner", topk=7, keep=1),
         helper_assigner=dict(type="TaskAlignedAssigner", topk=10),
         loss_class=dict(type="SoftBCELoss"),
         losses_box=dict(iou=dict(type="CIoULoss"), l1=dict(type="L1BoxLoss")),
-        parts=dict(keypoints=dict(type="PointKeypoints", sigmas=[0.05] * count)),
+        parts=dict(keypoints=dict(type="PointKeypoints", sigmas=[0.05] * count, **part)),
         max_detections=10,
     ).train()
+
+
+@pytest.mark.parametrize("ranks", [True, False])
+def test_the_assigner_is_told_whether_keypoints_rank(ranks):
+    head = make_head(2, ranks=ranks)
+    raw = head([torch.zeros(1, s.channels, 64 // s.stride, 64 // s.stride) for s in SPECS])
+    fit = PartsFit(raw.one_to_one, raw, dict(head.parts.items()), targets_of([[[4, 4, 2], [20, 12, 2]]], [400.0]))
+    zero = torch.zeros(1, dtype=torch.long)
+    assert [said.ranks for said in fit(zero, zero, zero)] == [ranks]
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(17, marks=pytest.mark.slow)])
+def test_learns_the_keypoints_of_a_scene(count):
+    torch.manual_seed(0)
+    head = make_head(count)
     generator = torch.Generator().manual_seed(2)
     inputs = [torch.randn(1, s.channels, 64 // s.stride, 64 // s.stride, generator=generator) for s in SPECS]
     boxes = [[4.0, 4.0, 28.0, 30.0], [30.0, 24.0, 62.0, 60.0]]
