@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,21 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DefaultScope
 
-from efftasks.config import config_folder, config_path, fit_transform, innermost, load_config, shipped_configs
+from efftasks.config import (
+    check_complete,
+    class_metainfo,
+    config_folder,
+    config_of_checkpoint,
+    config_path,
+    fit_transform,
+    innermost,
+    load_config,
+    shipped_configs,
+)
+from efftasks.engine.wrapped import bare_model
+from efftasks.linking.pipelines import check_pipelines
+from efftasks.linking.schedule import schedule_faults
+from efftasks.linking.values import check_to_train
 from efftasks.models.detectors import Detector
 from efftasks.models.layers.fuse import fuse_model
 from efftasks.models.pose_estimators import PoseEstimator
@@ -56,9 +70,12 @@ def build(config: str | Path | Config) -> Model:
     """The model of a config, freshly initialised.
 
     Raises:
-        UserError: a type that is not registered (the nearest is named), or a wrong argument.
+        UserError: a type that is not registered (the nearest is named), a wrong argument, or classes that nobody knows.
     """
     cfg = load_config(config)
+    if not cfg.get("model"):
+        raise UserError("model: the config has none, expected one to build")
+    check_complete(cfg)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         return MODELS.build(cfg.model)
 
@@ -66,20 +83,26 @@ def build(config: str | Path | Config) -> Model:
 def load(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu") -> Model:
     """The model of a config with the weights of a checkpoint, ready to predict.
 
-    ``model.dataset_meta`` has the classes it was trained on, ``model.cfg`` the config.
+    Its classes are those of the checkpoint, whatever the config or its data say; a checkpoint that does not name any
+    (weights alone) has the config's. ``model.dataset_meta`` has the classes, ``model.cfg`` the config linked with them.
 
     Raises:
-        UserError: the checkpoint cannot be read safely or belongs to another architecture.
+        UserError: the checkpoint cannot be read safely or belongs to another architecture, or neither it nor the config
+            knows the classes.
     """
     data = read_checkpoint(checkpoint)
-    meta = data.get("meta", {}).get("dataset_meta") or {}
-    # What it was trained on, whatever the config or its data say.
-    known = {name: meta[name] for name in ("classes", "keypoints", "semantic_classes") if meta.get(name)}
-    cfg = load_config(config, {name: _plain(value) for name, value in known.items()})
+    trained_on = _dataset_meta(data)
+    cfg = config_of_checkpoint(config, trained_on)
+    facts = trained_on or class_metainfo(cfg)
+    if not facts:
+        raise UserError(
+            f"{checkpoint}: it names no classes (meta.dataset_meta), and the config states none; expected `classes` in "
+            "one of them"
+        )
     model = build(cfg)
-    load_matching(model, weights_of(data, checkpoint))
+    load_matching(model, weights_of(data, checkpoint), name=str(checkpoint))
     model.cfg = cfg
-    model.dataset_meta = meta
+    model.dataset_meta = facts
     return model.to(device).eval()
 
 
@@ -94,7 +117,12 @@ def train(cfg: Config, amp: bool = False, resume: str | None = None, launcher: s
 
     Returns:
         The runner, after training.
+
+    Raises:
+        UserError: the config lacks a part that training needs, or the input size does not suit the model.
     """
+    check_to_train(cfg)
+    check_complete(cfg)
     cfg.launcher = launcher
     if amp:
         cfg.optim_wrapper.update(_amp_wrapper())
@@ -104,8 +132,28 @@ def train(cfg: Config, amp: bool = False, resume: str | None = None, launcher: s
         cfg.resume = True
         cfg.load_from = None if resume == "auto" else resume
     runner = RUNNERS.get(cfg.get("runner_type", "EffRunner")).from_cfg(cfg)
+    _check_divisor(cfg, bare_model(runner.model))
+    for sentence in (*schedule_faults(cfg), *(finding.message for finding in check_pipelines(cfg))):
+        runner.logger.warning(sentence)
     runner.train()
     return runner
+
+
+def _check_divisor(cfg: Config, model: Any) -> None:
+    if not isinstance(model, (Detector, PoseEstimator, Segmentor)) or cfg.get("image_size") is None:
+        return
+    height, width = cfg.image_size
+    if height % model.divisor or width % model.divisor:
+        raise UserError(
+            f"image_size: got {height} x {width}, expected multiples of {model.divisor}, the backbone's divisor"
+        )
+
+
+def _dataset_meta(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of its training data; empty where it does not name the classes."""
+    meta = data.get("meta")
+    facts = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
+    return dict(facts) if isinstance(facts, Mapping) and facts.get("classes") else {}
 
 
 def _amp_wrapper() -> dict[str, Any]:
@@ -159,10 +207,6 @@ def _prediction(image: str | np.ndarray, sample: Any, model: Model, score_thr: f
     prediction = Prediction(image, boxes, scores, found.labels.cpu().numpy(), segmentation=labels, **facts)
     parts = {name: found[name].cpu().numpy() for name in ("masks", "keypoints") if name in found}
     return replace(prediction, **parts)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _named(image: Source) -> str | np.ndarray:

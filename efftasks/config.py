@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +12,30 @@ import efftasks.compat  # noqa: F401
 # isort: split
 from mmengine.config import Config
 
-from efftasks.datasets.coco import match_classes, read_coco
-from efftasks.datasets.coco_keypoints import category_keypoints
-from efftasks.datasets.semantic_files import read_classes
+from efftasks.linking.data import DERIVED, METAINFO, leaves, link_classes, link_data_root, open_facts
+from efftasks.linking.links import Links, fresh
+from efftasks.linking.overrides import check_taken, merge_options
+from efftasks.linking.schedule import link_schedule
+from efftasks.linking.sizes import link_sizes
+from efftasks.linking.values import as_size, normalize_values
 from efftasks.models.scaling import apply_scale
 from efftasks.structures.errors import UserError
-from efftasks.structures.keypoints import KeypointFacts, keypoint_facts
 
-__all__ = ["config_folder", "config_path", "fit_transform", "innermost", "load_config", "shipped_configs"]
+__all__ = [
+    "check_complete",
+    "class_metainfo",
+    "config_folder",
+    "config_of_checkpoint",
+    "config_path",
+    "fit_transform",
+    "innermost",
+    "load_config",
+    "shipped_configs",
+]
 
-
-def _both(*names: str) -> tuple[str, ...]:
-    """Names of registered types, as they may be written."""
-    return (*names, *(f"efftasks.{name}" for name in names))
-
-
-_FIT_NAMES = _both("FitImage", "CropBox")  # what brings images to the size of the network input
-_SIZED_NAMES = (*_FIT_NAMES, *_both("ObjectMosaic", "RandomWarp"))
-_CROP_NAMES = _both("RandomScaledCrop")
-_LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+_FIT_NAMES = ("FitImage", "CropBox")  # what brings test images to the size of the network input
+# Overrides after which what was read from the training data's files is read anew.
+_DATA_KEYS = ("data_root", "train_dataloader", "classes", "keypoints", "palette", "ignore")
 
 
 def config_folder() -> Path:
@@ -49,38 +54,67 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def load_config(config: str | Path | Config, options: dict[str, Any] | None = None) -> Config:
-    """Read a config and make the links which it states only once.
+    """Read a config and make the links which it states only once; docs/configs.md lists them.
 
-    Top-level ``data_root`` goes to every dataset, top-level ``classes`` to every dataset and, as their number, to the
-    heads; without classes they are those of the training annotations. ``keypoints`` (see
-    :func:`efftasks.structures.keypoints.keypoint_facts`) goes to every dataset, and its sigmas to heads that leave
-    theirs at None; what it does not say, the training annotations do. ``semantic_classes`` are those of label maps
-    beside objects. Top-level ``image_size`` goes to every transform that leaves its ``size`` at None, and ``crop_size``
-    (where it is another) to the crops of training. Top-level ``scale`` (``dict(phi=1.0)``, and ``alpha``, ``beta``,
-    ``gamma``) makes depth, width and input size larger together, see :mod:`efftasks.models.scaling`.
+    A config that is linked already is linked anew: what linking filled in follows the values as they are now, and what
+    was set since then stays. The record of what was filled is the config's ``linked``, also in a dumped file.
+
+    Annotations that are not there leave classes and what hangs on them open, so that a checkpoint, which knows its
+    classes, can be loaded without them; :func:`check_complete` says what is open.
 
     Args:
-        config: a path, the name of a shipped config, or a Config.
+        config: a path, the name of a shipped config, or a Config, which is not changed.
         options: overrides, keys with dots, as ``--cfg-options`` gives them.
 
     Raises:
-        UserError: there is no such config, it does not parse, or it contradicts the annotations.
+        UserError: there is no such config, it does not parse, it contradicts itself or the annotations, or an override
+            would be without effect.
     """
-    if isinstance(config, Config):
-        cfg = config.copy()
-    else:
-        path = config_path(config)
-        try:
-            cfg = Config.fromfile(path)
-        except UserError:
-            raise
-        except Exception as error:  # a config is Python: anything can go wrong in it
-            raise UserError(f"{path}: the config does not parse ({type(error).__name__}: {error})") from error
-    if options:
-        cfg.merge_from_dict(options)
-    cfg.setdefault("default_scope", "efftasks")
-    _link(cfg)
+    options = options or {}
+    cfg = _read(config)
+    links = Links(cfg)
+    anew = any(key.split(".")[0] in _DATA_KEYS for key in options)
+    links.take_back(keep=frozenset(() if anew else DERIVED))
+    before = {key: as_size(key, cfg[key]) for key in ("image_size", "crop_size") if cfg.get(key) is not None}
+    merge_options(cfg, options)
+    _link(cfg, links)
+    check_taken(cfg, links, options, before)
     return cfg
+
+
+def config_of_checkpoint(config: str | Path | Config, trained_on: Mapping[str, Any]) -> Config:
+    """As :func:`load_config`, with what a checkpoint says of the data that it was trained on.
+
+    Args:
+        config: as there.
+        trained_on: its ``meta.dataset_meta``; empty where it has none.
+    """
+    cfg = _read(config)
+    links = Links(cfg)
+    links.take_back(keep=frozenset(() if trained_on else DERIVED))
+    for name in ("classes", "semantic_classes", "keypoints", "ignore"):
+        if trained_on.get(name) is not None:
+            cfg[name] = trained_on[name]
+    if trained_on and len(cfg.get("palette") or ()) not in (0, len(cfg.classes)):
+        cfg.palette = None  # it is of other classes
+    _link(cfg, links)
+    return cfg
+
+
+def check_complete(cfg: Config) -> None:
+    """Check that a linked config leaves nothing open that its model needs.
+
+    Raises:
+        UserError: it does; the message says where it was looked for.
+    """
+    missing = open_facts(cfg)
+    if missing is not None:
+        raise UserError(missing)
+
+
+def class_metainfo(cfg: Config) -> dict[str, Any]:
+    """What a linked config says of its classes, as data sets and checkpoints have it; empty where it states none."""
+    return {name: cfg[name] for name in METAINFO if cfg.get(name) is not None} if cfg.get("classes") else {}
 
 
 def config_path(config: str | Path) -> Path:
@@ -102,7 +136,7 @@ def config_path(config: str | Path) -> Path:
 
 def innermost(dataset: Any) -> Any:
     """The data set inside wrappers; of a mixture the first."""
-    return next(_leaves(dataset))
+    return next(leaves(dataset))[1]
 
 
 def fit_transform(cfg: Config) -> dict[str, Any]:
@@ -111,135 +145,43 @@ def fit_transform(cfg: Config) -> dict[str, Any]:
     Raises:
         UserError: it has none.
     """
-    for transform in innermost(cfg.test_dataloader.dataset).pipeline:
-        if transform["type"] in _SIZED_NAMES:
+    loader = cfg.get("test_dataloader")
+    if not loader or not loader.get("dataset"):
+        raise UserError("test_dataloader: the config has none, expected one: its pipeline says how images are fitted")
+    for transform in innermost(loader["dataset"]).get("pipeline") or ():
+        if str(transform.get("type")).removeprefix("efftasks.") in _FIT_NAMES:
             return transform
     raise UserError("test_dataloader.dataset.pipeline has no FitImage, expected one: an artifact repeats its facts")
 
 
-def _link(cfg: Config) -> None:
-    apply_scale(cfg)
-    if "image_size" in cfg:
-        whole = tuple(cfg.image_size)
-        _set_sizes(cfg._cfg_dict, whole, tuple(cfg.get("crop_size", whole)))
-        _fill(cfg.model, "input_size", whole)
-    datasets = [leaf for name in _LOADERS if cfg.get(name) for leaf in _leaves(cfg[name]["dataset"])]
-    if "data_root" in cfg:
-        for dataset in datasets:
-            dataset.setdefault("data_root", cfg.data_root)
-    for part in ("val", "test"):
-        _name_the_truth(cfg, part)
-    known = _known_classes(cfg)
-    if known is None:
-        return
-    cfg.classes = classes = known["classes"]
-    keypoints = _known_keypoints(cfg)
-    if keypoints is not None:
-        cfg.keypoints = keypoints.to_dict()
-    for name in ("keypoints", "semantic_classes", "semantic_palette"):
-        if cfg.get(name):
-            known[name] = cfg[name]
-    for dataset in datasets:
-        dataset.setdefault("metainfo", dict(known))
-    for name in ("head", "decode_head"):
-        head = cfg.model.get(name, {})
-        if head.get("num_classes") not in (None, len(classes)):
-            raise UserError(
-                f"model.{name}.num_classes: got {head['num_classes']}, expected {len(classes)}, "
-                f"the number of classes {tuple(classes)}"
-            )
-    if cfg.get("semantic_classes") and cfg.model.get("semantic_head"):
-        _fill(cfg.model.semantic_head, "num_classes", len(cfg.semantic_classes))
-    _fill(cfg.model, "num_classes", len(classes))
-    if keypoints is not None:
-        _fill(cfg.model, "sigmas", list(keypoints.sigmas))
-
-
-def _leaves(dataset: Any) -> Iterator[Any]:
-    """The configs of data sets inside wrappers and mixtures."""
-    if "dataset" in dataset:
-        yield from _leaves(dataset["dataset"])
-    elif "datasets" in dataset:
-        for part in dataset["datasets"]:
-            yield from _leaves(part)
+def _read(config: str | Path | Config) -> Config:
+    """A config of its own, in which no two places share a dict."""
+    if isinstance(config, Config):
+        cfg = config.copy()
     else:
-        yield dataset
+        path = config_path(config)
+        try:
+            cfg = Config.fromfile(path)
+        except UserError:
+            raise
+        except Exception as error:  # a config is Python: anything can go wrong in it
+            raise UserError(f"{path}: the config does not parse ({type(error).__name__}: {error})") from error
+    for key in list(cfg):
+        cfg[key] = fresh(cfg[key])
+    return cfg
 
 
-def _name_the_truth(cfg: Config, part: str) -> None:
-    """Give the metrics that leave their ``ann_file`` open that of the data they score."""
-    found = cfg.get(f"{part}_evaluator") or []
-    for evaluator in [found] if isinstance(found, dict) else found:
-        if "ann_file" in evaluator and evaluator["ann_file"] is None:
-            dataset = innermost(cfg[f"{part}_dataloader"]["dataset"])
-            evaluator["ann_file"] = str(Path(dataset.get("data_root", ""), dataset["ann_file"]))
-
-
-def _fill(node: Any, key: str, value: Any) -> None:
-    """Give a value to every part that leaves it open; an auxiliary head may count something else."""
-    if isinstance(node, dict):
-        if key in node and node[key] is None:
-            node[key] = value
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for part in node:
-            _fill(part, key, value)
-
-
-def _is_open(node: Any, key: str) -> bool:
-    """Whether some part leaves a value open."""
-    if isinstance(node, dict):
-        return (key in node and node[key] is None) or any(_is_open(part, key) for part in node.values())
-    return isinstance(node, (list, tuple)) and any(_is_open(part, key) for part in node)
-
-
-def _set_sizes(node: Any, whole: tuple[int, int], crop: tuple[int, int]) -> None:
-    """Give transforms without a size the config's, in pipelines wherever they are."""
-    if isinstance(node, dict):
-        if node.get("type") in _SIZED_NAMES and node.get("size") is None:
-            node["size"] = whole
-        if node.get("type") in _CROP_NAMES and node.get("size") is None:
-            node["size"] = crop
-            if node.get("fit") is None:
-                node["fit"] = whole
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for part in node:
-            _set_sizes(part, whole, crop)
-
-
-def _known_classes(cfg: Config) -> dict[str, Any] | None:
-    """Names of the classes, and what is said of them beside: the config's, or the training data's."""
-    if cfg.get("classes"):
-        return dict(classes=tuple(cfg.classes), **({"palette": cfg.palette} if cfg.get("palette") else {}))
-    if not cfg.get("train_dataloader"):
-        return None
-    dataset = innermost(cfg.train_dataloader.dataset)
-    if dataset.get("metainfo", {}).get("classes"):
-        return dict(dataset.metainfo)
-    root = dataset.get("data_root", "")
-    if "ann_file" in dataset:
-        path = Path(root, dataset.ann_file)
-        return dict(classes=tuple(match_classes(path, read_coco(path)["categories"], None)))
-    path = Path(root, "classes.json")
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; expected it, or the names of the classes as `classes` in the config")
-    found = read_classes(path)
-    facts = dict(palette=found.palette, ignore=found.ignore)
-    return dict(classes=found.names, **{key: value for key, value in facts.items() if value is not None})
-
-
-def _known_keypoints(cfg: Config) -> KeypointFacts | None:
-    """Those of the config, completed by the training data's; None where no head asks for them."""
-    said = cfg.get("keypoints") or {}
-    if not _is_open(cfg.model, "sigmas"):
-        return None
-    if said.get("names"):
-        return keypoint_facts(said)
-    dataset = innermost(cfg.train_dataloader.dataset)
-    path = Path(dataset.get("data_root", ""), dataset.ann_file)
-    used = [category for category in read_coco(path)["categories"] if category["name"] in cfg.classes]
-    found = category_keypoints(path, used, said)
-    if found is None:
-        raise UserError(f"{path}: no category has keypoints; expected some, or `keypoints.names` in the config")
-    return found
+def _link(cfg: Config, links: Links) -> None:
+    cfg.setdefault("default_scope", "efftasks")
+    normalize_values(cfg)
+    apply_scale(cfg)
+    whole = cfg.get("image_size")
+    link_sizes(cfg, links, None if whole is None else tuple(whole))
+    link_schedule(cfg, links)
+    visualizer = cfg.get("visualizer") or {}
+    if cfg.get("vis_backends") is not None and visualizer.get("vis_backends") is None and visualizer:
+        links.fill(("visualizer", "vis_backends"), fresh(cfg.vis_backends), "vis_backends")
+    link_data_root(cfg, links)
+    if cfg.get("model"):
+        link_classes(cfg, links)
+    links.save()

@@ -17,7 +17,7 @@ env_cfg = dict(
 randomness = dict(seed=0, deterministic=True)
 log_processor = dict(type="LogProcessor", window_size=20, by_epoch=True)
 vis_backends = [dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")]
-visualizer = dict(type="Visualizer", vis_backends=vis_backends)
+visualizer = dict(type="Visualizer", vis_backends=None)  # the ones above
 log_level = "INFO"
 load_from = None
 resume = False

@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
         print(report)
         verify: dict[str, Any] = report.to_dict()
         if args.eval and report.passed:
-            verify["metrics"] = _evaluate(cfg, model, draft)
+            verify["metrics"] = _evaluate(model.cfg, model, draft)
         spec = spec.with_verify(verify)
         write_metadata(draft, spec)
         if not report.passed:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import ast
 from pathlib import Path
+from typing import Any
 
 EXAMPLES = """examples:
   efftasks train o2o-n_mobilenetv4-conv-s_1xb16-18e_shapes-128
   efftasks train my_config.py --work-dir work_dirs/first --amp
   efftasks train my_config.py --resume                        continue from the newest intact checkpoint
-  efftasks train my_config.py --cfg-options data_root=/data/mine train_cfg.max_epochs=100
+  efftasks train my_config.py --epochs 50 --cfg-options data_root=/data/mine
   torchrun --nproc_per_node 2 -m efftasks train my_config.py --launcher pytorch
 """
 
@@ -32,6 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="CKPT",
         help="continue from CKPT, or from the newest intact checkpoint of the work dir",
     )
+    parser.add_argument("--epochs", type=int, metavar="N", help="train for N epochs, the schedule with them")
     parser.add_argument("--amp", action="store_true", help="mixed precision: bfloat16 on a CPU, float16 on CUDA")
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
@@ -47,24 +50,68 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_options(pairs: list[str]) -> dict:
-    """``["a.b=1", "c=[2,3]"]`` -> ``{"a.b": 1, "c": [2, 3]}``, values as mmengine reads them."""
-    from mmengine.config import DictAction
+    """``["a.b=1", "c=[2,3]"]`` -> ``{"a.b": 1, "c": [2, 3]}``.
 
+    A value is read as Python writes it; names may stand without quotes: ``classes=(cat,dog)``, ``classes=cat,dog``.
+    """
     from efftasks.structures.errors import UserError
 
+    options = {}
     for pair in pairs:
-        if "=" not in pair:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
             raise UserError(f"--cfg-options: got {pair!r}, expected KEY=VALUE")
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--options", nargs="*", action=DictAction, default={})
-    return dict(parser.parse_args(["--options", *pairs]).options) if pairs else {}
+        try:
+            options[key] = _value(value.strip())
+        except ValueError as error:
+            raise UserError(f"--cfg-options: {key}: got {value!r}, {error}") from error
+    return options
+
+
+def _value(text: str) -> Any:
+    """What a value stands for; lists and tuples may nest."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        pass
+    if text[:1] in ("[", "("):
+        if text[-1] != {"[": "]", "(": ")"}[text[0]]:
+            raise ValueError("a bracket is not closed")
+        items = [_value(part) for part in _parts(text[1:-1]) if part]
+        return items if text[0] == "[" else tuple(items)
+    if "," in text:
+        return [_value(part) for part in _parts(text) if part]
+    return {"true": True, "false": False}.get(text.lower(), text.strip("'\""))
+
+
+def _parts(text: str) -> list[str]:
+    """The text cut at the commas that are not inside of brackets or quotes."""
+    parts, depth, quote = [""], 0, ""
+    for sign in text:
+        if quote:
+            quote = "" if sign == quote else quote
+        elif sign in "'\"" and not parts[-1].strip():
+            quote = sign
+        depth += (sign in "([{") - (sign in ")]}") if not quote else 0
+        if depth < 0:
+            raise ValueError("a bracket is closed that was not opened")
+        if sign == "," and depth == 0 and not quote:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    if depth:
+        raise ValueError("a bracket is not closed")
+    return [part.strip() for part in parts]
 
 
 def run(args: argparse.Namespace) -> int:
     """Train."""
     from efftasks import apis
 
-    cfg = apis.load_config(args.config, parse_options(args.cfg_options))
+    options = parse_options(args.cfg_options)
+    if args.epochs is not None:
+        options["train_cfg.max_epochs"] = args.epochs  # the schedule follows where the config leaves it open
+    cfg = apis.load_config(args.config, options)
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(args.config).stem))
     apis.train(cfg, amp=args.amp, resume=args.resume, launcher=args.launcher)
     return 0

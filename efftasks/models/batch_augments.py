@@ -9,7 +9,7 @@ They are given to the preprocessor as ``batch_augments`` and act in training alo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -198,10 +198,13 @@ class MultiScale(Windowed):
 
     Args:
         sizes: sides in pixels to draw from, with repetitions; or
-        base: the side about which sizes go from 0.75 to 1.25 times in steps of 32, and
+        base: the side about which sizes go from 0.75 to 1.25 times in steps of 32 (in a config None stands for the side
+            of the config's square ``image_size``), and
         base_repeat: how often it is itself in the list.
         window: see :class:`Windowed`.
     """
+
+    linked_sizes: ClassVar[dict[str, str]] = {"base": "square_side"}
 
     def __init__(
         self,

@@ -21,10 +21,6 @@ __all__ = ["Scale", "apply_scale", "compound_scale", "scale_model", "scaled_size
 ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
 
 
-# How transforms name a size.
-_SIZE_KEYS = {"size", "img_scale", "image_size"}
-
-
 class Scale(NamedTuple):
     """Factors on blocks, channels and the sides of the input."""
 
@@ -84,15 +80,17 @@ def scaled_size(size: tuple[int, int], scale: Scale, divisor: int = 32) -> tuple
 
 
 def apply_scale(cfg: Config) -> None:
-    """Apply a config's top-level ``scale`` to its model and its sizes, in place, and take it away.
+    """Apply a config's top-level ``scale`` to its model and its ``image_size``, in place, and take it away.
 
-    ``scale`` has the arguments of :func:`compound_scale`. Its resolution goes to ``image_size`` and to every transform
-    whose size equals that.
+    ``scale`` has the arguments of :func:`compound_scale`. A ``crop_size`` grows as ``image_size`` does.
 
     Raises:
-        UserError: it has other arguments, or the backbone takes no factors.
+        UserError: it has other arguments, or there is no model to scale.
     """
-    rule = dict(cfg.pop("scale", None) or {})
+    given = cfg.pop("scale", None) or {}
+    if not isinstance(given, Mapping):
+        raise UserError(f"scale: got {given!r}, expected a dict with phi, such as scale.phi=2")
+    rule = dict(given)
     if not rule:
         return
     allowed = list(inspect.signature(compound_scale).parameters)
@@ -100,23 +98,13 @@ def apply_scale(cfg: Config) -> None:
         raise UserError(f"scale: got {', '.join(rule)}, expected phi, and at most {', '.join(allowed[1:])} beside it")
     try:
         scale = compound_scale(**rule)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            str(error) if isinstance(error, ValueError) else f"scale: got {rule}, expected numbers"
+        ) from error
+    if not (cfg.get("model") or {}).get("backbone"):
+        raise UserError("scale: the config has no model.backbone, expected one to scale")
     cfg.merge_from_dict(dict(model=scale_model(cfg.model, scale)))
-    if scale.resolution != 1 and "image_size" in cfg:
-        old = tuple(cfg.image_size)
-        new = scaled_size(old, scale)
-        cfg.image_size = new
-        _replace_sizes(cfg._cfg_dict, {old: new, old[::-1]: new[::-1]})
-
-
-def _replace_sizes(node: Any, sizes: dict[tuple, tuple]) -> None:
-    if isinstance(node, dict):
-        for key in _SIZE_KEYS & set(node):
-            value = node[key]
-            if isinstance(value, (list, tuple)):
-                node[key] = sizes.get(tuple(value), value)
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for part in node:
-            _replace_sizes(part, sizes)
+    for key in ("image_size", "crop_size"):
+        if scale.resolution != 1 and cfg.get(key) is not None:
+            cfg[key] = scaled_size(tuple(cfg[key]), scale)

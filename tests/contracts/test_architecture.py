@@ -48,7 +48,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runtime": {"structures"},
     "bench": {"structures", "runtime"},
 }
-MAY_IMPORT["config"] = {"registry", "compat", "structures", "datasets", "models"}
+MAY_IMPORT["linking"] = {"registry", "compat", "structures", "datasets"}
+MAY_IMPORT["config"] = {"registry", "compat", "structures", "models", "linking"}
 MAY_IMPORT["scoring"] = {"registry", "compat", "structures", "datasets", "config"}
 MAY_IMPORT["apis"] = set(MAY_IMPORT) - {"bench", "runtime"}
 MAY_IMPORT["published"] = set(MAY_IMPORT) - {"bench", "runtime"}

@@ -6,7 +6,7 @@ data_root = "data/coco/"
 image_size = (640, 640)  # (height, width)
 meta_keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "skipped_files")
 load = [dict(type="LoadImage"), dict(type="mmdet.LoadAnnotations", with_bbox=True)]
-fit = dict(type="FitImage", size=image_size)
+fit = dict(type="FitImage", size=None)
 affine = dict(
     type="mmdet.RandomAffine",
     scaling_ratio_range=(0.6, 1.6),
@@ -23,9 +23,9 @@ finish = [
 train_pipeline = [
     *load,
     fit,
-    dict(type="mmdet.CachedMosaic", img_scale=image_size[::-1], pad_val=114.0, max_cached_images=40, prob=0.5),
+    dict(type="mmdet.CachedMosaic", img_scale=None, pad_val=114.0, max_cached_images=40, prob=0.5),
     fit,
-    dict(type="mmdet.CachedMixUp", img_scale=image_size[::-1], ratio_range=(1.0, 1.0), max_cached_images=20, prob=0.1),
+    dict(type="mmdet.CachedMixUp", img_scale=None, ratio_range=(1.0, 1.0), max_cached_images=20, prob=0.1),
     affine,
     *finish,
 ]

@@ -17,7 +17,7 @@ zoom_and_crop = [
     visible,
 ]
 mosaic = [
-    dict(type="GridMosaic", tile_size=320, max_rotate_degree=10.0, scaling_ratio_range=(0.5, 1.5)),
+    dict(type="GridMosaic", tile_size=None, max_rotate_degree=10.0, scaling_ratio_range=(0.5, 1.5)),
     distort,
     visible,
 ]

@@ -8,10 +8,10 @@ optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=10.0)), norm_decay_mult=0.0),
 )
 param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-6, begin=0, end=4, by_epoch=True, convert_to_iter_based=True),
-    dict(type="PolyLR", power=1.0, eta_min=0.0, begin=4, end=max_epochs, by_epoch=True, convert_to_iter_based=True),
+    dict(type="LinearLR", start_factor=1e-6, begin=0, end=4 / 430, by_epoch=True, convert_to_iter_based=True),
+    dict(type="PolyLR", power=1.0, eta_min=0.0, begin=4 / 430, end=None, by_epoch=True, convert_to_iter_based=True),
 ]
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=10)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=None, val_interval=10)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 

@@ -5,6 +5,6 @@ optim_wrapper = dict(
     optimizer=dict(type="AdamW", lr=2e-4, betas=(0.9, 0.999), weight_decay=1e-4),
     clip_grad=dict(max_norm=0.1),
 )
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=72, val_interval=1)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=None, val_interval=1)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")

@@ -9,12 +9,11 @@ _base_ = [
 ]
 
 max_epochs = 58
-no_aug_epochs = 8  # the rate stays at the end of its cosine there
 model = dict(
     data_preprocessor=dict(
         batch_augments=[
             dict(type="DenseBatchAugment", mixup=dict(prob=0.5, window=(4 / 57, 29 / 57))),
-            dict(type="MultiScale", base=640, base_repeat=3, window=(0.0, 50 / 57)),
+            dict(type="MultiScale", base=None, base_repeat=3, window=(0.0, 50 / 57)),
         ]
     ),
     backbone=dict(variant="b5"),
@@ -28,7 +27,6 @@ model = dict(
 train_dataloader = dict(batch_size=4, num_workers=4, dataset=dict(pipeline={{_base_.plain}}))
 val_dataloader = dict(dataset=dict(pipeline={{_base_.stretched_test}}))
 test_dataloader = val_dataloader
-train_cfg = dict(max_epochs=max_epochs)
 optim_wrapper = dict(
     optimizer=dict(lr=5e-4, weight_decay=1.25e-4),
     paramwise_cfg=dict(
@@ -45,9 +43,9 @@ param_scheduler = [
         type="CosineAnnealingLR",
         eta_min_ratio=0.5,
         by_epoch=True,
-        begin=29,
-        end=50,
-        T_max=21,
+        begin=29 / 58,
+        end=50 / 58,
+        T_max=None,
         convert_to_iter_based=True,
     ),
 ]
@@ -55,9 +53,9 @@ custom_hooks = [
     dict(type="EpochSeed"),
     dict(type="TrainingProgress"),
     dict(type="ReportSkippedImages"),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=4, switch_pipeline={{_base_.dense}}),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=29, switch_pipeline={{_base_.augmented}}),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=50, switch_pipeline={{_base_.plain}}),
+    dict(type="mmdet.PipelineSwitchHook", switch_epoch=4 / 58, switch_pipeline={{_base_.dense}}),
+    dict(type="mmdet.PipelineSwitchHook", switch_epoch=29 / 58, switch_pipeline={{_base_.augmented}}),
+    dict(type="mmdet.PipelineSwitchHook", switch_epoch=50 / 58, switch_pipeline={{_base_.plain}}),
     dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0001, gamma=1000, update_buffers=True),
-    dict(type="RestartFromBest", epoch=50),
+    dict(type="RestartFromBest", epoch=50 / 58),
 ]

@@ -8,7 +8,6 @@ _base_ = [
 ]
 
 max_epochs = 500
-no_aug_epochs = 32  # the rate stays at the end of its cosine there
 image_size = (416, 416)
 model = dict(
     backbone=dict(variant="femto"),
@@ -34,7 +33,7 @@ zoom_and_crop = [
     visible,
 ]
 mosaic = [
-    dict(type="GridMosaic", tile_size=208, max_rotate_degree=10.0, scaling_ratio_range=(0.5, 1.5)),
+    dict(type="GridMosaic", tile_size=None, max_rotate_degree=10.0, scaling_ratio_range=(0.5, 1.5)),
     distort,
     visible,
 ]
@@ -46,7 +45,6 @@ stretched_test = [dict(type="LoadImage"), stretch, pack]
 train_dataloader = dict(batch_size=16, num_workers=4, dataset=dict(pipeline=plain))
 val_dataloader = dict(dataset=dict(pipeline=stretched_test))
 test_dataloader = val_dataloader
-train_cfg = dict(max_epochs=max_epochs)
 optim_wrapper = dict(
     optimizer=dict(lr=1.6e-3, weight_decay=1e-4),
     paramwise_cfg=dict(
@@ -63,9 +61,9 @@ param_scheduler = [
         type="CosineAnnealingLR",
         eta_min_ratio=0.5,
         by_epoch=True,
-        begin=250,
-        end=468,
-        T_max=218,
+        begin=250 / 500,
+        end=468 / 500,
+        T_max=None,
         convert_to_iter_based=True,
     ),
 ]
@@ -73,9 +71,9 @@ custom_hooks = [
     dict(type="EpochSeed"),
     dict(type="TrainingProgress"),
     dict(type="ReportSkippedImages"),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=4, switch_pipeline=dense),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=250, switch_pipeline=augmented),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=400, switch_pipeline=plain),
+    dict(type="mmdet.PipelineSwitchHook", switch_epoch=4 / 500, switch_pipeline=dense),
+    dict(type="mmdet.PipelineSwitchHook", switch_epoch=250 / 500, switch_pipeline=augmented),
+    dict(type="mmdet.PipelineSwitchHook", switch_epoch=400 / 500, switch_pipeline=plain),
     dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0001, gamma=1000, update_buffers=True),
-    dict(type="RestartFromBest", epoch=468),
+    dict(type="RestartFromBest", epoch=468 / 500),
 ]

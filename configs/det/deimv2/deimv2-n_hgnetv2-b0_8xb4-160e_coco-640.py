@@ -24,7 +24,6 @@ model = dict(
 train_dataloader = dict(batch_size=4, num_workers=4, dataset=dict(pipeline={{_base_.plain}}))
 val_dataloader = dict(dataset=dict(pipeline={{_base_.stretched_test}}))
 test_dataloader = val_dataloader
-train_cfg = dict(max_epochs=max_epochs)
 optim_wrapper = dict(
     optimizer=dict(lr=8e-4, weight_decay=1e-4),
     paramwise_cfg=dict(
@@ -40,9 +39,9 @@ custom_hooks = [
     dict(type="EpochSeed"),
     dict(type="TrainingProgress"),
     dict(type="ReportSkippedImages"),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=4, switch_pipeline={{_base_.dense}}),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=78, switch_pipeline={{_base_.augmented}}),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=148, switch_pipeline={{_base_.plain}}),
+    dict(type="mmdet.PipelineSwitchHook", switch_epoch=4 / 160, switch_pipeline={{_base_.dense}}),
+    dict(type="mmdet.PipelineSwitchHook", switch_epoch=78 / 160, switch_pipeline={{_base_.augmented}}),
+    dict(type="mmdet.PipelineSwitchHook", switch_epoch=148 / 160, switch_pipeline={{_base_.plain}}),
     dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0001, gamma=1000, update_buffers=True),
-    dict(type="RestartFromBest", epoch=148),
+    dict(type="RestartFromBest", epoch=148 / 160),
 ]

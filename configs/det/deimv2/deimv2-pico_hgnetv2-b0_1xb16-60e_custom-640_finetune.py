@@ -9,7 +9,6 @@ _base_ = ["./deimv2-pico_hgnetv2-b0_8xb16-500e_coco-640.py"]
 data_root = "data/custom/"
 classes = None
 max_epochs = 60
-no_aug_epochs = 6
 model = dict(head=dict(criterion=dict(matcher=dict(late_from=54 / 59))))
 train_dataloader = dict(batch_size=16, num_workers=2, dataset=dict(pipeline={{_base_.augmented}}))
 optim_wrapper = dict(
@@ -21,16 +20,16 @@ optim_wrapper = dict(
         }
     ),
 )
-train_cfg = dict(max_epochs=max_epochs, val_interval=3)
+train_cfg = dict(val_interval=3)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=200),
     dict(
         type="CosineAnnealingLR",
         eta_min_ratio=0.1,
         by_epoch=True,
-        begin=30,
-        end=54,
-        T_max=24,
+        begin=30 / 60,
+        end=54 / 60,
+        T_max=None,
         convert_to_iter_based=True,
     ),
 ]
@@ -38,6 +37,6 @@ custom_hooks = [
     dict(type="EpochSeed"),
     dict(type="TrainingProgress"),
     dict(type="ReportSkippedImages"),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=54, switch_pipeline={{_base_.plain}}),
+    dict(type="mmdet.PipelineSwitchHook", switch_epoch=54 / 60, switch_pipeline={{_base_.plain}}),
     dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0005, gamma=300, update_buffers=True),
 ]

@@ -12,7 +12,7 @@ max_epochs = 132
 model = dict(
     data_preprocessor=dict(
         batch_augments=[
-            dict(type="MultiScale", base=640, base_repeat=20, window=(0.0, 120 / 131)),
+            dict(type="MultiScale", base=None, base_repeat=20, window=(0.0, 120 / 131)),
         ]
     ),
     neck=dict(expansion=0.5, depth=1),
@@ -21,7 +21,6 @@ model = dict(
 train_dataloader = dict(batch_size=4, num_workers=4, dataset=dict(pipeline={{_base_.augmented}}))
 val_dataloader = dict(dataset=dict(pipeline={{_base_.stretched_test}}))
 test_dataloader = val_dataloader
-train_cfg = dict(max_epochs=max_epochs)
 optim_wrapper = dict(
     optimizer=dict(lr=2e-4, weight_decay=1e-4),
     paramwise_cfg=dict(
@@ -37,7 +36,7 @@ custom_hooks = [
     dict(type="EpochSeed"),
     dict(type="TrainingProgress"),
     dict(type="ReportSkippedImages"),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=120, switch_pipeline={{_base_.plain}}),
+    dict(type="mmdet.PipelineSwitchHook", switch_epoch=120 / 132, switch_pipeline={{_base_.plain}}),
     dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0001, gamma=1000, update_buffers=True),
-    dict(type="RestartFromBest", epoch=120),
+    dict(type="RestartFromBest", epoch=120 / 132),
 ]

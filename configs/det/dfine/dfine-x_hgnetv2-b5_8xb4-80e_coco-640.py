@@ -12,7 +12,7 @@ max_epochs = 80
 model = dict(
     data_preprocessor=dict(
         batch_augments=[
-            dict(type="MultiScale", base=640, base_repeat=3, window=(0.0, 72 / 79)),
+            dict(type="MultiScale", base=None, base_repeat=3, window=(0.0, 72 / 79)),
         ]
     ),
     backbone=dict(variant="b5", frozen=("stem", "norms")),
@@ -22,7 +22,6 @@ model = dict(
 train_dataloader = dict(batch_size=4, num_workers=4, dataset=dict(pipeline={{_base_.augmented}}))
 val_dataloader = dict(dataset=dict(pipeline={{_base_.stretched_test}}))
 test_dataloader = val_dataloader
-train_cfg = dict(max_epochs=max_epochs)
 optim_wrapper = dict(
     optimizer=dict(lr=2.5e-4, weight_decay=1.25e-4),
     paramwise_cfg=dict(
@@ -37,7 +36,7 @@ custom_hooks = [
     dict(type="EpochSeed"),
     dict(type="TrainingProgress"),
     dict(type="ReportSkippedImages"),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=72, switch_pipeline={{_base_.plain}}),
+    dict(type="mmdet.PipelineSwitchHook", switch_epoch=72 / 80, switch_pipeline={{_base_.plain}}),
     dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0001, gamma=1000, update_buffers=True),
-    dict(type="RestartFromBest", epoch=72),
+    dict(type="RestartFromBest", epoch=72 / 80),
 ]

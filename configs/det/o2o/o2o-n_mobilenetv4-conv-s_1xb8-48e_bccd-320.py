@@ -11,7 +11,7 @@ classes = ("RBC", "WBC", "Platelets")
 image_size = (320, 320)
 max_epochs = 48
 
-fit = dict(type="FitImage", size=image_size, mode="stretch")
+fit = dict(type="FitImage", size=None, mode="stretch")
 affine = dict(
     type="mmdet.RandomAffine",
     scaling_ratio_range=(0.8, 1.25),
@@ -37,8 +37,4 @@ test_pipeline = [dict(type="LoadImage"), fit, pack]
 train_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(num_workers=1, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-train_cfg = dict(max_epochs=max_epochs, val_interval=12)
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
-    dict(type="CosineAnnealingLR", eta_min_ratio=0.01, by_epoch=True, T_max=max_epochs, convert_to_iter_based=True),
-]
+train_cfg = dict(val_interval=12)

@@ -12,11 +12,7 @@ max_epochs = 84
 model = dict(
     data_preprocessor=dict(
         batch_augments=[
-            dict(
-                type="MultiScale",
-                sizes=(480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800),
-                window=(0.0, 81 / 83),
-            ),
+            dict(type="MultiScale", base=None, base_repeat=3, window=(0.0, 81 / 83)),
         ]
     ),
     backbone=dict(depth=50, frozen=("stem", "norms")),
@@ -25,7 +21,6 @@ model = dict(
 train_dataloader = dict(batch_size=4, num_workers=4, dataset=dict(pipeline={{_base_.augmented}}))
 val_dataloader = dict(dataset=dict(pipeline={{_base_.stretched_test}}))
 test_dataloader = val_dataloader
-train_cfg = dict(max_epochs=max_epochs)
 optim_wrapper = dict(
     optimizer=dict(lr=1e-4, weight_decay=1e-4),
     paramwise_cfg=dict(
@@ -40,6 +35,6 @@ custom_hooks = [
     dict(type="EpochSeed"),
     dict(type="TrainingProgress"),
     dict(type="ReportSkippedImages"),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=81, switch_pipeline={{_base_.plain}}),
+    dict(type="mmdet.PipelineSwitchHook", switch_epoch=81 / 84, switch_pipeline={{_base_.plain}}),
     dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0001, gamma=2000, update_buffers=True),
 ]

@@ -12,7 +12,6 @@ max_epochs = 120
 train_dataloader = dict(batch_size=4, num_workers=4, dataset=dict(pipeline={{_base_.augmented}}))
 val_dataloader = dict(dataset=dict(pipeline={{_base_.stretched_test}}))
 test_dataloader = val_dataloader
-train_cfg = dict(max_epochs=max_epochs)
 optim_wrapper = dict(
     optimizer=dict(lr=1e-4, weight_decay=1e-4),
     paramwise_cfg=dict(patterns={"norm": dict(weight_decay=0.0)}),
@@ -22,6 +21,6 @@ custom_hooks = [
     dict(type="EpochSeed"),
     dict(type="TrainingProgress"),
     dict(type="ReportSkippedImages"),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=117, switch_pipeline={{_base_.plain}}),
+    dict(type="mmdet.PipelineSwitchHook", switch_epoch=117 / 120, switch_pipeline={{_base_.plain}}),
     dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0001, gamma=2000, update_buffers=True),
 ]

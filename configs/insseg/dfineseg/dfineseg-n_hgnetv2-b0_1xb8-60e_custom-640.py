@@ -13,7 +13,6 @@ _base_ = [
 
 data_root = "data/custom/"
 max_epochs = 60
-no_aug_epochs = 6
 default_hooks = dict(checkpoint=dict(save_best="coco/segm_mAP"))
 train_dataloader = dict(batch_size=8, num_workers=2)
 optim_wrapper = dict(
@@ -26,16 +25,16 @@ optim_wrapper = dict(
         }
     ),
 )
-train_cfg = dict(max_epochs=max_epochs, val_interval=3)
+train_cfg = dict(val_interval=3)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=200),
     dict(
         type="CosineAnnealingLR",
         eta_min_ratio=0.1,
         by_epoch=True,
-        begin=30,
-        end=54,
-        T_max=24,
+        begin=30 / 60,
+        end=54 / 60,
+        T_max=None,
         convert_to_iter_based=True,
     ),
 ]
@@ -43,6 +42,6 @@ custom_hooks = [
     dict(type="EpochSeed"),
     dict(type="TrainingProgress"),
     dict(type="ReportSkippedImages"),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=54, switch_pipeline={{_base_.plain_pipeline}}),
+    dict(type="mmdet.PipelineSwitchHook", switch_epoch=54 / 60, switch_pipeline={{_base_.plain_pipeline}}),
     dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0005, gamma=300, update_buffers=True),
 ]

@@ -10,7 +10,6 @@ _base_ = [
 
 max_epochs = 160
 train_dataloader = dict(batch_size=16, num_workers=4)
-train_cfg = dict(max_epochs=max_epochs)
 default_hooks = dict(checkpoint=dict(save_best="coco/segm_mAP"))
 optim_wrapper = dict(
     optimizer=dict(lr=8e-4, weight_decay=1e-4),
@@ -27,7 +26,7 @@ custom_hooks = [
     dict(type="EpochSeed"),
     dict(type="TrainingProgress"),
     dict(type="ReportSkippedImages"),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=148, switch_pipeline={{_base_.plain_pipeline}}),
+    dict(type="mmdet.PipelineSwitchHook", switch_epoch=148 / 160, switch_pipeline={{_base_.plain_pipeline}}),
     dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0001, gamma=1000, update_buffers=True),
-    dict(type="RestartFromBest", epoch=148),
+    dict(type="RestartFromBest", epoch=148 / 160),
 ]

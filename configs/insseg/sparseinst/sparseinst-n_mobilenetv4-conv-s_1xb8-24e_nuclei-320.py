@@ -24,8 +24,4 @@ train_pipeline = [
 train_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(batch_size=8, num_workers=1)
 test_dataloader = val_dataloader
-train_cfg = dict(max_epochs=max_epochs, val_interval=12)
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
-    dict(type="CosineAnnealingLR", eta_min_ratio=0.01, by_epoch=True, T_max=max_epochs, convert_to_iter_based=True),
-]
+train_cfg = dict(val_interval=12)

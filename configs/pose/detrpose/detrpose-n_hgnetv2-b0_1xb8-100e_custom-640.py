@@ -13,7 +13,7 @@ max_epochs = 100
 
 default_hooks = dict(checkpoint=dict(save_best="coco/keypoints_mAP"))
 train_dataloader = dict(batch_size=8)
-train_cfg = dict(max_epochs=max_epochs, val_interval=10)
+train_cfg = dict(val_interval=10)
 optim_wrapper = dict(
     optimizer=dict(lr=4e-4, weight_decay=1e-4),
     paramwise_cfg=dict(
@@ -26,12 +26,12 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=100),
-    dict(type="CosineAnnealingLR", eta_min_ratio=0.05, by_epoch=True, T_max=max_epochs, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", eta_min_ratio=0.05, by_epoch=True, T_max=None, convert_to_iter_based=True),
 ]
 custom_hooks = [
     dict(type="EpochSeed"),
     dict(type="TrainingProgress"),
     dict(type="ReportSkippedImages"),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=90, switch_pipeline={{_base_.plain_pipeline}}),
+    dict(type="mmdet.PipelineSwitchHook", switch_epoch=90 / 100, switch_pipeline={{_base_.plain_pipeline}}),
     dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0005, gamma=300, update_buffers=True),
 ]

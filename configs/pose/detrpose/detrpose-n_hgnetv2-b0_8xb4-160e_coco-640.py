@@ -19,7 +19,6 @@ max_epochs = 160
 
 default_hooks = dict(checkpoint=dict(save_best="coco/keypoints_mAP"))
 train_dataloader = dict(batch_size=4, num_workers=4)
-train_cfg = dict(max_epochs=max_epochs)
 optim_wrapper = dict(
     optimizer=dict(lr=1e-4, weight_decay=1e-4),
     paramwise_cfg=dict(
@@ -35,6 +34,6 @@ custom_hooks = [
     dict(type="EpochSeed"),
     dict(type="TrainingProgress"),
     dict(type="ReportSkippedImages"),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=140, switch_pipeline={{_base_.plain_pipeline}}),
+    dict(type="mmdet.PipelineSwitchHook", switch_epoch=140 / 160, switch_pipeline={{_base_.plain_pipeline}}),
     dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0001, gamma=1000, update_buffers=True),
 ]

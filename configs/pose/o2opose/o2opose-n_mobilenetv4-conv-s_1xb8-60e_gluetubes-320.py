@@ -27,4 +27,4 @@ model = dict(head=dict(parts=dict(keypoints=dict(oks_weight=8.0))))  # keypoints
 train_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(batch_size=8, num_workers=1)
 test_dataloader = val_dataloader
-train_cfg = dict(max_epochs=max_epochs, val_interval=15)
+train_cfg = dict(val_interval=15)

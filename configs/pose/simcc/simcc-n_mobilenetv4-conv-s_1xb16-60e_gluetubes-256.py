@@ -23,4 +23,3 @@ train_pipeline = [
 train_dataloader = dict(batch_size=16, num_workers=1, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(num_workers=1)
 test_dataloader = val_dataloader
-train_cfg = dict(max_epochs=max_epochs)

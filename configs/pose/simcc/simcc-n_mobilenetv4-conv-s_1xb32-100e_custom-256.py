@@ -13,8 +13,3 @@ data_root = "data/custom/"
 max_epochs = 100
 
 default_hooks = dict(checkpoint=dict(save_best="coco/keypoints_mAP"))
-train_cfg = dict(max_epochs=max_epochs)
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
-    dict(type="CosineAnnealingLR", eta_min_ratio=0.01, by_epoch=True, T_max=max_epochs, convert_to_iter_based=True),
-]

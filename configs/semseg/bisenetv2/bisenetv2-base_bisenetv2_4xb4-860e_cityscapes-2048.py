@@ -9,9 +9,8 @@ _base_ = [
 max_epochs = 860
 
 train_dataloader = dict(batch_size=4)
-train_cfg = dict(max_epochs=max_epochs, val_interval=10)
 optim_wrapper = dict(optimizer=dict(lr=0.05))
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.1, begin=0, end=5, by_epoch=True, convert_to_iter_based=True),
-    dict(type="PolyLR", power=0.9, eta_min=1e-4, begin=5, end=max_epochs, by_epoch=True, convert_to_iter_based=True),
+    dict(type="LinearLR", start_factor=0.1, begin=0, end=5 / 860, by_epoch=True, convert_to_iter_based=True),
+    dict(type="PolyLR", power=0.9, eta_min=1e-4, begin=5 / 860, end=None, by_epoch=True, convert_to_iter_based=True),
 ]

@@ -9,7 +9,3 @@ _base_ = [
 max_epochs = 484
 
 train_dataloader = dict(batch_size=6)
-train_cfg = dict(max_epochs=max_epochs, val_interval=10)
-param_scheduler = [
-    dict(type="PolyLR", power=0.9, eta_min=0.0, begin=0, end=max_epochs, by_epoch=True, convert_to_iter_based=True),
-]

@@ -10,7 +10,3 @@ data_root = "data/mine/"
 max_epochs = 100
 
 train_dataloader = dict(batch_size=8)
-train_cfg = dict(max_epochs=max_epochs, val_interval=10)
-param_scheduler = [
-    dict(type="PolyLR", power=0.9, eta_min=0.0, begin=0, end=max_epochs, by_epoch=True, convert_to_iter_based=True),
-]

@@ -16,8 +16,4 @@ val_prefix = dict(img_path="leftImg8bit/val", seg_map_path="gtFine/val")
 train_dataloader = dict(batch_size=16, num_workers=1, dataset=dict(data_prefix=train_prefix))
 val_dataloader = dict(batch_size=16, num_workers=1, dataset=dict(data_prefix=val_prefix))
 test_dataloader = val_dataloader
-train_cfg = dict(max_epochs=max_epochs, val_interval=4)
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
-    dict(type="CosineAnnealingLR", eta_min_ratio=0.01, by_epoch=True, T_max=max_epochs, convert_to_iter_based=True),
-]
+train_cfg = dict(val_interval=4)

@@ -11,7 +11,3 @@ image_size = (1024, 1024)  # the head pools over 49 x 49 cells of 16 px
 max_epochs = 100
 
 train_dataloader = dict(batch_size=8)
-train_cfg = dict(max_epochs=max_epochs, val_interval=10)
-param_scheduler = [
-    dict(type="PolyLR", power=0.9, eta_min=0.0, begin=0, end=max_epochs, by_epoch=True, convert_to_iter_based=True),
-]

@@ -14,7 +14,3 @@ edge = dict(type="mmseg.GenerateEdge", edge_width=4)
 train_pipeline = [*_base_.train_pipeline[:-1], edge, _base_.pack]
 
 train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline))
-train_cfg = dict(max_epochs=max_epochs, val_interval=10)
-param_scheduler = [
-    dict(type="PolyLR", power=0.9, eta_min=0.0, begin=0, end=max_epochs, by_epoch=True, convert_to_iter_based=True),
-]

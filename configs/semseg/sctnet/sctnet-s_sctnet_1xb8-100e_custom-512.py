@@ -10,8 +10,7 @@ data_root = "data/mine/"
 max_epochs = 100
 
 train_dataloader = dict(batch_size=8)
-train_cfg = dict(max_epochs=max_epochs, val_interval=10)
 param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-6, begin=0, end=4, by_epoch=True, convert_to_iter_based=True),
-    dict(type="PolyLR", power=1.0, eta_min=0.0, begin=4, end=max_epochs, by_epoch=True, convert_to_iter_based=True),
+    dict(type="LinearLR", start_factor=1e-6, begin=0, end=4 / 100, by_epoch=True, convert_to_iter_based=True),
+    dict(type="PolyLR", power=1.0, eta_min=0.0, begin=4 / 100, end=None, by_epoch=True, convert_to_iter_based=True),
 ]

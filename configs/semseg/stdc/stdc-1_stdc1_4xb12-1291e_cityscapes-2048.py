@@ -10,8 +10,7 @@ crop_size = (512, 1024)
 max_epochs = 1291
 
 train_dataloader = dict(batch_size=12)
-train_cfg = dict(max_epochs=max_epochs, val_interval=10)
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.1, begin=0, end=16, by_epoch=True, convert_to_iter_based=True),
-    dict(type="PolyLR", power=0.9, eta_min=1e-4, begin=16, end=max_epochs, by_epoch=True, convert_to_iter_based=True),
+    dict(type="LinearLR", start_factor=0.1, begin=0, end=16 / 1291, by_epoch=True, convert_to_iter_based=True),
+    dict(type="PolyLR", power=0.9, eta_min=1e-4, begin=16 / 1291, end=None, by_epoch=True, convert_to_iter_based=True),
 ]

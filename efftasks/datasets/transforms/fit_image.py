@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -50,6 +50,8 @@ class FitImage(BaseTransform):
             bottom; ``stretch`` does not keep it.
         pad_value: pixel value of the padding, 0..255; it has no mask, and label 255.
     """
+
+    linked_sizes: ClassVar[dict[str, str]] = {"size": "image_size"}
 
     def __init__(self, size: tuple[int, int] | None, mode: str = "letterbox", pad_value: int = 114) -> None:
         if mode not in _MODES:

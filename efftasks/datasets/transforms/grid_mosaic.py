@@ -6,7 +6,7 @@ Unlike the mosaic of YOLOX every tile is whole, and the map is about the centre.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -28,13 +28,16 @@ class GridMosaic(BaseTransform):
     """The image and three from a cache of earlier ones, each at a quarter, then a random affine map.
 
     Args:
-        tile_size: shorter side of a tile in pixels.
+        tile_size: shorter side of a tile in pixels. In a config None stands for half of the shorter side of its
+            ``image_size``.
         max_cached_images: earlier images to draw from; a random one but the newest goes when there are more.
         max_rotate_degree: the turn is at most this far in either direction.
         max_translate_ratio: the move is at most this part of width and height.
         scaling_ratio_range: of the scale.
         fill: pixel value of what lies outside, 0..255.
     """
+
+    linked_sizes: ClassVar[dict[str, str]] = {"tile_size": "shorter_half"}
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ cache of RTMDet (arXiv 2212.07784, section 3.4) instead of reading three more im
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -51,6 +51,8 @@ class ObjectMosaic(BaseTransform):
         fill: pixel value of what no image covers, 0..255.
         min_visible: objects of whose box a smaller part, by area, stays in their quarter are dropped.
     """
+
+    linked_sizes: ClassVar[dict[str, str]] = {"size": "image_size"}
 
     def __init__(
         self,

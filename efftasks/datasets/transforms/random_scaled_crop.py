@@ -6,6 +6,8 @@ sampling (Zhu et al., arXiv 1812.01593, section 3.3), here within an image.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -31,6 +33,8 @@ class RandomScaledCrop(BaseTransform):
         pad_value: pixel value of the padding, 0..255.
         ignore: label of the padding, and of pixels that are no class.
     """
+
+    linked_sizes: ClassVar[dict[str, str]] = {"size": "crop_size", "fit": "image_size"}
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -35,6 +36,8 @@ class RandomWarp(BaseTransform):
         fill: pixel value of what lies outside of the image, 0..255.
         min_visible: objects of whose box a smaller part, by area, stays in the frame are dropped.
     """
+
+    linked_sizes: ClassVar[dict[str, str]] = {"size": "image_size"}
 
     def __init__(
         self,

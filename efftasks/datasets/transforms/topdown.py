@@ -5,6 +5,8 @@ Source of the recipe: RTMPose (arXiv 2303.07399, section 3.4), without its half 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
@@ -35,6 +37,8 @@ class CropBox(BaseTransform):
         degrees: the picture turns by at most so much, one way or the other.
         turned: share of the pictures that turn.
     """
+
+    linked_sizes: ClassVar[dict[str, str]] = {"size": "image_size"}
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +83,8 @@ class SimCCHead(nn.Module):
         channels: D.
         attention_channels: of queries and keys.
     """
+
+    linked_sizes: ClassVar[dict[str, str]] = {"input_size": "image_size"}
 
     def __init__(
         self,

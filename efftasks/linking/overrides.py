@@ -1,0 +1,121 @@
+"""Overrides of a config's values: none of them may be without effect in silence."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from efftasks.linking.links import KEY, Links, Place, walk
+from efftasks.linking.sizes import dotted, measures, size_places
+from efftasks.structures.errors import UserError
+
+__all__ = ["LINKED_KEYS", "check_taken", "merge_options"]
+
+# Top-level keys that linking carries to where they are needed.
+LINKED_KEYS = (
+    *("data_root", "classes", "keypoints", "semantic_classes", "palette", "semantic_palette", "ignore"),
+    *("image_size", "crop_size", "scale", "max_epochs", "vis_backends"),
+)
+# Those that mmengine's runner reads from the config beside its own arguments, and those of `apis`.
+_READ_BESIDE = (
+    *("model_wrapper_cfg", "sync_bn", "find_unused_parameters", "activation_checkpointing", "efficient_conv_bn_eval"),
+    *("compile", "gpu_ids", "runner_type", "custom_imports", "tta_model", "tta_pipeline"),
+)
+_READ = {*LINKED_KEYS, *_READ_BESIDE, *inspect.signature(Runner.__init__).parameters} - {"self", "cfg"}
+
+
+def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Merge overrides into a config that is not linked.
+
+    ``train_cfg.max_epochs`` alone is taken for ``max_epochs`` too, which the schedule follows.
+
+    Raises:
+        UserError: a key does not exist, or nothing reads it any more; or a value does not fit in.
+    """
+    merged = dict(options)
+    for key in merged:
+        _check_key(cfg, key)
+    if "train_cfg.max_epochs" in merged and "max_epochs" not in merged and "max_epochs" in cfg:
+        merged["max_epochs"] = merged["train_cfg.max_epochs"]
+    for key, value in merged.items():
+        try:
+            cfg.merge_from_dict({key: value})
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            reason = str(error.args[0] if error.args else error).strip().splitlines() or [type(error).__name__]
+            raise UserError(f"{key}: the config has no place for this value ({reason[0]})") from error
+
+
+def check_taken(cfg: Config, links: Links, options: Iterable[str], before: Mapping[str, Any]) -> None:
+    """Check that every value that was overridden reached something.
+
+    Args:
+        cfg: the linked config.
+        links: its record.
+        options: keys of the overrides, with dots.
+        before: values of the config's top-level keys before the overrides.
+
+    Raises:
+        UserError: nothing takes it, or some places state the old value themselves.
+    """
+    given = {key.split(".")[0] for key in options}
+    model = cfg.get("model") or {}
+    sizes = size_places(cfg)
+    stated = bool(set(sizes) & set(options))  # who states a size there as well has both
+    takers = dict(
+        data_root="data_root" in links.sources,
+        classes="classes" in links.sources,
+        palette="classes" in links.sources,
+        keypoints=any("sigmas" in part for _, part in walk(model)),
+        semantic_classes=bool(model.get("semantic_head")),
+        image_size=stated or "image_size" in links.sources,
+        crop_size=stated or "crop_size" in links.sources,
+        vis_backends="vis_backends" in links.sources,
+    )
+    for key, taken in takers.items():
+        if key in given and cfg.get(key) is not None and not taken:
+            raise UserError(f"{key}: nothing in this config takes it, so setting it changes nothing")
+    if before.get("image_size") is None or not {"image_size", "crop_size"} & given:
+        return
+    old = measures(tuple(before["image_size"]), tuple(before.get("crop_size") or before["image_size"]))
+    new = measures(tuple(cfg.image_size), tuple(cfg.get("crop_size") or cfg.image_size))
+    for place, (measure, value) in sizes.items():
+        left = isinstance(value, (list, tuple)) and tuple(value) == old[measure] != new[measure]
+        if left and place not in options:
+            raise UserError(
+                f"{place}: the config states {tuple(value)} there itself, which image_size and crop_size do not "
+                "reach; set it to None in the config"
+            )
+
+
+def _check_key(cfg: Config, key: str) -> None:
+    first = key.split(".")[0]
+    if first in _READ:
+        return
+    if first not in cfg or first == KEY:
+        known = {*_READ, *(name for name in cfg if name != KEY)}
+        near = difflib.get_close_matches(first, sorted(known), n=1)
+        hint = f"; did you mean {'.'.join([near[0], *key.split('.')[1:]])!r}?" if near else ""
+        raise UserError(f"{key}: the config has no {first!r}, and nothing reads such a key{hint}")
+    places = [dotted(place) for place in _places_of(cfg, cfg[first])][:2]
+    hint = f"; set {' and '.join(places)}" if places else ""
+    raise UserError(
+        f"{key}: {first!r} is read by the lines of the config file alone, and they have run, so setting it now changes "
+        f"nothing{hint}"
+    )
+
+
+def _places_of(cfg: Config, value: Any) -> list[Place]:
+    """Where a value of the config's own lines went."""
+    return [
+        (*place, key)
+        for part in cfg
+        if part in _READ
+        for place, node in walk(cfg[part], (part,))
+        for key, own in node.items()
+        if type(own) is type(value) and own == value and (isinstance(value, (dict, list, tuple)) or value not in (0, 1))
+    ]

@@ -1,0 +1,127 @@
+"""What a config states, in the form that everything behind it expects, or one sentence that says what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.config import Config
+
+from efftasks.linking.data import LOADERS
+from efftasks.structures.errors import UserError
+
+__all__ = ["as_size", "check_to_train", "normalize_values"]
+
+_LISTS_OF_NAMES = ("classes", "semantic_classes", "keypoints.names")
+
+
+def normalize_values(cfg: Config) -> None:
+    """Bring sizes to (height, width) and names to tuples, and check the numbers that are mistyped most, in place.
+
+    Raises:
+        UserError: a value has the wrong type or is out of range; the message names the key.
+    """
+    for key in ("image_size", "crop_size"):
+        if cfg.get(key) is not None:
+            cfg[key] = as_size(key, cfg[key])
+    _check_mapping(cfg, "keypoints", "a dict of names, sigmas, flip_pairs, skeleton")
+    for key in _LISTS_OF_NAMES:
+        _set(cfg, key, _names)
+    for key, names in (("palette", "classes"), ("semantic_palette", "semantic_classes")):
+        if cfg.get(key) is not None:
+            _check_palette(key, cfg[key], cfg.get(names))
+    _check_mapping(cfg, "model", "the dict of a model")
+    _check_mapping(cfg, "train_cfg", "the dict of a training loop")
+    for key, least in (("max_epochs", 1), ("train_cfg.max_epochs", 1), ("train_cfg.val_interval", 1)):
+        _check_number(cfg, key, int, least)
+    for loader in LOADERS:
+        _check_mapping(cfg, loader, "the dict of a data loader")
+        _check_number(cfg, f"{loader}.batch_size", int, 1)
+        _check_number(cfg, f"{loader}.num_workers", int, 0)
+        if cfg.get(loader) and cfg[loader].get("num_workers") == 0:
+            cfg[loader]["persistent_workers"] = False  # there are none; torch refuses the pair
+    for name in ("lr", "muon_lr", "weight_decay", "momentum"):
+        _check_number(cfg, f"optim_wrapper.optimizer.{name}", float, 0)
+
+
+def check_to_train(cfg: Config) -> None:
+    """Check that a config has what a training needs.
+
+    Raises:
+        UserError: a part is missing; the message names it.
+    """
+    for key in ("model", "train_dataloader", "train_cfg", "optim_wrapper"):
+        if not cfg.get(key):
+            raise UserError(f"{key}: the config has none, expected one to train")
+    if not cfg.train_dataloader.get("dataset"):
+        raise UserError("train_dataloader.dataset: the config has none, expected one to train")
+    validation = {key: bool(cfg.get(key)) for key in ("val_dataloader", "val_evaluator", "val_cfg")}
+    if any(validation.values()) and not all(validation.values()):
+        absent = [key for key, there in validation.items() if not there]
+        raise UserError(
+            f"{', '.join(absent)}: the config has none, expected all of {', '.join(validation)}, or none of them"
+        )
+
+
+def _get(cfg: Config, key: str) -> Any:
+    node: Any = cfg
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, (dict, Config)) else None
+    return node
+
+
+def _set(cfg: Config, key: str, rule: Any) -> None:
+    value = _get(cfg, key)
+    if value is not None:
+        *outer, last = key.split(".")
+        node = _get(cfg, ".".join(outer)) if outer else cfg
+        node[last] = rule(key, value)
+
+
+def as_size(key: str, value: Any) -> tuple[int, int]:
+    """(height, width); one number is both."""
+    sides = [value, value] if isinstance(value, int) else value
+    whole = isinstance(sides, (list, tuple)) and len(sides) == 2 and all(_is_number(side, int) for side in sides)
+    if not whole or min(sides) < 1:
+        raise UserError(f"{key}: got {value!r}, expected (height, width) in pixels, or one number for a square")
+    return int(sides[0]), int(sides[1])
+
+
+def _names(key: str, value: Any) -> tuple[str, ...]:
+    """Names as a tuple; one name alone is a tuple of one."""
+    names = (value,) if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
+        raise UserError(f"{key}: got {value!r}, expected names, such as ['a', 'b']")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"{key}: {', '.join(map(repr, twice))} occurs twice, expected each name once")
+    return tuple(names)
+
+
+def _check_palette(key: str, value: Any, names: Sequence[str] | None) -> None:
+    rows = value if isinstance(value, (list, tuple)) else [value]
+    colors = all(
+        isinstance(row, (list, tuple)) and len(row) == 3 and all(_is_number(x, int) and 0 <= x <= 255 for x in row)
+        for row in rows
+    )
+    if not colors:
+        raise UserError(f"{key}: got {value!r}, expected the RGB of each class, such as [[255, 0, 0], [0, 0, 255]]")
+    if names and len(rows) != len(names):
+        raise UserError(f"{key}: got {len(rows)} colors, expected {len(names)}, one for each class")
+
+
+def _check_mapping(cfg: Config, key: str, expected: str) -> None:
+    value = cfg.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise UserError(f"{key}: got {value!r}, expected {expected}")
+
+
+def _check_number(cfg: Config, key: str, kind: type, least: float) -> None:
+    value = _get(cfg, key)
+    if value is not None and (not _is_number(value, kind) or value < least):
+        what = "a whole number" if kind is int else "a number"
+        raise UserError(f"{key}: got {value!r}, expected {what} from {least}")
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    return isinstance(value, (int, kind)) and not isinstance(value, bool)
