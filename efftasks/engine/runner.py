@@ -13,10 +13,12 @@ import torch
 from mmengine.device import get_device
 from mmengine.dist import is_distributed
 from mmengine.model import MMDistributedDataParallel
-from mmengine.runner import Runner
+from mmengine.optim import OptimWrapper
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from efftasks.engine.atomic import whole_or_nothing
 from efftasks.engine.hooks.sync_buffers import SyncBuffers
+from efftasks.engine.resuming import ScheduleOfConfig, check_same_groups
 from efftasks.engine.wrapped import bare_model
 from efftasks.registry import RUNNERS
 from efftasks.structures.checkpoint import compare, load_matching, read_checkpoint, weights_of
@@ -124,6 +126,34 @@ class EffRunner(Runner):
         self._has_loaded = True
         self.logger.info("resumed from %s", path)
 
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Resume; where the config's schedule, rates or steps an epoch are others than the checkpoint's, they count.
+
+        Where nothing differs, the run is the uninterrupted one to the last bit.
+        """
+        schedulers = self.param_schedulers or []
+        if not isinstance(schedulers, list):  # several optimizers
+            super().resume(filename, *args, **kwargs)
+            return
+        schedule = ScheduleOfConfig(self.optim_wrapper, schedulers)
+        super().resume(filename, *args, **kwargs)
+        changes = schedule.changes()
+        steps = len(self.train_dataloader)
+        by_epoch = isinstance(self.train_loop, EpochBasedTrainLoop)
+        if by_epoch and self.epoch and self.iter != self.epoch * steps:
+            changes.append(f"steps an epoch {self.iter / self.epoch:g} -> {steps}")
+            self.train_loop._iter = self.epoch * steps
+        if changes:
+            done = dict(epochs=self.epoch) if by_epoch else dict(epochs=0, steps=self.iter)
+            schedule.restore(steps_per_epoch=steps, **done)
+            self.logger.warning(
+                f"resumed at epoch {self.epoch} with another schedule, that of the config: {'; '.join(changes)}"
+            )
+        if by_epoch and self.epoch >= self.max_epochs:
+            self.logger.warning(
+                f"nothing to do: {self.epoch} epochs are done; give --epochs M with M above {self.epoch}"
+            )
+
     def load_checkpoint(
         self,
         filename: str,
@@ -144,6 +174,8 @@ class EffRunner(Runner):
         checkpoint = read_checkpoint(filename, map_location if isinstance(map_location, (str, torch.device)) else "cpu")
         if self._resume:
             _check_resumable(checkpoint, filename)
+            if isinstance(self.optim_wrapper, OptimWrapper):
+                check_same_groups(self.optim_wrapper, checkpoint["optimizer"], filename)
             checkpoint["meta"].pop("config", None)  # mmengine would run it as Python
         weights = checkpoint["state_dict"] if self._resume else weights_of(checkpoint, filename)
         model = bare_model(self.model)
