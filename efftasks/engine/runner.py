@@ -98,6 +98,21 @@ class EffRunner(Runner):
             self.model.to(memory_format=torch.channels_last)
         return super().train()
 
+    def build_train_loop(self, loop: Any) -> Any:
+        """Build the loop.
+
+        Raises:
+            UserError: an epoch has not a single batch.
+        """
+        built = super().build_train_loop(loop)
+        loader = built.dataloader
+        if len(loader) == 0:
+            raise UserError(
+                f"train_dataloader.batch_size: got {loader.batch_size}, the training data has {len(loader.dataset)} "
+                "entries; with drop_last no batch is left"
+            )
+        return built
+
     def setup_env(self, env_cfg: dict) -> None:
         """Set up processes; mmengine's own way asks for CUDA even where gloo is to join CPU processes."""
         if self._launcher == "pytorch" and get_device() == "cpu" and not is_distributed():

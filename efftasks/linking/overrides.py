@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config
@@ -46,8 +46,8 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
         try:
             cfg.merge_from_dict({key: value})
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            reason = str(error.args[0] if error.args else error).strip().splitlines() or [type(error).__name__]
-            raise UserError(f"{key}: the config has no place for this value ({reason[0]})") from error
+            reason = (str(error.args[0] if error.args else error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{key}: the config has no place for this value ({reason[:80]})") from error
 
 
 def check_taken(cfg: Config, links: Links, options: Iterable[str], before: Mapping[str, Any]) -> None:
@@ -111,11 +111,21 @@ def _check_key(cfg: Config, key: str) -> None:
 
 def _places_of(cfg: Config, value: Any) -> list[Place]:
     """Where a value of the config's own lines went."""
+    if not isinstance(value, (dict, list, tuple)) and value in (0, 1, None):
+        return []  # they are everywhere
     return [
-        (*place, key)
+        place
         for part in cfg
         if part in _READ
-        for place, node in walk(cfg[part], (part,))
-        for key, own in node.items()
-        if type(own) is type(value) and own == value and (isinstance(value, (dict, list, tuple)) or value not in (0, 1))
+        for inner, node in walk(cfg[part], (part,))
+        for place, own in _values(node, inner)
+        if type(own) is type(value) and own == value
     ]
+
+
+def _values(node: dict[str, Any], place: Place) -> Iterator[tuple[Place, Any]]:
+    """The values of a dict and of the lists in it."""
+    for key, value in node.items():
+        yield (*place, key), value
+        if isinstance(value, (list, tuple)):
+            yield from (((*place, key, i), part) for i, part in enumerate(value))

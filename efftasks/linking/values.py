@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.config import Config
 
 from efftasks.linking.data import LOADERS
+from efftasks.linking.forms import check_forms
 from efftasks.structures.errors import UserError
 
 __all__ = ["as_size", "check_to_train", "normalize_values"]
@@ -24,18 +25,15 @@ def normalize_values(cfg: Config) -> None:
     for key in ("image_size", "crop_size"):
         if cfg.get(key) is not None:
             cfg[key] = as_size(key, cfg[key])
-    _check_mapping(cfg, "keypoints", "a dict of names, sigmas, flip_pairs, skeleton")
+    check_forms(cfg)
     for key in _LISTS_OF_NAMES:
         _set(cfg, key, _names)
     for key, names in (("palette", "classes"), ("semantic_palette", "semantic_classes")):
         if cfg.get(key) is not None:
             _check_palette(key, cfg[key], cfg.get(names))
-    _check_mapping(cfg, "model", "the dict of a model")
-    _check_mapping(cfg, "train_cfg", "the dict of a training loop")
     for key, least in (("max_epochs", 1), ("train_cfg.max_epochs", 1), ("train_cfg.val_interval", 1)):
         _check_number(cfg, key, int, least)
     for loader in LOADERS:
-        _check_mapping(cfg, loader, "the dict of a data loader")
         _check_number(cfg, f"{loader}.batch_size", int, 1)
         _check_number(cfg, f"{loader}.num_workers", int, 0)
         if cfg.get(loader) and cfg[loader].get("num_workers") == 0:
@@ -108,12 +106,6 @@ def _check_palette(key: str, value: Any, names: Sequence[str] | None) -> None:
         raise UserError(f"{key}: got {value!r}, expected the RGB of each class, such as [[255, 0, 0], [0, 0, 255]]")
     if names and len(rows) != len(names):
         raise UserError(f"{key}: got {len(rows)} colors, expected {len(names)}, one for each class")
-
-
-def _check_mapping(cfg: Config, key: str, expected: str) -> None:
-    value = cfg.get(key)
-    if value is not None and not isinstance(value, dict):
-        raise UserError(f"{key}: got {value!r}, expected {expected}")
 
 
 def _check_number(cfg: Config, key: str, kind: type, least: float) -> None:
