@@ -77,7 +77,8 @@ def check_taken(cfg: Config, links: Links, options: Iterable[str], before: Mappi
         vis_backends="vis_backends" in links.sources,
     )
     for key, taken in takers.items():
-        if key in given and cfg.get(key) is not None and not taken:
+        stated_too = any(option.endswith(f".{key}") for option in options)
+        if key in given and cfg.get(key) is not None and not (taken or stated_too):
             raise UserError(f"{key}: nothing in this config takes it, so setting it changes nothing")
     if before.get("image_size") is None or not {"image_size", "crop_size"} & given:
         return
