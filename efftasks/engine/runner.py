@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 
 from efftasks.engine.atomic import whole_or_nothing
 from efftasks.engine.hooks.sync_buffers import SyncBuffers
+from efftasks.engine.memory import keep_freed_memory
 from efftasks.engine.wrapped import bare_model
 from efftasks.registry import RUNNERS
 from efftasks.structures.checkpoint import compare, load_matching, read_checkpoint, weights_of
@@ -67,7 +68,7 @@ def flush_denormals() -> None:
 
 @RUNNERS.register_module()
 class EffRunner(Runner):
-    """Runner; see the module. On a CPU it also flushes denormals.
+    """Runner; see the module. On a CPU it also flushes denormals, and keeps freed memory for the next step.
 
     Convolutions are kept channels-last where that is safe.
     """
@@ -76,6 +77,7 @@ class EffRunner(Runner):
         self._has_loaded: bool = False
         if get_device() == "cpu":
             flush_denormals()
+            keep_freed_memory()
         super().__init__(*args, **kwargs)
 
     def set_randomness(self, *args: Any, **kwargs: Any) -> None:
