@@ -19,8 +19,8 @@ CONVERT = """examples:
   efftasks dataset convert --from yolo mine --split val --out val.json       one part, one file, images as they are
 
 OUT gets annotations/train.json, annotations/val.json (and test.json) and images/, which is what the custom configs
-train on with data_root=OUT. Images below OUT/images stay as they are; others are linked there (hard links take no
-space, and need no rights on Windows), or copied where the file system has no links.
+train on with data_root=OUT. Images below OUT stay where they are; others are linked into OUT/images (hard links take
+no space, and need no rights on Windows), or copied where the file system has no links.
 An image whose annotations cannot be read is taken out, counted, and named.
 """
 
@@ -50,7 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--pictures",
         choices=("link", "copy", "refer"),
         default="link",
-        help="images elsewhere than OUT/images: link (default) or copy them, or refer to them by a path",
+        help="images elsewhere than below OUT: link (default) or copy them, or refer to them by a path",
     )
     parser.add_argument(
         "--voc-offset",

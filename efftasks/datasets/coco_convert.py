@@ -11,7 +11,7 @@ import numpy as np
 from efftasks.datasets.coco_rules import rle_counts
 from efftasks.structures.errors import UserError
 
-__all__ = ["Conversion", "Report", "Shape", "UnreadableLabel", "polygon_bounds", "split_names"]
+__all__ = ["Conversion", "Report", "Shape", "UnreadableLabel", "is_ours", "polygon_bounds", "split_names"]
 
 
 class UnreadableLabel(ValueError):
@@ -200,14 +200,20 @@ class Conversion:
             raise UserError(f"no image could be converted: {self.report.first_reason()}")
         categories = [{"id": number, **entry} for number, entry in enumerate(self.categories, start=1)]
         return {
-            "info": {"description": f"{INFO} --from {form}"},
+            "info": {"description": f"{_MADE_BY} --from {form}"},
             "images": self.images,
             "annotations": self.annotations,
             "categories": categories,
         }
 
 
-INFO = "efftasks dataset convert"  # how the files of this command are known again
+_MADE_BY = "efftasks dataset convert"
+
+
+def is_ours(data: Any) -> bool:
+    """Whether the content of a COCO file is from this command, which may overwrite it then."""
+    info = data.get("info") if isinstance(data, dict) else None
+    return isinstance(info, dict) and str(info.get("description", "")).startswith(_MADE_BY)
 
 
 def polygon_bounds(polygons: Sequence[Sequence[float]]) -> list[float]:

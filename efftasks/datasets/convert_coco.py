@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from efftasks.datasets.coco_convert import Report, Shape, UnreadableLabel
+from efftasks.datasets.coco_convert import Report, Shape, UnreadableLabel, is_ours
 from efftasks.datasets.convert_source import (
     ImageFinder,
     Item,
@@ -77,11 +77,15 @@ def read_coco_export(
 
 
 def _files(root: Path) -> list[Path]:
+    """The COCO files of an export. Those of this command are what it became, and taken if there are no others."""
+    ours: list[Path] = []
     for pattern in (f"*/{_ROBOFLOW}", _ROBOFLOW, "annotations/*.json", "*.json", "*/*.json"):
-        files = sorted(root.glob(pattern))
-        if any(_load(file) is not None for file in files):
-            return files
-    return []
+        files = {file: data for file in sorted(root.glob(pattern)) if (data := _load(file)) is not None}
+        others = [file for file, data in files.items() if not is_ours(data)]
+        if others:
+            return others
+        ours = ours or list(files)
+    return ours
 
 
 def _load(file: Path) -> dict[str, Any] | None:

@@ -68,8 +68,10 @@ def read_voc(
         UserError: there is no such folder, or no XML file.
     """
     root = first_folder([Path(source)], "a VOC data set")
-    pictures = Path(images) if images else first_folder([root / "JPEGImages", root / "images", root], "images")
-    folder = Path(labels) if labels else first_folder([root / "Annotations", root / "annotations", root], "XML files")
+    usual = [root / name for name in ("JPEGImages", "images") if find_images(root / name)]
+    pictures = Path(images) if images else [*usual, root][0]
+    usual = [root / name for name in ("Annotations", "annotations") if any((root / name).rglob("*.xml"))]
+    folder = Path(labels) if labels else [*usual, root][0]
     files = sorted(folder.rglob("*.xml"))
     if not files:
         raise UserError(f"{folder}: holds no .xml file, expected those of a VOC data set")

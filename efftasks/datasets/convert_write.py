@@ -1,7 +1,7 @@
 """What a conversion leaves on the disk: the folder that the shipped configs train on, or one annotation file.
 
 The folder has ``annotations/{train,val,test}.json``, whose ``file_name`` is relative to its ``images/``. Images below
-``images/`` stay as they are; others get a second name there (a hard link, which takes no space), or a copy.
+the folder stay where they are; others get a second name in ``images/`` (a hard link, which takes no space), or a copy.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from efftasks.datasets.coco_convert import INFO, Report
+from efftasks.datasets.coco_convert import Report, is_ours
 from efftasks.datasets.coco_file import write_json
 from efftasks.datasets.convert_run import convert
 from efftasks.datasets.convert_source import Item, Part, Source, part_name
@@ -133,12 +133,12 @@ def _check_ours(file: Path, source: Source) -> None:
     if not file.is_file():
         return
     try:
-        ours = str(json.loads(file.read_text(encoding="utf-8"))["info"]["description"]).startswith(INFO)
-    except (ValueError, KeyError, TypeError):
+        ours = is_ours(json.loads(file.read_text(encoding="utf-8")))
+    except ValueError:
         ours = False
     taken = Path(os.path.abspath(file)) in {Path(os.path.abspath(other)) for other in source.files}
     if taken or not ours:
-        what = "is what is converted" if taken else f"is there, and '{INFO}' did not write it"
+        what = "is what is converted" if taken else "is there, and 'efftasks dataset convert' did not write it"
         raise UserError(f"{file}: {what}; expected another folder as --out")
 
 
@@ -166,7 +166,7 @@ class _Names:
         return self.names[name, item.path]
 
     def _name(self, name: str, part: Part, item: Item, pictures: Pictures, taken: dict[str, Path]) -> str:
-        if item.data is None and _inside(item.path, self.images):
+        if item.data is None and _inside(item.path, self.images.parent):
             return Path(os.path.relpath(item.path, self.images)).as_posix()
         if item.data is None and pictures == "refer":
             try:

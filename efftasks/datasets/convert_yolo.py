@@ -90,7 +90,8 @@ class _Places:
 
     def parts(self) -> dict[str, list[tuple[Path, Path]]]:
         """By name, pairs of an image and its folder."""
-        for found in (self._described(), self._usual(), self._listed()):
+        for way in (self._described, self._usual, self._listed):
+            found = way()
             if any(found.values()):
                 return found
         folder = first_folder([self.root / "images", self.root], "images")
