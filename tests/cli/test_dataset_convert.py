@@ -100,7 +100,8 @@ def voc_xml(picture: Picture, name: str) -> str:
 
 def coco(items: list[tuple[Picture, str]], first_id: int = 1, polygon: bool = False) -> dict[str, Any]:
     """A COCO file of pictures under the names that it gives them."""
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for key, (picture, name) in enumerate(items, start=first_id):
         images.append({"id": key, "file_name": name, "width": picture.size[0], "height": picture.size[1]})
         for label, x, y, w, h in picture.boxes:
@@ -252,12 +253,12 @@ def labelimg_voc(root: Path) -> Made:
 def labelme(root: Path) -> Made:
     for picture in TRAIN + VAL:
         name = picture.write(root)
-        shapes = []
+        shapes: list[dict[str, Any]] = []
         for number, (label, x, y, w, h) in enumerate(picture.boxes):
             corners = [[x, y], [x + w, y], [x + w, y + h], [x, y + h]]
             kind, points = ("polygon", corners) if number % 2 else ("rectangle", [corners[2], corners[0]])
             shapes.append({"label": NAMES[label], "points": points, "group_id": None, "shape_type": kind, "flags": {}})
-        data = {"version": "5.4.1", "flags": {}, "shapes": shapes, "imagePath": name, "imageData": None}
+        data: dict[str, Any] = {"version": "5.4.1", "flags": {}, "shapes": shapes, "imagePath": name}
         if picture is VAL[0]:  # an image that is in its JSON alone
             data["imageData"] = base64.b64encode((root / name).read_bytes()).decode()
             (root / name).unlink()
@@ -287,9 +288,9 @@ EXPORTS: list[Callable[[Path], Made]] = [
 ]
 
 
-def boxes_by_picture(out: Path) -> dict[str, dict[str, list]]:
+def boxes_by_picture(out: Path) -> dict[str, dict[str, list[tuple]]]:
     """Part -> stem -> its boxes with their class, as the files have them, sorted."""
-    result: dict[str, dict[str, list]] = {}
+    result: dict[str, dict[str, list[tuple]]] = {}
     for file in [file for file in (out / "annotations").glob("*.json") if "instances" not in file.name]:
         data = json.loads(file.read_text(encoding="utf-8"))
         names = {row["id"]: row["name"] for row in data["categories"]}
@@ -306,7 +307,9 @@ def boxes_by_picture(out: Path) -> dict[str, dict[str, list]]:
 def check_truth(out: Path, divided: bool) -> None:
     found = boxes_by_picture(out)
     assert set(found) == {"train", "val"} and all(found.values())
-    truth = {p.stem: sorted((NAMES[label], *box) for label, *box in p.boxes) for p in TRAIN + VAL}
+    truth: dict[str, list[tuple]] = {
+        p.stem: sorted((NAMES[label], *box) for label, *box in p.boxes) for p in TRAIN + VAL
+    }
     if divided:
         assert set(found["train"]) == {p.stem for p in TRAIN} and set(found["val"]) == {p.stem for p in VAL}
     assert not set(found["train"]) & set(found["val"])
