@@ -119,7 +119,7 @@ def _pair(
         path = by_name.get(inner) or by_name.get(beside) or by_name.get(file.stem)
         path = path or (finder.find(tag, [file.parent, pictures]) if tag else None)
         if path is None:
-            report.remove("XML files without an image, or with several of that name", xml.where)
+            report.remove("XML files without an image, or with several of that name; give --images DIR", xml.where)
         elif path in used:
             report.skip("XML files of an image that another one describes", xml.where)
         else:

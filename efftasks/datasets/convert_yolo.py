@@ -65,7 +65,9 @@ def read_yolo(
     places = _Places(root, facts, report)
     parts = places.below(Path(images)) if images is not None else places.parts()
     if not any(parts.values()):
-        raise UserError(f"{images or root}: holds no image, expected files like .jpg or .png")
+        raise UserError(
+            f"{images or root}: holds no image, expected files like .jpg or .png; --images DIR says where they are"
+        )
     found = {name: _part(files, name, root, labels, report) for name, files in parts.items() if files}
     count, dims = facts.keypoints or (0, 3)
     form = LabelForm(len(facts.names), count, dims)

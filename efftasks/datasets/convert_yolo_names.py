@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,12 +51,13 @@ def read_facts(root: Path, file: Path | None, names: Path | None, classes: Seque
     Raises:
         UserError: there are no names, PyYAML is missing, or a file is not what it should be.
     """
-    file = file or _described_in(root, needed=not (names or classes))
+    needed = not (names or classes)
+    file = file or _described_in(root, needed)
     facts = YoloFacts([])
-    if file is not None and (file.suffix != ".data"):
-        facts = _facts_of_yaml(file, needed=not (names or classes))
-    elif file is not None:
+    if file is not None and not _is_yaml(file):
         facts = _facts_of_darknet(file)
+    elif file is not None and (needed or importlib.util.find_spec("yaml") is not None):
+        facts = _facts_of_yaml(file, needed)  # where it cannot be read, the usual folders are the parts
     if classes is not None:
         facts.names = list(classes)
     elif names is not None:

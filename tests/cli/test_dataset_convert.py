@@ -356,6 +356,48 @@ def test_the_report_ends_with_the_commands_that_follow(tmp_path, capsys):
     assert set(_CONFIGS.values()) <= set(shipped_configs())
 
 
+def segments(root: Path) -> Made:
+    made = ultralytics(root)
+    for part, items in SETS.items():
+        for picture in items:
+            put(root / "labels" / part / f"{picture.stem}.txt", yolo_lines(picture, polygon=True))
+    return made
+
+
+def pose(root: Path) -> Made:
+    """The first and the third corner of each rectangle are its keypoints."""
+    made = ultralytics(root)
+    for part, items in SETS.items():
+        for picture in items:
+            rows = zip(yolo_lines(picture).splitlines(), yolo_lines(picture, polygon=True).splitlines(), strict=True)
+            lines = [f"{box} {' '.join(p.split()[1:3])} 2 {' '.join(p.split()[5:7])} 1" for box, p in rows]
+            put(root / "labels" / part / f"{picture.stem}.txt", "\n".join(lines))
+    yaml = (root / "data.yaml").read_text() + "kpt_shape: [2, 3]\nflip_idx: [0, 1]\n"
+    put(root / "data.yaml", yaml)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("export", "config", "field"),
+    [
+        (segments, "o2oseg-n_mobilenetv4-conv-s_1xb16-100e_custom-640", "masks"),
+        (pose, "o2opose-n_mobilenetv4-conv-s_1xb16-100e_custom-640", "keypoints"),
+    ],
+)
+def test_masks_and_keypoints_lead_to_configs_of_their_own(export, config, field, tmp_path, capsys):
+    assert call("convert", *export(tmp_path / "export"), "--out", tmp_path / "mine") == 0
+    out = capsys.readouterr().out
+    assert f"efftasks train {config} " in out and "WARNING" not in out
+    check_truth(tmp_path / "mine", divided=True)
+    assert call("check", tmp_path / "mine/annotations/train.json") == 0
+    cfg = load_config(config, {"data_root": str(tmp_path / "mine")})
+    with DefaultScope.overwrite_default_scope("efftasks"):
+        built = DATASETS.build(cfg.train_dataloader.dataset)
+    assert len(built.get_data_info(0)["instances"]) == len(TRAIN[0].boxes)
+    assert {"masks": "mask"}.get(field, field) in built.get_data_info(0)["instances"][0]
+    assert field in built[0]["data_samples"].gt_instances
+
+
 @pytest.mark.parametrize("export", [label_studio_yolo, labelimg_voc, labelme, cvat_coco_default])
 def test_without_a_validation_part_the_split_is_offered(export, tmp_path):
     words = export(tmp_path / "export")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import cv2
@@ -242,6 +244,14 @@ def test_class_names(tmp_path, name, text, expected):
     else:
         with pytest.raises(UserError, match=expected):
             read_facts(tmp_path, None, None, None)
+
+
+def test_without_pyyaml_the_names_can_be_given(yolo, monkeypatch):
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"data\.yaml: reading it needs PyYAML; pip install pyyaml, or give --classes"):
+        read_yolo(yolo)
+    assert len(whole(read_yolo(yolo, ["cat", "dog"])).annotations) == 3
 
 
 def test_two_descriptions_are_not_guessed_between(tmp_path):
