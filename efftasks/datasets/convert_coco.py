@@ -70,10 +70,23 @@ def read_coco_export(
         name = "" if len(contents) == 1 and name not in ("train", "val", "test") else name
         parts[name] = _part(file, data, root, images, finder, report)
 
+    if crowds:
+        _tell_crowds([row for data in contents.values() for row in data["annotations"]], report)
+
     def shapes(item: Item, width: int, height: int) -> list[Shape]:
         return _Shapes(item, (width, height), labels, crowds, report).read()
 
     return Source("coco", root, parts, categories, shapes, report, files=frozenset(contents))
+
+
+def _tell_crowds(rows: Sequence[Mapping[str, Any]], report: Report) -> None:
+    """Warn where they are more than the few that COCO's own files have."""
+    count = sum(bool(row.get("iscrowd")) for row in rows)
+    if 10 * count > len(rows):
+        report.warn(
+            f"{count} of {len(rows)} annotations are marked iscrowd, which training and scoring ignore; CVAT marks every "
+            "brush mask so: --no-crowd takes them as objects"
+        )
 
 
 def _files(root: Path) -> list[Path]:
@@ -236,13 +249,8 @@ class _Shapes:
             raise UnreadableLabel("images with keypoints that are not x, y, visibility of each", at)
         crowd = bool(row.get("iscrowd"))
         if crowd:
-            what = "are taken as objects" if not self.crowds else "are regions that training ignores"
+            what = "are regions that training ignores (--no-crowd: objects)" if self.crowds else "are taken as objects"
             self.report.note(f"annotations marked iscrowd {what}", at)
-        if crowd and self.crowds:
-            self.report.warn(
-                "annotations are marked iscrowd, which training and scoring ignore; CVAT marks every brush mask so: "
-                "--no-crowd takes them as objects"
-            )
         area = row.get("area")
         return Shape(
             label,

@@ -84,6 +84,10 @@ def test_brush_masks_that_are_marked_as_crowds(root):
     assert whole(source).annotations[0]["iscrowd"] == 1 and "--no-crowd" in source.report.warnings[0]
     source = read_coco_export(root, crowds=False)
     assert whole(source).annotations[0]["iscrowd"] == 0 and source.report.warnings == []
+    (root / "result.json").unlink()
+    put(root / "result.json", [image(1, "a.png")], [row(key, 1, iscrowd=int(key == 0)) for key in range(20)])
+    source = read_coco_export(root)  # a few are as they are meant
+    assert whole(source).annotations[0]["iscrowd"] == 1 and source.report.warnings == []
 
 
 @pytest.mark.parametrize(
