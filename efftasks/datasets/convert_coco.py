@@ -84,8 +84,8 @@ def _tell_crowds(rows: Sequence[Mapping[str, Any]], report: Report) -> None:
     count = sum(bool(row.get("iscrowd")) for row in rows)
     if 10 * count > len(rows):
         report.warn(
-            f"{count} of {len(rows)} annotations are marked iscrowd, which training and scoring ignore; CVAT marks every "
-            "brush mask so: --no-crowd takes them as objects"
+            f"{count} of {len(rows)} annotations are marked iscrowd, which training and scoring ignore; CVAT marks "
+            "every brush mask so: --no-crowd takes them as objects"
         )
 
 

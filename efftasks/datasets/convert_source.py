@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from efftasks.datasets.coco_convert import Report, Shape, UnreadableLabel
 from efftasks.datasets.image_files import find_images
@@ -205,8 +206,6 @@ class ImageFinder:
 
 def _spellings(written: str) -> list[str]:
     """What a name may mean: as it is, with slashes, the path or the ``?d=`` of a URL, without percent signs."""
-    from urllib.parse import parse_qs, unquote, urlsplit
-
     text = written.strip()
     spellings = [text, text.replace("\\", "/")]
     if "://" in text or "?" in text:
