@@ -112,7 +112,7 @@ def _commands(args: argparse.Namespace, out: Path) -> dict[str, list[str]]:
     sizes = ["--train", str(args.train), "--val", str(args.val)]
     return {
         "data": ["dataset", "shapes", "--out", str(data), *sizes],
-        "train": ["train", task.config, "--amp", "--work-dir", str(out / "train"), *overrides, *schedule],
+        "train": ["train", task.config, "--work-dir", str(out / "train"), *overrides, *schedule],
         "test": ["test", task.config, checkpoint, "--out", str(out / "metrics_pytorch.json"), *overrides],
         "export": ["export", task.config, checkpoint, "--backend", "onnx", "--out", str(out), *overrides],
         "test the file": [

@@ -18,9 +18,10 @@ _SPIN_MICROSECONDS = "20"  # read by ONNX Runtime 1.24 and newer; older ones spi
 def open_session(path: str | Path, threads: int | None = None) -> Any:
     """An ``onnxruntime.InferenceSession`` on the CPU, as everything here runs and times files.
 
-    Its threads spin for some microseconds while they wait, and then sleep. On a quiet machine that is as fast as to spin
-    on, ONNX Runtime's default, where sleeping at once costs a nano network at 128 px 1.8 times its time. Beside one busy
-    program on two cores it takes 0.6 to 0.9 of the default's time, and between two frames it leaves the cores alone.
+    Its threads spin for some microseconds while they wait, and then sleep. On a quiet machine that is as fast as to
+    spin on, ONNX Runtime's default, where sleeping at once costs a nano network at 128 px 1.8 times its time. Beside
+    one busy program on two cores it takes 0.6 to 0.9 of the default's time, and between two frames it leaves the cores
+    alone.
 
     Args:
         path: the file.
