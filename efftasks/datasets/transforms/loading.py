@@ -28,7 +28,8 @@ class LoadImage(BaseTransform):
 class LoadSegMap(BaseTransform):
     """Read ``seg_map_path`` into ``gt_seg_map``: uint8 (H, W), the index of a class or 255; nothing where it is absent.
 
-    ``reduce_zero_label`` and ``label_map`` of mmseg's data sets are applied. A palette PNG is read as its indices.
+    ``reduce_zero_label`` and ``label_map`` of mmseg's data sets are applied, and then ``label_values`` of this
+    package's (a :class:`efftasks.datasets.semantic_values.LabelValues`). A palette PNG is read as its indices.
     """
 
     def transform(self, results: dict) -> dict:
@@ -36,7 +37,8 @@ class LoadSegMap(BaseTransform):
 
         Raises:
             UnreadableImage: it is missing or cannot be decoded.
-            UserError: it is no label map, see :func:`read_label`, or has numbers above 255.
+            UserError: it is no label map, see :func:`read_label`, or has numbers above 255, or others than
+                ``label_values`` knows.
         """
         path = results.get("seg_map_path")
         if path is None:
@@ -51,6 +53,8 @@ class LoadSegMap(BaseTransform):
             table = np.arange(256, dtype=np.uint8)
             table[list(results["label_map"])] = list(results["label_map"].values())
             labels = table[labels]
+        if results.get("label_values") is not None:
+            labels = results["label_values"].to_indices(labels, path)
         results["gt_seg_map"] = labels
         results["seg_fields"] = [*results.get("seg_fields", []), "gt_seg_map"]
         return results
