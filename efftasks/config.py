@@ -14,7 +14,7 @@ from mmengine.config import Config
 
 from efftasks.datasets.coco import match_classes, read_coco
 from efftasks.datasets.coco_keypoints import category_keypoints
-from efftasks.datasets.semantic_files import read_classes
+from efftasks.datasets.semantic_files import ClassList, read_classes
 from efftasks.models.scaling import apply_scale
 from efftasks.structures.errors import UserError
 from efftasks.structures.keypoints import KeypointFacts, keypoint_facts
@@ -55,7 +55,9 @@ def load_config(config: str | Path | Config, options: dict[str, Any] | None = No
     heads; without classes they are those of the training annotations. ``keypoints`` (see
     :func:`efftasks.structures.keypoints.keypoint_facts`) goes to every dataset, and its sigmas to heads that leave
     theirs at None; what it does not say, the training annotations do. ``semantic_classes`` are those of label maps
-    beside objects. Top-level ``image_size`` goes to every transform that leaves its ``size`` at None, and ``crop_size``
+    beside objects. ``label_values`` is the number of each class in label maps, where that is not its index, and
+    ``label_ignore`` that of pixels without a class: both go to every data set. Top-level ``image_size``
+    goes to every transform that leaves its ``size`` at None, and ``crop_size``
     (where it is another) to the crops of training. Top-level ``scale`` (``dict(phi=1.0)``, and ``alpha``, ``beta``,
     ``gamma``) makes depth, width and input size larger together, see :mod:`efftasks.models.scaling`.
 
@@ -141,6 +143,7 @@ def _link(cfg: Config) -> None:
             known[name] = cfg[name]
     for dataset in datasets:
         dataset.setdefault("metainfo", dict(known))
+        _state_label_values(cfg, dataset)
     for name in ("head", "decode_head"):
         head = cfg.model.get(name, {})
         if head.get("num_classes") not in (None, len(classes)):
@@ -153,6 +156,26 @@ def _link(cfg: Config) -> None:
     _fill(cfg.model, "num_classes", len(classes))
     if keypoints is not None:
         _fill(cfg.model, "sigmas", list(keypoints.sigmas))
+
+
+def _state_label_values(cfg: Config, dataset: Any) -> None:
+    """Give a data set what the config states about the numbers in label maps.
+
+    Raises:
+        UserError: it is one of mmseg's, which have numbers of their own, or states others itself.
+    """
+    for key, name in (("label_values", "label_values"), ("label_ignore", "ignore")):
+        stated = cfg.get(key)
+        if stated is None:
+            continue
+        if dataset.type.startswith("mmseg."):
+            raise UserError(f"{key}: got {stated!r} for {dataset.type}, which has its own; expected a SemanticFolder")
+        stated = tuple(stated) if isinstance(stated, list) else stated
+        own = dataset.metainfo.setdefault(name, stated)
+        if (tuple(own) if isinstance(own, list) else own) != stated:
+            raise UserError(
+                f"{key}: got {stated!r}, but metainfo.{name} of a data set is {own!r}, expected one of them"
+            )
 
 
 def _leaves(dataset: Any) -> Iterator[Any]:
@@ -211,7 +234,8 @@ def _set_sizes(node: Any, whole: tuple[int, int], crop: tuple[int, int]) -> None
 def _known_classes(cfg: Config) -> dict[str, Any] | None:
     """Names of the classes, and what is said of them beside: the config's, or the training data's."""
     if cfg.get("classes"):
-        return dict(classes=tuple(cfg.classes), **({"palette": cfg.palette} if cfg.get("palette") else {}))
+        stated = dict(classes=tuple(cfg.classes), **({"palette": cfg.palette} if cfg.get("palette") else {}))
+        return {**_facts_of_file(cfg, stated["classes"]), **stated}
     if not cfg.get("train_dataloader"):
         return None
     dataset = innermost(cfg.train_dataloader.dataset)
@@ -224,9 +248,25 @@ def _known_classes(cfg: Config) -> dict[str, Any] | None:
     path = Path(root, "classes.json")
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected it, or the names of the classes as `classes` in the config")
-    found = read_classes(path)
-    facts = dict(palette=found.palette, ignore=found.ignore)
-    return dict(classes=found.names, **{key: value for key, value in facts.items() if value is not None})
+    return _facts(read_classes(path))
+
+
+def _facts(classes: ClassList) -> dict[str, Any]:
+    """What a file states about classes, as metainfo of a data set."""
+    facts = dict(classes=classes.names, palette=classes.palette, ignore=classes.ignore, label_values=classes.values)
+    return {key: value for key, value in facts.items() if value is not None}
+
+
+def _facts_of_file(cfg: Config, names: tuple[str, ...]) -> dict[str, Any]:
+    """What the file beside the training data states, where it is about classes of these names."""
+    if not cfg.get("train_dataloader"):
+        return {}
+    dataset = innermost(cfg.train_dataloader.dataset)
+    path = Path(dataset.get("data_root", ""), "classes.json")
+    if dataset.type not in _both("SemanticFolder") or not path.is_file():
+        return {}
+    classes = read_classes(path)
+    return _facts(classes) if classes.names == names else {}
 
 
 def _known_keypoints(cfg: Config) -> KeypointFacts | None:
