@@ -33,6 +33,7 @@ CHECK = """examples:
   efftasks dataset check pose.json --images images/ --keypoints 17
   efftasks dataset check streets/ann/train                                       images in streets/img/train
   efftasks dataset check masks/ --images photos/ --classes road,car,sky --ignore 255
+  efftasks dataset check masks/ --images photos/ --classes background,object --values 0,255
 
 A file is one of COCO: boxes and keypoints may reach 1 px outside. A folder has label maps for semantic segmentation:
 PNGs of one channel with the index of a class in each pixel; the names come from --classes, or from a classes.json in
@@ -52,6 +53,10 @@ IMAGES = (
     "labels or annotations, img_dir for ann_dir, leftImg8bit for gtFine)"
 )
 IGNORE = "label maps: the number of pixels without a class (default: as classes.json says, or 255)"
+VALUES = (
+    "label maps: the number of each class, in the order of the classes, such as 0,255 for binary masks (default: as "
+    "classes.json says, or 0,1,2,...)"
+)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -99,6 +104,7 @@ def _add_check(actions: argparse._SubParsersAction) -> None:
         "--classes", metavar="A,B,...", help="the names that the categories must have, or those of the indices"
     )
     parser.add_argument("--ignore", type=int, metavar="K", help=IGNORE)
+    parser.add_argument("--values", metavar="N,N,...", help=VALUES)
     parser.add_argument("--keypoints", type=int, metavar="K", help="COCO: the keypoints that each object must have")
     parser.add_argument("--examples", type=int, default=3, metavar="N", help="faults to show for a rule (default: 3)")
     parser.add_argument("--out", metavar="FILE", help="write all faults as JSON too")
@@ -113,6 +119,7 @@ def _add_preview(actions: argparse._SubParsersAction) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="K", help="which images are drawn (default: 0)")
     parser.add_argument("--classes", metavar="A,B,...", help="label maps: the names of the indices")
     parser.add_argument("--ignore", type=int, metavar="K", help=IGNORE)
+    parser.add_argument("--values", metavar="N,N,...", help=VALUES)
 
 
 def _add_convert(actions: argparse._SubParsersAction) -> None:
@@ -157,13 +164,14 @@ def _check(args: argparse.Namespace) -> int:
     report: CheckReport | SemanticReport
     if Path(args.source).is_dir():
         from efftasks.datasets.semantic_check import check_semantic
+        from efftasks.datasets.semantic_values import parse_values
 
         _only_for("COCO files", args.source, keypoints=args.keypoints)
-        report = check_semantic(args.source, args.images, classes, args.ignore)
+        report = check_semantic(args.source, args.images, classes, args.ignore, values=parse_values(args.values))
     else:
         from efftasks.datasets.coco_check import check_coco
 
-        _only_for("folders of label maps", args.source, ignore=args.ignore)
+        _only_for("folders of label maps", args.source, ignore=args.ignore, values=args.values)
         report = check_coco(args.source, args.images, classes, args.keypoints)
     print(report.render_text(args.examples))
     if args.out:
@@ -179,13 +187,15 @@ def _preview(args: argparse.Namespace) -> int:
     result: Preview
     if Path(args.source).is_dir():
         from efftasks.datasets.semantic_preview import preview_semantic
+        from efftasks.datasets.semantic_values import parse_values
 
-        classes = split_names(args.classes)
-        result = preview_semantic(args.source, args.images, args.out, args.num, args.seed, classes, args.ignore)
+        facts = dict(classes=split_names(args.classes), ignore=args.ignore, values=parse_values(args.values))
+        result = preview_semantic(args.source, args.images, args.out, args.num, args.seed, **facts)
     else:
         from efftasks.datasets.coco_preview import preview_coco
 
-        _only_for("folders of label maps", args.source, classes=args.classes, ignore=args.ignore)
+        facts = dict(classes=args.classes, ignore=args.ignore, values=args.values)
+        _only_for("folders of label maps", args.source, **facts)
         result = preview_coco(args.source, args.images, args.out, args.num, args.seed)
     for what in result.left_out:
         print(f"left out: {what}")
