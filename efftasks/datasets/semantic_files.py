@@ -326,7 +326,9 @@ class StoredLabel:
             flat = array.reshape(-1, array.shape[2])
             equal = bool((flat[:, :3] == flat[:, :1]).all())
             colours = f"{_distinct(flat)} distinct colours" + (", the channels are equal" if equal else "")
-            yield LabelForm("label-channels", f"has {flat.shape[1]} channels with {colours}; expected trainIds in one")
+            remedy = "save one of them" if equal else "save the index of the class for each colour, as an 8-bit PNG"
+            what = f"has {flat.shape[1]} channels with {colours}; expected trainIds in one: {remedy}"
+            yield LabelForm("label-channels", what)
         elif self.bits < 8:
             yield LabelForm("label-type", f"has {self.bits} bit a pixel, which tools scale differently; expected 8")
         elif array.dtype not in (np.uint8, np.uint16):
