@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from efftasks.structures.images import IMAGE_SUFFIXES, decode_image
+from efftasks.structures.images import IMAGE_SUFFIXES, decode_pixels, seeming_range, to_eight_bits
 
 __all__ = ["BrokenImageError", "find_images", "missing_part", "read_whole_file", "read_whole_image", "write_image"]
 
@@ -32,13 +32,16 @@ class BrokenImageError(ValueError):
 def read_whole_image(path: str | Path) -> NDArray[np.uint8]:
     """As ``structures.images.read_image``, and strict: what lacks its end is refused, and the reason is given.
 
+    To be looked at, not to be trained on: more than 8 bits are brought to 8 by the range that they seem to have.
+
     Raises:
         BrokenImageError: the file is missing, empty, truncated or no image.
     """
-    image = decode_image(read_whole_file(path))
-    if image is None:
+    pixels = decode_pixels(read_whole_file(path))
+    if pixels is None:
         raise BrokenImageError("does not decode as an image")
-    return image
+    fallback = None if pixels.dtype == np.uint16 else (0, 1)  # where there is nothing but zeros
+    return to_eight_bits(pixels, seeming_range(pixels) or fallback)
 
 
 def read_whole_file(path: str | Path) -> bytes:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from efftasks.structures.errors import UserError
+from efftasks.structures.pixel_range import PixelRange, checked_range
 
 __all__ = ["METADATA_KEY", "ArtifactSpec", "InputSpec", "OutputSpec"]
 
@@ -33,7 +34,8 @@ class InputSpec:
     ``letterbox``: scale by min(width / w, height / h), each side rounded half up, image at the top left, padding on
     the right and at the bottom. ``stretch``: to (width, height). ``crop``: a window around the box of an object, with
     the aspect ratio of the input and larger than the box by ``crop_padding``, see ``structures/crops.py``. Then
-    ``(pixel - mean) / std`` with pixels in 0..255.
+    ``(pixel - mean) / std`` with pixels in 0..255: images of more than 8 bits are brought to these before anything
+    else, from ``pixel_range`` (low, high), or by 1/256 where it is None.
     """
 
     name: str
@@ -51,6 +53,7 @@ class InputSpec:
     divisor: int = 32
     dynamic_batch: bool = True
     dynamic_size: bool = False
+    pixel_range: PixelRange | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in _ALLOWED.items():
@@ -68,6 +71,7 @@ class InputSpec:
             raise UserError(f"input.std: got {self.std!r}, expected numbers other than 0")
         if not _is_number(self.pad_value):
             raise UserError(f"input.pad_value: got {self.pad_value!r}, expected a number")
+        checked_range(self.pixel_range, "input.pixel_range")
 
 
 @dataclass(frozen=True)

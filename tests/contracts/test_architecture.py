@@ -67,6 +67,7 @@ TORCH_FREE = [
             "features",
             "drawing",
             "images",
+            "pixel_range",
             "crops",
             "keypoints",
             "masks",
