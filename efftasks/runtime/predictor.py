@@ -11,11 +11,18 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from efftasks.runtime.backends.onnxruntime import OnnxRuntimeSession
-from efftasks.runtime.preprocess import Placement, fit_image, keypoints_to_image, normalise_into, to_image_pixels
+from efftasks.runtime.preprocess import (
+    Placement,
+    fit_image,
+    keypoints_to_image,
+    load_image,
+    normalise_into,
+    to_image_pixels,
+)
 from efftasks.runtime.video import read_frames
 from efftasks.structures.crops import TOP_DOWN
 from efftasks.structures.errors import UserError
-from efftasks.structures.images import IMAGE_SUFFIXES, read_image
+from efftasks.structures.images import IMAGE_SUFFIXES
 from efftasks.structures.masks import masks_on_image
 from efftasks.structures.prediction import Prediction
 from efftasks.structures.semantic import labels_on_image
@@ -119,6 +126,7 @@ class Predictor:
         if any(side < 1 or side % facts.divisor for side in self.size):
             raise UserError(f"size: got {self.size}, expected multiples of {facts.divisor}")
         self._buffer = np.empty((0, 3, *self.size), np.float32)
+        self._warned = False
 
     def __call__(
         self, images: Image | Sequence[Image], batch_size: int = 1, on_error: Literal["raise", "skip"] = "raise"
@@ -126,7 +134,8 @@ class Predictor:
         """Predict.
 
         Args:
-            images: an array uint8 (H, W, 3) BGR, a path, a folder, a glob pattern, or a list of arrays and paths.
+            images: an array uint8 (H, W, 3) BGR, a path, a folder, a glob pattern, or a list of arrays and paths. Where
+                the artifact states ``pixel_range``, arrays may have other numbers too, which it brings to 8 bits.
             batch_size: images at a time, where the artifact has a dynamic batch.
             on_error: ``skip`` leaves out what cannot be read, with a warning in the log ``efftasks``.
 
@@ -161,9 +170,14 @@ class Predictor:
         for i, frame in enumerate(read_frames(video)):
             yield self._predict([_Loaded(frame, frame, f"{Path(video).stem}_{i:06d}")])[0]
 
+    def _warn_once(self, note: str) -> None:
+        if not self._warned:
+            self._warned = True
+            _LOG.warning("%s", note)
+
     def _load(self, image: Image, i: int, on_error: str) -> _Loaded | None:
         try:
-            pixels = _read(image)
+            pixels = load_image(image, self.spec.input, self._warn_once)
         except UserError as error:
             if on_error == "raise":
                 raise
@@ -193,7 +207,11 @@ class Predictor:
         source = image.source if isinstance(image.source, np.ndarray) else str(image.source)
         spec = self.spec
         facts: dict[str, Any] = dict(
-            classes=spec.classes, category_ids=spec.category_ids, palette=spec.palette, name=image.name
+            classes=spec.classes,
+            category_ids=spec.category_ids,
+            palette=spec.palette,
+            name=image.name,
+            pixel_range=spec.input.pixel_range,
         )
         if "scores" not in outputs:
             return Prediction.of_labels(source, self._label_map(i, outputs, place), **facts)
@@ -251,11 +269,3 @@ def _find_backend(path: str | Path, name: str | None) -> Backend:
             return backend
     allowed = ", ".join(backend.suffix for backend in _BACKENDS.values())
     raise UserError(f"{path}: no runtime for {suffix or 'a file without suffix'}, allowed are {allowed}")
-
-
-def _read(image: Image) -> np.ndarray:
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise UserError(f"image: got {image.dtype} {image.shape}, expected uint8 (H, W, 3) BGR")
-        return image
-    return read_image(image)
