@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,17 @@ from efftasks.datasets.semantic_files import ClassList, read_classes
 from efftasks.models.scaling import apply_scale
 from efftasks.structures.errors import UserError
 from efftasks.structures.keypoints import KeypointFacts, keypoint_facts
+from efftasks.structures.pixel_range import PixelRange, checked_range
 
-__all__ = ["config_folder", "config_path", "fit_transform", "innermost", "load_config", "shipped_configs"]
+__all__ = [
+    "config_folder",
+    "config_path",
+    "fit_transform",
+    "innermost",
+    "load_config",
+    "pixel_range",
+    "shipped_configs",
+]
 
 
 def _both(*names: str) -> tuple[str, ...]:
@@ -29,6 +38,7 @@ def _both(*names: str) -> tuple[str, ...]:
 
 _FIT_NAMES = _both("FitImage", "CropBox")  # what brings images to the size of the network input
 _SIZED_NAMES = (*_FIT_NAMES, *_both("ObjectMosaic", "RandomWarp"))
+_LOAD_NAMES = _both("LoadImage")
 _CROP_NAMES = _both("RandomScaledCrop")
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
@@ -56,7 +66,8 @@ def load_config(config: str | Path | Config, options: dict[str, Any] | None = No
     :func:`efftasks.structures.keypoints.keypoint_facts`) goes to every dataset, and its sigmas to heads that leave
     theirs at None; what it does not say, the training annotations do. ``semantic_classes`` are those of label maps
     beside objects. ``label_values`` is the number of each class in label maps, where that is not its index, and
-    ``label_ignore`` that of pixels without a class: both go to every data set. Top-level ``image_size``
+    ``label_ignore`` that of pixels without a class: both go to every data set. ``pixel_range``, what is black and white
+    in pictures of more than 8 bits, goes to every LoadImage. Top-level ``image_size``
     goes to every transform that leaves its ``size`` at None, and ``crop_size``
     (where it is another) to the crops of training. Top-level ``scale`` (``dict(phi=1.0)``, and ``alpha``, ``beta``,
     ``gamma``) makes depth, width and input size larger together, see :mod:`efftasks.models.scaling`.
@@ -119,12 +130,23 @@ def fit_transform(cfg: Config) -> dict[str, Any]:
     raise UserError("test_dataloader.dataset.pipeline has no FitImage, expected one: an artifact repeats its facts")
 
 
+def pixel_range(cfg: Config) -> PixelRange | None:
+    """What is black and white in pictures of more than 8 bits, as the test pipeline of a config loads them."""
+    if not cfg.get("test_dataloader"):
+        return checked_range(cfg.get("pixel_range"))
+    pipeline = innermost(cfg.test_dataloader.dataset).get("pipeline") or ()
+    loaders = [step for step in pipeline if step["type"] in _LOAD_NAMES]
+    return checked_range(loaders[0].get("pixel_range")) if loaders else None
+
+
 def _link(cfg: Config) -> None:
     apply_scale(cfg)
     if "image_size" in cfg:
         whole = tuple(cfg.image_size)
         _set_sizes(cfg._cfg_dict, whole, tuple(cfg.get("crop_size", whole)))
         _fill(cfg.model, "input_size", whole)
+    if cfg.get("pixel_range") is not None:
+        _set_range(cfg)
     datasets = [leaf for name in _LOADERS if cfg.get(name) for leaf in _leaves(cfg[name]["dataset"])]
     if "data_root" in cfg:
         for dataset in datasets:
@@ -156,6 +178,33 @@ def _link(cfg: Config) -> None:
     _fill(cfg.model, "num_classes", len(classes))
     if keypoints is not None:
         _fill(cfg.model, "sigmas", list(keypoints.sigmas))
+
+
+def _set_range(cfg: Config) -> None:
+    """Give every LoadImage the config's ``pixel_range``.
+
+    Raises:
+        UserError: there is none, or one states another.
+    """
+    stated = checked_range(cfg.pixel_range)
+    if not any(_parts([cfg.get(name) for name in _LOADERS], _LOAD_NAMES)):
+        raise UserError(f"pixel_range: got {stated}, but no pipeline has a LoadImage, expected one that reads by it")
+    for loader in _parts(cfg._cfg_dict, _LOAD_NAMES):
+        own = checked_range(loader.get("pixel_range"))
+        if own not in (None, stated):
+            raise UserError(f"pixel_range: got {stated}, but that of a LoadImage is {own}, expected one of them")
+        loader["pixel_range"] = stated
+
+
+def _parts(node: Any, names: Sequence[str]) -> Iterator[Any]:
+    """The configs of parts of these types, wherever they are."""
+    if isinstance(node, dict):
+        if node.get("type") in names:
+            yield node
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for part in node:
+            yield from _parts(part, names)
 
 
 def _state_label_values(cfg: Config, dataset: Any) -> None:
