@@ -16,7 +16,15 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DefaultScope
 
-from efftasks.config import config_folder, config_path, fit_transform, innermost, load_config, shipped_configs
+from efftasks.config import (
+    config_folder,
+    config_path,
+    fit_transform,
+    innermost,
+    load_config,
+    pixel_range,
+    shipped_configs,
+)
 from efftasks.models.detectors import Detector
 from efftasks.models.layers.fuse import fuse_model
 from efftasks.models.pose_estimators import PoseEstimator
@@ -26,6 +34,8 @@ from efftasks.scoring import Evaluation, class_facts, draw_comparison, evaluate,
 from efftasks.structures.checkpoint import load_matching, read_checkpoint, weights_of
 from efftasks.structures.crops import CROP_PADDING
 from efftasks.structures.errors import UserError
+from efftasks.structures.images import as_image
+from efftasks.structures.pixel_range import PixelRange
 from efftasks.structures.prediction import Prediction
 from efftasks.structures.spec import ArtifactSpec, InputSpec
 
@@ -148,8 +158,9 @@ def predict(
 
     Args:
         model: from :func:`load`.
-        images: a path, an array uint8 (H, W, 3) BGR, an entry of a data set (a dict), or several. A top-down pose
-            estimator takes entries alone: they have the boxes.
+        images: a path, an array uint8 (H, W, 3) BGR, an entry of a data set (a dict), or several; where the config
+            states ``pixel_range``, arrays may have other numbers too. A top-down pose estimator takes entries alone:
+            they have the boxes.
         score_thr: drop detections below.
         batch_size: images at a time.
 
@@ -166,14 +177,14 @@ def predict(
     results: list[Prediction] = []
     for start in range(0, len(images), batch_size):
         part = images[start : start + batch_size]
-        batch = pseudo_collate([_prepare(pipeline, image) for image in part])
+        batch = pseudo_collate([_prepare(pipeline, image, pixel_range(model.cfg)) for image in part])
         for image, sample in zip(part, model.test_step(batch)):
             results.append(_prediction(_named(image), sample, model, score_thr))
     return results
 
 
 def _prediction(image: str | np.ndarray, sample: Any, model: Model, score_thr: float) -> Prediction:
-    facts = class_facts(model.dataset_meta)
+    facts = dict(class_facts(model.dataset_meta), pixel_range=pixel_range(model.cfg))
     labels: Any = sample.pred_sem_seg.data[0].cpu().numpy() if "pred_sem_seg" in sample else None
     if "pred_instances" not in sample:
         return Prediction.of_labels(image, labels, **facts)
@@ -195,11 +206,12 @@ def _named(image: Source) -> str | np.ndarray:
     return image if isinstance(image, np.ndarray) else str(image)
 
 
-def _prepare(pipeline: Compose, image: Source) -> dict:
+def _prepare(pipeline: Compose, image: Source, span: PixelRange | None) -> dict:
     if isinstance(image, dict):
         return pipeline(dict(image))
     if not isinstance(image, np.ndarray):
         return pipeline(dict(img_path=str(image), img_id=0))
+    image = as_image(image, span)
     info = dict(img=image, img_path="", img_id=0, img_shape=image.shape[:2], ori_shape=image.shape[:2])
     for transform in pipeline.transforms[1:]:  # all but the loading
         info = transform(info)
@@ -238,6 +250,7 @@ def describe(model: Model) -> ArtifactSpec:
             **_fit_facts(fit),
             color=facts.color,
             divisor=divisor,
+            pixel_range=pixel_range(model.cfg),
         ),
         outputs=outputs,
         versions={"efftasks": efftasks.__version__, "torch": torch.__version__},

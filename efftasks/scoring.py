@@ -18,7 +18,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import DefaultScope
 from tqdm import tqdm
 
-from efftasks.config import innermost
+from efftasks.config import innermost, pixel_range
 from efftasks.datasets.coco_masks import decode_mask
 from efftasks.datasets.transforms.loading import LoadSegMap
 from efftasks.registry import DATASETS
@@ -154,7 +154,7 @@ def draw_comparison(
     paths = []
     for i, prediction in predictions.items():
         info = dataset.get_data_info(i)
-        truth = _truth(info, dataset.metainfo).draw()
+        truth = replace(_truth(info, dataset.metainfo), pixel_range=pixel_range(cfg)).draw()
         found = prediction.draw(score_thr=score_thr)
         paths.append(folder / f"{prediction.name or Path(info['img_path']).stem}.png")
         cv2.imwrite(str(paths[-1]), np.concatenate([truth, np.full_like(truth[:, :4], 255), found], axis=1))

@@ -130,14 +130,14 @@ def _verify(model: Any, artifact: Path, outputs: Sequence[str], entries: Sequenc
     from efftasks import apis
     from efftasks.cli.predicting import artifact_predictor
     from efftasks.export.verify import Verification
-    from efftasks.structures.images import read_image
+    from efftasks.structures.images import read_pixels
 
     predict, _ = artifact_predictor(artifact)
     verification = Verification(outputs)
     parts = [entries[:1], *(entries[start : start + 4] for start in range(0, len(entries), 4))]
     for part in parts:  # masks of many images at once would take gigabytes
         for entry, ours, theirs in zip(part, apis.predict(model, part), predict(part)):
-            height, width = read_image(entry["img_path"]).shape[:2]
+            height, width = read_pixels(entry["img_path"]).shape[:2]
             verification.add(ours, theirs, (height, width))
     return verification.report()
 
