@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from efftasks.datasets.image_files import BrokenImageError, read_whole_image
+from efftasks.datasets.pixel_depth import depth_note
 from efftasks.datasets.progress import progress
 from efftasks.datasets.semantic_files import (
     ClassList,
@@ -297,6 +298,9 @@ def _notes(found: Pairing, report: SemanticReport) -> Iterator[str]:
         yield f"not one image has a label map: is {report.images} the folder of the images of {report.labels}?"
     if report.classes is None:
         yield "the names of the classes are not known, ids were not judged: --classes A,B,... or a classes.json"
+    note = depth_note([pair.image for pair in found.pairs])
+    if note is not None:
+        yield note
     if found.passed_over:
         several = _many(len(found.passed_over), "other picture")
         expected = "those in *_gtFine_labelTrainIds.png are read"
