@@ -12,7 +12,7 @@ from efftasks.datasets.semantic_files import Pair, find_pairs
 from efftasks.datasets.semantic_values import LabelValues, label_values, suggest_values
 from efftasks.structures.errors import UserError
 
-__all__ = ["SECONDS", "quick_check_labels", "quick_check_pairs"]
+__all__ = ["SECONDS", "pair_labels", "quick_check_labels", "quick_check_pairs"]
 
 SECONDS = 3.0  # for reading; the rest is read in the next runs
 
@@ -46,7 +46,7 @@ def quick_check_labels(
         The findings, errors first.
     """
     try:
-        pairs, findings = _pair(Path(images), Path(labels), image_suffix, label_suffix)
+        pairs, findings = pair_labels(Path(images), Path(labels), image_suffix, label_suffix)
         found = quick_check_pairs(pairs, str(labels), classes, ignore, training, values, seconds)
     except UserError as error:
         return [Finding("error", str(error))]
@@ -87,8 +87,12 @@ def quick_check_pairs(
     return sorted(findings, key=lambda finding: finding.level != "error")
 
 
-def _pair(images: Path, labels: Path, image_suffix: str, label_suffix: str) -> tuple[list[Pair], list[Finding]]:
-    """Images with their label maps, and what has no counterpart."""
+def pair_labels(images: Path, labels: Path, image_suffix: str, label_suffix: str) -> tuple[list[Pair], list[Finding]]:
+    """Images with their label maps, and findings where one has no counterpart; arguments as ``quick_check_labels``.
+
+    Raises:
+        UserError: a folder is missing, or has no pictures.
+    """
     if image_suffix:
         paths = sorted(images.rglob(f"*{image_suffix}"))
         names = [path.relative_to(images).as_posix().removesuffix(image_suffix) for path in paths]
@@ -104,12 +108,12 @@ def _pair(images: Path, labels: Path, image_suffix: str, label_suffix: str) -> t
         pairs, without, alone = found.pairs, found.without_label, found.without_image
     findings = []
     for paths, what in (
-        (without, f"images have no label map in {labels}"),
-        (alone, f"label maps have no image in {images}"),
+        (without, f"images without a label map in {labels}"),
+        (alone, f"label maps without an image in {images}"),
     ):
         if paths:
             listed = f"; `efftasks dataset check {labels}` lists them"
-            findings.append(Finding("error", f"{paths[0]}: {len(paths)} {what}{listed}"))
+            findings.append(Finding("error", f"{paths[0]}: one of {len(paths)} {what}{listed}"))
     return pairs, findings
 
 

@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from efftasks.cli.train import parse_options
+from efftasks.config import load_config
 from efftasks.datasets.findings import Finding
 from efftasks.datasets.label_survey import survey_labels
 from efftasks.datasets.quick_check_labels import quick_check_labels, quick_check_pairs
+from efftasks.datasets.quick_check_semantic import quick_check_semantic
 from efftasks.datasets.semantic_files import find_pairs
 from efftasks.structures.errors import UserError
 
@@ -111,7 +114,7 @@ def test_files_without_a_counterpart_and_wrong_facts_are_errors(tmp_path: Path) 
     draw(tmp_path, [of(0, 1), of(0, 1)])
     (tmp_path / "ann/001.png").unlink()
     (finding,) = check(tmp_path, "ab")
-    assert finding.level == "error" and "001.png: 1 images have no label map" in finding.message
+    assert finding.level == "error" and "001.png: one of 1 images without a label map" in finding.message
     (finding,) = check(tmp_path, "ab", values=[0])
     assert finding.level == "error" and "expected 2 different integers" in finding.message
 
@@ -122,7 +125,7 @@ def test_names_may_be_told_by_their_suffixes(tmp_path: Path) -> None:
     assert quick_check_labels(*args, ".png", "_labels.png", True) == []
     (tmp_path / "ann/001_labels.png").unlink()
     (finding,) = quick_check_labels(*args, ".png", "_labels.png", True)
-    assert "1 images have no label map" in finding.message
+    assert "one of 1 images without a label map" in finding.message
     (finding,) = quick_check_labels(*args, ".jpg", ".png", True)
     assert "there are no images *.jpg" in finding.message
 
@@ -196,3 +199,53 @@ def test_wrong_values_of_pairs_are_raised(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected 2 different"):
         quick_check_pairs([], "here", "ab", None, True, values=[1])
     assert quick_check_pairs([], "here", "ab", None, True)[0].level == "error"
+
+
+SEMANTIC = "fpnlite-n_mobilenetv4-conv-s_1xb8-100e_custom-512"
+
+
+def shown(root: Path, part: str, *options: str) -> list[Finding]:
+    cfg = load_config(SEMANTIC, parse_options([f"data_root={root}", *options]))
+    return quick_check_semantic([cfg[f"{part}_dataloader"].dataset], training=part == "train")
+
+
+def test_what_a_config_states_reaches_the_check(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        for folder, picture in (("img", of(0, 4000, dtype=np.uint16)), ("ann", of(0, 255))):
+            (tmp_path / folder / part).mkdir(parents=True)
+            cv2.imwrite(str(tmp_path / folder / part / "a.png"), picture)
+    (tmp_path / "classes.json").write_text(json.dumps(["ground", "ball"]))
+    for part in ("train", "val"):
+        labels, pixels = shown(tmp_path, part)
+        assert labels.level == "error" and "label_values=0,255" in labels.message
+        assert pixels.level == "warning" and "pixel_range=0,4095" in pixels.message
+        assert shown(tmp_path, part, "label_values=0,255", "pixel_range=0,4095") == []  # what both said
+
+
+def test_data_sets_of_a_mixture_are_looked_at_together(tmp_path: Path) -> None:
+    datasets = []
+    for name, number in (("a", 0), ("b", 1)):
+        (tmp_path / name).mkdir()
+        draw(tmp_path / name, [of(number)])
+        prefix = dict(img_path="img", seg_map_path="ann")
+        datasets.append(dict(data_root=str(tmp_path / name), data_prefix=prefix, metainfo=dict(classes=["x", "y"])))
+    assert [finding.level for finding in quick_check_semantic(datasets[:1], training=True)] == ["error"]
+    assert quick_check_semantic(datasets, training=True) == []
+    (tmp_path / "b/ann/000.png").unlink()
+    assert "b/ann: there are no label maps" in quick_check_semantic(datasets, training=True)[0].message
+    assert quick_check_semantic([dict(ann_file="train.json")], training=True) == []
+
+
+def test_zero_may_be_no_class(tmp_path: Path) -> None:
+    draw(tmp_path, [of(0, 1, 2)])
+    prefix = dict(img_path="img", seg_map_path="ann")
+    dataset = dict(data_root=str(tmp_path), data_prefix=prefix, metainfo=dict(classes=["x", "y"]))
+    assert [finding.level for finding in quick_check_semantic([dataset], training=True)] == ["error"]
+    assert quick_check_semantic([dict(dataset, reduce_zero_label=True)], training=True) == []
+
+
+def test_the_cityscapes_frame_through_its_config(real_data: Path) -> None:
+    name = "fpnlite-n_mobilenetv4-conv-s_4xb4-480e_cityscapes-2048"
+    cfg = load_config(name, dict(data_root=str(real_data / "cityscapes_sample")))
+    (finding,) = quick_check_semantic([cfg.val_dataloader.dataset], training=False)
+    assert finding.level == "warning" and "lack " in finding.message and "'bicycle'" in finding.message
