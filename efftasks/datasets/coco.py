@@ -13,6 +13,7 @@ from mmdet.datasets.base_det_dataset import BaseDetDataset
 
 from efftasks.datasets.coco_keypoints import category_keypoints, keypoint_rows
 from efftasks.datasets.coco_masks import mask_bounds
+from efftasks.datasets.semantic_values import label_values
 from efftasks.datasets.skipping import SkipUnreadable
 from efftasks.registry import DATASETS
 from efftasks.structures.errors import UserError
@@ -85,7 +86,8 @@ class CocoDetection(SkipUnreadable, BaseDetDataset):
     Args:
         attempts: how many images in a row may be unreadable before training gives up.
         seg_map: where the label map of an image is, relative to ``data_root``; ``{folder}`` and ``{stem}`` stand for
-            those of its file name. Then ``metainfo`` must have ``semantic_classes``, their names.
+            those of its file name. Then ``metainfo`` must have ``semantic_classes``, their names, and may have
+            ``label_values`` and ``ignore`` as for :class:`efftasks.datasets.semantic.SemanticFolder`.
         kwargs: as mmengine's BaseDataset: ann_file, data_root, data_prefix, metainfo, pipeline, test_mode, indices...
     """
 
@@ -124,6 +126,8 @@ class CocoDetection(SkipUnreadable, BaseDetDataset):
             self.seg_map.format(folder="", stem="")
         except (KeyError, IndexError, ValueError) as error:
             raise UserError(f"seg_map: got {self.seg_map!r}, expected no fields but {{folder}} and {{stem}}") from error
+        facts = self._metainfo
+        self._label_values = label_values(facts["semantic_classes"], facts.get("label_values"), facts.get("ignore"))
 
     def _check_usable(self, data: dict, annotations: dict[int, list[dict]], labels: dict[int, int]) -> None:
         known = {image["id"] for image in data["images"]}
@@ -148,6 +152,7 @@ class CocoDetection(SkipUnreadable, BaseDetDataset):
         if self.seg_map is not None:
             file = Path(image["file_name"])
             folder = "/".join(file.parent.parts)  # not "." where there is none
+            info["label_values"] = self._label_values
             info["seg_map_path"] = str(Path(self.data_root, self.seg_map.format(folder=folder, stem=file.stem)))
         return info
 

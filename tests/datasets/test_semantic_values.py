@@ -13,6 +13,7 @@ from mmengine.registry import DefaultScope
 
 from efftasks import apis
 from efftasks.cli.train import parse_options
+from efftasks.datasets.coco import CocoDetection
 from efftasks.datasets.semantic import SemanticFolder
 from efftasks.datasets.semantic_preview import preview_semantic
 from efftasks.datasets.semantic_values import label_values, parse_values
@@ -139,3 +140,28 @@ def test_preview_draws_each_class_in_its_colour(root: Path) -> None:
     (root / "classes.json").write_text(json.dumps(NAMES))
     plain = cv2.imread(str(preview_semantic(root / "ann/train", None, root / "out", num=1).files[0])).astype(int)
     assert np.abs(plain[height // 4, 100] - 90).max() < 12  # ignored: as the image has it
+
+
+def test_label_maps_beside_objects_may_have_other_numbers_too(root: Path) -> None:
+    image = dict(id=1, file_name="a.png", width=10, height=8)
+    data = dict(images=[image], annotations=[], categories=[dict(id=1, name="cat")])
+    (root / "val.json").write_text(json.dumps(data))
+    facts = dict(semantic_classes=NAMES, label_values=[0, 255])
+
+    def load(metainfo):
+        options = dict(data_prefix=dict(img="img/val"), seg_map="ann/val/{stem}.png", test_mode=True)
+        with DefaultScope.overwrite_default_scope("efftasks"):
+            data = CocoDetection(
+                ann_file="val.json",
+                data_root=str(root),
+                metainfo=metainfo,
+                pipeline=[dict(type="LoadSegMap")],
+                **options,
+            )
+        return data[0]["gt_seg_map"]
+
+    labels = load(facts)
+    assert (labels[:4] == 1).all() and (labels[4:] == 0).all()
+    assert np.unique(load(dict(semantic_classes=NAMES))).tolist() == [0, 255]
+    with pytest.raises(UserError, match="label_values: got"):
+        load(dict(facts, label_values=[0]))
