@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -149,7 +150,7 @@ def test_label_maps_beside_objects_may_have_other_numbers_too(root: Path) -> Non
     facts = dict(semantic_classes=NAMES, label_values=[0, 255])
 
     def load(metainfo):
-        options = dict(data_prefix=dict(img="img/val"), seg_map="ann/val/{stem}.png", test_mode=True)
+        options: dict[str, Any] = dict(data_prefix=dict(img="img/val"), seg_map="ann/val/{stem}.png", test_mode=True)
         with DefaultScope.overwrite_default_scope("efftasks"):
             data = CocoDetection(
                 ann_file="val.json",
