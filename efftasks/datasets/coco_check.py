@@ -13,6 +13,7 @@ from typing import Any
 from efftasks.datasets import coco_rules as rules
 from efftasks.datasets.coco_rules import RULES, Content, Fault
 from efftasks.datasets.image_files import BrokenImageError, read_whole_image
+from efftasks.datasets.pixel_depth import depth_note
 from efftasks.datasets.progress import progress
 from efftasks.structures.errors import UserError
 
@@ -139,6 +140,9 @@ def check_coco(
     else:
         found = list(_image_files(content, Path(images), threads or os.cpu_count() or 1))
         report.faults += found
+        names = [image["file_name"] for image in content.images if isinstance(image.get("file_name"), str)]
+        note = depth_note([Path(images, name) for name in names])
+        report.notes += [] if note is None else [note]
         missing = sum(fault.rule == "image-missing" for fault in found)
         if missing and missing == len({str(image.get("file_name")) for image in content.images}):
             report.notes.append(f"not one image was found: is {images} the folder that file_name is relative to?")

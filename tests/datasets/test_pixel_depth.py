@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from efftasks.datasets.coco_check import check_coco
 from efftasks.datasets.pixel_depth import depth_note, quick_check_range
 from efftasks.datasets.semantic_check import check_semantic
 
@@ -55,3 +57,12 @@ def test_the_check_of_label_maps_notes_it_and_finds_no_fault(tmp_path: Path) -> 
     cv2.imwrite(str(tmp_path / "ann/00.png"), np.resize(np.uint8([0, 1]), (6, 8)))  # type: ignore[arg-type]
     report = check_semantic(tmp_path / "ann", classes="ab")
     assert report.ok and ["pixel_range=0,4095" in note for note in report.notes] == [True]
+
+
+def test_the_check_of_coco_files_notes_it_too(tmp_path: Path) -> None:
+    write(tmp_path, 4000)
+    image = dict(id=1, file_name="00.png", width=8, height=6)
+    data = dict(images=[image], annotations=[], categories=[dict(id=1, name="cat")])
+    (tmp_path / "train.json").write_text(json.dumps(data))
+    report = check_coco(tmp_path / "train.json", tmp_path)
+    assert any("pixel_range=0,4095" in note for note in report.notes)
