@@ -47,10 +47,10 @@ def quick_check_labels(
     """
     try:
         pairs, findings = pair_labels(Path(images), Path(labels), image_suffix, label_suffix)
-        found = quick_check_pairs(pairs, str(labels), classes, ignore, training, values, seconds)
+        rest = quick_check_pairs(pairs, str(labels), classes, ignore, training, values, seconds)
     except UserError as error:
         return [Finding("error", str(error))]
-    return [*findings, *found]
+    return [*findings, *rest]
 
 
 def quick_check_pairs(
@@ -104,8 +104,8 @@ def pair_labels(images: Path, labels: Path, image_suffix: str, label_suffix: str
         alone: list[Path] = []
         pairs = [pair for pair in pairs if pair not in lacking]
     else:
-        found = find_pairs(images, labels)
-        pairs, without, alone = found.pairs, found.without_label, found.without_image
+        pairing = find_pairs(images, labels)
+        pairs, without, alone = pairing.pairs, pairing.without_label, pairing.without_image
     findings = []
     for paths, what in (
         (without, f"images without a label map in {labels}"),

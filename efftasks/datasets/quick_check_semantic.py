@@ -48,13 +48,13 @@ def quick_check_semantic(
             continue
         images, labels = (Path(root, prefix[name]) for name in ("img_path", "seg_map_path"))
         try:
-            pairs, found = pair_labels(
+            pairs, lacking = pair_labels(
                 images, labels, dataset.get("img_suffix") or "", dataset.get("seg_map_suffix") or ""
             )
         except UserError as error:
             findings.append(Finding("error", str(error)))
             continue
-        findings += found
+        findings += lacking
         groups.setdefault(_numbers(dataset, classes), []).append((str(labels), pairs))
         findings += quick_check_range([pair.image for pair in pairs], _range(dataset))
     for numbers, parts in groups.items():

@@ -140,11 +140,11 @@ def seeming_range(pixels: NDArray[Any]) -> PixelRange | None:
 
 def range_note(pixels: NDArray[Any]) -> str | None:
     """What to say of an image that is read without a range and should not be; None where it reads well."""
-    found = seeming_range(pixels)
-    if found is None:
+    span = seeming_range(pixels)
+    if span is None:
         return None
     effect = f"; divided by 256 they are at most {pixels.max() >> 8} of 255" if pixels.dtype == np.uint16 else ""
-    return f"{_describe(pixels)}{effect}; state what is black and white, such as pixel_range={found[0]},{found[1]}"
+    return f"{_describe(pixels)}{effect}; state what is black and white, such as pixel_range={span[0]},{span[1]}"
 
 
 def _describe(pixels: NDArray[Any]) -> str:
