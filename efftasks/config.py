@@ -66,7 +66,7 @@ def load_config(config: str | Path | Config, options: dict[str, Any] | None = No
     :func:`efftasks.structures.keypoints.keypoint_facts`) goes to every dataset, and its sigmas to heads that leave
     theirs at None; what it does not say, the training annotations do. ``semantic_classes`` are those of label maps
     beside objects. ``label_values`` is the number of each class in label maps, where that is not its index, and
-    ``label_ignore`` that of pixels without a class: both go to every data set. ``pixel_range``, what is black and white
+    ``ignore`` that of pixels without a class: both go to every data set. ``pixel_range``, what is black and white
     in pictures of more than 8 bits, goes to every LoadImage. Top-level ``image_size``
     goes to every transform that leaves its ``size`` at None, and ``crop_size``
     (where it is another) to the crops of training. Top-level ``scale`` (``dict(phi=1.0)``, and ``alpha``, ``beta``,
@@ -213,18 +213,16 @@ def _state_label_values(cfg: Config, dataset: Any) -> None:
     Raises:
         UserError: it is one of mmseg's, which have numbers of their own, or states others itself.
     """
-    for key, name in (("label_values", "label_values"), ("label_ignore", "ignore")):
+    for key in ("label_values", "ignore"):
         stated = cfg.get(key)
         if stated is None:
             continue
         if dataset.type.startswith("mmseg."):
             raise UserError(f"{key}: got {stated!r} for {dataset.type}, which has its own; expected a SemanticFolder")
         stated = tuple(stated) if isinstance(stated, list) else stated
-        own = dataset.metainfo.setdefault(name, stated)
+        own = dataset.metainfo.setdefault(key, stated)
         if (tuple(own) if isinstance(own, list) else own) != stated:
-            raise UserError(
-                f"{key}: got {stated!r}, but metainfo.{name} of a data set is {own!r}, expected one of them"
-            )
+            raise UserError(f"{key}: got {stated!r}, but metainfo.{key} of a data set is {own!r}, expected one of them")
 
 
 def _leaves(dataset: Any) -> Iterator[Any]:

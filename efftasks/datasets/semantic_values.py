@@ -143,7 +143,7 @@ def suggest_values(numbers: Iterable[int], known: LabelValues, ignore: int | Non
         return None
     highest = max((number for number in seen if number != IGNORE), default=0)
     if ignore is None and seen in ([IGNORE], [0, IGNORE]) and count == 2:
-        return f"if 255 is {known.classes[1]!r}, state {_options((0, 255))}; if no class, state label_ignore=255"
+        return f"if 255 is {known.classes[1]!r}, state {_options((0, 255))}; if no class, state ignore=255"
     if ignore is None and seen in ([IGNORE], [0, IGNORE]) and count == 1:
         named = f"classes=background,{known.classes[0]}"
         return f"a network needs two classes: name what 0 is, such as {named}, and state {_options((0, 255))}"
@@ -163,5 +163,5 @@ def _options(values: Sequence[int], ignore: int | None = None) -> str:
     numbers = ",".join(map(str, values))
     config, check = f"label_values={numbers}", f"--values {numbers}"
     if ignore is not None:
-        config, check = f"{config} label_ignore={ignore}", f"{check} --ignore {ignore}"
+        config, check = f"{config} ignore={ignore}", f"{check} --ignore {ignore}"
     return f"{config} (`efftasks dataset check` takes {check})"

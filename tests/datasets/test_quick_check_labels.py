@@ -74,7 +74,7 @@ def test_masks_of_0_and_255_are_an_error_that_says_what_to_state(tmp_path: Path,
 # Maps, classes, ignore, level in training and in validation (None: no finding), and what the message says.
 CASES = {
     "from 1": ([of(1, 2)], "ab", None, "error", "error", "label_values=1,2 ("),
-    "from 1, 0 is none": ([of(0, 1, 2)], "ab", None, "error", "error", "label_values=1,2 label_ignore=0"),
+    "from 1, 0 is none": ([of(0, 1, 2)], "ab", None, "error", "error", "label_values=1,2 ignore=0"),
     "three greys": ([of(0, 128), of(255)], "abc", None, "error", "error", "label_values=0,128,255"),
     "stray number": ([of(0, 1), of(0, 77)], "ab", None, "error", "error", "no class, 77 (first in "),
     "all ignored": ([of(255)], "abc", None, "error", "error", "have ignored pixels only"),

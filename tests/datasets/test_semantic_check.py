@@ -340,7 +340,7 @@ def test_values_may_stand_in_the_file_of_classes(root) -> None:
 @pytest.mark.parametrize(
     ("numbers", "classes", "advice"),
     [
-        ((0, 1, 2), ["a", "b"], "label_values=1,2 label_ignore=0"),
+        ((0, 1, 2), ["a", "b"], "label_values=1,2 ignore=0"),
         ((1, 2), ["a", "b"], "label_values=1,2 ("),
         ((0, 128, 255), ["a", "b", "c"], "label_values=0,128,255 ("),
         ((10, 20, 255), ["a", "b"], "label_values=10,20 ("),
