@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,9 +33,8 @@ from efftasks.scoring import Evaluation, class_facts, draw_comparison, evaluate,
 from efftasks.structures.checkpoint import load_matching, read_checkpoint, weights_of
 from efftasks.structures.crops import CROP_PADDING
 from efftasks.structures.errors import UserError
-from efftasks.structures.images import as_image
-from efftasks.structures.pixel_range import PixelRange
 from efftasks.structures.prediction import Prediction
+from efftasks.structures.sources import LoadedImage, each_image, in_batches, load_image
 from efftasks.structures.spec import ArtifactSpec, InputSpec
 
 __all__ = [
@@ -48,6 +46,7 @@ __all__ = [
     "draw_comparison",
     "evaluate",
     "fuse",
+    "infer",
     "input_size",
     "load",
     "load_config",
@@ -59,7 +58,6 @@ __all__ = [
 ]
 
 Model = Detector | PoseEstimator | Segmentor
-Source = str | Path | np.ndarray | dict[str, Any]
 
 
 def build(config: str | Path | Config) -> Model:
@@ -150,7 +148,7 @@ def _amp_options(precision: str) -> dict[str, Any]:
 @torch.no_grad()
 def predict(
     model: Model,
-    images: Source | Sequence[Source],
+    images: Any,
     score_thr: float = 0.0,
     batch_size: int = 8,
 ) -> list[Prediction]:
@@ -158,9 +156,8 @@ def predict(
 
     Args:
         model: from :func:`load`.
-        images: a path, an array uint8 (H, W, 3) BGR, an entry of a data set (a dict), or several; where the config
-            states ``pixel_range``, arrays may have other numbers too. A top-down pose estimator takes entries alone:
-            they have the boxes.
+        images: as :class:`efftasks.runtime.predictor.Predictor` takes them; or an entry of a data set (a dict), or
+            several. A top-down pose estimator takes entries alone: they have the boxes.
         score_thr: drop detections below.
         batch_size: images at a time.
 
@@ -170,21 +167,49 @@ def predict(
     Raises:
         UserError: an image cannot be read.
     """
-    if isinstance(images, (str, Path, np.ndarray, dict)):
-        images = [images]
-    with DefaultScope.overwrite_default_scope(model.cfg.default_scope):
-        pipeline = Compose(innermost(model.cfg.test_dataloader.dataset).pipeline)
+    if batch_size < 1:
+        raise UserError(f"batch_size: got {batch_size}, expected an integer from 1")
+    pipeline = _pipeline(model)
     results: list[Prediction] = []
-    for start in range(0, len(images), batch_size):
-        part = images[start : start + batch_size]
-        batch = pseudo_collate([_prepare(pipeline, image, pixel_range(model.cfg)) for image in part])
-        for image, sample in zip(part, model.test_step(batch)):
-            results.append(_prediction(_named(image), sample, model, score_thr))
+    entries = iter([images]) if isinstance(images, dict) else each_image(images)
+    for part in in_batches(enumerate(entries), batch_size):
+        loaded = [_entry(model, image, i) for i, image in part]
+        batch = pseudo_collate([_prepare(pipeline, image) for image in loaded])
+        for image, sample in zip(loaded, model.test_step(batch)):
+            results.append(_prediction(image, sample, model, score_thr))
     return results
 
 
-def _prediction(image: str | np.ndarray, sample: Any, model: Model, score_thr: float) -> Prediction:
+@torch.no_grad()
+def infer(model: Model, image: Any) -> dict[str, np.ndarray]:
+    """What a model of :func:`load` infers from one image, as an artifact gives it: in pixels of the network input.
+
+    Args:
+        model: from :func:`load`.
+        image: as :func:`predict` takes it.
+
+    Returns:
+        ``images``: the network input float32 (3, H, W); and the outputs by name, those of this image.
+    """
+    batch = pseudo_collate([_prepare(_pipeline(model), _entry(model, image))])
+    images = model.data_preprocessor(batch, False)["inputs"]
+    values = [value for value in model.infer(images) if value is not None]
+    names = [output.name for output in model.outputs(images.shape[2], images.shape[3])]
+    return {name: value[0].cpu().numpy() for name, value in zip(("images", *names), (images, *values), strict=True)}
+
+
+def _pipeline(model: Model) -> Compose:
+    with DefaultScope.overwrite_default_scope(model.cfg.default_scope):
+        return Compose(innermost(model.cfg.test_dataloader.dataset).pipeline)
+
+
+def _prediction(entry: dict[str, Any] | LoadedImage, sample: Any, model: Model, score_thr: float) -> Prediction:
     facts = dict(class_facts(model.dataset_meta), pixel_range=pixel_range(model.cfg))
+    image: str | np.ndarray
+    if isinstance(entry, dict):
+        image = str(entry["img_path"])
+    else:
+        image, facts["name"] = entry.source, entry.name
     labels: Any = sample.pred_sem_seg.data[0].cpu().numpy() if "pred_sem_seg" in sample else None
     if "pred_instances" not in sample:
         return Prediction.of_labels(image, labels, **facts)
@@ -199,20 +224,16 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _named(image: Source) -> str | np.ndarray:
-    """An array, or the path of the image."""
-    if isinstance(image, dict):
-        return str(image["img_path"])
-    return image if isinstance(image, np.ndarray) else str(image)
+def _entry(model: Model, image: Any, index: int = 0) -> dict[str, Any] | LoadedImage:
+    """An entry of a data set, or an image that has been read."""
+    return dict(image) if isinstance(image, dict) else load_image(image, index, pixel_range(model.cfg))
 
 
-def _prepare(pipeline: Compose, image: Source, span: PixelRange | None) -> dict:
+def _prepare(pipeline: Compose, image: dict[str, Any] | LoadedImage) -> dict:
     if isinstance(image, dict):
         return pipeline(dict(image))
-    if not isinstance(image, np.ndarray):
-        return pipeline(dict(img_path=str(image), img_id=0))
-    image = as_image(image, span)
-    info = dict(img=image, img_path="", img_id=0, img_shape=image.shape[:2], ori_shape=image.shape[:2])
+    size = image.pixels.shape[:2]
+    info = dict(img=image.pixels, img_path=str(image.name), img_id=0, img_shape=size, ori_shape=size)
     for transform in pipeline.transforms[1:]:  # all but the loading
         info = transform(info)
     return info

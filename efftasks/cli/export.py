@@ -6,7 +6,6 @@ import argparse
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +63,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export, verify, and only then put the file in its place."""
     from efftasks import apis
+    from efftasks.cli.verifying import verify
     from efftasks.export.exporters.onnx import export_onnx, write_metadata
     from efftasks.structures.errors import UserError, WorkError
 
@@ -85,12 +85,12 @@ def run(args: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as folder:
         draft = export_onnx(apis.fuse(model), spec, Path(folder, "model.onnx"), opset=args.opset)
-        report = _verify(model, draft, [output.name for output in spec.outputs], entries)
+        report = verify(model, draft, [output.name for output in spec.outputs], entries)
         print(report)
-        verify: dict[str, Any] = report.to_dict()
+        facts: dict[str, Any] = report.to_dict()
         if args.eval and report.passed:
-            verify["metrics"] = _evaluate(cfg, model, draft)
-        spec = spec.with_verify(verify)
+            facts["metrics"] = _evaluate(cfg, model, draft)
+        spec = spec.with_verify(facts)
         write_metadata(draft, spec)
         if not report.passed:
             rejected = out / "model.rejected.onnx"
@@ -123,23 +123,6 @@ def _entries(cfg: Any, folder: str | None, number: int) -> list[dict[str, Any]]:
         raise UserError(f"--images: {folder or 'the test data of the config'} has no images, verifying needs some")
     step = max(1, len(entries) // max(1, number))
     return entries[::step][:number]
-
-
-def _verify(model: Any, artifact: Path, outputs: Sequence[str], entries: Sequence[dict[str, Any]]) -> Any:
-    """Compare model and file, each with its own reading and preprocessing, in batches and alone."""
-    from efftasks import apis
-    from efftasks.cli.predicting import artifact_predictor
-    from efftasks.export.verify import Verification
-    from efftasks.structures.images import read_pixels
-
-    predict, _ = artifact_predictor(artifact)
-    verification = Verification(outputs)
-    parts = [entries[:1], *(entries[start : start + 4] for start in range(0, len(entries), 4))]
-    for part in parts:  # masks of many images at once would take gigabytes
-        for entry, ours, theirs in zip(part, apis.predict(model, part), predict(part)):
-            height, width = read_pixels(entry["img_path"]).shape[:2]
-            verification.add(ours, theirs, (height, width))
-    return verification.report()
 
 
 def _evaluate(cfg: Any, model: Any, artifact: Path) -> dict[str, dict[str, float]]:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 Step = TypeVar("Step")
 
-VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
-
 EXAMPLES = """examples:
   efftasks predict out/model.onnx photo.jpg
   efftasks predict out/model.onnx photos/ --out found --score-thr 0.4
@@ -54,10 +52,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict, draw, write."""
-    from efftasks.runtime.predictor import find_images
+    from efftasks.structures.images import VIDEO_SUFFIXES
+    from efftasks.structures.sources import find_images
+    from efftasks.structures.suffixes import is_checkpoint
 
     _check(args)
-    clock = _Clock(_artifact(args) if Path(args.model).suffix.lower() not in (".pth", ".pt") else _checkpoint(args))
+    clock = _Clock(_checkpoint(args) if is_checkpoint(args.model) else _artifact(args))
     video = Path(args.source).suffix.lower() in VIDEO_SUFFIXES
     paths = [] if video else find_images(args.source)
     out = Path(args.out)

@@ -96,6 +96,8 @@ class EffRunner(Runner):
             self.register_hook(SyncBuffers())
         if get_device() != "cpu" or not _crashes_channels_last(self.model):
             self.model.to(memory_format=torch.channels_last)
+        log = Path(self.log_dir, f"{self.timestamp}.log")
+        self.logger.info(f"work dir {self.work_dir}; the resolved config and the environment are in {log}")
         return super().train()
 
     def setup_env(self, env_cfg: dict) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from efftasks.structures.images import as_image, read_image
 from efftasks.structures.spec import InputSpec
 
-__all__ = ["Placement", "fit_image", "keypoints_to_image", "load_image", "normalise_into", "to_image_pixels"]
+__all__ = ["Placement", "fit_image", "keypoints_to_image", "normalise_into", "to_image_pixels"]
 
 
 class Placement(NamedTuple):
@@ -27,22 +24,6 @@ class Placement(NamedTuple):
     def covered(self) -> tuple[int, int]:
         """(height, width) that it takes of the network input, in pixels."""
         return int(self.height * self.scale_y + 0.5), int(self.width * self.scale_x + 0.5)
-
-
-def load_image(image: str | Path | np.ndarray, spec: InputSpec, warn: Callable[[str], None]) -> np.ndarray:
-    """An image as the network was trained to see it: uint8 (H, W, 3) BGR.
-
-    Args:
-        image: a path, or an array (H, W, 3) BGR: uint8, or another type where ``spec`` has a range.
-        spec: the artifact's input.
-        warn: gets a sentence where a file seems to need a range and the artifact has none.
-
-    Raises:
-        UserError: the image cannot be read, or an array is no image or has more than 8 bits without a range.
-    """
-    if isinstance(image, np.ndarray):
-        return as_image(image, spec.pixel_range)
-    return read_image(image, spec.pixel_range, warn)
 
 
 def fit_image(image: np.ndarray, spec: InputSpec, size: tuple[int, int]) -> tuple[np.ndarray, Placement]:

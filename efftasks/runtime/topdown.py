@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from efftasks.runtime.backends.onnxruntime import OnnxRuntimeSession
-from efftasks.runtime.preprocess import load_image, normalise_into
+from efftasks.runtime.preprocess import normalise_into
 from efftasks.structures.crops import TOP_DOWN, crop_matrix, cut_crop, invert_affine, warp_points
 from efftasks.structures.errors import UserError
 from efftasks.structures.prediction import Prediction
+from efftasks.structures.sources import load_image
 
 __all__ = ["TopDownPredictor"]
 
@@ -46,13 +48,11 @@ class TopDownPredictor:
         self._warned = False
         self._buffer = np.empty((self.step, 3, *self.size), np.float32)
 
-    def __call__(
-        self, image: str | Path | NDArray[np.uint8], boxes: ArrayLike, labels: Sequence[int] | None = None
-    ) -> Prediction:
+    def __call__(self, image: Any, boxes: ArrayLike, labels: Sequence[int] | None = None) -> Prediction:
         """Predict.
 
         Args:
-            image: a path, or an array uint8 (H, W, 3) BGR, or of other numbers in the artifact's ``pixel_range``.
+            image: one image, as :class:`efftasks.runtime.predictor.Predictor` takes them.
             boxes: (K, 4) xyxy in pixels of the image.
             labels: of the boxes, indices into the classes; None for 0.
 
@@ -63,8 +63,7 @@ class TopDownPredictor:
         Raises:
             UserError: the image cannot be read, or the boxes are none.
         """
-        source = image if isinstance(image, np.ndarray) else str(image)
-        pixels = load_image(image, self.spec.input, self._warn_once)
+        source, pixels, _ = load_image(image, 0, self.spec.input.pixel_range, self._warn_once)
         wanted = _checked(boxes)
         classes = np.zeros(len(wanted), np.int64) if labels is None else np.asarray(labels, np.int64)
         if classes.shape != (len(wanted),):

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from efftasks.structures.errors import UserError
+from efftasks.structures.suffixes import CHECKPOINT_SUFFIXES, is_checkpoint
 
 __all__ = ["MatchReport", "compare", "load_matching", "read_checkpoint", "read_state_dict", "weights_of"]
 
@@ -29,7 +30,7 @@ _LAYOUTS = (("state_dict_ema",), ("state_dict",), ("ema", "module"), ("ema",), (
 
 
 def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-    """Read a checkpoint file (``.pth``, ``.pt``, ``.safetensors``) without running anything in it.
+    """Read a checkpoint file without running anything in it; see :mod:`efftasks.structures.suffixes` for its names.
 
     Raises:
         UserError: the file is missing, truncated, no checkpoint, or a pickle that asks for more than data.
@@ -37,7 +38,11 @@ def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device = 
     file = Path(path)
     if not file.is_file():
         raise UserError(f"{file}: no such checkpoint file")
-    if file.suffix == ".safetensors":
+    if not is_checkpoint(file):
+        raise UserError(
+            f"{file}: got a name that is not that of a checkpoint, expected {', '.join(CHECKPOINT_SUFFIXES)}"
+        )
+    if file.suffix.lower() == ".safetensors":
         return _read_safetensors(file)
     try:
         with torch.serialization.safe_globals(_harmless_globals()):

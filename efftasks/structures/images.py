@@ -16,8 +16,8 @@ from efftasks.structures.pixel_range import PixelRange
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "VIDEO_SUFFIXES",
     "UnreadableImage",
-    "as_image",
     "decode_image",
     "decode_pixels",
     "range_note",
@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")  # what counts as an image in a folder
+VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BITS = (8, 10, 12, 14, 16)  # of cameras and scanners
 
@@ -103,21 +104,6 @@ def to_eight_bits(pixels: NDArray[Any], pixel_range: PixelRange | None = None) -
     scaled = (pixels.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
     whole = np.clip(np.rint(np.nan_to_num(scaled)), 0, 255).astype(np.uint8)
     return np.asarray(whole)
-
-
-def as_image(array: NDArray[Any], pixel_range: PixelRange | None = None) -> NDArray[np.uint8]:
-    """A user's array (H, W, 3) BGR as uint8: one of 8 bits as it is, other numbers by the range.
-
-    Raises:
-        UserError: it is no image, or has other numbers and no range is stated.
-    """
-    numbers = array.dtype.kind in "uif"
-    known = array.dtype == np.uint8 or (pixel_range is not None and numbers)
-    if not known or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        kinds = "uint8" if pixel_range is None else "uint8, or other numbers in pixel_range,"
-        more = "; the model states no pixel_range for other numbers" if numbers and not known else ""
-        raise UserError(f"image: got {array.dtype} {array.shape}, expected {kinds} (H, W, 3) BGR{more}")
-    return to_eight_bits(array, pixel_range)
 
 
 def seeming_range(pixels: NDArray[Any]) -> PixelRange | None:

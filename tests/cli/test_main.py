@@ -42,6 +42,8 @@ def test_every_command_module_is_in_the_parser() -> None:
         "main",
         "errors",
         "predicting",
+        "quiet",
+        "verifying",
     }
     assert set(NAMES) == modules
 

@@ -74,6 +74,8 @@ TORCH_FREE = [
             "rle",
             "semantic",
             "semantic_drawing",
+            "sources",
+            "suffixes",
         )
     ),
     *(PACKAGE / "runtime").rglob("*.py"),

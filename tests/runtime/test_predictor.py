@@ -270,7 +270,17 @@ def test_sources_and_batches(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "array", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 4), np.uint8)]
+    "array",
+    [
+        np.zeros((4, 4), np.float32),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((4, 4, 4), np.uint8),  # channels first or last
+        np.zeros((3, 8, 4), np.uint8),
+        np.zeros((2, 8, 8, 3), np.uint8),
+        np.zeros((0, 8, 3), np.uint8),
+        np.zeros((8, 8, 2), np.uint8),
+        np.array(3),
+    ],
 )
 def test_arrays_that_are_no_images(model, array):
     with pytest.raises(UserError, match=r"expected uint8 \(H, W, 3\) BGR"):

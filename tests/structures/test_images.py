@@ -12,7 +12,7 @@ from PIL import Image
 
 from efftasks.datasets.image_files import read_whole_image
 from efftasks.structures.errors import UserError
-from efftasks.structures.images import UnreadableImage, as_image, range_note, read_image, seeming_range, to_eight_bits
+from efftasks.structures.images import UnreadableImage, range_note, read_image, seeming_range, to_eight_bits
 
 ORIENTATION = 274  # the Exif tag
 RED, BLUE = (0, 0, 255), (255, 0, 0)  # BGR
@@ -169,18 +169,6 @@ def test_pictures_that_would_be_dark_are_noted(tmp_path) -> None:
     text = "values 16..4095 in 16 bits; divided by 256 they are at most 15 of 255"
     assert notes == [f"{path}: {text}; state what is black and white, such as pixel_range=0,4095"]
     assert range_note(np.array([[0, 60000]], np.uint16)) is None  # full range: no noise
-
-
-def test_arrays_of_other_numbers_need_a_range() -> None:
-    array = np.full((2, 3, 3), 2048, np.uint16)
-    assert (as_image(array, (0, 4096)) == 128).all() and (as_image(array / 4096, (0, 1)) == 128).all()
-    eight = np.full((2, 3, 3), 9, np.uint8)
-    assert as_image(eight) is not None and (as_image(eight, (0, 4095)) == 9).all()
-    with pytest.raises(UserError, match=r"got uint16 \(2, 3, 3\), expected uint8 .*states no pixel_range"):
-        as_image(array)
-    for wrong in (array[0], array[..., :2], array[:0], array > 0, array.astype(complex)):
-        with pytest.raises(UserError, match="expected uint8, or other numbers in pixel_range"):
-            as_image(wrong, (0, 4095))
 
 
 def test_large_values_keep_their_place() -> None:

@@ -12,10 +12,9 @@ from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
 from efftasks.datasets.transforms.loading import LoadImage
-from efftasks.runtime.preprocess import load_image
 from efftasks.structures.errors import UserError
 from efftasks.structures.images import UnreadableImage
-from efftasks.structures.spec import InputSpec
+from efftasks.structures.sources import load_image
 
 GRADIENT = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 
@@ -54,13 +53,12 @@ def warnings_of(caplog: pytest.LogCaptureFixture, run) -> list[str]:
 
 @pytest.mark.parametrize("pixel_range", [None, (0, 4095), (100, 3000.5)])
 def test_training_and_device_read_the_same(pictures: dict[str, Path], pixel_range) -> None:
-    facts = InputSpec("images", 64, 64, (0.0,) * 3, (1.0,) * 3, pixel_range=pixel_range)
     for name, path in pictures.items():
         if name == "floats.tif":
             continue
         ours = loaded(path, pixel_range=pixel_range)
         notes: list[str] = []
-        assert np.array_equal(ours, load_image(str(path), facts, notes.append)), name
+        assert np.array_equal(ours, load_image(path, 0, pixel_range, notes.append).pixels), name
         assert ours.dtype == np.uint8 and len(notes) == (pixel_range is None and name != "eight.png")
 
 
