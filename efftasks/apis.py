@@ -30,7 +30,7 @@ from efftasks.models.pose_estimators import PoseEstimator
 from efftasks.models.segmentors import Segmentor
 from efftasks.registry import MODELS, RUNNERS
 from efftasks.scoring import Evaluation, class_facts, draw_comparison, evaluate, test_images
-from efftasks.structures.checkpoint import load_matching, read_checkpoint, weights_of
+from efftasks.structures.checkpoint import dataset_meta_of, load_matching, read_checkpoint, weights_of
 from efftasks.structures.crops import CROP_PADDING
 from efftasks.structures.errors import UserError
 from efftasks.structures.prediction import Prediction
@@ -80,7 +80,7 @@ def load(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu
         UserError: the checkpoint cannot be read safely or belongs to another architecture.
     """
     data = read_checkpoint(checkpoint)
-    meta = data.get("meta", {}).get("dataset_meta") or {}
+    meta = dataset_meta_of(data, checkpoint)
     # What it was trained on, whatever the config or its data say.
     known = {name: meta[name] for name in ("classes", "keypoints", "semantic_classes") if meta.get(name)}
     cfg = load_config(config, {name: _plain(value) for name, value in known.items()})

@@ -67,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     from efftasks.export.exporters.onnx import export_onnx, write_metadata
     from efftasks.structures.errors import UserError, WorkError
 
+    _check(args)
     options = parse_options(args.cfg_options)
     if args.output is not None:
         options["model.test_cfg.output"] = args.output
@@ -102,6 +103,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check(args: argparse.Namespace) -> None:
+    from efftasks.structures.errors import UserError
+
+    if args.num_images < 1:
+        raise UserError(f"--num-images: got {args.num_images}, expected an integer from 1: verifying needs images")
+    if args.size is not None and min(args.size) < 1:
+        raise UserError(f"--size: got {args.size[0]} {args.size[1]}, expected two integers from 1")
+    if args.images is not None and not Path(args.images).is_dir():
+        raise UserError(f"--images: {args.images} is no folder, expected a folder of images")
+    if Path(args.out).exists() and not Path(args.out).is_dir():
+        raise UserError(f"--out: {args.out} is a file, expected a folder")
+
+
 def _spec(spec: ArtifactSpec, args: argparse.Namespace) -> ArtifactSpec:
     digest = hashlib.sha256(Path(args.checkpoint).read_bytes()).hexdigest()
     facts = replace(spec.input, dynamic_batch=not args.fixed_batch, dynamic_size=args.dynamic_size)
@@ -112,17 +126,25 @@ def _entries(cfg: Any, folder: str | None, number: int) -> list[dict[str, Any]]:
     """What there is to verify on, spread evenly: entries of the test data, or the images of a folder."""
     from efftasks import apis
     from efftasks.structures.errors import UserError
-    from efftasks.structures.images import IMAGE_SUFFIXES
+    from efftasks.structures.images import UnreadableImage, read_image
+    from efftasks.structures.sources import find_images
 
-    if folder is None:
-        entries = apis.test_images(cfg)
-    else:
-        paths = sorted(path for path in Path(folder).glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-        entries = [dict(img_path=str(path), img_id=0) for path in paths]
-    if not entries:
-        raise UserError(f"--images: {folder or 'the test data of the config'} has no images, verifying needs some")
-    step = max(1, len(entries) // max(1, number))
-    return entries[::step][:number]
+    entries: list[dict[str, Any]] = (
+        apis.test_images(cfg) if folder is None else [dict(img_path=path, img_id=0) for path in find_images(folder)]
+    )
+    step = max(1, len(entries) // number)
+    chosen = []
+    for entry in entries[::step][:number]:
+        try:
+            read_image(entry["img_path"])
+        except UnreadableImage as error:
+            print(f"skipped: {error}")
+        else:
+            chosen.append(entry)
+    if not chosen:
+        place = folder or "the test data of the config"
+        raise UserError(f"--images: {place} has no image that can be read, verifying needs some; give another folder")
+    return chosen
 
 
 def _evaluate(cfg: Any, model: Any, artifact: Path) -> dict[str, dict[str, float]]:

@@ -168,6 +168,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--batch-size: got {args.batch_size}, expected an integer from 1")
     if not 0 <= args.score_thr <= 1:
         raise UserError(f"--score-thr: got {args.score_thr}, expected a number in 0 to 1")
+    if Path(args.out).exists() and not Path(args.out).is_dir():
+        raise UserError(f"--out: {args.out} is a file, expected a folder")
 
 
 def _free_names(out: Path, paths: Sequence[str]) -> dict[str, Path]:

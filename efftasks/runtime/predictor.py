@@ -49,6 +49,7 @@ class Backend(NamedTuple):
     session: Callable[[str | Path, int | None], Session]
 
 
+_OBJECTS = {"boxes", "scores", "labels"}
 _BACKENDS = {"onnxruntime": Backend(".onnx", OnnxRuntimeSession)}
 # Suffixes of the runtimes that have an extra and no backend yet.
 _EXTRAS = {".xml": "openvino", ".param": "ncnn"}
@@ -87,6 +88,12 @@ class Predictor:
         if self.spec.task == TOP_DOWN:
             raise UserError(
                 f"{path}: got a model for {TOP_DOWN}, expected one that finds objects: use TopDownPredictor"
+            )
+        names = {output.name for output in self.spec.outputs}
+        if not (names >= _OBJECTS or (not _OBJECTS & names and names & {"segmentation", "logits"})):
+            raise UserError(
+                f"{path}: outputs: got {', '.join(sorted(names))}, expected boxes, scores and labels, or segmentation, "
+                "or logits"
             )
         self.score_thr = score_thr
         facts = self.spec.input

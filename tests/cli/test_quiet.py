@@ -48,9 +48,9 @@ def shown(monkeypatch: pytest.MonkeyPatch, *texts: str, active: bool = True) -> 
     [
         "Could not import OneDL. Skipping OneDL datasets.",
         "Could not import OneDL",
-        f"{STAMP}INFO - \n{'-' * 60}\nSystem environment:\n    sys.platform: linux\n{'-' * 60}\n",
-        f"{STAMP}INFO - Config:\nmodel = dict()\n",
-        f"{STAMP}INFO - Hooks will be executed in the following order:\nbefore_run:\n",
+        f"{STAMP}INFO - \n{'-' * 60}\nSystem environment:\n    sys.platform: linux",
+        f"{STAMP}INFO - Config:\nmodel = dict()",
+        f"{STAMP}INFO - Hooks will be executed in the following order:\nbefore_run:",
         f'{STAMP}\x1b[4m\x1b[33mWARNING\x1b[0m - "FileClient" will be deprecated in future.',
     ],
 )
