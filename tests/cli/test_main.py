@@ -40,6 +40,7 @@ def test_every_command_module_is_in_the_parser() -> None:
     modules = {path.stem for path in (ROOT / "efftasks" / "cli").glob("*.py")} - {
         "__init__",
         "main",
+        "dataset_convert",
         "errors",
         "predicting",
         "quiet",

@@ -165,7 +165,7 @@ def test_arrays_of_other_numbers_need_a_range() -> None:
     assert (pixels(array, (0, 4096)) == 128).all() and (pixels(array / 4096, (0, 1)) == 128).all()
     eight = np.full((2, 3, 3), 9, np.uint8)
     assert pixels(eight, None) is eight and (pixels(eight, (0, 4095)) == 9).all()
-    with pytest.raises(UserError, match=r"got uint16 \(2, 3, 3\), expected uint8 .*states no pixel_range"):
+    with pytest.raises(UserError, match=r"got an array uint16 \(2, 3, 3\), expected uint8 .*states no pixel_range"):
         pixels(array, None)
     for wrong in (array[0, 0], array[..., :2], array[:0], array > 0, array.astype(complex)):
         with pytest.raises(UserError, match="expected uint8, or other numbers in pixel_range"):
