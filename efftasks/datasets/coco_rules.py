@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
-import numpy as np
-from numpy.typing import NDArray
+from efftasks.structures.coco import rle_counts
 
 __all__ = ["RULES", "SLACK", "Content", "Fault", "rle_counts"]
 
@@ -293,37 +292,6 @@ def _wrong_rle(mask: dict[str, Any], size: tuple[int, int] | None) -> str | None
     if not counts[1::2].any():
         return "RLE has no pixel inside"
     return None
-
-
-def rle_counts(counts: Any) -> NDArray[np.int64]:
-    """Run lengths of COCO's compressed (str) or plain (list) form, without trusting them.
-
-    The compressed form: characters 48..111, six bits each, five of a little-endian number and one "goes on"; from the
-    fourth run on, a run is stored as its difference to the run two before.
-
-    Raises:
-        ValueError: it is neither form.
-    """
-    if isinstance(counts, list):
-        if not counts or not all(_is_id(v) for v in counts):
-            raise ValueError("are not a list of whole numbers")
-        return np.array(counts, dtype=np.int64)
-    if not isinstance(counts, str) or not counts or not counts.isascii():
-        raise ValueError(f"are a {type(counts).__name__}, expected a text or a list of whole numbers")
-    codes = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
-    last = (codes & 0x20) == 0
-    if codes.min() < 0 or codes.max() > 63 or not last[-1]:
-        raise ValueError("are no compressed run lengths")
-    ends = np.flatnonzero(last)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    place = np.arange(len(codes)) - np.repeat(starts, ends - starts + 1)
-    if place.max() > 8:
-        raise ValueError("have a number of too many digits")
-    values = np.add.reduceat((codes & 0x1F) << (5 * place), starts)
-    values -= np.where(codes[ends] & 0x10, np.int64(1) << (5 * (place[ends] + 1)), 0)  # two's complement
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
 
 
 def keypoints(content: Content, count: int | None) -> Iterator[Fault]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from efftasks.datasets.image_files import read_whole_image
+from efftasks.datasets.image_files import image_size, read_whole_image
 from efftasks.structures.errors import UserError
 from efftasks.structures.images import UnreadableImage, range_note, read_image, seeming_range, to_eight_bits
 
@@ -46,6 +46,25 @@ def test_an_unreadable_image_names_its_file_and_survives_a_process_boundary(tmp_
         read_image(path)
     copy = pickle.loads(pickle.dumps(caught.value))
     assert isinstance(copy, UnreadableImage) and copy.path == str(path) and str(copy) == str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "tif"])
+@pytest.mark.parametrize("orientation", [None, 1, 3, 6, 8])
+def test_the_size_of_the_header_is_that_of_the_picture(tmp_path, suffix, orientation) -> None:
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[ORIENTATION] = orientation
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(np.zeros((20, 40, 3), np.uint8)).save(path, exif=exif)
+    assert image_size(path) == read_image(path).shape[:2]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no image", b"\x89PNG\r\n\x1a\n"])
+def test_what_is_no_picture_has_no_size(tmp_path, content) -> None:
+    if content is not None:
+        (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(UnreadableImage, match=r"a\.png"):
+        image_size(tmp_path / "a.png")
 
 
 def test_a_name_that_no_file_can_have() -> None:
