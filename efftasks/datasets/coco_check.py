@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from efftasks.datasets.coco_rules import RULES, Content, Fault
 from efftasks.datasets.image_files import BrokenImageError, read_whole_image
 from efftasks.datasets.pixel_depth import depth_note
 from efftasks.datasets.progress import progress
+from efftasks.structures.coco import read_json
 from efftasks.structures.errors import UserError
 
 __all__ = ["CheckReport", "check_coco", "images_beside"]
@@ -115,12 +115,9 @@ def check_coco(
         raise UserError(f"{images}: no such folder of images")
     report = CheckReport(path=str(path), images=None if images is None else str(images))
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        if not text.strip():
-            raise ValueError("the file is empty")
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        report.faults.append(Fault("file", f"not JSON: {error}"))
+        data = read_json(path)
+    except UserError as error:
+        report.faults.append(Fault("file", str(error)))
         return report
     content, report.faults = rules.structure(data)
     report.counts = {
@@ -150,7 +147,10 @@ def check_coco(
 
 
 def _without(content: Content) -> Iterator[str]:
-    """Images without annotations, categories without annotations."""
+    """Ids that are texts, images without annotations, categories without annotations."""
+    texts = sum(isinstance(image.get("id"), str) for image in content.images)
+    if texts:
+        yield f"the ids of {texts} images are texts: efftasks takes them, other tools may want whole numbers"
     used = {str(annotation.get("image_id")) for annotation in content.annotations}
     bare = [str(image.get("file_name")) for image in content.images if str(image.get("id")) not in used]
     if bare:

@@ -83,7 +83,7 @@ def _sound_annotations(content: Content, result: Preview) -> dict[str, list[dict
     for annotation in content.annotations:
         category_id = annotation.get("category_id")
         known = isinstance(category_id, int) and category_id in content.category_of
-        whole = annotation.get("bbox") is not None and isinstance(annotation.get("image_id"), int)
+        whole = annotation.get("bbox") is not None and rules.is_key(annotation.get("image_id"))
         if known and whole and str(annotation.get("id")) not in broken:
             sound.setdefault(str(annotation["image_id"]), []).append(annotation)
         else:

@@ -45,7 +45,9 @@ def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device = 
     """
     file = Path(path)
     if not file.is_file():
-        raise UserError(f"{file}: no such checkpoint file")
+        beside = sorted(file.parent.glob("epoch_*.pth"), key=lambda path: path.stat().st_mtime)
+        hint = f"; the newest beside it is {beside[-1].name}" if beside else ""
+        raise UserError(f"{file}: no such checkpoint file{hint}")
     if file.suffix.lower() == ".safetensors":
         return _read_safetensors(file)
     try:

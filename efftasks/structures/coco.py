@@ -51,7 +51,7 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_bytes())  # of bytes json finds the encoding
     except OSError as error:
-        raise UserError(f"{path}: the annotation file cannot be read ({error.strerror})") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: the annotation file is not JSON ({error})") from error
 
