@@ -28,6 +28,7 @@ from efftasks.models.detectors import Detector
 from efftasks.models.layers.fuse import fuse_model
 from efftasks.models.pose_estimators import PoseEstimator
 from efftasks.models.segmentors import Segmentor
+from efftasks.precheck import precheck_together
 from efftasks.registry import MODELS, RUNNERS
 from efftasks.scoring import Evaluation, class_facts, draw_comparison, evaluate, test_images
 from efftasks.structures.checkpoint import dataset_meta_of, load_matching, read_checkpoint, weights_of
@@ -97,6 +98,7 @@ def train(
     resume: str | None = None,
     launcher: str = "none",
     threads: int | None = None,
+    check: bool = True,
 ) -> Any:
     """Train a linked config in ``cfg.work_dir``.
 
@@ -107,6 +109,7 @@ def train(
         resume: a checkpoint, or ``auto`` for the newest intact one of the work dir; None starts afresh.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
         threads: of PyTorch on a CPU; None takes what the machine has, and less while other programs need its cores.
+        check: look at the data before the first step, see :func:`efftasks.precheck.precheck`.
 
     Returns:
         The runner, after training.
@@ -127,6 +130,8 @@ def train(
         cfg.resume = True
         cfg.load_from = None if resume == "auto" else resume
     runner = RUNNERS.get(cfg.get("runner_type", "EffRunner")).from_cfg(cfg)
+    if check:
+        precheck_together(cfg, ("train", "val"), runner.logger)
     runner.train()
     return runner
 

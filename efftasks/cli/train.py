@@ -47,8 +47,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    add_skip_check(parser)
     add_options(parser)
     parser.set_defaults(run=run)
+
+
+def add_skip_check(parser: argparse.ArgumentParser) -> None:
+    """Add ``--skip-check``."""
+    parser.add_argument(
+        "--skip-check", action="store_true", help="do not look at the annotations before the first step (seconds)"
+    )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -81,5 +89,12 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--threads: got {args.threads}, expected an integer from 1")
     cfg = apis.load_config(args.config, parse_options(args.cfg_options))
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(args.config).stem))
-    apis.train(cfg, amp=args.amp or False, resume=args.resume, launcher=args.launcher, threads=args.threads)
+    apis.train(
+        cfg,
+        amp=args.amp or False,
+        resume=args.resume,
+        launcher=args.launcher,
+        threads=args.threads,
+        check=not args.skip_check,
+    )
     return 0

@@ -76,6 +76,7 @@ class CocoDetection(SkipUnreadable, BaseDetDataset):
             those of its file name. Then ``metainfo`` must have ``semantic_classes``, their names, and may have
             ``label_values`` and ``ignore`` as for :class:`efftasks.datasets.semantic.SemanticFolder`.
         kwargs: as mmengine's BaseDataset: ann_file, data_root, data_prefix, metainfo, pipeline, test_mode, indices...
+            ``file_name`` is relative to ``data_prefix.img``, or without it to ``data_root``.
     """
 
     METAINFO: dict[str, Any] = {}
@@ -127,7 +128,7 @@ class CocoDetection(SkipUnreadable, BaseDetDataset):
 
     def _parse(self, image: dict, annotations: Sequence[dict], labels: dict[int, int]) -> dict:
         try:
-            path = Path(self.data_prefix.get("img", ""), file_name_of(image))
+            path = Path(self.data_prefix.get("img", self.data_root or ""), file_name_of(image))
         except ValueError as error:
             raise UserError(f"{self.ann_file}: {error}") from error
         height, width = image_size_of(image) or self._size_of_picture(image, path)

@@ -49,9 +49,13 @@ def read_json(path: str | Path) -> Any:
         UserError: the file is not there, or is not JSON.
     """
     try:
-        return json.loads(Path(path).read_bytes())  # of bytes json finds the encoding
+        content = Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    if not content.strip(b"\xef\xbb\xbf \t\r\n"):
+        raise UserError(f"{path}: the annotation file is empty, expected COCO's images, annotations and categories")
+    try:
+        return json.loads(content)  # of bytes json finds the encoding
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: the annotation file is not JSON ({error})") from error
 
@@ -63,11 +67,7 @@ def read_coco(path: str | Path) -> dict[str, Any]:
         UserError: the file is missing, empty, no JSON, lacks images or categories, or has an entry without what says
             what it is: ids and names.
     """
-    try:
-        blank = not Path(path).read_bytes().strip(b"\xef\xbb\xbf \t\r\n")
-    except OSError as error:
-        raise UserError(f"{path}: the annotation file cannot be read ({error.strerror})") from error
-    data = None if blank else read_json(path)
+    data = read_json(path)
     if not isinstance(data, dict) or not data:
         raise UserError(f"{path}: the annotation file is empty, expected COCO's images, annotations and categories")
     for key in ("images", "categories"):
@@ -189,12 +189,11 @@ def box_of(annotation: Mapping[str, Any]) -> Box | None:
     box = annotation.get("bbox")
     if box is None or box == []:
         return None
-    if not isinstance(box, list) or len(box) != 4 or not all(v is None or _is_number(v) for v in box):
+    good = isinstance(box, list) and len(box) == 4
+    finite = good and _are_all_finite(box)
+    if not good or not (finite or all(v is None or _is_number(v) for v in box)):
         raise ValueError(f"'bbox' is {_short(box)}, expected four numbers: x, y, width, height in pixels")
-    if not all(map(is_finite, box)) or box[2] <= 0 or box[3] <= 0:
-        return None
-    x, y, width, height = box
-    return x, y, width, height
+    return tuple(box) if finite and box[2] > 0 and box[3] > 0 else None
 
 
 def outline_of(annotation: Mapping[str, Any]) -> Outline | None:
@@ -260,7 +259,16 @@ def keypoints_of(annotation: Mapping[str, Any], count: int) -> list[list[float]]
         raise ValueError(
             f"'keypoints' has {len(flat)} numbers, expected {3 * count}, three for each of {count} keypoints"
         )
-    return [_keypoint(flat[i : i + 3]) for i in range(0, len(flat), 3)]
+    rows = [flat[i : i + 3] for i in range(0, len(flat), 3)]
+    return rows if _are_all_finite(flat) else [_keypoint(row) for row in rows]
+
+
+def _are_all_finite(values: Sequence[Any]) -> bool:
+    """A quick yes; a no is to be looked at value by value."""
+    try:
+        return sum(map(abs, values)) < 1e18 and bool not in set(map(type, values))
+    except (TypeError, OverflowError):
+        return False
 
 
 def _keypoint(row: list[Any]) -> list[float]:

@@ -49,7 +49,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bench": {"structures", "runtime"},
 }
 MAY_IMPORT["config"] = {"registry", "compat", "structures", "datasets", "models"}
-MAY_IMPORT["scoring"] = {"registry", "compat", "structures", "datasets", "config"}
+MAY_IMPORT["precheck"] = {"compat", "structures", "datasets"}
+MAY_IMPORT["scoring"] = {"registry", "compat", "structures", "datasets", "config", "precheck"}
 MAY_IMPORT["apis"] = set(MAY_IMPORT) - {"bench", "runtime"}
 MAY_IMPORT["published"] = set(MAY_IMPORT) - {"bench", "runtime"}
 MAY_IMPORT["cli"] = set(MAY_IMPORT)

@@ -26,8 +26,8 @@ class SafeCheckpointHook(Hook):
     """Save ``epoch_N.pth`` every ``interval`` epochs, and the best by a metric as ``best.pth``.
 
     Unlike mmengine's hook it deletes an old checkpoint only after the new one is in place, and writes the pointer
-    ``last_checkpoint`` last. The best score survives a resume. A score of -1, COCO's for "nothing to score", or of NaN is
-    no best one; where there is no other, ``best.pth`` is not written, and a warning says so.
+    ``last_checkpoint`` last. The best score survives a resume. A score of -1, COCO's for "nothing to score", or of
+    NaN is no best one; where there is no other, ``best.pth`` is not written, and a warning says so.
 
     Args:
         interval: epochs between checkpoints; the last epoch is always saved.
