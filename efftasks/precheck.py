@@ -17,7 +17,9 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from efftasks.datasets.check_cache import recall, remember
 from efftasks.datasets.findings import Finding
 from efftasks.datasets.quick_check import CocoLook, CocoNeeds, judge, look
+from efftasks.datasets.quick_check_semantic import quick_check_semantic, range_of
 from efftasks.structures.errors import UserError
+from efftasks.structures.pixel_range import PixelRange
 
 __all__ = ["precheck", "precheck_together"]
 
@@ -88,14 +90,8 @@ def _check_part(cfg: Config, part: str) -> Iterator[Finding]:
     for file, found in zip(files, looks):
         needs = replace(file.needs, masks=False, keypoints=False) if len(leaves) > 1 else file.needs
         yield from judge(file.path, file.images, found, needs)
-    for leaf in leaves:
-        if _kind(leaf) in _SEMANTIC:
-            yield from _check_label_maps(leaf, training=part == "train")
-
-
-def _check_label_maps(leaf: Mapping[str, Any], training: bool) -> Iterator[Finding]:
-    """DISPATCH for semantic data sets: join ``efftasks.datasets.quick_check_labels.quick_check_labels`` here."""
-    yield from ()
+    label_maps = [leaf for leaf in leaves if _kind(leaf) in _SEMANTIC]
+    yield from quick_check_semantic(label_maps, part == "train")
 
 
 def _leaves(dataset: Any) -> Iterator[Any]:
@@ -125,6 +121,7 @@ class _CocoFile:
     classes: tuple[str, ...] | None
     keypoints: dict[str, Any] | None
     label_maps: str | None  # where that of an image is, with fields {folder} and {stem}
+    pixel_range: PixelRange | None
 
 
 def _coco_files(cfg: Config, part: str, leaf: Mapping[str, Any]) -> list[_CocoFile]:
@@ -148,6 +145,7 @@ def _coco_files(cfg: Config, part: str, leaf: Mapping[str, Any]) -> list[_CocoFi
             classes=tuple(metainfo["classes"]) if metainfo.get("classes") else None,
             keypoints=dict(metainfo["keypoints"]) if metainfo.get("keypoints") else None,
             label_maps=None if seg_map is None else os.path.join(root, str(seg_map)),
+            pixel_range=range_of(leaf),
         )
         for path in {os.path.normpath(path): path for path in paths}.values()
     ]
@@ -166,8 +164,10 @@ def _look(file: _CocoFile) -> CocoLook:
     known = recall(files, options)
     if known is not None:
         return CocoLook(**known)
-    found = look(file.path, file.images, file.needs, file.classes, file.keypoints, _label_map(file.label_maps))
-    if not (found.broken or found.missing or found.missing_label_maps or found.unreadable or found.wrong_sizes):
+    place = _label_map(file.label_maps)
+    found = look(file.path, file.images, file.needs, file.classes, file.keypoints, place, file.pixel_range)
+    faults = (found.broken, found.missing, found.missing_label_maps, found.unreadable, found.wrong_sizes)
+    if not any((*faults, found.depth_errors, found.depth_warnings)):
         remember(files, options, asdict(found))  # pictures in subfolders may be mended without leaving a trace here
     return found
 

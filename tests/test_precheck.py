@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from efftasks import apis, precheck
@@ -170,3 +172,34 @@ def test_warnings_are_logged_once(data: Path, caplog: pytest.LogCaptureFixture) 
         f"{data}/annotations/val.json: 1 objects have no size (a box of zero, negative or unknown width or height, and "
         "no mask) and are left out, of training and of scores alike"
     ]
+
+
+def test_label_maps_of_0_and_255_stop_the_training_before_its_first_step(tmp_path):
+    for split in ("train", "val"):
+        for folder, value in ((tmp_path / "img" / split, 90), (tmp_path / "ann" / split, 255)):
+            folder.mkdir(parents=True)
+            for i in range(3):
+                picture = np.zeros((32, 32), np.uint8)
+                picture[8:20, 8:20] = value
+                cv2.imwrite(str(folder / f"{i}.png"), picture)
+    name = "fpnlite-n_mobilenetv4-conv-s_1xb8-100e_custom-512"
+    options = {"data_root": f"{tmp_path}/", "classes": ("background", "object"), "image_size": (32, 32)}
+    with pytest.raises(UserError, match=r"ann/train.*0 and 255.*label_values"):
+        check(apis.load_config(name, options), ("train", "val"))
+    assert check(apis.load_config(name, {**options, "label_values": (0, 255)}), ("train", "val")) == []
+
+
+def test_pictures_of_12_bits_are_told(tmp_path):
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images/a.png"), np.full((32, 32, 3), 4000, np.uint16))
+    box = dict(id=1, image_id=1, category_id=1, bbox=[2, 2, 9, 9], area=81, iscrowd=0)
+    image = dict(id=1, file_name="a.png", width=32, height=32)
+    data = dict(images=[image], annotations=[box], categories=[dict(id=1, name="ant")])
+    (tmp_path / "annotations").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / f"annotations/{split}.json").write_text(json.dumps(data))
+    options = {"data_root": f"{tmp_path}/"}
+    name = "o2o-n_mobilenetv4-conv-s_1xb16-100e_custom-640"
+    (warning,) = check(apis.load_config(name, options), ("train",))
+    assert "values 4000..4000 in 16 bits" in warning and "pixel_range=0,4095" in warning
+    assert check(apis.load_config(name, {**options, "pixel_range": (0, 4095)}), ("train",)) == []

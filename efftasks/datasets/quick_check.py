@@ -16,6 +16,7 @@ from efftasks.datasets.coco import match_classes
 from efftasks.datasets.coco_keypoints import category_keypoints
 from efftasks.datasets.findings import Finding
 from efftasks.datasets.image_files import image_size
+from efftasks.datasets.pixel_depth import quick_check_range
 from efftasks.structures.coco import (
     box_of,
     check_rle_size,
@@ -31,7 +32,8 @@ from efftasks.structures.coco import (
     without_size_sentence,
 )
 from efftasks.structures.errors import UserError
-from efftasks.structures.images import UnreadableImage, read_image
+from efftasks.structures.images import UnreadableImage, read_pixels
+from efftasks.structures.pixel_range import PixelRange
 
 __all__ = ["CocoLook", "CocoNeeds", "judge", "look", "quick_check_coco"]
 
@@ -89,6 +91,8 @@ class CocoLook:
     unreadable: list[str] = field(default_factory=list)
     label_maps: int = 0  # looked for
     missing_label_maps: list[str] = field(default_factory=list)
+    depth_errors: list[str] = field(default_factory=list)  # of pictures with more than 8 bits
+    depth_warnings: list[str] = field(default_factory=list)
 
 
 def quick_check_coco(
@@ -117,8 +121,12 @@ def look(
     classes: Sequence[str] | None = None,
     keypoints: dict[str, Any] | None = None,
     label_map: Callable[[str], Path] | None = None,
+    pixel_range: PixelRange | None = None,
 ) -> CocoLook:
-    """Read and count; see :func:`quick_check_coco`. ``label_map`` is where that of a file name is."""
+    """Read and count; see :func:`quick_check_coco`.
+
+    ``label_map`` is where that of a file name is, ``pixel_range`` what a config states of pictures of more than 8 bits.
+    """
     found = CocoLook()
     try:
         data = read_coco(path)
@@ -136,7 +144,7 @@ def look(
     found.images = len(data["images"])
     found.same_files = len(names) - len(set(names))
     found.sizeless_images = sum(image_size_of(image) is None for image in data["images"])
-    _look_at_files(Path(images), data["images"], found)
+    _look_at_files(Path(images), data["images"], found, pixel_range)
     if label_map is not None:
         maps = [label_map(name) for name in _spread(names, _FILES)]
         found.label_maps = len(maps)
@@ -220,7 +228,7 @@ def _decode_runs(annotation: dict) -> None:
         rle_runs(outline)
 
 
-def _look_at_files(folder: Path, images: Sequence[dict], found: CocoLook) -> None:
+def _look_at_files(folder: Path, images: Sequence[dict], found: CocoLook, pixel_range: PixelRange | None) -> None:
     chosen = _spread(images, _FILES)
     found.files = len(chosen)
     there = []
@@ -229,11 +237,13 @@ def _look_at_files(folder: Path, images: Sequence[dict], found: CocoLook) -> Non
             there.append(image)
         else:
             found.missing.append(image["file_name"])
+    for finding in quick_check_range([folder / image["file_name"] for image in there], pixel_range):
+        (found.depth_errors if finding.level == "error" else found.depth_warnings).append(finding.message)
     for number, image in enumerate(_spread(there, _HEADERS)):
         path = folder / image["file_name"]
         try:
             if number % (_HEADERS // _DECODED) == 0:
-                height, width = read_image(path).shape[:2]
+                height, width = read_pixels(path).shape[:2]
             else:
                 height, width = image_size(path)
         except UnreadableImage:
@@ -266,7 +276,8 @@ def judge(path: str | Path, images: str | Path, found: CocoLook, needs: CocoNeed
     if found.broken is not None:
         return [Finding("error", found.broken)]
     errors = [Finding("error", f"{path}: {what}") for what in _errors(images, found, needs)]
-    warnings = [Finding("warning", what) for what in _warnings(path, found, needs)]
+    errors += [Finding("error", what) for what in found.depth_errors]
+    warnings = [Finding("warning", what) for what in (*_warnings(path, found, needs), *found.depth_warnings)]
     return errors + warnings
 
 

@@ -12,9 +12,9 @@ from efftasks.datasets.pixel_depth import quick_check_range
 from efftasks.datasets.quick_check_labels import SECONDS, pair_labels, quick_check_pairs
 from efftasks.datasets.semantic_files import Pair
 from efftasks.structures.errors import UserError
-from efftasks.structures.pixel_range import checked_range
+from efftasks.structures.pixel_range import PixelRange, checked_range
 
-__all__ = ["quick_check_semantic"]
+__all__ = ["quick_check_semantic", "range_of"]
 
 
 class _Numbers(NamedTuple):
@@ -56,7 +56,7 @@ def quick_check_semantic(
             continue
         findings += lacking
         groups.setdefault(_numbers(dataset, classes), []).append((str(labels), pairs))
-        findings += quick_check_range([pair.image for pair in pairs], _range(dataset))
+        findings += quick_check_range([pair.image for pair in pairs], range_of(dataset))
     for numbers, parts in groups.items():
         place = os.path.commonpath([labels for labels, _ in parts]) if len(parts) > 1 else parts[0][0]
         pooled = [pair for _, pairs in parts for pair in pairs]
@@ -77,8 +77,8 @@ def _numbers(dataset: Mapping[str, Any], classes: tuple[str, ...]) -> _Numbers:
     return _Numbers(classes, tuple(values) if isinstance(values, (list, tuple)) else values, metainfo.get("ignore"))
 
 
-def _range(dataset: Mapping[str, Any]) -> Any:
-    """That of the pipeline's LoadImage."""
+def range_of(dataset: Mapping[str, Any]) -> PixelRange | None:
+    """The range that the LoadImage of a data set's config states."""
     steps = [step for step in dataset.get("pipeline") or () if isinstance(step, Mapping)]
     loaders = [step for step in steps if str(step.get("type")).rpartition(".")[2] == "LoadImage"]
     return checked_range(loaders[0].get("pixel_range")) if loaders else None
