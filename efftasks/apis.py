@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from efftasks.config import (
     fit_transform,
     innermost,
     load_config,
+    pixel_range,
     shipped_configs,
 )
 from efftasks.engine.wrapped import bare_model
@@ -35,12 +35,14 @@ from efftasks.models.detectors import Detector
 from efftasks.models.layers.fuse import fuse_model
 from efftasks.models.pose_estimators import PoseEstimator
 from efftasks.models.segmentors import Segmentor
+from efftasks.precheck import precheck_together
 from efftasks.registry import MODELS, RUNNERS
 from efftasks.scoring import Evaluation, class_facts, draw_comparison, evaluate, test_images
-from efftasks.structures.checkpoint import load_matching, read_checkpoint, weights_of
+from efftasks.structures.checkpoint import dataset_meta_of, load_matching, read_checkpoint, weights_of
 from efftasks.structures.crops import CROP_PADDING
 from efftasks.structures.errors import UserError
 from efftasks.structures.prediction import Prediction
+from efftasks.structures.sources import LoadedImage, each_image, in_batches, load_image
 from efftasks.structures.spec import ArtifactSpec, InputSpec
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "draw_comparison",
     "evaluate",
     "fuse",
+    "infer",
     "input_size",
     "load",
     "load_config",
@@ -63,7 +66,6 @@ __all__ = [
 ]
 
 Model = Detector | PoseEstimator | Segmentor
-Source = str | Path | np.ndarray | dict[str, Any]
 
 
 def build(config: str | Path | Config) -> Model:
@@ -91,7 +93,7 @@ def load(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu
             knows the classes.
     """
     data = read_checkpoint(checkpoint)
-    trained_on = _dataset_meta(data)
+    trained_on = dataset_meta_of(data, checkpoint)
     cfg = config_of_checkpoint(config, trained_on)
     facts = trained_on or class_metainfo(cfg)
     if not facts:
@@ -106,33 +108,50 @@ def load(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu
     return model.to(device).eval()
 
 
-def train(cfg: Config, amp: bool = False, resume: str | None = None, launcher: str = "none") -> Any:
+def train(
+    cfg: Config,
+    amp: bool | str = False,
+    resume: str | None = None,
+    launcher: str = "none",
+    threads: int | None = None,
+    check: bool = True,
+) -> Any:
     """Train a linked config in ``cfg.work_dir``.
 
     Args:
         cfg: from :func:`load_config`.
-        amp: mixed precision, bfloat16 on a CPU and float16 with loss scaling on CUDA.
+        amp: mixed precision where it is faster: ``auto`` or True takes float16 with loss scaling on CUDA, and on a CPU
+            bfloat16 if steps of the model take less time in it. ``bfloat16`` and (on CUDA) ``float16`` force it.
         resume: a checkpoint, or ``auto`` for the newest intact one of the work dir; None starts afresh.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+        threads: of PyTorch on a CPU; None takes what the machine has, and less while other programs need its cores.
+        check: look at the data before the first step, see :func:`efftasks.precheck.precheck`.
 
     Returns:
         The runner, after training.
 
     Raises:
-        UserError: the config lacks a part that training needs, or the input size does not suit the model.
+        UserError: the config lacks a part that training needs, the input size does not suit the model, the data are
+            not fit for it, or there is no such precision on this device.
     """
     check_to_train(cfg)
     check_complete(cfg)
     cfg.launcher = launcher
     if amp:
-        cfg.optim_wrapper.update(_amp_wrapper())
+        cfg.merge_from_dict(_amp_options("auto" if amp is True else amp))
     if not torch.cuda.is_available():
         cfg.setdefault("env_cfg", {}).setdefault("dist_cfg", {}).update(backend="gloo")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        elif launcher == "none":
+            cfg.merge_from_dict({"default_hooks.threads": dict(type="FairThreadsHook")})
     if resume is not None:
         cfg.resume = True
         cfg.load_from = None if resume == "auto" else resume
     runner = RUNNERS.get(cfg.get("runner_type", "EffRunner")).from_cfg(cfg)
     _check_divisor(cfg, bare_model(runner.model))
+    if check:
+        precheck_together(cfg, ("train", "val"), runner.logger)
     for sentence in (*schedule_faults(cfg), *(finding.message for finding in check_pipelines(cfg))):
         runner.logger.warning(sentence)
     runner.train()
@@ -149,23 +168,24 @@ def _check_divisor(cfg: Config, model: Any) -> None:
         )
 
 
-def _dataset_meta(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of its training data; empty where it does not name the classes."""
-    meta = data.get("meta")
-    facts = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
-    return dict(facts) if isinstance(facts, Mapping) and facts.get("classes") else {}
-
-
-def _amp_wrapper() -> dict[str, Any]:
-    if torch.cuda.is_available():
-        return dict(type="AmpOptimWrapper", dtype="float16", loss_scale="dynamic")
-    return dict(type="CpuAmpOptimWrapper")
+def _amp_options(precision: str) -> dict[str, Any]:
+    """What a config needs for mixed precision."""
+    on_gpu = torch.cuda.is_available()
+    allowed = ("auto", "bfloat16", *(("float16",) if on_gpu else ()))
+    if precision not in allowed:
+        raise UserError(f"--amp: got {precision!r}, allowed on a {'GPU' if on_gpu else 'CPU'} are {', '.join(allowed)}")
+    if not on_gpu:
+        hook = dict(type="ChoosePrecision", mode=precision)
+        return {"optim_wrapper.type": "CpuAmpOptimWrapper", "default_hooks.precision": hook}
+    dtype = "float16" if precision == "auto" else precision
+    scale = {"optim_wrapper.loss_scale": "dynamic"} if dtype == "float16" else {}
+    return {"optim_wrapper.type": "AmpOptimWrapper", "optim_wrapper.dtype": dtype, **scale}
 
 
 @torch.no_grad()
 def predict(
     model: Model,
-    images: Source | Sequence[Source],
+    images: Any,
     score_thr: float = 0.0,
     batch_size: int = 8,
 ) -> list[Prediction]:
@@ -173,8 +193,8 @@ def predict(
 
     Args:
         model: from :func:`load`.
-        images: a path, an array uint8 (H, W, 3) BGR, an entry of a data set (a dict), or several. A top-down pose
-            estimator takes entries alone: they have the boxes.
+        images: as :class:`efftasks.runtime.predictor.Predictor` takes them; or an entry of a data set (a dict), or
+            several. A top-down pose estimator takes entries alone: they have the boxes.
         score_thr: drop detections below.
         batch_size: images at a time.
 
@@ -184,21 +204,49 @@ def predict(
     Raises:
         UserError: an image cannot be read.
     """
-    if isinstance(images, (str, Path, np.ndarray, dict)):
-        images = [images]
-    with DefaultScope.overwrite_default_scope(model.cfg.default_scope):
-        pipeline = Compose(innermost(model.cfg.test_dataloader.dataset).pipeline)
+    if batch_size < 1:
+        raise UserError(f"batch_size: got {batch_size}, expected an integer from 1")
+    pipeline = _pipeline(model)
     results: list[Prediction] = []
-    for start in range(0, len(images), batch_size):
-        part = images[start : start + batch_size]
-        batch = pseudo_collate([_prepare(pipeline, image) for image in part])
-        for image, sample in zip(part, model.test_step(batch)):
-            results.append(_prediction(_named(image), sample, model, score_thr))
+    entries = iter([images]) if isinstance(images, dict) else each_image(images)
+    for part in in_batches(enumerate(entries), batch_size):
+        loaded = [_entry(model, image, i) for i, image in part]
+        batch = pseudo_collate([_prepare(pipeline, image) for image in loaded])
+        for image, sample in zip(loaded, model.test_step(batch)):
+            results.append(_prediction(image, sample, model, score_thr))
     return results
 
 
-def _prediction(image: str | np.ndarray, sample: Any, model: Model, score_thr: float) -> Prediction:
-    facts = class_facts(model.dataset_meta)
+@torch.no_grad()
+def infer(model: Model, image: Any) -> dict[str, np.ndarray]:
+    """What a model of :func:`load` infers from one image, as an artifact gives it: in pixels of the network input.
+
+    Args:
+        model: from :func:`load`.
+        image: as :func:`predict` takes it.
+
+    Returns:
+        ``images``: the network input float32 (3, H, W); and the outputs by name, those of this image.
+    """
+    batch = pseudo_collate([_prepare(_pipeline(model), _entry(model, image))])
+    images = model.data_preprocessor(batch, False)["inputs"]
+    values = [value for value in model.infer(images) if value is not None]
+    names = [output.name for output in model.outputs(images.shape[2], images.shape[3])]
+    return {name: value[0].cpu().numpy() for name, value in zip(("images", *names), (images, *values), strict=True)}
+
+
+def _pipeline(model: Model) -> Compose:
+    with DefaultScope.overwrite_default_scope(model.cfg.default_scope):
+        return Compose(innermost(model.cfg.test_dataloader.dataset).pipeline)
+
+
+def _prediction(entry: dict[str, Any] | LoadedImage, sample: Any, model: Model, score_thr: float) -> Prediction:
+    facts = dict(class_facts(model.dataset_meta), pixel_range=pixel_range(model.cfg))
+    image: str | np.ndarray
+    if isinstance(entry, dict):
+        image = str(entry["img_path"])
+    else:
+        image, facts["name"] = entry.source, entry.name
     labels: Any = sample.pred_sem_seg.data[0].cpu().numpy() if "pred_sem_seg" in sample else None
     if "pred_instances" not in sample:
         return Prediction.of_labels(image, labels, **facts)
@@ -209,19 +257,16 @@ def _prediction(image: str | np.ndarray, sample: Any, model: Model, score_thr: f
     return replace(prediction, **parts)
 
 
-def _named(image: Source) -> str | np.ndarray:
-    """An array, or the path of the image."""
-    if isinstance(image, dict):
-        return str(image["img_path"])
-    return image if isinstance(image, np.ndarray) else str(image)
+def _entry(model: Model, image: Any, index: int = 0) -> dict[str, Any] | LoadedImage:
+    """An entry of a data set, or an image that has been read."""
+    return dict(image) if isinstance(image, dict) else load_image(image, index, pixel_range(model.cfg))
 
 
-def _prepare(pipeline: Compose, image: Source) -> dict:
+def _prepare(pipeline: Compose, image: dict[str, Any] | LoadedImage) -> dict:
     if isinstance(image, dict):
         return pipeline(dict(image))
-    if not isinstance(image, np.ndarray):
-        return pipeline(dict(img_path=str(image), img_id=0))
-    info = dict(img=image, img_path="", img_id=0, img_shape=image.shape[:2], ori_shape=image.shape[:2])
+    size = image.pixels.shape[:2]
+    info = dict(img=image.pixels, img_path=str(image.name), img_id=0, img_shape=size, ori_shape=size)
     for transform in pipeline.transforms[1:]:  # all but the loading
         info = transform(info)
     return info
@@ -259,6 +304,7 @@ def describe(model: Model) -> ArtifactSpec:
             **_fit_facts(fit),
             color=facts.color,
             divisor=divisor,
+            pixel_range=pixel_range(model.cfg),
         ),
         outputs=outputs,
         versions={"efftasks": efftasks.__version__, "torch": torch.__version__},

@@ -12,14 +12,17 @@ import efftasks.compat  # noqa: F401
 # isort: split
 from mmengine.config import Config
 
+from efftasks.datasets.pixel_depth import range_of
 from efftasks.linking.data import DERIVED, METAINFO, leaves, link_classes, link_data_root, open_facts
 from efftasks.linking.links import Links, fresh
 from efftasks.linking.overrides import check_taken, merge_options
+from efftasks.linking.pixels import link_pixel_range
 from efftasks.linking.schedule import link_schedule
 from efftasks.linking.sizes import link_sizes
 from efftasks.linking.values import as_size, normalize_values
 from efftasks.models.scaling import apply_scale
 from efftasks.structures.errors import UserError
+from efftasks.structures.pixel_range import PixelRange, checked_range
 
 __all__ = [
     "check_complete",
@@ -30,12 +33,13 @@ __all__ = [
     "fit_transform",
     "innermost",
     "load_config",
+    "pixel_range",
     "shipped_configs",
 ]
 
 _FIT_NAMES = ("FitImage", "CropBox")  # what brings test images to the size of the network input
 # Overrides after which what was read from the training data's files is read anew.
-_DATA_KEYS = ("data_root", "train_dataloader", "classes", "keypoints", "palette", "ignore")
+_DATA_KEYS = ("data_root", "train_dataloader", "classes", "keypoints", "palette", "ignore", "label_values")
 
 
 def config_folder() -> Path:
@@ -92,7 +96,7 @@ def config_of_checkpoint(config: str | Path | Config, trained_on: Mapping[str, A
     cfg = _read(config)
     links = Links(cfg)
     links.take_back(keep=frozenset(() if trained_on else DERIVED))
-    for name in ("classes", "semantic_classes", "keypoints", "ignore"):
+    for name in ("classes", "semantic_classes", "keypoints", "ignore", "label_values"):
         if trained_on.get(name) is not None:
             cfg[name] = trained_on[name]
     if trained_on and len(cfg.get("palette") or ()) not in (0, len(cfg.classes)):
@@ -154,6 +158,13 @@ def fit_transform(cfg: Config) -> dict[str, Any]:
     raise UserError("test_dataloader.dataset.pipeline has no FitImage, expected one: an artifact repeats its facts")
 
 
+def pixel_range(cfg: Config) -> PixelRange | None:
+    """What is black and white in pictures of more than 8 bits, as the test pipeline of a config loads them."""
+    if not cfg.get("test_dataloader"):
+        return checked_range(cfg.get("pixel_range"))
+    return range_of(innermost(cfg.test_dataloader["dataset"]))
+
+
 def _read(config: str | Path | Config) -> Config:
     """A config of its own, in which no two places share a dict."""
     if isinstance(config, Config):
@@ -177,6 +188,7 @@ def _link(cfg: Config, links: Links) -> None:
     apply_scale(cfg)
     whole = cfg.get("image_size")
     link_sizes(cfg, links, None if whole is None else tuple(whole))
+    link_pixel_range(cfg, links)
     link_schedule(cfg, links)
     visualizer = cfg.get("visualizer") or {}
     if cfg.get("vis_backends") is not None and visualizer.get("vis_backends") is None and visualizer:

@@ -132,6 +132,9 @@ def _configs_of(family: str) -> list[str]:
 def _empty_model(config: str, count: int) -> Any:
     """The model of a config for so many classes, without memory for its weights."""
     cfg = load_config(config, {"classes": [f"class {i}" for i in range(count)]})
+    kind = str((cfg.model.get("head") or {}).get("type")).rpartition(".")[2]
+    if kind != "QueryHead":
+        raise UserError(f"--config: {config} has a head of type {kind}, expected the config of a query detector")
     with torch.device("meta"):
         return build(cfg)
 
@@ -179,8 +182,7 @@ def _known_classes(source: Path, count: int) -> list[tuple[str, int]] | None:
     coco = load_config(_configs_of("dfine")[0]).classes
     beside = source.with_name("config.json")
     if beside.is_file():
-        labels = json.loads(beside.read_text(encoding="utf-8")).get("id2label") or {}
-        names = [labels[key] for key in sorted(labels, key=int)]
+        names = _labels(beside)
         if len(names) == count and not _are_placeholders(names):
             if sorted(names) == sorted(coco):
                 ids = dict(zip(coco, foreign_files.COCO_IDS))
@@ -189,6 +191,17 @@ def _known_classes(source: Path, count: int) -> list[tuple[str, int]] | None:
     if count == len(coco):
         return list(zip(coco, foreign_files.COCO_IDS))
     return None
+
+
+def _labels(path: Path) -> list[str]:
+    """The names of the labels, in order, of a ``config.json`` of transformers; none where it has none."""
+    try:
+        labels = json.loads(path.read_text(encoding="utf-8")).get("id2label") or {}
+        return [str(labels[key]) for key in sorted(labels, key=int)]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: id2label: cannot be read ({error}), expected a JSON object of label numbers and names"
+        ) from error
 
 
 def _are_placeholders(names: Sequence[str]) -> bool:

@@ -106,6 +106,8 @@ HOOKS = _child(
     _roots.HOOKS,
     "engine.hooks.checkpoint",
     "engine.hooks.epoch_seed",
+    "engine.hooks.fair_threads",
+    "engine.hooks.precision",
     "engine.hooks.progress",
     "engine.hooks.restart",
     "engine.hooks.skipped_images",

@@ -15,12 +15,14 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from tqdm import tqdm
 
-from efftasks.config import innermost
+from efftasks.config import innermost, pixel_range
 from efftasks.datasets.coco_masks import decode_mask
 from efftasks.datasets.transforms.loading import LoadSegMap
+from efftasks.precheck import precheck_together
 from efftasks.registry import DATASETS
 from efftasks.structures.errors import UserError
 from efftasks.structures.prediction import Prediction
@@ -68,7 +70,9 @@ def test_images(cfg: Config) -> list[Info]:
     return [dataset.get_data_info(i) for i in range(len(dataset))]
 
 
-def evaluate(cfg: Config, predict: Predict, classes: Sequence[str], batch_size: int = 8, keep: int = 0) -> Evaluation:
+def evaluate(
+    cfg: Config, predict: Predict, classes: Sequence[str], batch_size: int = 8, keep: int = 0, check: bool = True
+) -> Evaluation:
     """Score anything that predicts on the test data of a config, with the config's metrics.
 
     Args:
@@ -77,10 +81,13 @@ def evaluate(cfg: Config, predict: Predict, classes: Sequence[str], batch_size: 
         classes: the names of its labels; matched with the data set's by name.
         batch_size: images at a time.
         keep: how many predictions are kept, spread evenly over the data.
+        check: look at the data first, see :func:`efftasks.precheck.precheck`.
 
     Raises:
-        UserError: the classes are not those of the data set.
+        UserError: the data cannot be scored, or the classes are not those of the data set.
     """
+    if check:
+        precheck_together(cfg, ("test",), MMLogger.get_current_instance())
     dataset = _test_data(cfg)
     wanted = list(dataset.metainfo["classes"])
     if sorted(wanted) != sorted(classes):
@@ -154,7 +161,7 @@ def draw_comparison(
     paths = []
     for i, prediction in predictions.items():
         info = dataset.get_data_info(i)
-        truth = _truth(info, dataset.metainfo).draw()
+        truth = replace(_truth(info, dataset.metainfo), pixel_range=pixel_range(cfg)).draw()
         found = prediction.draw(score_thr=score_thr)
         paths.append(folder / f"{prediction.name or Path(info['img_path']).stem}.png")
         cv2.imwrite(str(paths[-1]), np.concatenate([truth, np.full_like(truth[:, :4], 255), found], axis=1))

@@ -9,7 +9,7 @@ import efftasks.compat  # noqa: F401
 
 import pytest
 
-from efftasks.config import fit_transform, innermost, load_config
+from efftasks.config import fit_transform, innermost, load_config, pixel_range
 from efftasks.structures.errors import UserError
 
 POSE = "o2opose-n_mobilenetv4-conv-s_1xb16-100e_custom-640"
@@ -73,3 +73,34 @@ def test_the_innermost_of_a_mixture_is_its_first():
     leaf = dict(type="CocoDetection")
     mixture = dict(type="RepeatDataset", dataset=dict(type="ConcatDataset", datasets=[leaf, dict(type="B")]))
     assert innermost(mixture) is leaf
+
+
+SEMANTIC = "fpnlite-n_mobilenetv4-conv-s_1xb8-100e_custom-512"
+
+
+def loaders(cfg, part: str) -> list:
+    return [step for step in cfg[f"{part}_dataloader"].dataset.pipeline if step["type"] == "LoadImage"]
+
+
+@pytest.mark.parametrize("name", [SEMANTIC, POSE])
+def test_the_range_of_pixels_reaches_every_loader(name):
+    options = dict(classes=["a", "b"], pixel_range=[0, 4095], keypoints=dict(names=["x"], sigmas=0.1))
+    cfg = load_config(name, options if name == POSE else {key: options[key] for key in ("classes", "pixel_range")})
+    for part in ("train", "val", "test"):
+        assert [tuple(step.pixel_range) for step in loaders(cfg, part)] == [(0, 4095)]
+    assert pixel_range(cfg) == (0, 4095)
+    assert pixel_range(load_config(SEMANTIC, dict(classes=["a", "b"]))) is None
+
+
+def test_a_range_that_nothing_reads_by_is_an_error(tmp_path):
+    cfg = load_config(SEMANTIC, dict(classes=["a", "b"], pixel_range=[0, 4095]))
+    cfg.dump(tmp_path / "dumped.py")
+    assert pixel_range(load_config(tmp_path / "dumped.py", dict(pixel_range=[0, 4095]))) == (0, 4095)
+    with pytest.raises(UserError, match=r"pixel_range: got \(0, 1\), but that of a LoadImage is \(0, 4095\)"):
+        load_config(tmp_path / "dumped.py", dict(pixel_range=[0, 1]))
+    for part in ("train", "val", "test"):
+        cfg[f"{part}_dataloader"].dataset.pipeline = [dict(type="mmcv.LoadImageFromFile")]
+    with pytest.raises(UserError, match="no pipeline has a LoadImage"):
+        load_config(cfg)
+    with pytest.raises(UserError, match="pixel_range: got 5, expected two numbers"):
+        load_config(SEMANTIC, dict(classes=["a", "b"], pixel_range=5))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from efftasks.bench.latency import timed
+from efftasks.runtime.backends.onnxruntime import open_session
 from efftasks.structures.errors import UserError
 
 __all__ = ["ENGINES", "FILE_ENGINES", "file_call", "torch_call"]
@@ -82,15 +83,7 @@ def file_call(engine: str, path: str | Path, size: tuple[int, int], threads: int
 
 
 def _onnxruntime(path: str, images: np.ndarray, threads: int | None) -> Callable[[], object]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    # Threads that spin while they wait take the cores from whatever runs in turn with this.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = open_session(path, threads)
     return functools.partial(session.run, None, {session.get_inputs()[0].name: images})
 
 

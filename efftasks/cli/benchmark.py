@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from efftasks.cli.quiet import quietly
+
 COLUMNS = (
     "model",
     "backend",
@@ -169,9 +171,11 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _rows(model: str, args: argparse.Namespace, folder: Path) -> Iterator[Row]:
+    from efftasks.structures.suffixes import is_checkpoint
+
     sizes: list[tuple[int, int] | None] = [(size[0], size[1]) for size in args.size or ()] or [None]
     for size in sizes:
-        if model.startswith("backbone:") or Path(model).suffix in ("", ".py", ".pth"):
+        if model.startswith("backbone:") or Path(model).suffix in ("", ".py") or is_checkpoint(model):
             yield from _module_rows(model, size, args, folder)
         else:
             yield from _artifact_rows(model, size, args)
@@ -208,13 +212,13 @@ def _artifact_rows(path: str, size: tuple[int, int] | None, args: argparse.Names
     row = {"model": path, "input": f"{height}x{width}", "file MB": Path(path).stat().st_size / 1e6}
     for backend in backends:
         if backend != "onnxruntime":
-            memory = peak_rss_of(run_file, backend, path, (height, width), args.threads)
+            memory = peak_rss_of(quietly, not args.debug, run_file, backend, path, (height, width), args.threads)
             call = file_call(backend, path, (height, width), args.threads)
             yield {**row, "backend": backend, "peak RSS MB": memory}, call
             continue
         image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
         inputs = np.array(predictor.preprocess([image])[0])  # a copy: the predictor writes into its own
-        memory = peak_rss_of(predict, path, args.threads, size, backend)
+        memory = peak_rss_of(quietly, not args.debug, predict, path, args.threads, size, backend)
         yield {**row, "backend": backend}, timed(functools.partial(predictor.session.run, inputs))
         whole = {**row, "backend": "onnxruntime, end to end", "peak RSS MB": memory}
         yield whole, timed(functools.partial(predictor, image))
@@ -247,7 +251,9 @@ def _module_rows(model: str, size: tuple[int, int] | None, args: argparse.Namesp
                 device = next(subject.module.parameters()).device  # the GPU, once a torch backend moved it there
                 write_graph(subject.graph, torch.zeros(1, 3, *size, device=device), path)
             facts: dict[str, float | None] = {"file MB": path.stat().st_size / 1e6}
-            facts["peak RSS MB"] = peak_rss_of(run_file, backend, str(path), size, args.threads)
+            facts["peak RSS MB"] = peak_rss_of(
+                quietly, not args.debug, run_file, backend, str(path), size, args.threads
+            )
             yield {**row, "backend": backend, **facts}, file_call(backend, path, size, args.threads)
             continue
         facts = {}
@@ -261,7 +267,7 @@ def _module_rows(model: str, size: tuple[int, int] | None, args: argparse.Namesp
             facts["peak GPU MB"] = torch.cuda.max_memory_allocated() / 1e6
             name = f"{backend}, cuda"
         elif backend == "torch":
-            facts["peak RSS MB"] = peak_rss_of(run_module, model, size, args.threads)
+            facts["peak RSS MB"] = peak_rss_of(quietly, not args.debug, run_module, model, size, args.threads)
         yield {**row, "backend": name, **facts}, call
 
 
@@ -269,8 +275,9 @@ def _config(model: str, size: tuple[int, int] | None) -> Subject:
     from efftasks import apis
     from efftasks.export.exporters.onnx import Graph
     from efftasks.structures.errors import UserError
+    from efftasks.structures.suffixes import is_checkpoint
 
-    cfg = apis.load_config(_beside(Path(model)) if model.endswith(".pth") else model)
+    cfg = apis.load_config(_beside(Path(model)) if is_checkpoint(model) else model)
     fused = apis.fuse(apis.build(cfg))
     size = size or apis.input_size(cfg)
     divisor = fused.divisor

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from efftasks.cli.dataset_convert import CONVERT, add_options, run_convert
+
 if TYPE_CHECKING:
     from efftasks.datasets.coco_check import CheckReport
     from efftasks.datasets.preview import Preview
@@ -15,7 +17,7 @@ EXAMPLES = """examples:
   efftasks dataset check data/mine/annotations/train.json --images data/mine/images
   efftasks dataset preview data/mine/annotations/train.json --images data/mine/images --out preview
   efftasks dataset check data/streets/ann/train
-  efftasks dataset convert --from yolo data/yolo --split train --out data/yolo/annotations/train.json
+  efftasks dataset convert --from yolo data/yolo/data.yaml --out data/mine
 """
 
 SHAPES = """examples:
@@ -31,6 +33,7 @@ CHECK = """examples:
   efftasks dataset check pose.json --images images/ --keypoints 17
   efftasks dataset check streets/ann/train                                       images in streets/img/train
   efftasks dataset check masks/ --images photos/ --classes road,car,sky --ignore 255
+  efftasks dataset check masks/ --images photos/ --classes background,object --values 0,255
 
 A file is one of COCO: boxes and keypoints may reach 1 px outside. A folder has label maps for semantic segmentation:
 PNGs of one channel with the index of a class in each pixel; the names come from --classes, or from a classes.json in
@@ -44,21 +47,16 @@ PREVIEW = """examples:
   efftasks dataset preview streets/ann/val --out preview/                        label maps over streets/img/val
 """
 
-CONVERT = """examples:
-  efftasks dataset convert --from yolo DIR --out train.json --split train     images/train, labels/train, data.yaml
-  efftasks dataset convert --from yolo DIR --out all.json --classes cat,dog   class 0 is cat, class 1 is dog
-  efftasks dataset convert --from voc VOC2012 --out train.json --split train  ImageSets/Main/train.txt
-  efftasks dataset convert --from voc DIR --out all.json --voc-offset 0       plain coordinates in the XML
-
-File names in the result are relative to the folder of the images, which the report names.
-"""
-
 SOURCE = "COCO annotation file, or folder of label maps"
 IMAGES = (
     "folder of the images (default: DIR/images for DIR/annotations/ANN.json; DIR/img/X for DIR/ann/X, images for "
     "labels or annotations, img_dir for ann_dir, leftImg8bit for gtFine)"
 )
 IGNORE = "label maps: the number of pixels without a class (default: as classes.json says, or 255)"
+VALUES = (
+    "label maps: the number of each class, in the order of the classes, such as 0,255 for binary masks (default: as "
+    "classes.json says, or 0,1,2,...)"
+)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -106,6 +104,7 @@ def _add_check(actions: argparse._SubParsersAction) -> None:
         "--classes", metavar="A,B,...", help="the names that the categories must have, or those of the indices"
     )
     parser.add_argument("--ignore", type=int, metavar="K", help=IGNORE)
+    parser.add_argument("--values", metavar="N,N,...", help=VALUES)
     parser.add_argument("--keypoints", type=int, metavar="K", help="COCO: the keypoints that each object must have")
     parser.add_argument("--examples", type=int, default=3, metavar="N", help="faults to show for a rule (default: 3)")
     parser.add_argument("--out", metavar="FILE", help="write all faults as JSON too")
@@ -120,33 +119,20 @@ def _add_preview(actions: argparse._SubParsersAction) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="K", help="which images are drawn (default: 0)")
     parser.add_argument("--classes", metavar="A,B,...", help="label maps: the names of the indices")
     parser.add_argument("--ignore", type=int, metavar="K", help=IGNORE)
+    parser.add_argument("--values", metavar="N,N,...", help=VALUES)
 
 
 def _add_convert(actions: argparse._SubParsersAction) -> None:
-    parser = _action(actions, "convert", "write a COCO file from YOLO or Pascal VOC labels", CONVERT)
-    parser.add_argument("source", metavar="SOURCE", help="folder of the data set")
-    parser.add_argument("--from", dest="form", required=True, choices=("yolo", "voc"), help="what SOURCE is")
-    parser.add_argument("--out", required=True, metavar="ANN.json", help="file to write")
-    parser.add_argument("--split", metavar="NAME", help="the part of SOURCE to take, such as train")
-    parser.add_argument("--images", metavar="DIR", help="folder of the images, where it is none of the usual")
-    parser.add_argument("--labels", metavar="DIR", help="folder of the label or XML files, likewise")
-    parser.add_argument("--classes", metavar="A,B,...", help="class names in the order of the category ids")
-    parser.add_argument("--names", metavar="FILE", help="yolo: data.yaml or classes.txt with the names")
-    parser.add_argument(
-        "--voc-offset",
-        type=int,
-        choices=(0, 1),
-        default=1,
-        help="voc: 1 (default) pixels count from 1 and xmax is inside the box, as VOC defines; 0 plain coordinates",
+    add_options(
+        _action(actions, "convert", "bring YOLO, Pascal VOC, labelme or other COCO data into COCO form", CONVERT)
     )
-    parser.add_argument("--skip-difficult", action="store_true", help="voc: leave out objects marked as difficult")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run one of the four actions."""
     from efftasks.structures.errors import UserError
 
-    actions = {"shapes": _shapes, "check": _check, "preview": _preview, "convert": _convert}
+    actions = {"shapes": _shapes, "check": _check, "preview": _preview, "convert": run_convert}
     try:
         return actions[args.action](args)
     except ModuleNotFoundError as error:
@@ -178,13 +164,14 @@ def _check(args: argparse.Namespace) -> int:
     report: CheckReport | SemanticReport
     if Path(args.source).is_dir():
         from efftasks.datasets.semantic_check import check_semantic
+        from efftasks.datasets.semantic_values import parse_values
 
         _only_for("COCO files", args.source, keypoints=args.keypoints)
-        report = check_semantic(args.source, args.images, classes, args.ignore)
+        report = check_semantic(args.source, args.images, classes, args.ignore, values=parse_values(args.values))
     else:
         from efftasks.datasets.coco_check import check_coco
 
-        _only_for("folders of label maps", args.source, ignore=args.ignore)
+        _only_for("folders of label maps", args.source, ignore=args.ignore, values=args.values)
         report = check_coco(args.source, args.images, classes, args.keypoints)
     print(report.render_text(args.examples))
     if args.out:
@@ -200,13 +187,15 @@ def _preview(args: argparse.Namespace) -> int:
     result: Preview
     if Path(args.source).is_dir():
         from efftasks.datasets.semantic_preview import preview_semantic
+        from efftasks.datasets.semantic_values import parse_values
 
-        classes = split_names(args.classes)
-        result = preview_semantic(args.source, args.images, args.out, args.num, args.seed, classes, args.ignore)
+        facts = dict(classes=split_names(args.classes), ignore=args.ignore, values=parse_values(args.values))
+        result = preview_semantic(args.source, args.images, args.out, args.num, args.seed, **facts)
     else:
         from efftasks.datasets.coco_preview import preview_coco
 
-        _only_for("folders of label maps", args.source, classes=args.classes, ignore=args.ignore)
+        facts = dict(classes=args.classes, ignore=args.ignore, values=args.values)
+        _only_for("folders of label maps", args.source, **facts)
         result = preview_coco(args.source, args.images, args.out, args.num, args.seed)
     for what in result.left_out:
         print(f"left out: {what}")
@@ -221,32 +210,3 @@ def _only_for(what: str, source: str, **options: object) -> None:
     for name, value in options.items():
         if value is not None:
             raise UserError(f"--{name}: is for {what}, and {source} is none")
-
-
-def _convert(args: argparse.Namespace) -> int:
-    from pathlib import Path
-
-    from efftasks.datasets.coco_convert import render_conversion, split_names
-    from efftasks.datasets.coco_file import write_json
-    from efftasks.structures.errors import UserError
-
-    for folder in (args.images, args.labels):
-        if folder is not None and not Path(folder).is_dir():
-            raise UserError(f"{folder}: no such folder")
-    classes = split_names(args.classes)
-    if args.form == "yolo":
-        from efftasks.datasets.convert_yolo import convert_yolo, read_class_names, yolo_folders
-
-        found = (args.images, args.labels) if args.images and args.labels else yolo_folders(args.source, args.split)
-        images, labels = args.images or found[0], args.labels or found[1]
-        result = convert_yolo(images, labels, classes or read_class_names(args.source, args.names))
-    else:
-        from efftasks.datasets.convert_voc import convert_voc, voc_folders
-
-        default_images, default_labels, stems = voc_folders(args.source, args.split)
-        images, labels = args.images or default_images, args.labels or default_labels
-        result = convert_voc(images, labels, classes, stems, args.voc_offset, args.skip_difficult)
-    write_json(args.out, result.to_coco())
-    print(render_conversion(result, args.out))
-    print(f"\nfile names are relative to {images}")
-    return 0

@@ -54,6 +54,10 @@ def explain(error: BaseException) -> Failure:
         return Failure(f"{error.filename}: no such file or folder", USER)
     if isinstance(error, (UserError, ValueError, FileNotFoundError)):
         return Failure(_one_line(message), USER)
+    if isinstance(error, (FileExistsError, NotADirectoryError)) and error.filename is not None:
+        return Failure(f"{error.filename}: is a file or lies below one, expected a folder", USER)
+    if isinstance(error, IsADirectoryError) and error.filename is not None:
+        return Failure(f"{error.filename}: is a folder, expected a file", USER)
     if isinstance(error, OSError) and error.filename is not None:
         return Failure(f"{error.filename}: {error.strerror}", WORK)
     if isinstance(error, (WorkError, RuntimeError, OSError)):

@@ -6,7 +6,6 @@ import argparse
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,9 +63,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export, verify, and only then put the file in its place."""
     from efftasks import apis
+    from efftasks.cli.verifying import verify
     from efftasks.export.exporters.onnx import export_onnx, write_metadata
     from efftasks.structures.errors import UserError, WorkError
 
+    _check(args)
     options = parse_options(args.cfg_options)
     if args.output is not None:
         options["model.test_cfg.output"] = args.output
@@ -85,12 +86,12 @@ def run(args: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as folder:
         draft = export_onnx(apis.fuse(model), spec, Path(folder, "model.onnx"), opset=args.opset)
-        report = _verify(model, draft, [output.name for output in spec.outputs], entries)
+        report = verify(model, draft, [output.name for output in spec.outputs], entries)
         print(report)
-        verify: dict[str, Any] = report.to_dict()
+        facts: dict[str, Any] = report.to_dict()
         if args.eval and report.passed:
-            verify["metrics"] = _evaluate(model.cfg, model, draft)
-        spec = spec.with_verify(verify)
+            facts["metrics"] = _evaluate(model.cfg, model, draft)
+        spec = spec.with_verify(facts)
         write_metadata(draft, spec)
         if not report.passed:
             rejected = out / "model.rejected.onnx"
@@ -100,6 +101,19 @@ def run(args: argparse.Namespace) -> int:
     spec.save(out / "model.json")
     print(f"{out / 'model.onnx'} ({(out / 'model.onnx').stat().st_size / 1e6:.1f} MB), {out / 'model.json'}")
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    from efftasks.structures.errors import UserError
+
+    if args.num_images < 1:
+        raise UserError(f"--num-images: got {args.num_images}, expected an integer from 1: verifying needs images")
+    if args.size is not None and min(args.size) < 1:
+        raise UserError(f"--size: got {args.size[0]} {args.size[1]}, expected two integers from 1")
+    if args.images is not None and not Path(args.images).is_dir():
+        raise UserError(f"--images: {args.images} is no folder, expected a folder of images")
+    if Path(args.out).exists() and not Path(args.out).is_dir():
+        raise UserError(f"--out: {args.out} is a file, expected a folder")
 
 
 def _spec(spec: ArtifactSpec, args: argparse.Namespace) -> ArtifactSpec:
@@ -112,34 +126,25 @@ def _entries(cfg: Any, folder: str | None, number: int) -> list[dict[str, Any]]:
     """What there is to verify on, spread evenly: entries of the test data, or the images of a folder."""
     from efftasks import apis
     from efftasks.structures.errors import UserError
-    from efftasks.structures.images import IMAGE_SUFFIXES
+    from efftasks.structures.images import UnreadableImage, read_image
+    from efftasks.structures.sources import find_images
 
-    if folder is None:
-        entries = apis.test_images(cfg)
-    else:
-        paths = sorted(path for path in Path(folder).glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-        entries = [dict(img_path=str(path), img_id=0) for path in paths]
-    if not entries:
-        raise UserError(f"--images: {folder or 'the test data of the config'} has no images, verifying needs some")
-    step = max(1, len(entries) // max(1, number))
-    return entries[::step][:number]
-
-
-def _verify(model: Any, artifact: Path, outputs: Sequence[str], entries: Sequence[dict[str, Any]]) -> Any:
-    """Compare model and file, each with its own reading and preprocessing, in batches and alone."""
-    from efftasks import apis
-    from efftasks.cli.predicting import artifact_predictor
-    from efftasks.export.verify import Verification
-    from efftasks.structures.images import read_image
-
-    predict, _ = artifact_predictor(artifact)
-    verification = Verification(outputs)
-    parts = [entries[:1], *(entries[start : start + 4] for start in range(0, len(entries), 4))]
-    for part in parts:  # masks of many images at once would take gigabytes
-        for entry, ours, theirs in zip(part, apis.predict(model, part), predict(part)):
-            height, width = read_image(entry["img_path"]).shape[:2]
-            verification.add(ours, theirs, (height, width))
-    return verification.report()
+    entries: list[dict[str, Any]] = (
+        apis.test_images(cfg) if folder is None else [dict(img_path=path, img_id=0) for path in find_images(folder)]
+    )
+    step = max(1, len(entries) // number)
+    chosen = []
+    for entry in entries[::step][:number]:
+        try:
+            read_image(entry["img_path"])
+        except UnreadableImage as error:
+            print(f"skipped: {error}")
+        else:
+            chosen.append(entry)
+    if not chosen:
+        place = folder or "the test data of the config"
+        raise UserError(f"--images: {place} has no image that can be read, verifying needs some; give another folder")
+    return chosen
 
 
 def _evaluate(cfg: Any, model: Any, artifact: Path) -> dict[str, dict[str, float]]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from efftasks import __version__
 from efftasks.cli import benchmark, convert, dataset, export, predict, quickstart, scale, test, train
 from efftasks.cli.errors import explain
+from efftasks.cli.quiet import quiet
 
 __all__ = ["build_parser", "main", "parse_args"]
 
@@ -32,7 +33,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"efftasks {__version__}")
     parser.add_argument(
-        "--debug", action="store_true", help="show the traceback of an error (in any place of the line)"
+        "--debug",
+        action="store_true",
+        help="show the traceback of an error, and all that libraries print and log (in any place of the line)",
     )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
@@ -69,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = parse_args(sys.argv[1:] if argv is None else argv)
     try:
-        return args.run(args)
+        with quiet(not args.debug):
+            return args.run(args)
     except BrokenPipeError:
         # Whoever read the output is gone (`... | head`); keep the interpreter from writing to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 Step = TypeVar("Step")
 
-VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
-
 EXAMPLES = """examples:
   efftasks predict out/model.onnx photo.jpg
   efftasks predict out/model.onnx photos/ --out found --score-thr 0.4
@@ -54,10 +52,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict, draw, write."""
-    from efftasks.runtime.predictor import find_images
+    from efftasks.structures.images import VIDEO_SUFFIXES
+    from efftasks.structures.sources import find_images
+    from efftasks.structures.suffixes import is_checkpoint
 
     _check(args)
-    clock = _Clock(_artifact(args) if Path(args.model).suffix.lower() not in (".pth", ".pt") else _checkpoint(args))
+    clock = _Clock(_checkpoint(args) if is_checkpoint(args.model) else _artifact(args))
     video = Path(args.source).suffix.lower() in VIDEO_SUFFIXES
     paths = [] if video else find_images(args.source)
     out = Path(args.out)
@@ -168,6 +168,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--batch-size: got {args.batch_size}, expected an integer from 1")
     if not 0 <= args.score_thr <= 1:
         raise UserError(f"--score-thr: got {args.score_thr}, expected a number in 0 to 1")
+    if Path(args.out).exists() and not Path(args.out).is_dir():
+        raise UserError(f"--out: {args.out} is a file, expected a folder")
 
 
 def _free_names(out: Path, paths: Sequence[str]) -> dict[str, Path]:

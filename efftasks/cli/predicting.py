@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
 __all__ = ["artifact_predictor", "entry_predictor"]
 
-CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
-
 Predict = Callable[[Sequence[dict[str, Any]]], "list[Prediction]"]
 
 
@@ -24,8 +22,9 @@ def entry_predictor(cfg: Any, model: str) -> tuple[Predict, Sequence[str]]:
         model: a checkpoint, or an exported file.
     """
     from efftasks import apis
+    from efftasks.structures.suffixes import is_checkpoint
 
-    if Path(model).suffix in CHECKPOINT_SUFFIXES:
+    if is_checkpoint(model):
         network = apis.load(cfg, model)
         return lambda entries: apis.predict(network, entries), network.dataset_meta["classes"]
     return artifact_predictor(model)
@@ -41,7 +40,7 @@ def artifact_predictor(path: str | Path) -> tuple[Predict, Sequence[str]]:
     from efftasks.runtime.topdown import TopDownPredictor
     from efftasks.structures.crops import TOP_DOWN
 
-    if Path(path).suffix == ".onnx" and OnnxRuntimeSession(path).spec.task == TOP_DOWN:
+    if Path(path).suffix.lower() == ".onnx" and OnnxRuntimeSession(path).spec.task == TOP_DOWN:
         crops = TopDownPredictor(path)
         return (
             lambda entries: [crops(entry["img_path"], [entry["box"]], [entry["label"]]) for entry in entries],

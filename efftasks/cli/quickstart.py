@@ -16,6 +16,7 @@ class Task(NamedTuple):
     data: str  # below the built-in set
     metric: str
     name: str
+    least: float  # below it nothing was learned
     lead: str
 
 
@@ -25,6 +26,7 @@ TASKS = {
         "",
         "coco/bbox_mAP",
         "AP",
+        0.1,
         "An NMS-free detector, trained from scratch on the built-in shapes and exported to a file that runs without "
         "PyTorch. Every figure below was measured in this run.",
     ),
@@ -33,6 +35,7 @@ TASKS = {
         "",
         "coco/segm_mAP",
         "mask AP",
+        0.1,
         "An NMS-free instance segmenter, trained from scratch on the built-in shapes and exported to a file that gives "
         "a mask for each object and runs without PyTorch. Every figure below was measured in this run.",
     ),
@@ -41,6 +44,7 @@ TASKS = {
         "",
         "coco/keypoints_mAP",
         "keypoint AP",
+        0.05,
         "An NMS-free pose estimator, trained from scratch on the built-in shapes and exported to a file that gives the "
         "keypoints of each object and runs without PyTorch. Every figure below was measured in this run.",
     ),
@@ -49,6 +53,7 @@ TASKS = {
         "cityscapes/",
         "mIoU",
         "mIoU (%)",
+        20.0,
         "A semantic segmenter, trained from scratch on the built-in shapes and exported to a file that gives a class "
         "for each pixel and runs without PyTorch. Every figure below was measured in this run.",
     ),
@@ -96,9 +101,25 @@ def run(args: argparse.Namespace) -> int:
         seconds[step] = time.perf_counter() - start
         if code != 0:
             raise WorkError(f"quickstart stopped at step {number}, {step} (exit code {code})")
-    page = _report(TASKS[args.task], out, commands, seconds)
+    task = TASKS[args.task]
+    page = _report(task, out, commands, seconds)
     print(f"\n{page}")
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    check_learned(task, metrics[task.metric], args.epochs)
     return 0
+
+
+def check_learned(task: Task, value: float, epochs: int | None) -> None:
+    """Fail where nothing was learned, whatever else went well.
+
+    Raises:
+        WorkError: the metric is below the least of its task, or no number.
+    """
+    from efftasks.structures.errors import WorkError
+
+    if not value >= task.least:
+        few = "" if epochs is None else f"; {epochs} epochs may be too few, leave --epochs out for the config's"
+        raise WorkError(f"the {task.name} is {value:.3g}, expected {task.least:g} at least: nothing was learned{few}")
 
 
 def _commands(args: argparse.Namespace, out: Path) -> dict[str, list[str]]:
@@ -125,12 +146,14 @@ def _commands(args: argparse.Namespace, out: Path) -> dict[str, list[str]]:
 
 def _report(task: Task, out: Path, commands: dict[str, list[str]], seconds: dict[str, float]) -> Path:
     from efftasks.bench.run_report import RunReport, draw_curves, read_scalars, write_page
+    from efftasks.structures.checkpoint import read_checkpoint
 
     pytorch, artifact, latency = (
         json.loads((out / name).read_text(encoding="utf-8"))
         for name in ("metrics_pytorch.json", "metrics_artifact.json", "latency.json")
     )
     verify = json.loads((out / "model.json").read_text(encoding="utf-8"))["verify"]
+    precision = read_checkpoint(out / "train" / "best.pth")["meta"].get("precision", "mixed precision")
     network = next(row for row in latency if row["backend"] == "torch")
     runtime = next(row for row in latency if row["backend"] == "onnxruntime")
     metrics = {
@@ -153,6 +176,7 @@ def _report(task: Task, out: Path, commands: dict[str, list[str]], seconds: dict
             "file against model": "verified" if verify["passed"] else "FAILED",
             "parameters": f"{network['params M']:.2f} M",
             "operations": f"{network['GFLOPs']:.2f} GFLOPs",
+            "trained in": precision,
             "latency, ONNX Runtime": f"{runtime['p50 ms']:.1f} ms",
         },
         tables={

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from efftasks.cli.train import add_options, parse_options
+from efftasks.cli.train import add_options, add_skip_check, parse_options
 
 EXAMPLES = """examples:
   efftasks test my_config.py work_dirs/my_config/best.pth --out metrics.json
@@ -29,6 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--show-dir", metavar="DIR", help="write pictures: ground truth left, predictions right")
     parser.add_argument("--show-num", type=int, default=16, help="how many pictures (default 16)")
     parser.add_argument("--score-thr", type=float, default=0.3, help="least score drawn (default 0.3)")
+    add_skip_check(parser)
     add_options(parser)
     parser.set_defaults(run=run)
 
@@ -41,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
     options = parse_options(args.cfg_options)
     cfg = apis.load_config(args.config, options)
     predict, classes = entry_predictor(cfg, args.model)
-    result = apis.evaluate(cfg, predict, classes, keep=args.show_num if args.show_dir else 0)
+    keep = args.show_num if args.show_dir else 0
+    result = apis.evaluate(cfg, predict, classes, keep=keep, check=not args.skip_check)
     for key, value in result.metrics.items():
         print(f"{key:<20} {value:.4f}")
     if args.out:

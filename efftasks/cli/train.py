@@ -35,11 +35,31 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="continue from CKPT, or from the newest intact checkpoint of the work dir",
     )
     parser.add_argument("--epochs", type=int, metavar="N", help="train for N epochs, the schedule with them")
-    parser.add_argument("--amp", action="store_true", help="mixed precision: bfloat16 on a CPU, float16 on CUDA")
+    parser.add_argument(
+        "--amp",
+        nargs="?",
+        const="auto",
+        choices=("auto", "bfloat16", "float16"),
+        help="mixed precision: float16 on CUDA, and on a CPU bfloat16 where that is faster; a word forces it",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="threads of PyTorch on a CPU (default: all cores, and fewer while other programs use them)",
+    )
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    add_skip_check(parser)
     add_options(parser)
     parser.set_defaults(run=run)
+
+
+def add_skip_check(parser: argparse.ArgumentParser) -> None:
+    """Add ``--skip-check``."""
+    parser.add_argument(
+        "--skip-check", action="store_true", help="do not look at the annotations before the first step (seconds)"
+    )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -107,11 +127,21 @@ def _parts(text: str) -> list[str]:
 def run(args: argparse.Namespace) -> int:
     """Train."""
     from efftasks import apis
+    from efftasks.structures.errors import UserError
 
+    if args.threads is not None and args.threads < 1:
+        raise UserError(f"--threads: got {args.threads}, expected an integer from 1")
     options = parse_options(args.cfg_options)
     if args.epochs is not None:
         options["train_cfg.max_epochs"] = args.epochs  # the schedule follows where the config leaves it open
     cfg = apis.load_config(args.config, options)
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(args.config).stem))
-    apis.train(cfg, amp=args.amp, resume=args.resume, launcher=args.launcher)
+    apis.train(
+        cfg,
+        amp=args.amp or False,
+        resume=args.resume,
+        launcher=args.launcher,
+        threads=args.threads,
+        check=not args.skip_check,
+    )
     return 0

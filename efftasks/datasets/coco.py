@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,38 +10,27 @@ from typing import Any
 import numpy as np
 from mmdet.datasets.base_det_dataset import BaseDetDataset
 
-from efftasks.datasets.coco_keypoints import category_keypoints, keypoint_rows
-from efftasks.datasets.coco_masks import mask_bounds
+from efftasks.datasets.coco_keypoints import category_keypoints
+from efftasks.datasets.image_files import image_size
+from efftasks.datasets.semantic_values import label_values
 from efftasks.datasets.skipping import SkipUnreadable
 from efftasks.registry import DATASETS
+from efftasks.structures.coco import (
+    area_of,
+    file_name_of,
+    image_size_of,
+    is_crowd,
+    keypoints_of,
+    object_box,
+    outline_of,
+    read_coco,
+    whose,
+)
 from efftasks.structures.errors import UserError
+from efftasks.structures.images import UnreadableImage
 from efftasks.structures.keypoints import KeypointFacts
 
 __all__ = ["CocoDetection", "match_classes", "read_coco"]
-
-
-def read_coco(path: str | Path) -> dict[str, Any]:
-    """Read a COCO annotation file and check that it has the parts that everything needs.
-
-    Raises:
-        UserError: the file is missing, empty, no JSON, or lacks images or categories.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: the annotation file cannot be read ({error.strerror})") from error
-    try:
-        data = json.loads(text) if text.strip() else None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: the annotation file is not JSON ({error})") from error
-    if not isinstance(data, dict) or not data:
-        raise UserError(f"{path}: the annotation file is empty, expected COCO's images, annotations and categories")
-    for key in ("images", "categories"):
-        if not isinstance(data.get(key), list) or not data[key]:
-            raise UserError(f"{path}: '{key}' is missing or empty, expected a list as COCO has it")
-    if not isinstance(data.get("annotations", []), list):
-        raise UserError(f"{path}: 'annotations' is not a list, expected one as COCO has it")
-    return data
 
 
 def match_classes(path: str | Path, categories: Sequence[dict], classes: Sequence[str] | None) -> dict[str, int]:
@@ -85,8 +73,10 @@ class CocoDetection(SkipUnreadable, BaseDetDataset):
     Args:
         attempts: how many images in a row may be unreadable before training gives up.
         seg_map: where the label map of an image is, relative to ``data_root``; ``{folder}`` and ``{stem}`` stand for
-            those of its file name. Then ``metainfo`` must have ``semantic_classes``, their names.
+            those of its file name. Then ``metainfo`` must have ``semantic_classes``, their names, and may have
+            ``label_values`` and ``ignore`` as for :class:`efftasks.datasets.semantic.SemanticFolder`.
         kwargs: as mmengine's BaseDataset: ann_file, data_root, data_prefix, metainfo, pipeline, test_mode, indices...
+            ``file_name`` is relative to ``data_prefix.img``, or without it to ``data_root``.
     """
 
     METAINFO: dict[str, Any] = {}
@@ -109,8 +99,8 @@ class CocoDetection(SkipUnreadable, BaseDetDataset):
         if self.keypoints is not None:
             self._metainfo["keypoints"] = self.keypoints.to_dict()
         self._check_seg_map()
-        annotations: dict[int, list[dict]] = {}
-        for annotation in data.get("annotations", []):
+        annotations: dict[Any, list[dict]] = {}
+        for annotation in data["annotations"]:
             annotations.setdefault(annotation["image_id"], []).append(annotation)
         self._check_usable(data, annotations, labels)
         return [self._parse(image, annotations.get(image["id"], []), labels) for image in data["images"]]
@@ -124,68 +114,78 @@ class CocoDetection(SkipUnreadable, BaseDetDataset):
             self.seg_map.format(folder="", stem="")
         except (KeyError, IndexError, ValueError) as error:
             raise UserError(f"seg_map: got {self.seg_map!r}, expected no fields but {{folder}} and {{stem}}") from error
+        facts = self._metainfo
+        self._label_values = label_values(facts["semantic_classes"], facts.get("label_values"), facts.get("ignore"))
 
-    def _check_usable(self, data: dict, annotations: dict[int, list[dict]], labels: dict[int, int]) -> None:
+    def _check_usable(self, data: dict, annotations: dict[Any, list[dict]], labels: dict[int, int]) -> None:
         known = {image["id"] for image in data["images"]}
         used = sum(a["category_id"] in labels for i, rows in annotations.items() if i in known for a in rows)
         if used == 0 and not self.test_mode:
             raise UserError(
-                f"{self.ann_file}: none of {len(data.get('annotations', []))} annotations belongs to an image of the "
+                f"{self.ann_file}: none of {len(data['annotations'])} annotations belongs to an image of the "
                 f"file and to one of the classes {self._metainfo['classes']}, expected at least one to train on"
             )
 
     def _parse(self, image: dict, annotations: Sequence[dict], labels: dict[int, int]) -> dict:
-        found = [self._instance(image, row, labels) for row in annotations if row["category_id"] in labels]
-        info = {
-            "img_path": str(Path(self.data_prefix.get("img", ""), image["file_name"])),
-            "img_id": image["id"],
-            "width": image["width"],
-            "height": image["height"],
-            "instances": [instance for instance in found if instance is not None],
-        }
+        try:
+            path = Path(self.data_prefix.get("img", self.data_root or ""), file_name_of(image))
+        except ValueError as error:
+            raise UserError(f"{self.ann_file}: {error}") from error
+        height, width = image_size_of(image) or self._size_of_picture(image, path)
+        instances = []
+        for row in annotations:
+            if row["category_id"] in labels:
+                try:
+                    instance = self._instance((height, width), row, labels)
+                except ValueError as error:
+                    raise UserError(f"{self.ann_file}: {whose(row)}: {error}") from error
+                if instance is not None:
+                    instances.append(instance)
+        info = dict(img_path=str(path), img_id=image["id"], width=width, height=height, instances=instances)
         if self.keypoints is not None:
             info["keypoint_mirror"] = self.keypoints.mirror
         if self.seg_map is not None:
             file = Path(image["file_name"])
             folder = "/".join(file.parent.parts)  # not "." where there is none
+            info["label_values"] = self._label_values
             info["seg_map_path"] = str(Path(self.data_root, self.seg_map.format(folder=folder, stem=file.stem)))
         return info
 
-    def _instance(self, image: dict, annotation: dict, labels: dict[int, int]) -> dict | None:
-        """One object as mmdet names its parts, with its id and what else is annotated; None without extent."""
-        left, top, right, bottom = self._box(image, annotation)
-        box = [max(left, 0.0), max(top, 0.0), min(right, image["width"]), min(bottom, image["height"])]
+    def _size_of_picture(self, image: dict, path: Path) -> tuple[int, int]:
+        """The (height, width) of an image of which the file states none."""
+        try:
+            return image_size(path)
+        except UnreadableImage as error:
+            raise UserError(
+                f"{self.ann_file}: image {image['id']} ({image['file_name']}) has no 'width' and 'height', and {error}"
+            ) from error
+
+    def _instance(self, size: tuple[int, int], annotation: dict, labels: dict[int, int]) -> dict | None:
+        """One object as mmdet names its parts, with its id and what else is annotated; None without extent.
+
+        Raises:
+            ValueError: a field is broken, to be completed by whose it is.
+        """
+        left, top, right, bottom = object_box(annotation, size) or (0.0, 0.0, 0.0, 0.0)
+        box = [max(left, 0.0), max(top, 0.0), min(right, size[1]), min(bottom, size[0])]
         if box[2] <= box[0] or box[3] <= box[1]:
             return None
         instance: dict[str, Any] = {
             "bbox": box,
             "bbox_label": labels[annotation["category_id"]],
-            "ignore_flag": int(bool(annotation.get("iscrowd", 0))),
+            "ignore_flag": int(is_crowd(annotation)),
             "id": annotation.get("id"),
         }
-        if annotation.get("segmentation"):
-            instance["mask"] = annotation["segmentation"]
-        if annotation.get("area") is not None:
-            instance["area"] = float(annotation["area"])
+        outline, area = outline_of(annotation), area_of(annotation)
+        if outline is not None:
+            instance["mask"] = outline
+        if area is not None:
+            instance["area"] = area
         if self.keypoints is not None:
-            rows = keypoint_rows(self.ann_file, annotation, len(self.keypoints))
+            rows = keypoints_of(annotation, len(self.keypoints))
             if rows is not None:
                 instance["keypoints"] = rows
         return instance
-
-    def _box(self, image: dict, annotation: dict) -> tuple[float, float, float, float]:
-        """The annotated box xyxy, or that of the mask where there is none."""
-        if annotation.get("bbox") is not None:
-            x, y, w, h = annotation["bbox"]
-            return x, y, x + w, y + h
-        name = f"{self.ann_file}: annotation {annotation.get('id')}"
-        try:
-            box = mask_bounds(annotation.get("segmentation"), (image["height"], image["width"]))
-        except ValueError as error:
-            raise UserError(f"{name} has no 'bbox', and its mask cannot be used: {error}") from error
-        if box is None:
-            raise UserError(f"{name} has neither 'bbox' nor a mask, expected a box [x, y, width, height]")
-        return box
 
     def blank_image(self, info: dict) -> dict[str, Any]:
         """Grey, of the size that the file states."""

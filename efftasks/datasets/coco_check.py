@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,9 @@ from typing import Any
 from efftasks.datasets import coco_rules as rules
 from efftasks.datasets.coco_rules import RULES, Content, Fault
 from efftasks.datasets.image_files import BrokenImageError, read_whole_image
+from efftasks.datasets.pixel_depth import depth_note
 from efftasks.datasets.progress import progress
+from efftasks.structures.coco import read_json
 from efftasks.structures.errors import UserError
 
 __all__ = ["CheckReport", "check_coco", "images_beside"]
@@ -114,12 +115,9 @@ def check_coco(
         raise UserError(f"{images}: no such folder of images")
     report = CheckReport(path=str(path), images=None if images is None else str(images))
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        if not text.strip():
-            raise ValueError("the file is empty")
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        report.faults.append(Fault("file", f"not JSON: {error}"))
+        data = read_json(path)
+    except UserError as error:
+        report.faults.append(Fault("file", str(error)))
         return report
     content, report.faults = rules.structure(data)
     report.counts = {
@@ -139,6 +137,9 @@ def check_coco(
     else:
         found = list(_image_files(content, Path(images), threads or os.cpu_count() or 1))
         report.faults += found
+        names = [image["file_name"] for image in content.images if isinstance(image.get("file_name"), str)]
+        note = depth_note([Path(images, name) for name in names])
+        report.notes += [] if note is None else [note]
         missing = sum(fault.rule == "image-missing" for fault in found)
         if missing and missing == len({str(image.get("file_name")) for image in content.images}):
             report.notes.append(f"not one image was found: is {images} the folder that file_name is relative to?")
@@ -146,7 +147,10 @@ def check_coco(
 
 
 def _without(content: Content) -> Iterator[str]:
-    """Images without annotations, categories without annotations."""
+    """Ids that are texts, images without annotations, categories without annotations."""
+    texts = sum(isinstance(image.get("id"), str) for image in content.images)
+    if texts:
+        yield f"the ids of {texts} images are texts: efftasks takes them, other tools may want whole numbers"
     used = {str(annotation.get("image_id")) for annotation in content.annotations}
     bare = [str(image.get("file_name")) for image in content.images if str(image.get("id")) not in used]
     if bare:

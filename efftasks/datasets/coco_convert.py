@@ -1,109 +1,257 @@
-"""What all conversions to COCO share: they build one file, and say what they left out and why."""
+"""What all conversions to COCO share: shapes go in, one file comes out, and a report says what is not in it and why."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from efftasks.datasets.coco_rules import rle_counts
 from efftasks.structures.errors import UserError
 
-__all__ = ["Conversion", "first_folder", "render_conversion", "split_names"]
+__all__ = ["Conversion", "Report", "Shape", "UnreadableLabel", "is_ours", "polygon_bounds", "split_names"]
+
+
+class UnreadableLabel(ValueError):
+    """An annotation cannot be read. Its whole image is taken out: without it, it would show an object that is none.
+
+    Args:
+        reason: a plural noun phrase, the same for all of its kind.
+        where: file and place in it.
+    """
+
+    def __init__(self, reason: str, where: str) -> None:
+        super().__init__(f"{reason} ({where})")
+        self.reason = reason
+        self.where = where
 
 
 @dataclass
-class Conversion:
-    """A COCO file in the making. Ids count from 1 in the order of adding; numbers are rounded to 1/1000 pixel.
+class Report:
+    """What happened to the data on the way, each reason with the places where it applied.
 
-    ``skipped`` and ``notes`` map a reason to where it applied: what is skipped is not in the file, a note says how
-    something in the file was changed.
+    ``removed`` counts images that are not in the result, ``skipped`` objects and files that are not, ``notes`` what was
+    read otherwise than it is written. ``warnings`` are sentences about the whole set.
     """
 
-    classes: Sequence[str]
-    images: list[dict[str, Any]] = field(default_factory=list)
-    annotations: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    removed: dict[str, list[str]] = field(default_factory=dict)
     skipped: dict[str, list[str]] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
 
+    def warn(self, sentence: str) -> None:
+        """Say something of the whole set, once."""
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+
+    def remove(self, reason: str, where: str) -> None:
+        """Remember that an image was taken out."""
+        self.removed.setdefault(reason, []).append(where)
+
     def skip(self, reason: str, where: str) -> None:
-        """Remember that something was left out."""
+        """Remember that an object or a file was left out."""
         self.skipped.setdefault(reason, []).append(where)
 
     def note(self, reason: str, where: str) -> None:
         """Remember that something was changed."""
         self.notes.setdefault(reason, []).append(where)
 
-    def add_image(self, file_name: str, width: int, height: int) -> dict[str, Any]:
-        """Add an image and return its entry."""
-        entry = {"id": len(self.images) + 1, "file_name": file_name, "width": width, "height": height}
-        self.images.append(entry)
-        return entry
+    def first_reason(self) -> str:
+        """The first thing that went wrong, for the message when nothing is left."""
+        groups = [*self.removed.items(), *self.skipped.items()]
+        reasons = [f"{reason} ({places[0]})" for reason, places in groups]
+        return next(iter([*reasons, *self.warnings]), "no annotation is there")
 
-    def add_object(
-        self,
-        image: dict[str, Any],
-        label: int,
-        box: Sequence[float],
-        where: str,
-        polygon: Sequence[float] | None = None,
-    ) -> None:
-        """Add an object, cut to its image; skipped if nothing of it is left.
+    def render_lines(self, examples: int = 3) -> list[str]:
+        """The report to be read: warnings first, then each reason with a few of its places."""
+        lines = [f"WARNING: {sentence}" for sentence in self.warnings]
+        total = sum(map(len, self.removed.values()))
+        for title, groups in (
+            (f"images taken out ({total})", self.removed),
+            ("left out", self.skipped),
+            ("notes", self.notes),
+        ):
+            if groups:
+                lines += ["", f"{title}:"]
+            for reason, places in groups.items():
+                more = f", ... and {len(places) - examples} more" if len(places) > examples else ""
+                lines.append(f"  - {len(places)} x {reason}: {', '.join(places[:examples])}{more}")
+        return lines
 
-        Args:
-            image: the entry of its image.
-            label: index of its class.
-            box: x1, y1, x2, y2 in pixels.
-            where: file and line, for the report.
-            polygon: x1, y1, x2, y2, ... in pixels.
-        """
-        sides = np.array([image["width"], image["height"]] * 2, dtype=float)
-        cut = np.clip(np.asarray(box, dtype=float), 0, sides)
-        if np.abs(cut - box).max() > 1:
-            self.note("boxes reached more than 1 px outside their image and were cut to it", where)
-        x1, y1, x2, y2 = (round(float(v), 3) for v in cut)
-        if x2 <= x1 or y2 <= y1:
-            self.skip("boxes without area inside their image", where)
-            return
-        width, height = round(x2 - x1, 3), round(y2 - y1, 3)
-        entry = {
-            "id": len(self.annotations) + 1,
-            "image_id": image["id"],
-            "category_id": label + 1,
-            "bbox": [x1, y1, width, height],
-            "area": round(width * height, 3),
-            "iscrowd": 0,
-        }
-        if polygon is not None:
-            points = np.clip(np.asarray(polygon, dtype=float).reshape(-1, 2), 0, sides[:2])
-            entry["area"] = round(_polygon_area(points), 3)
-            entry["segmentation"] = [[round(float(v), 3) for v in points.reshape(-1)]]
-            if not entry["area"]:
-                self.skip("polygons without area inside their image", where)
-                return
-        self.annotations.append(entry)
 
-    def to_coco(self) -> dict[str, Any]:
-        """The file.
+@dataclass(frozen=True)
+class Shape:
+    """One object as it is read from a label file, in pixels of its image.
+
+    Args:
+        label: index of its class.
+        where: file and place, for the report.
+        box: x1, y1, x2, y2; None takes the bounds of its mask.
+        polygons: each x1, y1, x2, y2, ...; the parts of one object.
+        rle: a run-length mask of COCO's form, in place of polygons.
+        keypoints: x, y, visibility of each.
+        crowd: a region to ignore.
+        area: as annotated; None computes it.
+    """
+
+    label: int
+    where: str
+    box: Sequence[float] | None = None
+    polygons: Sequence[Sequence[float]] = ()
+    rle: Mapping[str, Any] | None = None
+    keypoints: Sequence[float] | None = None
+    crowd: bool = False
+    area: float | None = None
+
+
+@dataclass
+class Conversion:
+    """A COCO file in the making. Ids count from 1 in the order of adding; numbers are rounded to 1/1000 pixel.
+
+    ``categories`` are those of the file without their ids.
+    """
+
+    categories: Sequence[Mapping[str, Any]]
+    report: Report = field(default_factory=Report)
+    images: list[dict[str, Any]] = field(default_factory=list)
+    annotations: list[dict[str, Any]] = field(default_factory=list)
+
+    def add_image(self, file_name: str, width: int, height: int, shapes: Sequence[Shape]) -> None:
+        """Add an image with the objects on it.
 
         Raises:
-            UserError: there is no image, or no object, in it.
+            UnreadableLabel: the mask of one is broken; then nothing was added.
         """
-        first = next((f"{reason} ({places[0]})" for reason, places in self.skipped.items()), "no file was found")
+        before = len(self.annotations)
+        entry = {"id": len(self.images) + 1, "file_name": file_name, "width": width, "height": height}
+        try:
+            for shape in shapes:
+                self._add(entry, shape)
+        except UnreadableLabel:
+            del self.annotations[before:]
+            raise
+        self.images.append(entry)
+
+    def _add(self, image: dict[str, Any], shape: Shape) -> None:
+        """Add an object, cut to its image; left out if nothing of it is in there."""
+        size = (image["width"], image["height"])
+        box = shape.box if shape.box is not None else _mask_bounds(shape, size)
+        inside = self._cut(box, size, shape.where)
+        if inside is None:
+            return
+        entry: dict[str, Any] = {
+            "id": len(self.annotations) + 1,
+            "image_id": image["id"],
+            "category_id": shape.label + 1,
+            "bbox": inside,
+            "area": shape.area or round(inside[2] * inside[3], 3),
+            "iscrowd": int(shape.crowd),
+        }
+        if shape.rle is not None:
+            mask = _rle_mask(shape, size)
+            entry["segmentation"] = dict(shape.rle)
+            entry["area"] = shape.area or int(mask.sum())
+        elif shape.polygons:
+            points = [np.clip(np.reshape(part, (-1, 2)), 0, size) for part in shape.polygons]
+            points = [part for part in points if _polygon_area(part) > 0]
+            if not points:
+                self.report.skip("polygons without area inside their image", shape.where)
+                return
+            entry["area"] = shape.area or round(sum(_polygon_area(part) for part in points), 3)
+            entry["segmentation"] = [[round(float(v), 3) for v in part.reshape(-1)] for part in points]
+        if shape.keypoints is not None:
+            entry["keypoints"] = self._keypoints(shape, size)
+            entry["num_keypoints"] = sum(v > 0 for v in entry["keypoints"][2::3])
+        self.annotations.append(entry)
+
+    def _cut(self, box: Sequence[float], size: tuple[int, int], where: str) -> list[float] | None:
+        """The box x, y, width, height inside its image; None where it has no area there."""
+        cut = np.clip(np.asarray(box, dtype=float), 0, [*size, *size])
+        if np.abs(cut - box).max() > 1:
+            self.report.note("boxes reached more than 1 px outside their image and were cut to it", where)
+        x1, y1, x2, y2 = (round(float(v), 3) for v in cut)
+        if x2 <= x1 or y2 <= y1:
+            self.report.skip("boxes without area inside their image", where)
+            return None
+        return [x1, y1, round(x2 - x1, 3), round(y2 - y1, 3)]
+
+    def _keypoints(self, shape: Shape, size: tuple[int, int]) -> list[float]:
+        assert shape.keypoints is not None
+        flat: list[float] = []
+        for x, y, visible in np.reshape(shape.keypoints, (-1, 3)).tolist():
+            if visible > 0 and max(-x, -y, x - size[0], y - size[1]) > 1:
+                self.report.note("keypoints outside their image count as not labeled", shape.where)
+                visible = 0
+            flat += [round(x, 3), round(y, 3), int(visible)] if visible > 0 else [0, 0, 0]
+        return flat
+
+    def to_coco(self, form: str) -> dict[str, Any]:
+        """The file.
+
+        Args:
+            form: what it was made from; it is told in ``info``.
+
+        Raises:
+            UserError: there is no image in it.
+        """
         if not self.images:
-            raise UserError(f"no image could be converted: {first}")
-        if not self.annotations:
-            raise UserError(f"no object of {len(self.images)} images could be converted: {first}")
-        categories = [{"id": i, "name": name, "supercategory": "none"} for i, name in enumerate(self.classes, start=1)]
-        return {"images": self.images, "annotations": self.annotations, "categories": categories}
+            raise UserError(f"no image could be converted: {self.report.first_reason()}")
+        categories = [{"id": number, **entry} for number, entry in enumerate(self.categories, start=1)]
+        return {
+            "info": {"description": f"{_MADE_BY} --from {form}"},
+            "images": self.images,
+            "annotations": self.annotations,
+            "categories": categories,
+        }
+
+
+_MADE_BY = "efftasks dataset convert"
+
+
+def is_ours(data: Any) -> bool:
+    """Whether the content of a COCO file is from this command, which may overwrite it then."""
+    info = data.get("info") if isinstance(data, dict) else None
+    return isinstance(info, dict) and str(info.get("description", "")).startswith(_MADE_BY)
+
+
+def polygon_bounds(polygons: Sequence[Sequence[float]]) -> list[float]:
+    """x1, y1, x2, y2 around polygons of x1, y1, x2, y2, ..."""
+    points = np.concatenate([np.reshape(part, (-1, 2)) for part in polygons])
+    return [*points.min(0).tolist(), *points.max(0).tolist()]
+
+
+def _mask_bounds(shape: Shape, size: tuple[int, int]) -> list[float]:
+    if shape.rle is None:
+        return polygon_bounds(shape.polygons)
+    ys, xs = np.nonzero(_rle_mask(shape, size))
+    return [float(xs.min()), float(ys.min()), float(xs.max() + 1), float(ys.max() + 1)]
+
+
+def _rle_mask(shape: Shape, size: tuple[int, int]) -> np.ndarray:
+    """The mask bool (H, W).
+
+    Raises:
+        UnreadableLabel: the run lengths are broken, empty, or of another size.
+    """
+    rle = shape.rle or {}
+    width, height = size
+    try:
+        counts = rle_counts(rle.get("counts"))
+        whole = list(rle.get("size") or ()) == [height, width] and int(counts.sum()) == width * height
+        if not whole or (counts < 0).any() or not counts[1::2].any():
+            raise ValueError
+    except ValueError:
+        reason = "run-length masks that are broken, empty or of another size than their image"
+        raise UnreadableLabel(reason, shape.where) from None
+    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
 
 
 def _polygon_area(points: np.ndarray) -> float:
     """The shoelace formula; points (n, 2)."""
     x, y = points.T
-    return abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2
+    return round(abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2, 3)
 
 
 def split_names(text: str | None) -> list[str] | None:
@@ -118,28 +266,3 @@ def split_names(text: str | None) -> list[str] | None:
     if not names or len(set(names)) != len(names):
         raise UserError(f"--classes: got {text!r}, expected names with commas between, each once")
     return names
-
-
-def first_folder(candidates: Sequence[Path], what: str) -> Path:
-    """The first of some folders that exists.
-
-    Raises:
-        UserError: none does.
-    """
-    for folder in candidates:
-        if folder.is_dir():
-            return folder
-    raise UserError(f"{candidates[0]}: no such folder; expected {what} in {' or '.join(map(str, candidates))}")
-
-
-def render_conversion(result: Conversion, out: str | Path, examples: int = 3) -> str:
-    """The report as text: what was written, what was left out and what was changed, each with a few places."""
-    counts = f"{len(result.images)} images, {len(result.annotations)} annotations, {len(result.classes)} categories"
-    lines = [f"{out}: {counts}"]
-    for title, groups in (("skipped", result.skipped), ("notes", result.notes)):
-        if groups:
-            lines += ["", f"{title}:"]
-        for reason, places in groups.items():
-            more = f", ... and {len(places) - examples} more" if len(places) > examples else ""
-            lines.append(f"  - {len(places)} x {reason}: {', '.join(places[:examples])}{more}")
-    return "\n".join(lines)

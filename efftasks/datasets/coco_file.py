@@ -1,4 +1,4 @@
-"""Reading and writing COCO files; written, the same content always gives the same bytes."""
+"""Writing COCO files: the same content always gives the same bytes."""
 
 from __future__ import annotations
 
@@ -7,23 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from efftasks.structures.errors import UserError
-
-__all__ = ["read_json", "write_json"]
-
-
-def read_json(path: str | Path) -> Any:
-    """Parse a JSON file.
-
-    Raises:
-        UserError: the file is not there, or is not JSON.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is not JSON ({error}), expected a COCO annotation file") from error
+__all__ = ["write_json"]
 
 
 def write_json(path: str | Path, data: Any) -> None:

@@ -1,4 +1,4 @@
-"""Keypoints of a COCO file: what its categories say of them, and the rows of an annotation."""
+"""Keypoints of a COCO file: what its categories say of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from efftasks.structures.errors import UserError
 from efftasks.structures.keypoints import KeypointFacts, keypoint_facts
 
-__all__ = ["category_keypoints", "keypoint_rows"]
+__all__ = ["category_keypoints"]
 
 
 def category_keypoints(
@@ -26,6 +26,8 @@ def category_keypoints(
         UserError: two categories, or the config and a category, differ in the number of keypoints.
     """
     with_names = [category for category in categories if category.get("keypoints")]
+    for category in with_names:
+        _check_names(path, category)
     if not with_names:
         return keypoint_facts(said) if said else None
     first = with_names[0]
@@ -46,18 +48,17 @@ def category_keypoints(
     return keypoint_facts(said or {}, first["keypoints"], skeleton)
 
 
-def keypoint_rows(path: str | Path, annotation: Mapping[str, Any], count: int) -> list[list[float]] | None:
-    """The keypoints of an annotation as ``count`` rows of x, y, visibility; None where it has none.
-
-    Raises:
-        UserError: the list has another length than 3 ``count``.
-    """
-    flat = annotation.get("keypoints")
-    if not flat:
-        return None
-    if len(flat) != 3 * count:
+def _check_names(path: str | Path, category: Mapping[str, Any]) -> None:
+    names, skeleton = category["keypoints"], category.get("skeleton") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(
-            f"{path}: annotation {annotation.get('id')}: 'keypoints' has {len(flat)} numbers, expected {3 * count}, "
-            f"three for each of {count} keypoints"
+            f"{path}: category {category['name']!r}: 'keypoints' is {str(names)[:60]}, expected a list of names"
         )
-    return [list(flat[i : i + 3]) for i in range(0, len(flat), 3)]
+    pairs = skeleton if isinstance(skeleton, list) else [skeleton]
+    for pair in pairs:
+        good = isinstance(pair, (list, tuple)) and len(pair) == 2
+        if not good or not all(type(end) is int and 1 <= end <= len(names) for end in pair):
+            raise UserError(
+                f"{path}: category {category['name']!r}: 'skeleton' has {str(pair)[:60]}, expected pairs of numbers "
+                f"from 1 to {len(names)}"
+            )

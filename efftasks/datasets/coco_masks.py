@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from efftasks.datasets.coco_rules import rle_counts
+from efftasks.structures.coco import check_rle_size, outline_of, rle_runs
 
-__all__ = ["DecodedMask", "decode_mask", "mask_bounds"]
+__all__ = ["DecodedMask", "decode_mask"]
 
 _FINE = 5  # COCO's tools fill polygons after rounding them to fifths of a pixel
 
@@ -31,19 +31,18 @@ def decode_mask(segmentation: Any, size: tuple[int, int]) -> DecodedMask:
     """A mask as COCO's tools would fill it.
 
     Args:
-        segmentation: list of polygons, whose parts are united; or run lengths, as text or as a list; or nothing.
+        segmentation: list of polygons, whose parts are united; or run lengths, as text or as a list; or nothing. See
+            :func:`efftasks.structures.coco.outline_of`.
         size: (height, width) of the image.
 
     Raises:
         ValueError: what is wrong with it, to be completed by whose it is.
     """
-    if not segmentation:
+    parts = outline_of({"segmentation": segmentation})
+    if parts is None:
         return _EMPTY
-    if isinstance(segmentation, dict):
-        return _decode_runs(segmentation, size)
-    parts = _polygons(segmentation)
-    if not parts:
-        return _EMPTY
+    if isinstance(parts, dict):
+        return _decode_runs(parts, size)
     # Filling is the same wherever whole pixels are moved to, so only the part of the image around them is filled.
     low, high = _bounds(parts)
     left, top = (int(v) for v in np.clip(np.floor(low), 0, size[::-1]))
@@ -53,30 +52,6 @@ def decode_mask(segmentation: Any, size: tuple[int, int]) -> DecodedMask:
     moved = [_shifted(part, left, top) for part in parts]
     runs = coco_mask.merge(coco_mask.frPyObjects(moved, bottom - top, right - left))
     return DecodedMask(left, top, np.ascontiguousarray(coco_mask.decode(runs)))
-
-
-def mask_bounds(segmentation: Any, size: tuple[int, int]) -> tuple[float, float, float, float] | None:
-    """The box xyxy around polygons or run lengths; None where they hold nothing.
-
-    Raises:
-        ValueError: as :func:`decode_mask`.
-    """
-    if isinstance(segmentation, dict):
-        left, top, crop = _decode_runs(segmentation, size)
-        return (left, top, left + crop.shape[1], top + crop.shape[0]) if crop.size else None
-    parts = _polygons(segmentation or [])
-    if not parts:
-        return None
-    low, high = _bounds(parts)
-    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
-
-
-def _polygons(segmentation: Sequence[Sequence[float]]) -> list[Sequence[float]]:
-    """The parts that have an inside: at least three points."""
-    for part in segmentation:
-        if len(part) % 2:
-            raise ValueError(f"a polygon has {len(part)} numbers, expected pairs of x and y")
-    return [part for part in segmentation if len(part) >= 6]
 
 
 def _bounds(parts: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
@@ -92,11 +67,8 @@ def _shifted(part: Sequence[float], left: int, top: int) -> list[float]:
 
 def _decode_runs(segmentation: dict[str, Any], size: tuple[int, int]) -> DecodedMask:
     """Drawn as columns, which is how runs go, and cut to what they hold."""
-    if tuple(segmentation.get("size", ())) != tuple(size):
-        raise ValueError(f"run lengths are of size {segmentation.get('size')}, expected the image's {list(size)}")
-    counts = rle_counts(segmentation.get("counts"))
-    if counts.min() < 0 or counts.sum() != size[0] * size[1]:
-        raise ValueError(f"run lengths cover {counts.sum()} pixels, expected {size[0] * size[1]}")
+    check_rle_size(segmentation, size)
+    counts = rle_runs(segmentation)
     values = np.zeros(len(counts), np.uint8)
     values[1::2] = 1
     columns = np.repeat(values, counts).reshape(size[1], size[0])

@@ -13,11 +13,11 @@ from pycocotools import mask as coco_mask
 
 from efftasks.datasets import coco_rules as rules
 from efftasks.datasets.coco_check import images_beside
-from efftasks.datasets.coco_file import read_json
 from efftasks.datasets.coco_rules import Content
 from efftasks.datasets.image_files import BrokenImageError, read_whole_image, write_image
 from efftasks.datasets.preview import SHEET, Preview, draw_sheet, fit_picture
 from efftasks.datasets.progress import progress
+from efftasks.structures.coco import read_json
 from efftasks.structures.drawing import draw_instances
 from efftasks.structures.errors import UserError
 
@@ -83,7 +83,7 @@ def _sound_annotations(content: Content, result: Preview) -> dict[str, list[dict
     for annotation in content.annotations:
         category_id = annotation.get("category_id")
         known = isinstance(category_id, int) and category_id in content.category_of
-        whole = annotation.get("bbox") is not None and isinstance(annotation.get("image_id"), int)
+        whole = annotation.get("bbox") is not None and rules.is_key(annotation.get("image_id"))
         if known and whole and str(annotation.get("id")) not in broken:
             sound.setdefault(str(annotation["image_id"]), []).append(annotation)
         else:

@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
-import numpy as np
-from numpy.typing import NDArray
+from efftasks.structures.coco import rle_counts
 
-__all__ = ["RULES", "SLACK", "Content", "Fault", "rle_counts"]
+__all__ = ["RULES", "SLACK", "Content", "Fault", "is_key", "rle_counts"]
 
 # One line for each rule, in the order in which a report shows them.
 RULES = {
@@ -61,13 +60,13 @@ class Content:
     images: list[dict[str, Any]] = field(default_factory=list)
     annotations: list[dict[str, Any]] = field(default_factory=list)
     categories: list[dict[str, Any]] = field(default_factory=list)
-    image_of: dict[int, dict[str, Any]] = field(default_factory=dict)
+    image_of: dict[int | str, dict[str, Any]] = field(default_factory=dict)
     category_of: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def fault(self, rule: str, annotation: dict[str, Any], what: str) -> Fault:
         """A fault of an annotation."""
         image_id, key = annotation.get("image_id"), annotation.get("id")
-        image = self.image_of.get(image_id, {}) if _is_id(image_id) else {}
+        image = self.image_of.get(image_id, {}) if is_key(image_id) else {}
         name = image.get("file_name")
         where = f"image {image_id}, {name}" if name else f"image {image_id}"
         return Fault(
@@ -77,13 +76,18 @@ class Content:
     def size_of(self, annotation: dict[str, Any]) -> tuple[int, int] | None:
         """Width and height of an annotation's image, where the file gives them."""
         image_id = annotation.get("image_id")
-        image = self.image_of.get(image_id, {}) if _is_id(image_id) else {}
+        image = self.image_of.get(image_id, {}) if is_key(image_id) else {}
         width, height = image.get("width"), image.get("height")
         return (width, height) if _is_side(width) and _is_side(height) else None
 
 
 def _is_id(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 53
+
+
+def is_key(value: Any) -> TypeGuard[int | str]:
+    """Whether an image or an annotation may be called so: a whole number, or a text."""
+    return _is_id(value) or _is_name(value)
 
 
 def _is_finite(value: Any) -> TypeGuard[float]:
@@ -109,14 +113,14 @@ def _is_present(value: Any) -> bool:
 
 _FIELDS: dict[str, dict[str, tuple[Any, str]]] = {
     "images": {
-        "id": (_is_id, "a whole number"),
+        "id": (is_key, "a whole number or a text"),
         "file_name": (_is_name, "a file name"),
         "width": (_is_side, "a whole number above 0"),
         "height": (_is_side, "a whole number above 0"),
     },
     "annotations": {
-        "id": (_is_id, "a whole number"),
-        "image_id": (_is_id, "a whole number"),
+        "id": (is_key, "a whole number or a text"),
+        "image_id": (is_key, "a whole number or a text"),
         "category_id": (_is_id, "a whole number"),
         "bbox": (_is_present, "[x, y, width, height]"),
         "area": (_is_area, "a number above 0 (COCO's evaluation needs it)"),
@@ -149,7 +153,7 @@ def structure(data: Any) -> tuple[Content, list[Fault]]:
                 into.append(entry)
             else:
                 faults.append(Fault("fields", f"{key}[{number}] is a {type(entry).__name__}, expected an object"))
-    content.image_of = {e["id"]: e for e in reversed(content.images) if _is_id(e.get("id"))}
+    content.image_of = {e["id"]: e for e in reversed(content.images) if is_key(e.get("id"))}
     content.category_of = {e["id"]: e for e in reversed(content.categories) if _is_id(e.get("id"))}
     return content, faults
 
@@ -174,9 +178,9 @@ def _field_fault(key: str, entry: dict[str, Any], message: str) -> Fault:
 def duplicates(content: Content) -> Iterator[Fault]:
     """Ids and names that must be unique and are not."""
     for rule, entries, name, good in (
-        ("duplicate-image-id", content.images, "id", _is_id),
+        ("duplicate-image-id", content.images, "id", is_key),
         ("duplicate-file-name", content.images, "file_name", _is_name),
-        ("duplicate-annotation-id", content.annotations, "id", _is_id),
+        ("duplicate-annotation-id", content.annotations, "id", is_key),
         ("duplicate-category-id", content.categories, "id", _is_id),
         ("duplicate-category-name", content.categories, "name", _is_name),
     ):
@@ -215,8 +219,8 @@ def references(content: Content) -> Iterator[Fault]:
     """Annotations of images or categories that do not exist."""
     for annotation in content.annotations:
         image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
-        if _is_id(image_id) and image_id not in content.image_of:
-            yield content.fault("unknown-image", annotation, f"no image has the id {image_id}")
+        if is_key(image_id) and image_id not in content.image_of:
+            yield content.fault("unknown-image", annotation, f"no image has the id {image_id!r}")
         if _is_id(category_id) and category_id not in content.category_of:
             yield content.fault("unknown-category", annotation, f"no category has the id {category_id}")
 
@@ -256,6 +260,9 @@ def masks(content: Content) -> Iterator[Fault]:
             wrong = _wrong_rle(mask, content.size_of(annotation))
             if wrong:
                 yield content.fault("mask-rle", annotation, wrong)
+        elif isinstance(mask, list) and not any(isinstance(part, list) for part in mask):
+            what = f"segmentation is one flat list of {len(mask)} values, expected a list of polygons"
+            yield content.fault("mask-polygon", annotation, what)
         elif isinstance(mask, list):
             for number, polygon in enumerate(mask):
                 wrong = _wrong_polygon(polygon)
@@ -293,37 +300,6 @@ def _wrong_rle(mask: dict[str, Any], size: tuple[int, int] | None) -> str | None
     if not counts[1::2].any():
         return "RLE has no pixel inside"
     return None
-
-
-def rle_counts(counts: Any) -> NDArray[np.int64]:
-    """Run lengths of COCO's compressed (str) or plain (list) form, without trusting them.
-
-    The compressed form: characters 48..111, six bits each, five of a little-endian number and one "goes on"; from the
-    fourth run on, a run is stored as its difference to the run two before.
-
-    Raises:
-        ValueError: it is neither form.
-    """
-    if isinstance(counts, list):
-        if not counts or not all(_is_id(v) for v in counts):
-            raise ValueError("are not a list of whole numbers")
-        return np.array(counts, dtype=np.int64)
-    if not isinstance(counts, str) or not counts or not counts.isascii():
-        raise ValueError(f"are a {type(counts).__name__}, expected a text or a list of whole numbers")
-    codes = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
-    last = (codes & 0x20) == 0
-    if codes.min() < 0 or codes.max() > 63 or not last[-1]:
-        raise ValueError("are no compressed run lengths")
-    ends = np.flatnonzero(last)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    place = np.arange(len(codes)) - np.repeat(starts, ends - starts + 1)
-    if place.max() > 8:
-        raise ValueError("have a number of too many digits")
-    values = np.add.reduceat((codes & 0x1F) << (5 * place), starts)
-    values -= np.where(codes[ends] & 0x10, np.int64(1) << (5 * (place[ends] + 1)), 0)  # two's complement
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
 
 
 def keypoints(content: Content, count: int | None) -> Iterator[Fault]:

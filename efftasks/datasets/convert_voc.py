@@ -1,4 +1,4 @@
-"""Pascal VOC XML files to COCO.
+"""Pascal VOC XML files, one an image.
 
 The pixels of VOC count from 1, and ``xmax``, ``ymax`` are the last pixels *inside* a box. In COCO's frame, where pixel
 i covers [i, i + 1), that is x = xmin - 1 and width = xmax - xmin + 1: ``offset=1``. Many tools write plain coordinates
@@ -8,147 +8,167 @@ into the same XML, with x = xmin and width = xmax - xmin: ``offset=0``.
 from __future__ import annotations
 
 import math
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from efftasks.datasets.coco_convert import Conversion, first_folder
-from efftasks.datasets.image_files import BrokenImageError, find_images, read_whole_image
-from efftasks.datasets.progress import progress
+from efftasks.datasets.coco_convert import Report, Shape, UnreadableLabel
+from efftasks.datasets.convert_source import (
+    ImageFinder,
+    Item,
+    Part,
+    Source,
+    divide,
+    first_folder,
+    part_name,
+    place,
+    read_text,
+)
+from efftasks.datasets.image_files import find_images
 from efftasks.structures.errors import UserError
 
-__all__ = ["convert_voc", "voc_folders"]
+__all__ = ["read_voc"]
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_FLAG = re.compile(r"\s+-?[01]$")  # of the lists that each class has: whether it is in the image
 
 
 @dataclass(frozen=True)
-class _Object:
-    name: str
-    box: tuple[float, ...] | None  # xmin, ymin, xmax, ymax as written; None if they are no numbers
-    difficult: bool
+class _Xml:
+    """A parsed file, and how the report names it."""
+
+    tree: ElementTree.Element
     where: str
 
 
-def voc_folders(source: str | Path, split: str | None = None) -> tuple[Path, Path, list[str] | None]:
-    """Where images and XML files are, and which stems belong to a split (None: all).
-
-    Known: ``JPEGImages/`` or ``images/`` with ``Annotations/`` or ``annotations/``, or both mixed in one folder. A
-    split is a list in ``ImageSets/Main/``, or a folder.
-
-    Raises:
-        UserError: there is no such folder or list.
-    """
-    root = first_folder([Path(source)], "a VOC data set")
-    stems = None
-    if split is not None:
-        chosen = root / "ImageSets" / "Main" / f"{split}.txt"
-        if chosen.is_file():
-            stems = [line.split()[0] for line in chosen.read_text(encoding="utf-8").splitlines() if line.strip()]
-        elif (root / split).is_dir():
-            root = root / split
-        else:
-            raise UserError(f"{chosen}: no such list, and there is no folder {root / split}; expected one of them")
-    images = first_folder([root / "JPEGImages", root / "images", root], "images")
-    return images, first_folder([root / "Annotations", root / "annotations", root], "XML files"), stems
-
-
-def convert_voc(
-    images: str | Path,
-    annotations: str | Path,
+def read_voc(
+    source: str | Path,
     classes: Sequence[str] | None = None,
-    stems: Sequence[str] | None = None,
+    images: str | Path | None = None,
+    labels: str | Path | None = None,
     offset: int = 1,
     skip_difficult: bool = False,
-) -> Conversion:
-    """Convert a folder of XML files.
+) -> Source:
+    """Find the XML files of a data set and their images.
+
+    Known: ``JPEGImages/`` or ``images/`` with ``Annotations/`` or ``annotations/``, or both mixed in one folder. Parts
+    are the lists in ``ImageSets/Main/``, or folders named ``train``, ``valid`` and the like.
 
     Args:
-        images: the folder of images; file names in the result are relative to it.
-        annotations: the folder of XML files.
+        source: the folder.
         classes: the names to take, in the order of the category ids; None takes all, sorted.
-        stems: names of the XML files to take, without suffix; None takes all.
+        images: the folder of images, where it is none of those.
+        labels: the folder of XML files, likewise.
         offset: 1 for VOC's own convention, 0 for plain coordinates (see above).
         skip_difficult: leave out objects marked as difficult.
 
-    Returns:
-        The conversion; images in the order of the XML files' paths.
-
     Raises:
-        UserError: there is no XML file.
+        UserError: there is no such folder, or no XML file.
     """
-    files = sorted(Path(annotations).rglob("*.xml"))
+    root = first_folder([Path(source)], "a VOC data set")
+    usual = [root / name for name in ("JPEGImages", "images") if find_images(root / name)]
+    pictures = Path(images) if images else [*usual, root][0]
+    usual = [root / name for name in ("Annotations", "annotations") if any((root / name).rglob("*.xml"))]
+    folder = Path(labels) if labels else [*usual, root][0]
+    files = sorted(folder.rglob("*.xml"))
     if not files:
-        raise UserError(f"{annotations}: holds no .xml file, expected those of a VOC data set")
-    if stems is not None:
-        files = [file for file in files if file.stem in set(stems)]
-    trees, broken = {}, []
+        raise UserError(f"{folder}: holds no .xml file, expected those of a VOC data set")
+    report = Report()
+    parsed = _parse(files, root, report)
+    items = _pair(parsed, folder, pictures, root, report)
+    parts = _parts(items, folder, root, pictures, report)
+    names = {_text(element, "name") for xml in parsed.values() for element in xml.tree.iter("object")}
+    chosen = list(classes) if classes is not None else sorted(names - {""})
+
+    def shapes(item: Item, width: int, height: int) -> list[Shape]:
+        written = item.size
+        if written and min(written) > 0 and written != (width, height):
+            report.note("the XML has another image size; the image's own was taken", item.label.where)
+        return list(_shapes(item.label, chosen, offset, skip_difficult, report))
+
+    categories = [{"name": name, "supercategory": "none"} for name in chosen]
+    return Source("voc", root, parts, categories, shapes, report)
+
+
+def _parse(files: Sequence[Path], root: Path, report: Report) -> dict[Path, _Xml]:
+    parsed = {}
     for file in files:
+        where = place(file, root)
         try:
-            trees[file] = ElementTree.parse(file).getroot()
-        except ElementTree.ParseError as error:
-            broken.append(f"{file.name} ({error})")
-    found = sorted({entry.name for file, tree in trees.items() for entry in _objects(file, tree) if entry.name})
-    result = Conversion(list(classes) if classes is not None else found)
-    for where in broken:
-        result.skip("XML files that cannot be parsed", where)
-    for stem in sorted(set(stems or ()) - {file.stem for file in files}):
-        result.skip("names in the split list without an XML file", stem)
-    by_name = _by_name(Path(images))
-    used = set()
-    for file, tree in progress(trees.items(), len(trees), "convert"):
+            parsed[file] = _Xml(ElementTree.parse(file).getroot(), where)
+        except (ElementTree.ParseError, ValueError) as error:
+            report.remove("XML files that cannot be parsed", f"{where} ({error})")
+    return parsed
+
+
+def _pair(
+    parsed: dict[Path, _Xml], folder: Path, pictures: Path, root: Path, report: Report
+) -> list[tuple[Path, Item]]:
+    """Each XML file that has an image, with it."""
+    finder = ImageFinder(pictures)
+    found = find_images(pictures)
+    by_name = _by_name(pictures, found)
+    items, used = [], set()
+    for file, xml in parsed.items():
         # the tag is often stale where files were renamed, so that the name of the XML file goes first
-        inner = file.relative_to(annotations).with_suffix("").as_posix()
-        tag = (tree.findtext("filename") or "").strip()
-        path = by_name.get(inner) or by_name.get(file.stem) or by_name.get(tag)
-        if path is not None and path in used:
-            result.skip("XML files of an image that another one describes", file.name)
-            continue
-        used.add(path)
-        image = _add_image(result, file, tree, path, Path(images))
-        if image is not None:
-            _add_objects(result, image, _objects(file, tree), offset, skip_difficult)
-    return result
+        inner = file.relative_to(folder).with_suffix("").as_posix()
+        beside = re.sub(r"(^|/)annotations(?=/)", r"\1images", inner, flags=re.IGNORECASE)
+        tag = _text(xml.tree, "filename")
+        path = by_name.get(inner) or by_name.get(beside) or by_name.get(file.stem)
+        path = path or (finder.find(tag, [file.parent, pictures]) if tag else None)
+        if path is None:
+            report.remove("XML files without an image, or with several of that name; give --images DIR", xml.where)
+        elif path in used:
+            report.skip("XML files of an image that another one describes", xml.where)
+        else:
+            used.add(path)
+            items.append((file, Item(path, xml, _size(xml.tree))))
+    for path in found:
+        if path not in used:
+            report.note("images have no XML file, and are not in the result", place(path, root))
+    return items
 
 
-def _by_name(images: Path) -> dict[str, Path | None]:
+def _by_name(images: Path, found: Sequence[Path]) -> dict[str, Path | None]:
     """Images by path and by name, with and without suffix; None where two share a name, for either would be a guess."""
     known: dict[str, Path | None] = {}
-    for path in find_images(images):
+    for path in found:
         inner = path.relative_to(images)
         for key in {path.name, path.stem, inner.as_posix(), inner.with_suffix("").as_posix()}:
             known[key] = None if key in known else path
     return known
 
 
-def _add_image(
-    result: Conversion, file: Path, tree: ElementTree.Element, path: Path | None, images: Path
-) -> dict[str, Any] | None:
-    if path is None:
-        result.skip("XML files without an image, or with several of that name", file.name)
-        return None
-    name = path.relative_to(images).as_posix()
-    try:
-        height, width = read_whole_image(path).shape[:2]
-    except BrokenImageError as error:
-        result.skip("images that cannot be read", f"{name} {error}")
-        return None
-    said = (_number(tree.findtext("size/width")), _number(tree.findtext("size/height")))
-    if None not in said and said != (width, height):
-        result.note("the XML has another image size; the image's own was taken", file.name)
-    return result.add_image(name, width, height)
+def _parts(
+    items: Sequence[tuple[Path, Item]], folder: Path, root: Path, pictures: Path, report: Report
+) -> dict[str, Part]:
+    lists = root / "ImageSets" / "Main"
+    chosen = [file for file in sorted(lists.glob("*.txt")) if part_name(file.stem)] if lists.is_dir() else []
+    if not chosen:
+        return divide([(file.relative_to(folder), item) for file, item in items], pictures)
+    known = {file.stem: item for file, item in items}
+    known.update({file.relative_to(folder).with_suffix("").as_posix(): item for file, item in items})
+    parts: dict[str, Part] = {}
+    for file in chosen:
+        part = parts.setdefault(part_name(file.stem) or "", Part(pictures))
+        for line in filter(None, map(str.strip, read_text(file).splitlines())):
+            item = known.get(line) or known.get(_FLAG.sub("", line))
+            if item is None:
+                report.remove("names in a list without an XML file and an image", f"{place(file, root)}: {line}")
+            else:
+                part.items.append(item)
+    return parts
 
 
-def _objects(file: Path, tree: ElementTree.Element) -> Iterator[_Object]:
-    for number, element in enumerate(tree.iter("object"), start=1):
-        corners = [_number(element.findtext(f"bndbox/{key}")) for key in ("xmin", "ymin", "xmax", "ymax")]
-        numbers = tuple(value for value in corners if value is not None)
-        yield _Object(
-            name=(element.findtext("name") or "").strip(),
-            box=numbers if len(numbers) == 4 else None,
-            difficult=(element.findtext("difficult") or "0").strip() == "1",
-            where=f"{file.name}, object {number}",
-        )
+def _text(element: ElementTree.Element, path: str) -> str:
+    return (element.findtext(path) or "").strip()
+
+
+def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
+    width, height = _number(tree.findtext("size/width")), _number(tree.findtext("size/height"))
+    return (int(width), int(height)) if width and height else None
 
 
 def _number(text: str | None) -> float | None:
@@ -159,19 +179,36 @@ def _number(text: str | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _add_objects(
-    result: Conversion, image: dict[str, Any], objects: Iterator[_Object], offset: int, skip_difficult: bool
-) -> None:
-    for entry in objects:
-        if entry.name not in result.classes:
-            result.skip(f"objects of class {entry.name!r}, which is not in the class list", entry.where)
-        elif entry.box is None:
-            result.skip("objects without four numbers in bndbox", entry.where)
-        elif entry.difficult and skip_difficult:
-            result.skip("objects marked as difficult", entry.where)
-        else:
-            x1, y1, x2, y2 = entry.box
-            if offset and min(x1, y1) < 1:
-                result.note("boxes begin at 0 though VOC counts from 1: try --voc-offset 0 on this source", entry.where)
-            label = list(result.classes).index(entry.name)
-            result.add_object(image, label, (x1 - offset, y1 - offset, x2, y2), entry.where)
+def _shapes(xml: _Xml, classes: Sequence[str], offset: int, skip_difficult: bool, report: Report) -> Iterator[Shape]:
+    for number, element in enumerate(xml.tree.iter("object"), start=1):
+        where = f"{xml.where}, object {number}"
+        name = _text(element, "name")
+        if not name:
+            raise UnreadableLabel("XML files with an object without a name", where)
+        if name not in classes:
+            report.skip(f"objects of class {name!r}, which is not in the class list", where)
+            continue
+        x1, y1, x2, y2 = _corners(element, where)
+        if _text(element, "difficult") == "1" and skip_difficult:
+            report.skip("objects marked as difficult", where)
+            continue
+        if offset and min(x1, y1) < 1:
+            report.note("boxes begin at 0 though VOC counts from 1: try --voc-offset 0 on this source", where)
+        yield Shape(list(classes).index(name), where, (x1 - offset, y1 - offset, x2, y2))
+
+
+def _corners(element: ElementTree.Element, where: str) -> tuple[float, float, float, float]:
+    if element.find("bndbox") is None:
+        raise UnreadableLabel("XML files with an object without a bndbox", where)
+    values = []
+    for key in _CORNERS:
+        text = element.findtext(f"bndbox/{key}")
+        value = _number(text)
+        if value is None:
+            got = "is missing" if text is None else f"is {text.strip()[:20]!r}"
+            raise UnreadableLabel("XML files with an object whose bndbox is not four numbers", f"{where}: {key} {got}")
+        values.append(value)
+    x1, y1, x2, y2 = values
+    if x2 < x1 or y2 < y1:
+        raise UnreadableLabel("XML files with an object whose xmax or ymax is before its xmin or ymin", where)
+    return x1, y1, x2, y2

@@ -15,12 +15,23 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from efftasks.structures.images import IMAGE_SUFFIXES, decode_image
+from efftasks.structures.images import IMAGE_SUFFIXES, decode_pixels, read_pixels, seeming_range, to_eight_bits
 
-__all__ = ["BrokenImageError", "find_images", "missing_part", "read_whole_file", "read_whole_image", "write_image"]
+__all__ = [
+    "BrokenImageError",
+    "find_images",
+    "image_size",
+    "missing_part",
+    "read_whole_file",
+    "read_whole_image",
+    "write_image",
+]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_ORIENTATION = 0x0112  # the number of the Exif tag
+_SIDEWAYS = (5, 6, 7, 8)  # orientations in which the sides change places
 # In the scan of a JPEG, FF 00 is a data byte FF, FF D0..D7 are restart marks, and FF FF is padding.
 _NEXT_MARK = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
@@ -32,13 +43,16 @@ class BrokenImageError(ValueError):
 def read_whole_image(path: str | Path) -> NDArray[np.uint8]:
     """As ``structures.images.read_image``, and strict: what lacks its end is refused, and the reason is given.
 
+    To be looked at, not to be trained on: more than 8 bits are brought to 8 by the range that they seem to have.
+
     Raises:
         BrokenImageError: the file is missing, empty, truncated or no image.
     """
-    image = decode_image(read_whole_file(path))
-    if image is None:
+    pixels = decode_pixels(read_whole_file(path))
+    if pixels is None:
         raise BrokenImageError("does not decode as an image")
-    return image
+    fallback = None if pixels.dtype == np.uint16 else (0, 1)  # where there is nothing but zeros
+    return to_eight_bits(pixels, seeming_range(pixels) or fallback)
 
 
 def read_whole_file(path: str | Path) -> bytes:
@@ -59,6 +73,24 @@ def read_whole_file(path: str | Path) -> bytes:
     if lacking:
         raise BrokenImageError(f"is truncated or damaged ({lacking})")
     return data
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """The (height, width) that ``structures.images.read_image`` gives, pixels, from the header of a JPEG or PNG alone.
+
+    Raises:
+        UnreadableImage: the file is missing, or is no image.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            orientation = image.getexif().get(_ORIENTATION, 1) if image.format in ("JPEG", "MPO") else None
+            plain = image.format == "PNG" and "exif" not in image.info
+    except Exception:  # PIL's readers raise whatever a broken file leads them to, and refuse very large ones
+        orientation, plain = None, False
+    if orientation is None and not plain:
+        height, width = read_pixels(path).shape[:2]
+    return (width, height) if orientation in _SIDEWAYS else (height, width)
 
 
 def write_image(path: str | Path, image: NDArray[np.uint8]) -> None:

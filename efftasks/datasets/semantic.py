@@ -11,7 +11,8 @@ import efftasks.compat  # noqa: F401
 import numpy as np
 from mmseg.datasets import BaseSegDataset
 
-from efftasks.datasets.semantic_files import IGNORE, find_pairs, read_label
+from efftasks.datasets.semantic_files import find_pairs, read_label
+from efftasks.datasets.semantic_values import label_values
 from efftasks.datasets.skipping import SkipUnreadable
 from efftasks.registry import DATASETS
 from efftasks.structures.errors import UserError
@@ -24,7 +25,9 @@ __all__ = ["SemanticFolder"]
 class SemanticFolder(SkipUnreadable, BaseSegDataset):
     """Images and label maps (8-bit, one channel, the index of a class in each pixel, 255 ignored) of the same names.
 
-    Where ``metainfo.ignore`` names another number, as a ``classes.json`` may, that one is ignored too.
+    Where classes have other numbers than their indices, ``metainfo.label_values`` states the number of each, such as
+    ``(0, 255)`` for binary masks; 255 is ignored where no class has it. Where ``metainfo.ignore`` names another number,
+    that one is ignored too. A ``classes.json`` may state both. Any other number is an error when the map is read.
 
     Images of any usual suffix, in subfolders as well; see :func:`efftasks.datasets.semantic_files.find_pairs`. Every
     image needs its label map, and a label map without an image is an error too: a wrong folder would otherwise train
@@ -36,7 +39,8 @@ class SemanticFolder(SkipUnreadable, BaseSegDataset):
         kwargs: as mmseg's BaseSegDataset: data_root, metainfo, pipeline, test_mode, indices, reduce_zero_label.
 
     Raises:
-        UserError: no class names, a folder is missing or has no images, or images and label maps do not pair up.
+        UserError: no class names, a folder is missing or has no images, images and label maps do not pair up, or the
+            numbers are not one for each class.
     """
 
     def __init__(self, data_prefix: Mapping[str, str], attempts: int = 50, **kwargs: Any) -> None:
@@ -63,9 +67,11 @@ class SemanticFolder(SkipUnreadable, BaseSegDataset):
                 raise UserError(
                     f"{paths[0]}: one of {len(paths)} files that {what}; `efftasks dataset check {labels}` lists them"
                 )
-        ignore = self.metainfo.get("ignore", IGNORE)
-        label_map = {ignore: IGNORE} if ignore != IGNORE else self.label_map
-        facts = dict(label_map=label_map, reduce_zero_label=self.reduce_zero_label)
+        values, ignore = self.metainfo.get("label_values"), self.metainfo.get("ignore")
+        if values is not None and self.reduce_zero_label:
+            raise UserError("reduce_zero_label: got True beside label_values, expected one of the two")
+        known = label_values(self.metainfo["classes"], values, ignore)
+        facts = dict(label_values=known, reduce_zero_label=self.reduce_zero_label)
         return [
             dict(img_path=str(pair.image), seg_map_path=str(pair.label), seg_fields=[], **facts) for pair in found.pairs
         ]

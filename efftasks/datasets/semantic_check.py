@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from efftasks.datasets.image_files import BrokenImageError, read_whole_image
+from efftasks.datasets.pixel_depth import depth_note
 from efftasks.datasets.progress import progress
 from efftasks.datasets.semantic_files import (
-    IGNORE,
     ClassList,
     Pair,
     Pairing,
@@ -25,6 +25,7 @@ from efftasks.datasets.semantic_files import (
     images_of,
     load_label,
 )
+from efftasks.datasets.semantic_values import LabelValues, label_values, suggest_values
 from efftasks.structures.errors import UserError
 
 __all__ = ["RULES", "ClassCount", "SemanticFault", "SemanticReport", "check_semantic", "ignore_label"]
@@ -52,6 +53,8 @@ RULES = {
     "label-lossy": Rule("fault", "label maps are saved with loss"),
     "label-type": Rule("fault", "label maps have other numbers than 8 bit without sign"),
     "label-ids": Rule("fault", "label maps have numbers that are neither a class nor ignored"),
+    "label-values": Rule("fault", "label maps are drawn with other numbers than the classes'"),
+    "class-alone": Rule("fault", "all pixels are of one class"),
     "only-ignored": Rule("warning", "label maps have ignored pixels only"),
     "class-unused": Rule("warning", "classes occur in no label map"),
 }
@@ -80,7 +83,7 @@ class SemanticFault:
 class ClassCount:
     """How often a number occurs: ``pixels``, their ``share`` of all pixels counted, and ``images`` with any of them."""
 
-    id: int
+    id: int  # the number in the label maps
     name: str | None  # None for a number that is no class, and for all where no names are known
     pixels: int
     share: float
@@ -97,7 +100,7 @@ class SemanticReport:
 
     labels: str
     images: str
-    ignore: int
+    ignore: int | None  # None where all numbers that are ignored otherwise are classes
     classes: ClassList | None = None
     counts: dict[str, int] = field(default_factory=dict)
     faults: list[SemanticFault] = field(default_factory=list)
@@ -144,7 +147,8 @@ class SemanticReport:
         lines.append(f"images in {self.images}")
         if self.classes is not None:
             origin = f" from {self.classes.origin}" if self.classes.origin else ""
-            lines.append(f"{len(self.classes.names)} classes{origin}, {self.ignore} is ignored")
+            ignored = "nothing" if self.ignore is None else self.ignore
+            lines.append(f"{len(self.classes.names)} classes{origin}, {ignored} is ignored")
         for name, faults in self.by_rule().items():
             lines += ["", f"{name} ({RULES[name].severity}): {len(faults)} x {RULES[name].text}"]
             lines += [f"  - {fault.message}" for fault in faults[:examples]]
@@ -164,7 +168,7 @@ def _many(number: int, what: str) -> str:
     return f"{number} {what}" + "s" * (number != 1)
 
 
-def _render_table(table: Sequence[ClassCount], ignore: int, named: bool) -> list[str]:
+def _render_table(table: Sequence[ClassCount], ignore: int | None, named: bool) -> list[str]:
     unknown = "(no class)" if named else ""
     names = ["(ignored)" if row.id == ignore else row.name or unknown for row in table]
     width = max(5, *map(len, names))
@@ -176,19 +180,23 @@ def _render_table(table: Sequence[ClassCount], ignore: int, named: bool) -> list
     return lines
 
 
-def ignore_label(classes: ClassList | None, ignore: int | None) -> int:
-    """The label of pixels that belong to no class: the one given, else that of the classes' file, else 255.
+def ignore_label(classes: ClassList | None, ignore: int | None) -> int | None:
+    """The number of pixels that belong to no class: the one given, else that of the classes' file, else 255.
+
+    Returns:
+        The number; None where nothing is stated and 255 is a class.
 
     Raises:
-        UserError: it is no label of 8 bits, or that of a class.
+        UserError: it is no number of 8 bits, or that of a class.
     """
-    said = classes.ignore if classes is not None else None
-    chosen = ignore if ignore is not None else said if said is not None else IGNORE
-    if not 0 <= chosen <= 255:
-        raise UserError(f"ignore: got {chosen}, expected 0 to 255")
-    if classes is not None and chosen < len(classes.names):
-        raise UserError(f"ignore: got {chosen}, which is class {classes.names[chosen]!r}")
-    return chosen
+    stated = classes.ignore if classes is not None and ignore is None else ignore
+    if classes is None:
+        names: tuple[str, ...] = ()
+        values = None
+    else:
+        names, values = classes.names, classes.values
+    known = label_values(names, values, stated)
+    return stated if stated is not None else next(iter(known.ignored), None)
 
 
 def check_semantic(
@@ -197,6 +205,7 @@ def check_semantic(
     classes: Sequence[str] | None = None,
     ignore: int | None = None,
     threads: int | None = None,
+    values: Sequence[int] | None = None,
 ) -> SemanticReport:
     """Check label maps and their images against every rule of ``RULES``; every file is read and decoded.
 
@@ -207,6 +216,7 @@ def check_semantic(
             not judged, and a note says so.
         ignore: the label of pixels that belong to no class; None takes what the classes' file says, or 255.
         threads: that decode files; None takes one for each core.
+        values: the number of each class in the label maps; None takes what the classes' file says, or the index.
 
     Raises:
         UserError: a folder is missing, has no pictures or is not found, or the classes cannot be used. What is wrong
@@ -214,8 +224,11 @@ def check_semantic(
     """
     if not Path(labels).is_dir():
         raise UserError(f"{labels}: no such folder of label maps")
-    known = classes_of(labels, classes)
+    known = classes_of(labels, classes, values)
     ignored = ignore_label(known, ignore)
+    numbers = None if known is None else label_values(known.names, known.values, ignored)
+    if numbers is not None and ignored is not None:
+        numbers = replace(numbers, ignored=(ignored,))  # 255 is a number like any other then
     images = images_of(labels) if images is None else images
     found = find_pairs(images, labels)
     report = SemanticReport(str(labels), str(images), ignored, known)
@@ -229,20 +242,42 @@ def check_semantic(
     report.faults += _unpaired(found)
     tally = _Tally()
     with ThreadPoolExecutor(max_workers=threads or os.cpu_count() or 1) as pool:  # decoding is outside Python's lock
-        results = pool.map(lambda pair: _examine(pair, known, ignored), found.pairs)
+        results = pool.map(lambda pair: _examine(pair, numbers, ignored), found.pairs)
         for faults, pixels in progress(results, len(found.pairs), "images and label maps"):
             report.faults += faults
             tally.add(pixels)
     report.counted = tally.maps
-    report.table = tally.rows(known, ignored)
-    if known is not None and tally.maps:
-        report.faults += [
-            SemanticFault("class-unused", f"class {number} {name!r} occurs in none of {_many(tally.maps, 'label map')}")
-            for number, name in enumerate(known.names)
-            if number not in tally.pixels
-        ]
+    report.table = tally.rows(numbers)
+    if known is not None and numbers is not None and tally.maps:
+        report.faults += _absent(numbers, tally, ignore if ignore is not None else known.ignore)
+        advice = suggest_values(tally.pixels, numbers, ignored)
+        report.notes += [] if advice is None else [f"the label maps have {_some(tally.pixels)}; {advice}"]
     report.notes += _notes(found, report)
     return report
+
+
+def _absent(numbers: LabelValues, tally: _Tally, ignore: int | None) -> Iterator[SemanticFault]:
+    """What the classes that occur in no label map tell; ``ignore`` where it is stated."""
+    maps, present = _many(tally.maps, "label map"), set(tally.pixels)
+    advice = None if numbers.strange(present) else suggest_values(present, numbers, ignore)
+    missing = numbers.missing(present)
+    if advice is not None:
+        yield SemanticFault("label-values", f"{maps} have {_some(present)}, and 255 is ignored; {advice}")
+    elif len(missing) == len(numbers.classes) - 1 > 0:
+        (name,) = set(numbers.classes) - set(missing)
+        yield SemanticFault("class-alone", f"all pixels of {maps} that are not ignored are {name!r}: nothing to learn")
+    else:
+        for name in missing:
+            index = numbers.classes.index(name)
+            drawn = f" ({numbers.values[index]})" if numbers.stated else ""
+            yield SemanticFault("class-unused", f"class {index} {name!r}{drawn} occurs in none of {maps}")
+
+
+def _some(numbers: Iterable[int]) -> str:
+    """The numbers, or the first of many."""
+    listed = sorted(set(numbers))
+    more = f" and {len(listed) - 10} more" if len(listed) > 10 else ""
+    return "the numbers " + ", ".join(map(str, listed[:10])) + more
 
 
 def _unpaired(found: Pairing) -> Iterator[SemanticFault]:
@@ -263,13 +298,16 @@ def _notes(found: Pairing, report: SemanticReport) -> Iterator[str]:
         yield f"not one image has a label map: is {report.images} the folder of the images of {report.labels}?"
     if report.classes is None:
         yield "the names of the classes are not known, ids were not judged: --classes A,B,... or a classes.json"
+    note = depth_note([pair.image for pair in found.pairs])
+    if note is not None:
+        yield note
     if found.passed_over:
         several = _many(len(found.passed_over), "other picture")
         expected = "those in *_gtFine_labelTrainIds.png are read"
         yield f"{several} of Cityscapes passed over, such as {found.passed_over[0].name}; {expected}"
 
 
-def _examine(pair: Pair, classes: ClassList | None, ignore: int) -> tuple[list[SemanticFault], dict[int, int]]:
+def _examine(pair: Pair, known: LabelValues | None, ignore: int | None) -> tuple[list[SemanticFault], dict[int, int]]:
     """What is wrong with an image and its label map, and how many pixels each id has."""
     faults: list[SemanticFault] = []
     size = None
@@ -289,7 +327,7 @@ def _examine(pair: Pair, classes: ClassList | None, ignore: int) -> tuple[list[S
     if wrong:
         return faults + [SemanticFault(form.rule, f"{pair.label} {form.reason}", *pair[1:]) for form in wrong], {}
     pixels = _count(stored.array)
-    for rule, what in _judge(stored, pixels, classes, ignore):
+    for rule, what in _judge(stored, pixels, known, ignore):
         faults.append(SemanticFault(rule, f"{pair.label} {what}", *pair[1:]))
     return faults, pixels
 
@@ -305,21 +343,19 @@ def _count(labels: NDArray[Any]) -> dict[int, int]:
 
 
 def _judge(
-    stored: StoredLabel, pixels: dict[int, int], classes: ClassList | None, ignore: int
+    stored: StoredLabel, pixels: dict[int, int], known: LabelValues | None, ignore: int | None
 ) -> Iterator[tuple[str, str]]:
     """Rule and reason for what is wrong with the numbers of one label map."""
     if stored.array.dtype != np.uint8:
         yield "label-type", f"has 16 bit a pixel, its largest number is {max(pixels)}; expected 8 bit"
     if set(pixels) == {ignore}:
         yield "only-ignored", f"has the label {ignore} only"
-    if classes is None:
-        return
-    strange = {number: count for number, count in pixels.items() if number >= len(classes.names) and number != ignore}
-    if strange:
-        most = sorted(strange, key=lambda number: -strange[number])[:5]
-        some = ", ".join(f"{number} ({strange[number]} px)" for number in sorted(most))
+    strange = [] if known is None else known.strange(pixels)
+    if known is not None and strange:
+        most = sorted(strange, key=lambda number: -pixels[number])[:5]
+        some = ", ".join(f"{number} ({pixels[number]} px)" for number in sorted(most))
         more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
-        yield "label-ids", f"has {some}{more}; expected 0 to {len(classes.names) - 1}, or {ignore}"
+        yield "label-ids", f"has {some}{more}; expected {known.expected()}"
 
 
 class _Tally:
@@ -337,9 +373,9 @@ class _Tally:
             self.pixels[number] = self.pixels.get(number, 0) + count
             self.images[number] = self.images.get(number, 0) + 1
 
-    def rows(self, classes: ClassList | None, ignore: int) -> list[ClassCount]:
-        """One row for each class and each other id that occurs."""
-        names = dict(enumerate(classes.names)) if classes is not None else {}
+    def rows(self, known: LabelValues | None) -> list[ClassCount]:
+        """One row for each class and each other number that occurs."""
+        names = dict(zip(known.values, known.classes)) if known is not None else {}
         total = sum(self.pixels.values())
         rows = []
         for number in sorted({*names, *self.pixels}) if total else ():

@@ -10,7 +10,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from efftasks.datasets.image_files import BrokenImageError, find_images, read_whole_file
+from efftasks.datasets.semantic_values import IGNORE, label_values
 from efftasks.structures.errors import UserError
 from efftasks.structures.images import UnreadableImage
 
@@ -41,7 +42,6 @@ __all__ = [
 
 Colour = tuple[int, int, int]
 
-IGNORE = 255  # the label of pixels that belong to no class, where nothing else is said
 LAYOUTS = {  # the folder of the label maps -> that of their images, beside it
     "ann": "img",
     "labels": "images",
@@ -166,26 +166,41 @@ class ClassList:
     Attributes:
         names: in the order of the indices.
         palette: RGB of each class, or None.
-        ignore: the label of pixels that belong to no class, or None where nothing is said.
+        ignore: the number of pixels that belong to no class, or None where nothing is stated.
         origin: the file, or None.
+        values: the number of each class in label maps, or None where it is the index.
     """
 
     names: tuple[str, ...]
     palette: tuple[Colour, ...] | None = None
     ignore: int | None = None
     origin: Path | None = None
+    values: tuple[int, ...] | None = None
 
 
-def classes_of(labels: str | Path, names: Sequence[str] | None = None) -> ClassList | None:
+def classes_of(
+    labels: str | Path, names: Sequence[str] | None = None, values: Sequence[int] | None = None
+) -> ClassList | None:
     """These names, or else the classes in the file that ``find_classes`` finds; None where there is neither.
 
+    Args:
+        labels: the folder of the label maps.
+        names: of the classes.
+        values: the number of each class in label maps; None takes what the file states, or the index.
+
     Raises:
-        UserError: more than 255 names, or the file cannot be used.
+        UserError: more than 255 names, the file cannot be used, or the values are not one for each class.
     """
+    path = find_classes(labels) if names is None else None
     if names is not None:
-        return _checked("classes", ClassList(tuple(names)))
-    path = find_classes(labels)
-    return None if path is None else read_classes(path)
+        known = ClassList(tuple(names))
+    elif path is not None:
+        known = read_classes(path)
+    elif values is not None:
+        raise UserError(f"values: got {list(values)} and no classes in {labels}, expected their names too (--classes)")
+    else:
+        return None
+    return _checked("classes", known if values is None else replace(known, values=tuple(values)))
 
 
 def find_classes(labels: str | Path) -> Path | None:
@@ -202,7 +217,9 @@ def read_classes(path: str | Path) -> ClassList:
     """Read the names of classes from JSON.
 
     The forms: ``["a", "b"]``, ``{"classes": ["a", "b"]}``, and ``{"classes": [{"trainId": 0, "name": "a", "color":
-    [r, g, b]}, ...]}`` in any order, with ``"color"`` in all or none; an object may have ``"ignore"`` too.
+    [r, g, b]}, ...]}`` in any order, with ``"color"`` in all or none; an object may have ``"ignore"`` too. A class may
+    have ``"value"``, its number in label maps where that is not its index: all or none have it, and then ``"trainId"``
+    may be left out of all, and classes count in the order of the file.
 
     Raises:
         UserError: the file cannot be read, or has none of these forms.
@@ -219,15 +236,15 @@ def read_classes(path: str | Path) -> ClassList:
         raise UserError(f'{path}: expected ["a", "b", ...] or {{"classes": [...]}} with at least one class')
     if ignore is not None and not _is_integer(ignore, 256):
         raise UserError(f"{path}: ignore: got {ignore!r}, expected 0 to 255")
-    palette = None
+    palette = values = None
     if any(isinstance(entry, dict) for entry in entries):
         entries = _by_train_id(path, entries)
-        palette = _palette(path, entries)
+        palette, values = _palette(path, entries), _values(path, entries)
         entries = [entry.get("name") for entry in entries]
     for place, name in enumerate(entries):
         if not isinstance(name, str) or not name.strip():
             raise UserError(f"{path}: classes[{place}]: got {str(name)[:40]!r}, expected a name")
-    return _checked(str(path), ClassList(tuple(entries), palette, ignore, Path(path)))
+    return _checked(str(path), ClassList(tuple(entries), palette, ignore, Path(path), values))
 
 
 def _is_integer(value: Any, below: int) -> bool:
@@ -235,6 +252,8 @@ def _is_integer(value: Any, below: int) -> bool:
 
 
 def _by_train_id(path: str | Path, entries: list[Any]) -> list[dict[str, Any]]:
+    if all(isinstance(entry, dict) and "value" in entry and "trainId" not in entry for entry in entries):
+        return entries
     ordered: dict[int, dict[str, Any]] = {}
     for place, entry in enumerate(entries):
         number: Any = entry.get("trainId") if isinstance(entry, dict) else None
@@ -256,6 +275,16 @@ def _palette(path: str | Path, entries: Sequence[dict[str, Any]]) -> tuple[Colou
     return tuple((r, g, b) for r, g, b in colours)  # type: ignore[misc]
 
 
+def _values(path: str | Path, entries: Sequence[dict[str, Any]]) -> tuple[int, ...] | None:
+    values = [entry.get("value") for entry in entries]
+    if all(value is None for value in values):
+        return None
+    for entry, value in zip(entries, values):
+        if not _is_integer(value, 256):
+            raise UserError(f"{path}: class {entry.get('name')!r}: got value {value!r}, expected 0 to 255, as all have")
+    return tuple(values)  # type: ignore[arg-type]
+
+
 def _checked(origin: str, classes: ClassList) -> ClassList:
     names = classes.names
     if not 1 <= len(names) <= IGNORE:
@@ -263,8 +292,7 @@ def _checked(origin: str, classes: ClassList) -> ClassList:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(f"{origin}: got {', '.join(map(repr, twice))} more than once, expected each name once")
-    if classes.ignore is not None and classes.ignore < len(names):
-        raise UserError(f"{origin}: ignore: got {classes.ignore}, which is class {names[classes.ignore]!r}")
+    label_values(names, classes.values, classes.ignore, origin)
     return classes
 
 
@@ -298,7 +326,9 @@ class StoredLabel:
             flat = array.reshape(-1, array.shape[2])
             equal = bool((flat[:, :3] == flat[:, :1]).all())
             colours = f"{_distinct(flat)} distinct colours" + (", the channels are equal" if equal else "")
-            yield LabelForm("label-channels", f"has {flat.shape[1]} channels with {colours}; expected trainIds in one")
+            remedy = "save one of them" if equal else "save the index of the class for each colour, as an 8-bit PNG"
+            what = f"has {flat.shape[1]} channels with {colours}; expected trainIds in one: {remedy}"
+            yield LabelForm("label-channels", what)
         elif self.bits < 8:
             yield LabelForm("label-type", f"has {self.bits} bit a pixel, which tools scale differently; expected 8")
         elif array.dtype not in (np.uint8, np.uint16):

@@ -30,6 +30,7 @@ def preview_semantic(
     seed: int = 0,
     classes: Sequence[str] | None = None,
     ignore: int | None = None,
+    values: Sequence[int] | None = None,
 ) -> Preview:
     """Lay the label maps of some images over them, with a legend on the sheet of all.
 
@@ -41,6 +42,7 @@ def preview_semantic(
         seed: of the lot.
         classes: as ``check_semantic``; colours are those of the classes' file, where it has any.
         ignore: as ``check_semantic``; such pixels are left as the image has them.
+        values: as ``check_semantic``.
 
     Raises:
         UserError: a folder is missing, has no pictures or is not found, the classes cannot be used, or none of the
@@ -50,7 +52,7 @@ def preview_semantic(
         raise UserError(f"num: got {num}, expected at least 1")
     if not Path(labels).is_dir():
         raise UserError(f"{labels}: no such folder of label maps")
-    known = classes_of(labels, classes)
+    known = classes_of(labels, classes, values)
     ignored = ignore_label(known, ignore)
     found = find_pairs(images_of(labels) if images is None else images, labels)
     usable = [pair for pair in found.pairs if pair.label is not None]
@@ -94,7 +96,15 @@ def _colours(classes: ClassList | None) -> list[tuple[int, int, int]]:
         known = semantic_palette(len(classes.names))
     else:
         known = [(b, g, r) for r, g, b in classes.palette]
-    return [*known, *[NO_CLASS] * (256 - len(known))]
+    colours = [NO_CLASS] * 256
+    for number, colour in zip(_numbers(classes), known):
+        colours[number] = colour
+    return colours
+
+
+def _numbers(classes: ClassList) -> Sequence[int]:
+    """That of each class in label maps."""
+    return range(len(classes.names)) if classes.values is None else classes.values
 
 
 def _entries(
@@ -103,12 +113,14 @@ def _entries(
     """Names and colours for the legend: of all classes, or of the numbers that occur where no names are known."""
     if classes is None:
         return [(str(number), colours[number]) for number in sorted(present)]
-    entries = list(zip(classes.names, colours))
-    strange = sorted(number for number in present if number >= len(classes.names))
+    entries = [(name, colours[number]) for name, number in zip(classes.names, _numbers(classes))]
+    strange = sorted(present.difference(_numbers(classes)))
     return [*entries, (f"no class: {', '.join(map(str, strange))}", NO_CLASS)] if strange else entries
 
 
-def _draw(pair: Pair, colours: Sequence[tuple[int, int, int]], ignore: int) -> tuple[NDArray[np.uint8], set[int]]:
+def _draw(
+    pair: Pair, colours: Sequence[tuple[int, int, int]], ignore: int | None
+) -> tuple[NDArray[np.uint8], set[int]]:
     """The picture, and the numbers in its label map."""
     assert pair.label is not None
     try:
@@ -125,7 +137,7 @@ def _draw(pair: Pair, colours: Sequence[tuple[int, int, int]], ignore: int) -> t
     canvas, _ = fit_picture(image)
     height, width = canvas.shape[:2]
     fitted = cv2.resize(labels.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-    drawn = draw_semantic(canvas, np.asarray(fitted, np.uint8), colours, ignore=ignore)
+    drawn = draw_semantic(canvas, np.asarray(fitted, np.uint8), colours, ignore=-1 if ignore is None else ignore)
     return drawn, numbers
 
 

@@ -83,21 +83,23 @@ class MuonAdamW(torch.optim.Optimizer):
         return loss
 
     def _muon(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for p in params:
-            state = self.state[p]
-            if not state:
-                state["momentum"] = torch.zeros_like(p)
-            state["momentum"].mul_(group["momentum"]).add_(p.grad)
-            assert p.grad is not None
-            update = p.grad.add(state["momentum"], alpha=group["momentum"]).reshape(p.shape[0], -1)
-            by_shape[update.shape].append((p, update))
-        for (rows, columns), pairs in by_shape.items():  # equal shapes share their matrix products
-            updates = orthogonalise(torch.stack([update for _, update in pairs]).float())
-            scale = max(1.0, rows / columns) ** 0.5
-            for (p, _), update in zip(pairs, updates):
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(update.reshape(p.shape), alpha=-group["lr"] * scale)
+            if not self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+        gradients = [p.grad for p in params if p.grad is not None]
+        momenta = [self.state[p]["momentum"] for p in params]
+        torch._foreach_mul_(momenta, group["momentum"])
+        torch._foreach_add_(momenta, gradients)
+        directions = torch._foreach_add(gradients, momenta, alpha=group["momentum"])
+        by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for i, p in enumerate(params):
+            by_shape[p.shape[0], p[0].numel()].append(i)
+        torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+        for (rows, columns), members in by_shape.items():  # equal shapes share their matrix products
+            stack = torch.stack([directions[i].reshape(rows, columns) for i in members]).float()
+            part = [params[i] for i in members]
+            updates = [update.view_as(p) for update, p in zip(orthogonalise(stack).unbind(), part)]
+            torch._foreach_add_(part, updates, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
 
     def _adamw(self, group: dict[str, Any], params: list[Tensor]) -> None:
         by_step: dict[int, list[Tensor]] = defaultdict(list)  # one, unless some had no gradient at times

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import logging
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dataset import InfiniteSampler
 from mmengine.device import get_device
-from mmengine.dist import is_distributed
+from mmengine.dist import get_world_size, is_distributed
+from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch.utils.data import DataLoader
 
 from efftasks.engine.atomic import whole_or_nothing
 from efftasks.engine.hooks.sync_buffers import SyncBuffers
+from efftasks.engine.memory import keep_freed_memory
 from efftasks.engine.resuming import ScheduleOfConfig, check_same_groups
 from efftasks.engine.wrapped import bare_model
 from efftasks.registry import RUNNERS
@@ -69,7 +73,7 @@ def flush_denormals() -> None:
 
 @RUNNERS.register_module()
 class EffRunner(Runner):
-    """Runner; see the module. On a CPU it also flushes denormals.
+    """Runner; see the module. On a CPU it also flushes denormals, and keeps freed memory for the next step.
 
     Convolutions are kept channels-last where that is safe.
     """
@@ -78,6 +82,7 @@ class EffRunner(Runner):
         self._has_loaded: bool = False
         if get_device() == "cpu":
             flush_denormals()
+            keep_freed_memory()
         super().__init__(*args, **kwargs)
 
     def set_randomness(self, *args: Any, **kwargs: Any) -> None:
@@ -96,6 +101,8 @@ class EffRunner(Runner):
             self.register_hook(SyncBuffers())
         if get_device() != "cpu" or not _crashes_channels_last(self.model):
             self.model.to(memory_format=torch.channels_last)
+        log = Path(self.log_dir, f"{self.timestamp}.log")
+        self.logger.info(f"work dir {self.work_dir}; the resolved config and the environment are in {log}")
         return super().train()
 
     def build_train_loop(self, loop: Any) -> Any:
@@ -125,6 +132,23 @@ class EffRunner(Runner):
             unused = self.cfg.get("find_unused_parameters", False)
             return MMDistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=unused)
         return super().wrap_model(model_wrapper_cfg, model)
+
+    @staticmethod
+    def build_dataloader(
+        dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader:
+        """Build a loader; one that would drop all it has, a batch that is not full, keeps it, with a warning."""
+        loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        samples = _samples_of_a_process(loader)
+        if not isinstance(dataloader, dict) or samples is None or not 0 < samples < (loader.batch_size or 0):
+            return loader
+        if not loader.drop_last:
+            return loader
+        MMLogger.get_current_instance().warning(
+            f"dataloader: the data set has {samples} samples{' a process' * (get_world_size() > 1)}, fewer than a "
+            f"batch of {loader.batch_size}: every step takes all {samples}"
+        )
+        return Runner.build_dataloader({**dataloader, "drop_last": False}, seed, diff_rank_seed)
 
     def load_or_resume(self) -> None:
         """Load weights, or resume; ``resume=True`` without a file takes the newest intact checkpoint."""
@@ -219,6 +243,12 @@ class EffRunner(Runner):
         if self.rank == 0:
             with whole_or_nothing(Path(out_dir, filename)) as draft:
                 super().save_checkpoint(out_dir, draft.name, *args, **kwargs)
+
+
+def _samples_of_a_process(loader: DataLoader) -> int | None:
+    """How many samples a process takes of a data set in an epoch; None where the sampler has no end."""
+    endless = isinstance(loader.sampler, InfiniteSampler)
+    return None if endless or not isinstance(loader.sampler, Sized) else len(loader.sampler)
 
 
 def _crashes_channels_last(model: torch.nn.Module) -> bool:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +15,9 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from pycocotools import mask as coco_mask
 
+from efftasks.evaluation.coco_truth import complete_truth
 from efftasks.registry import METRICS
+from efftasks.structures.coco import check_coco_entries, image_size_of, read_coco, without_size_sentence
 from efftasks.structures.errors import UserError
 
 __all__ = ["CocoMetric", "coco_scores"]
@@ -38,11 +39,14 @@ def coco_scores(
 
     Of an image and a category the best 100 detections count, with keypoints the best 20. An object without what is
     scored is no object and no background either, as a crowd region: for ``segm`` its box is such a region, for
-    ``keypoints`` the doubled box is, as COCO has it.
+    ``keypoints`` the doubled box is, as COCO has it. An object without size (a box of zero, negative or unknown width
+    or height, and neither a mask nor keypoints that tell more) is left out, with one warning that counts them: nothing
+    could match it, so that it would count as missed.
 
     Args:
-        ground_truth: a COCO dict with images, annotations and categories; left as it is. ``iscrowd`` and
-            ``num_keypoints`` may be missing, and ``area``, which then is that of the box.
+        ground_truth: a COCO dict with images, annotations and categories; left as it is. ``iscrowd`` may be missing,
+            and ``area``, which then is that of the box; ``num_keypoints`` is counted anew. Ids of images are numbers
+            or texts. Sizes of images are needed for masks alone, and may be those of the detections.
         detections: COCO results: image_id, category_id, score, and what is scored, in pixels of the original image:
             ``bbox`` xywh, ``segmentation`` as compressed RLE, or ``keypoints`` as x, y, v of each in a row.
         kind: ``bbox``, ``segm`` or ``keypoints``.
@@ -52,31 +56,74 @@ def coco_scores(
     Returns:
         ``bbox_mAP``, ``bbox_mAP_50``, ``_75``, ``_s``, ``_m``, ``_l`` in [0, 1], -1 where nothing is to be found
         (``segm_mAP`` likewise; ``keypoints_mAP`` without ``_s``); and the AP of each category in the order of their
-        ids, NaN where it has no object. Without detections all are 0.
+        ids, NaN where it has no object. Without detections all are 0, where there is something to be found.
 
     Raises:
-        ValueError: a wrong kind or evaluator, sigmas that are missing or not wanted, a mask of another size than its
-            image, or another number of keypoints than of sigmas.
+        ValueError: a wrong kind or evaluator, sigmas that are missing or not wanted, a broken annotation, a detection
+            in no image of the ground truth, a mask of another size than its image, or another number of keypoints than
+            of sigmas.
     """
+    check_coco_entries(ground_truth, "ground_truth")
+    scores = _scores("ground_truth", ground_truth, detections, kind, evaluator, sigmas)
+    if scores.without_size:
+        warnings.warn(without_size_sentence("ground_truth", scores.without_size), stacklevel=2)
+    return scores.values, scores.classwise
+
+
+class _Scores(NamedTuple):
+    values: dict[str, float]
+    classwise: np.ndarray  # AP of each category, in the order of their ids
+    without_size: int  # objects left out
+
+
+def _scores(
+    name: str,
+    ground_truth: Mapping[str, Any],
+    detections: Sequence[dict[str, Any]],
+    kind: str,
+    evaluator: str,
+    sigmas: Sequence[float] | None,
+) -> _Scores:
     _allow("kind", kind, tuple(_FIELDS))
     _allow("evaluator", evaluator, _EVALUATORS)
     if (sigmas is None) == (kind == "keypoints"):
         raise ValueError(f"sigmas: got {sigmas} for {kind!r}, expected one for each keypoint, and for keypoints alone")
     keys = [f"{kind}_{key}" for key in (_KEYS_OF_KEYPOINTS if kind == "keypoints" else _KEYS)]
     categories = sorted(category["id"] for category in ground_truth["categories"])
-    if not detections:
-        return dict.fromkeys(keys, 0.0), np.zeros(len(categories))
     points = 0 if sigmas is None else len(sigmas)
-    annotations = list(_completed(ground_truth.get("annotations", []), kind, points))
     # No more than what is scored: from a box beside a mask the evaluators would take the size of the detection.
     read = ("image_id", "category_id", "score", _FIELDS[kind])
     results = [{key: row[key] for key in read} for row in detections]
-    for name, rows in (("ground_truth", annotations), ("detections", results)):
-        _check_shapes(name, ground_truth["images"], rows, kind, points)
-    stats, precision = _evaluated({**ground_truth, "annotations": annotations}, results, kind, evaluator, sigmas)
+    sizes = _check_detections(name, ground_truth["images"], results, kind, points)
+    truth = complete_truth(name, ground_truth, kind, points, sizes)
+    objects = {row["category_id"] for row in truth.annotations if _is_object(row)}
+    if not results or not objects:  # evaluators stumble over nothing
+        values = dict.fromkeys(keys, 0.0 if objects else -1.0)
+        return _Scores(values, np.array([0.0 if i in objects else np.nan for i in categories]), truth.without_size)
+    numbers = _numbered(ground_truth["images"])
+    whole = dict(
+        # Evaluators read the sizes, and need none: all masks are run lengths.
+        images=[dict(id=number, height=1, width=1) for number in numbers.values()],
+        categories=ground_truth["categories"],
+        annotations=[dict(row, image_id=numbers[row["image_id"]]) for row in truth.annotations],
+    )
+    results = [dict(row, image_id=numbers[row["image_id"]]) for row in results]
+    stats, precision = _evaluated(whole, results, kind, evaluator, sigmas)
     known = [values[values > -1] for values in np.moveaxis(precision[:, :, :, 0, -1], 2, 0)]
     classwise = [values.mean() if values.size else np.nan for values in known]
-    return {key: float(stats[i]) for i, key in enumerate(keys)}, np.asarray(classwise)
+    return _Scores({key: float(stats[i]) for i, key in enumerate(keys)}, np.asarray(classwise), truth.without_size)
+
+
+def _is_object(row: Mapping[str, Any]) -> bool:
+    """Whether an annotation is there to be found."""
+    return not row["iscrowd"] and row.get("num_keypoints", 1) > 0
+
+
+def _numbered(images: Sequence[Mapping[str, Any]]) -> dict[Any, int]:
+    """A number for each image: evaluators take ids that are texts for none. The order decides among equal scores."""
+    ids = [image["id"] for image in images]
+    ordered = sorted(i for i in ids if not isinstance(i, str)) + sorted(i for i in ids if isinstance(i, str))
+    return {key: number for number, key in enumerate(ordered, start=1)}
 
 
 def _allow(argument: str, value: str, allowed: Sequence[str]) -> None:
@@ -84,44 +131,30 @@ def _allow(argument: str, value: str, allowed: Sequence[str]) -> None:
         raise ValueError(f"{argument}: got {value!r}, allowed are {', '.join(map(repr, allowed))}")
 
 
-def _completed(annotations: Sequence[dict[str, Any]], kind: str, points: int) -> Iterator[dict[str, Any]]:
-    """Copies of annotations with all that evaluators read; they write into them."""
-    for number, annotation in enumerate(annotations, start=1):
-        x, y, width, height = annotation["bbox"]
-        # Ids anew: pycocotools takes an id of 0 for "not found", and one that occurs twice for the same object.
-        whole = {"iscrowd": 0, "area": width * height, **annotation, "id": number}
+def _check_detections(
+    name: str, images: Sequence[dict], results: Sequence[dict], kind: str, points: int
+) -> dict[Any, tuple[int, int]]:
+    """What does not fit raises, where evaluators would find no overlap, or stumble.
+
+    Returns:
+        The (height, width) of each image that has a detected mask.
+    """
+    stated = {image["id"]: image_size_of(image) for image in images}
+    sizes: dict[Any, tuple[int, int]] = {}
+    for row in results:
+        image = row["image_id"]
+        if image not in stated:
+            raise UserError(f"{name}: has no image {image!r}, in which there are detections; expected that of the data")
         if kind == "segm":
-            whole["segmentation"] = _outline(annotation.get("segmentation"))
-            if not whole["segmentation"]:
-                corners = [x, y, x, y + height, x + width, y + height, x + width, y]
-                whole.update(segmentation=[corners], iscrowd=1)
-        if kind == "keypoints" and not annotation.get("keypoints"):
-            whole.update(keypoints=[0] * (3 * points), num_keypoints=0)
-        elif kind == "keypoints":
-            whole.setdefault("num_keypoints", sum(v > 0 for v in annotation["keypoints"][2::3]))
-        yield whole
-
-
-def _outline(segmentation: Any) -> Any:
-    """A mask without polygons of less than three corners, which pycocotools takes for boxes or for wrong."""
-    if isinstance(segmentation, list):
-        return [polygon for polygon in segmentation if len(polygon) >= 6]
-    return segmentation
-
-
-def _check_shapes(name: str, images: Sequence[dict], rows: Sequence[dict], kind: str, points: int) -> None:
-    """What does not fit raises, where evaluators would find no overlap, or stumble."""
-    if kind == "segm":
-        sizes = {image["id"]: [image["height"], image["width"]] for image in images}
-        for row in rows:
-            mask, image = row["segmentation"], row["image_id"]
-            if isinstance(mask, dict) and list(mask["size"]) != sizes.get(image, mask["size"]):  # polygons have no size
-                raise ValueError(f"{name}: got a mask of {mask['size']} in image {image}, expected {sizes[image]}")
-    if kind == "keypoints":
-        for row in rows:
-            found = len(row["keypoints"])
-            if found != 3 * points:
-                raise ValueError(f"{name}: got {found} numbers in keypoints, expected {3 * points}, 3 for each sigma")
+            height, width = row["segmentation"]["size"]
+            sizes[image] = stated[image] or sizes.get(image, (height, width))
+            if (height, width) != sizes[image]:
+                expected = list(sizes[image])
+                raise ValueError(f"detections: got a mask of {[height, width]} in image {image}, expected {expected}")
+        if kind == "keypoints" and len(row["keypoints"]) != 3 * points:
+            number = len(row["keypoints"])
+            raise ValueError(f"detections: got {number} numbers in keypoints, expected {3 * points}, 3 for each sigma")
+    return sizes
 
 
 def _evaluated(
@@ -157,7 +190,7 @@ class _Found:
     No NamedTuple: mmengine makes plain tuples of them on the way.
     """
 
-    image_id: int
+    image_id: int | str
     boxes: np.ndarray  # (K, 4) xyxy
     scores: np.ndarray  # (K,)
     labels: np.ndarray  # (K,)
@@ -185,8 +218,9 @@ class _Found:
 class CocoMetric(BaseMetric):
     """COCO AP over a validation loop; keys ``coco/bbox_mAP``, ``coco/segm_mAP_50``, ``coco/keypoints_mAP_75``, ...
 
-    The ground truth is the annotation file itself, so that objects which the loader drops still count. For keypoints
-    the data set's ``metainfo`` has their sigmas, in ``keypoints``.
+    The ground truth is the annotation file itself, so that objects which the loader drops still count; all but those
+    without size, of which one warning tells, see :func:`coco_scores`. For keypoints the data set's ``metainfo`` has
+    their sigmas, in ``keypoints``.
 
     Args:
         ann_file: COCO annotation file.
@@ -259,21 +293,27 @@ class CocoMetric(BaseMetric):
         ids = self.dataset_meta["category_ids"]
         names = dict(zip(ids, self.dataset_meta["classes"]))
         truth = self._ground_truth(ids)
-        scores = {}
+        values: dict[str, float] = {}
+        without_size = 0
+        logger = MMLogger.get_current_instance()
         for kind in self.kinds:
             sigmas = self.dataset_meta["keypoints"]["sigmas"] if kind == "keypoints" else None
             detections = [row for found in results for row in found.rows(kind, ids)]
-            of_kind, classwise = coco_scores(truth, detections, kind, self.evaluator, sigmas)
-            scores.update(of_kind)
+            scores = _scores(self.ann_file, truth, detections, kind, self.evaluator, sigmas)
+            values.update(scores.values)
+            without_size = max(without_size, scores.without_size)
             if self.classwise:
-                rows = [f"{names[i]} {ap:.3f}" for i, ap in zip(sorted(ids), classwise)]
-                MMLogger.get_current_instance().info("%s AP by class: %s", kind, ", ".join(rows))
-        return scores
+                rows = [f"{names[i]} {ap:.3f}" for i, ap in zip(sorted(ids), scores.classwise)]
+                logger.info("%s AP by class: %s", kind, ", ".join(rows))
+        if without_size:
+            # mmengine's logger shows the same warning once, whoever gives it.
+            logger.warning(without_size_sentence(self.ann_file, without_size))
+        return values
 
     def _ground_truth(self, category_ids: Sequence[int]) -> dict[str, Any]:
-        data = json.loads(Path(self.ann_file).read_text(encoding="utf-8"))
+        data = read_coco(self.ann_file)
         wanted = set(category_ids)
-        annotations = [a for a in data.get("annotations", []) if a["category_id"] in wanted]
+        annotations = [a for a in data["annotations"] if a["category_id"] in wanted]
         for kind, what in (("segm", "masks"), ("keypoints", "keypoints")):
             field = _FIELDS[kind]
             if kind in self.kinds and annotations and not any(a.get(field) for a in annotations):

@@ -24,6 +24,8 @@ __all__ = [
     "Verification",
     "VerifyReport",
     "compare_predictions",
+    "objects_of",
+    "with_objects",
 ]
 
 
@@ -38,6 +40,18 @@ class Report(Protocol):
     def to_dict(self) -> dict[str, Any]:
         """For the sidecar."""
         ...
+
+
+def objects_of(report: Report) -> Report | None:
+    """The report of the objects, if they were compared."""
+    if isinstance(report, JointReport):
+        return report.parts.get("objects")
+    return report if isinstance(report, VerifyReport) else None
+
+
+def with_objects(report: Report, objects: Report) -> Report:
+    """A report with another one of the objects."""
+    return JointReport({**report.parts, "objects": objects}) if isinstance(report, JointReport) else objects
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,11 @@ class LabelReport:
 
     def __str__(self) -> str:
         state = "passed" if self.passed else "FAILED"
+        if not self.pixels:
+            return (
+                "verify FAILED: nothing was compared: there were no images; give a folder with some that can be read "
+                "by --images"
+            )
         return (
             f"verify {state}: {100 * self.agreement:.4f} % of {self.pixels} pixels on {self.images} images agree "
             f"(wanted {100 * self.least_agreement} %), {100 * self.worst_image_agreement:.4f} % on the worst image"

@@ -70,6 +70,8 @@ class VerifyReport:
 
     def __str__(self) -> str:
         limits = self.tolerance
+        if not self.detections and not self.unmatched:
+            return f"verify FAILED: nothing was compared: {self._why_nothing()}"
         said = [
             f"{self.detections} detections on {self.images} images",
             f"boxes within {self.max_box_error_px:.2g} px at 640 (allowed {limits.box_px})",
@@ -83,3 +85,11 @@ class VerifyReport:
                 f"their scores within {self.max_keypoint_score_error:.2g} (allowed {limits.keypoint_score})"
             )
         return f"verify {'passed' if self.passed else 'FAILED'}: {', '.join(said)}, {self.unmatched} unmatched"
+
+    def _why_nothing(self) -> str:
+        if not self.images:
+            return "there were no images; give a folder with some that can be read by --images"
+        return (
+            f"on {self.images} images every detection scores like the last one that is kept, so that it is chance "
+            "which ones are; train the network further, or give images of what it was trained on by --images"
+        )

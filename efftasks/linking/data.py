@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from efftasks.datasets.coco import match_classes, read_coco
 from efftasks.datasets.coco_keypoints import category_keypoints
-from efftasks.datasets.semantic_files import read_classes
+from efftasks.datasets.semantic_files import ClassList, read_classes
 from efftasks.linking.links import Links, Place, walk
 from efftasks.structures.errors import UserError
 from efftasks.structures.keypoints import KeypointFacts, keypoint_facts
@@ -18,8 +18,8 @@ from efftasks.structures.keypoints import KeypointFacts, keypoint_facts
 __all__ = ["DERIVED", "LOADERS", "METAINFO", "is_open", "leaves", "link_classes", "link_data_root", "open_facts"]
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
-DERIVED = ("classes", "palette", "ignore", "keypoints")  # top-level keys that the data's files may fill
-METAINFO = ("classes", "palette", "ignore", "keypoints", "semantic_classes", "semantic_palette")
+DERIVED = ("classes", "palette", "ignore", "label_values", "keypoints")  # top-level keys that the data's files may fill
+METAINFO = ("classes", "palette", "ignore", "label_values", "keypoints", "semantic_classes", "semantic_palette")
 _HEADS = ("head", "decode_head")
 
 
@@ -60,13 +60,14 @@ def link_classes(cfg: Config, links: Links) -> None:
         UserError: the annotations are there and cannot be used, or contradict the config.
     """
     _link_semantic_classes(cfg, links)
+    _link_label_values(cfg, links)
     known = _stated_classes(cfg)
     if known is None:
         path = _source_of_classes(cfg)
         if path is None or not path.is_file():
             return
         known = _read_facts(cfg, path)
-    for name in ("classes", "palette", "ignore"):
+    for name in ("classes", "palette", "ignore", "label_values"):
         if cfg.get(name) is None and name in known:
             links.fill((name,), known[name], "data_root")
     classes = known["classes"]
@@ -132,10 +133,41 @@ def _check_heads(cfg: Config, classes: tuple[str, ...]) -> None:
             )
 
 
+def _link_label_values(cfg: Config, links: Links) -> None:
+    """What the config states about the numbers in label maps, for data sets that have a ``metainfo`` of their own.
+
+    Raises:
+        UserError: it is one of mmseg's, which have numbers of their own, or states others itself.
+    """
+    for key in ("label_values", "ignore"):
+        stated = cfg.get(key)
+        if stated is None:
+            continue
+        for place, dataset in _datasets(cfg):
+            if str(dataset.get("type")).startswith("mmseg."):
+                raise UserError(
+                    f"{key}: got {stated!r} for {dataset.type}, which has its own; expected a SemanticFolder"
+                )
+            metainfo = dataset.get("metainfo")
+            if metainfo is None:
+                continue
+            own = metainfo.get(key)
+            if own is None:
+                links.fill((*place, "metainfo", key), stated, key)
+            elif _plain(own) != _plain(stated):
+                raise UserError(
+                    f"{key}: got {stated!r}, but metainfo.{key} of a data set is {own!r}, expected one of them"
+                )
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _stated_classes(cfg: Config) -> dict[str, Any] | None:
     """Classes of the config or of its training data's ``metainfo``, with what is said of them there."""
     if cfg.get("classes"):
-        return dict(classes=tuple(cfg.classes))
+        return {**_facts_of_file(cfg, tuple(cfg.classes)), "classes": tuple(cfg.classes)}
     if not cfg.get("train_dataloader"):
         return None
     metainfo = dict(next(leaves(cfg.train_dataloader["dataset"]))[1].get("metainfo") or {})
@@ -153,9 +185,25 @@ def _source_of_classes(cfg: Config) -> Path | None:
 def _read_facts(cfg: Config, path: Path) -> dict[str, Any]:
     if next(leaves(cfg.train_dataloader["dataset"]))[1].get("ann_file"):
         return dict(classes=tuple(match_classes(path, read_coco(path)["categories"], None)))
+    return _facts(read_classes(path))
+
+
+def _facts(listed: ClassList) -> dict[str, Any]:
+    """What a file states about classes, as metainfo of a data set."""
+    facts = dict(classes=listed.names, palette=listed.palette, ignore=listed.ignore, label_values=listed.values)
+    return {key: value for key, value in facts.items() if value is not None}
+
+
+def _facts_of_file(cfg: Config, names: tuple[str, ...]) -> dict[str, Any]:
+    """What the file beside the label maps of the training data states, where it is about classes of these names."""
+    if not cfg.get("train_dataloader"):
+        return {}
+    dataset = next(leaves(cfg.train_dataloader["dataset"]))[1]
+    path = Path(_under_root(dataset, "classes.json"))
+    if str(dataset.get("type")).removeprefix("efftasks.") != "SemanticFolder" or not path.is_file():
+        return {}
     listed = read_classes(path)
-    facts = dict(palette=listed.palette, ignore=listed.ignore)
-    return dict(classes=listed.names, **{key: value for key, value in facts.items() if value is not None})
+    return _facts(listed) if listed.names == names else {}
 
 
 def _keypoints(cfg: Config) -> KeypointFacts | None:

@@ -19,6 +19,7 @@ __all__ = ["LINKED_KEYS", "check_taken", "merge_options"]
 # Top-level keys that linking carries to where they are needed.
 LINKED_KEYS = (
     *("data_root", "classes", "keypoints", "semantic_classes", "palette", "semantic_palette", "ignore"),
+    *("label_values", "pixel_range"),
     *("image_size", "crop_size", "scale", "max_epochs", "vis_backends"),
 )
 # Those that mmengine's runner reads from the config beside its own arguments, and those of `apis`.
@@ -70,6 +71,7 @@ def check_taken(cfg: Config, links: Links, options: Iterable[str], before: Mappi
         data_root="data_root" in links.sources,
         classes="classes" in links.sources,
         palette="classes" in links.sources,
+        label_values=bool({"classes", "label_values"} & links.sources),
         keypoints=any("sigmas" in part for _, part in walk(model)),
         semantic_classes=bool(model.get("semantic_head")),
         image_size=stated or "image_size" in links.sources,

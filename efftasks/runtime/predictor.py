@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,21 +10,26 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from efftasks.runtime.backends.onnxruntime import OnnxRuntimeSession
-from efftasks.runtime.preprocess import Placement, fit_image, keypoints_to_image, normalise_into, to_image_pixels
+from efftasks.runtime.preprocess import (
+    Placement,
+    fit_image,
+    keypoints_to_image,
+    normalise_into,
+    to_image_pixels,
+)
 from efftasks.runtime.video import read_frames
 from efftasks.structures.crops import TOP_DOWN
 from efftasks.structures.errors import UserError
-from efftasks.structures.images import IMAGE_SUFFIXES, read_image
 from efftasks.structures.masks import masks_on_image
 from efftasks.structures.prediction import Prediction
 from efftasks.structures.semantic import labels_on_image
+from efftasks.structures.sources import LoadedImage, each_image, find_images, in_batches, load_image
 from efftasks.structures.spec import ArtifactSpec
+from efftasks.structures.suffixes import CHECKPOINT_SUFFIXES
 
-__all__ = ["Predictor", "Session", "find_images"]
+__all__ = ["Predictor", "Session", "expected_models", "find_images"]
 
 _LOG = logging.getLogger("efftasks")
-
-Image = str | Path | np.ndarray
 
 
 class Session(Protocol):
@@ -38,14 +42,6 @@ class Session(Protocol):
         ...
 
 
-class _Loaded(NamedTuple):
-    """An image as it was given, its pixels uint8 (H, W, 3) BGR, and its name."""
-
-    source: Image
-    pixels: np.ndarray
-    name: str
-
-
 class Backend(NamedTuple):
     """A runtime: the suffix of its files, and what loads one of them."""
 
@@ -53,27 +49,10 @@ class Backend(NamedTuple):
     session: Callable[[str | Path, int | None], Session]
 
 
+_OBJECTS = {"boxes", "scores", "labels"}
 _BACKENDS = {"onnxruntime": Backend(".onnx", OnnxRuntimeSession)}
 # Suffixes of the runtimes that have an extra and no backend yet.
 _EXTRAS = {".xml": "openvino", ".param": "ncnn"}
-
-
-def find_images(source: str | Path) -> list[str]:
-    """Paths of the images that a file, folder or glob names, sorted.
-
-    Raises:
-        UserError: there are none.
-    """
-    path = Path(source)
-    if path.is_dir():
-        found = sorted(str(p) for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    elif path.is_file():
-        found = [str(path)]
-    else:
-        found = sorted(p for p in glob.glob(str(source), recursive=True) if Path(p).is_file())
-    if not found:
-        raise UserError(f"{source}: no image found, expected an image, a folder of images or a pattern")
-    return found
 
 
 class Predictor:
@@ -110,6 +89,12 @@ class Predictor:
             raise UserError(
                 f"{path}: got a model for {TOP_DOWN}, expected one that finds objects: use TopDownPredictor"
             )
+        names = {output.name for output in self.spec.outputs}
+        if not (names >= _OBJECTS or (not _OBJECTS & names and names & {"segmentation", "logits"})):
+            raise UserError(
+                f"{path}: outputs: got {', '.join(sorted(names))}, expected boxes, scores and labels, or segmentation, "
+                "or logits"
+            )
         self.score_thr = score_thr
         facts = self.spec.input
         height, width = (facts.height, facts.width) if size is None else size
@@ -119,37 +104,37 @@ class Predictor:
         if any(side < 1 or side % facts.divisor for side in self.size):
             raise UserError(f"size: got {self.size}, expected multiples of {facts.divisor}")
         self._buffer = np.empty((0, 3, *self.size), np.float32)
+        self._warned = False
 
     def __call__(
-        self, images: Image | Sequence[Image], batch_size: int = 1, on_error: Literal["raise", "skip"] = "raise"
+        self, images: Any, batch_size: int = 1, on_error: Literal["raise", "skip"] = "raise"
     ) -> list[Prediction]:
         """Predict.
 
         Args:
-            images: an array uint8 (H, W, 3) BGR, a path, a folder, a glob pattern, or a list of arrays and paths.
+            images: a path; the bytes of an image file; an array uint8 (H, W, 3) BGR, (H, W) grey or (H, W, 4) BGRA; a
+                PIL image; several of these in a list, tuple or generator; or a folder or a glob pattern. Where the
+                artifact states ``pixel_range``, arrays may have other numbers too, which it brings to 8 bits.
             batch_size: images at a time, where the artifact has a dynamic batch.
             on_error: ``skip`` leaves out what cannot be read, with a warning in the log ``efftasks``.
 
         Returns:
-            One :class:`Prediction` an image: boxes xyxy, masks, keypoints and label maps in pixels of that image. Boxes
-            are clipped to it, masks to their boxes; keypoints are not, they may lie outside.
+            A list with one :class:`Prediction` an image, of a single image as well; of an empty list an empty one.
+            Boxes xyxy, masks, keypoints and label maps are in pixels of that image. Boxes are clipped to it, masks to
+            their boxes; keypoints are not, they may lie outside.
 
         Raises:
-            UserError: an image cannot be read, or an array is no image.
+            UserError: an image cannot be read, or something is no image.
         """
         if on_error not in ("raise", "skip"):
             raise UserError(f"on_error: got {on_error!r}, expected 'raise' or 'skip'")
         if batch_size < 1:
             raise UserError(f"batch_size: got {batch_size}, expected an integer from 1")
-        if isinstance(images, np.ndarray):
-            images = [images]
-        elif isinstance(images, (str, Path)):
-            images = find_images(images)
         step = batch_size if self.spec.input.dynamic_batch else 1
         predictions: list[Prediction] = []
-        for start in range(0, len(images), step):
-            part = [self._load(image, start + i, on_error) for i, image in enumerate(images[start : start + step])]
-            predictions.extend(self._predict([loaded for loaded in part if loaded is not None]))
+        for part in in_batches(enumerate(each_image(images)), step):
+            read = [self._load(image, i, on_error) for i, image in part]
+            predictions.extend(self._predict([loaded for loaded in read if loaded is not None]))
         return predictions
 
     def stream(self, video: str | Path) -> Iterator[Prediction]:
@@ -159,19 +144,23 @@ class Predictor:
             UserError: the video cannot be read.
         """
         for i, frame in enumerate(read_frames(video)):
-            yield self._predict([_Loaded(frame, frame, f"{Path(video).stem}_{i:06d}")])[0]
+            yield self._predict([LoadedImage(frame, frame, f"{Path(video).stem}_{i:06d}")])[0]
 
-    def _load(self, image: Image, i: int, on_error: str) -> _Loaded | None:
+    def _warn_once(self, note: str) -> None:
+        if not self._warned:
+            self._warned = True
+            _LOG.warning("%s", note)
+
+    def _load(self, image: Any, i: int, on_error: str) -> LoadedImage | None:
         try:
-            pixels = _read(image)
+            return load_image(image, i, self.spec.input.pixel_range, self._warn_once)
         except UserError as error:
             if on_error == "raise":
                 raise
             _LOG.warning("skipped: %s", error)
             return None
-        return _Loaded(image, pixels, f"image_{i:06d}" if isinstance(image, np.ndarray) else Path(image).stem)
 
-    def _predict(self, images: Sequence[_Loaded]) -> list[Prediction]:
+    def _predict(self, images: Sequence[LoadedImage]) -> list[Prediction]:
         if not images:
             return []
         inputs, places = self.preprocess([image.pixels for image in images])
@@ -189,11 +178,14 @@ class Predictor:
             places.append(place)
         return self._buffer[: len(images)], places
 
-    def _prediction(self, image: _Loaded, i: int, outputs: dict[str, np.ndarray], place: Placement) -> Prediction:
-        source = image.source if isinstance(image.source, np.ndarray) else str(image.source)
-        spec = self.spec
+    def _prediction(self, image: LoadedImage, i: int, outputs: dict[str, np.ndarray], place: Placement) -> Prediction:
+        source, spec = image.source, self.spec
         facts: dict[str, Any] = dict(
-            classes=spec.classes, category_ids=spec.category_ids, palette=spec.palette, name=image.name
+            classes=spec.classes,
+            category_ids=spec.category_ids,
+            palette=spec.palette,
+            name=image.name,
+            pixel_range=spec.input.pixel_range,
         )
         if "scores" not in outputs:
             return Prediction.of_labels(source, self._label_map(i, outputs, place), **facts)
@@ -249,13 +241,18 @@ def _find_backend(path: str | Path, name: str | None) -> Backend:
     for key, backend in _BACKENDS.items():
         if suffix == backend.suffix and name in (None, key):
             return backend
-    allowed = ", ".join(backend.suffix for backend in _BACKENDS.values())
-    raise UserError(f"{path}: no runtime for {suffix or 'a file without suffix'}, allowed are {allowed}")
+    if suffix in CHECKPOINT_SUFFIXES:
+        raise UserError(
+            f"{path}: no runtime for {suffix}: a checkpoint needs its config (predict with --config CONFIG, or "
+            "efftasks.apis.predict), or an export; expected an exported file (" + _suffixes() + ")"
+        )
+    raise UserError(f"{path}: no runtime for {suffix or 'a file without suffix'}, expected {expected_models()}")
 
 
-def _read(image: Image) -> np.ndarray:
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise UserError(f"image: got {image.dtype} {image.shape}, expected uint8 (H, W, 3) BGR")
-        return image
-    return read_image(image)
+def _suffixes() -> str:
+    return ", ".join(backend.suffix for backend in _BACKENDS.values())
+
+
+def expected_models() -> str:
+    """Which files are models, in words."""
+    return f"an exported file ({_suffixes()}) or a checkpoint ({', '.join(CHECKPOINT_SUFFIXES)})"

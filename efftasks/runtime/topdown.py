@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,10 +14,12 @@ from efftasks.runtime.backends.onnxruntime import OnnxRuntimeSession
 from efftasks.runtime.preprocess import normalise_into
 from efftasks.structures.crops import TOP_DOWN, crop_matrix, cut_crop, invert_affine, warp_points
 from efftasks.structures.errors import UserError
-from efftasks.structures.images import read_image
 from efftasks.structures.prediction import Prediction
+from efftasks.structures.sources import load_image
 
 __all__ = ["TopDownPredictor"]
+
+_LOG = logging.getLogger("efftasks")
 
 
 class TopDownPredictor:
@@ -41,15 +45,14 @@ class TopDownPredictor:
         self.size = (self.spec.input.height, self.spec.input.width)
         self.padding = self.spec.input.crop_padding
         self.step = batch_size if self.spec.input.dynamic_batch else 1
+        self._warned = False
         self._buffer = np.empty((self.step, 3, *self.size), np.float32)
 
-    def __call__(
-        self, image: str | Path | NDArray[np.uint8], boxes: ArrayLike, labels: Sequence[int] | None = None
-    ) -> Prediction:
+    def __call__(self, image: Any, boxes: ArrayLike, labels: Sequence[int] | None = None) -> Prediction:
         """Predict.
 
         Args:
-            image: a path, or an array uint8 (H, W, 3) BGR.
+            image: one image, as :class:`efftasks.runtime.predictor.Predictor` takes them.
             boxes: (K, 4) xyxy in pixels of the image.
             labels: of the boxes, indices into the classes; None for 0.
 
@@ -60,10 +63,7 @@ class TopDownPredictor:
         Raises:
             UserError: the image cannot be read, or the boxes are none.
         """
-        source = image if isinstance(image, np.ndarray) else str(image)
-        pixels = image if isinstance(image, np.ndarray) else read_image(image)
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-            raise UserError(f"image: got {pixels.dtype} {pixels.shape}, expected uint8 (H, W, 3) BGR")
+        source, pixels, _ = load_image(image, 0, self.spec.input.pixel_range, self._warn_once)
         wanted = _checked(boxes)
         classes = np.zeros(len(wanted), np.int64) if labels is None else np.asarray(labels, np.int64)
         if classes.shape != (len(wanted),):
@@ -81,7 +81,13 @@ class TopDownPredictor:
             keypoints=keypoints,
             keypoint_names=self.spec.keypoints,
             skeleton=self.spec.skeleton,
+            pixel_range=self.spec.input.pixel_range,
         )
+
+    def _warn_once(self, note: str) -> None:
+        if not self._warned:
+            self._warned = True
+            _LOG.warning("%s", note)
 
     def _keypoints(self, pixels: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Keypoints (k, P, 3) in pixels of the image, of as many boxes as go at a time."""

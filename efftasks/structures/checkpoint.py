@@ -20,8 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from efftasks.structures.errors import UserError
+from efftasks.structures.suffixes import CHECKPOINT_SUFFIXES, is_checkpoint
 
-__all__ = ["MatchReport", "compare", "load_matching", "read_checkpoint", "read_state_dict", "weights_of"]
+__all__ = [
+    "MatchReport",
+    "compare",
+    "dataset_meta_of",
+    "load_matching",
+    "read_checkpoint",
+    "read_state_dict",
+    "weights_of",
+]
 
 # Where checkpoints of the field keep their weights, the averaged ones first. mmengine's `state_dict` already is the
 # averaged one where there is one.
@@ -29,15 +38,17 @@ _LAYOUTS = (("state_dict_ema",), ("state_dict",), ("ema", "module"), ("ema",), (
 
 
 def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-    """Read a checkpoint file (``.pth``, ``.pt``, ``.safetensors``) without running anything in it.
+    """Read a checkpoint file without running anything in it; see :mod:`efftasks.structures.suffixes` for its names.
 
     Raises:
         UserError: the file is missing, truncated, no checkpoint, or a pickle that asks for more than data.
     """
     file = Path(path)
     if not file.is_file():
-        raise UserError(f"{file}: no such checkpoint file")
-    if file.suffix == ".safetensors":
+        beside = sorted(file.parent.glob("epoch_*.pth"), key=lambda path: path.stat().st_mtime)
+        hint = f"; the newest beside it is {beside[-1].name}" if beside else ""
+        raise UserError(f"{file}: no such checkpoint file{hint}")
+    if file.suffix.lower() == ".safetensors":
         return _read_safetensors(file)
     try:
         with torch.serialization.safe_globals(_harmless_globals()):
@@ -49,12 +60,17 @@ def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device = 
                 f"{file}: refused, the file is a pickle that asks for {reason}, which could run code; expected weights "
                 "and plain values only"
             ) from error
-        raise UserError(f"{file}: truncated, or not a checkpoint") from error
+        raise UserError(f"{file}: truncated, or not a checkpoint{_named(file)}") from error
     except Exception as error:  # garbage can make the reader stumble over anything (struct.error, AssertionError, ...)
-        raise UserError(f"{file}: truncated, or not a checkpoint ({_first_line(error)})") from error
+        raise UserError(f"{file}: truncated, or not a checkpoint{_named(file)} ({_first_line(error)})") from error
     if not isinstance(data, dict):
         raise UserError(f"{file}: holds a {type(data).__name__}, expected a dict of tensors or of parts")
     return data
+
+
+def _named(file: Path) -> str:
+    """For a message, how checkpoints are named, where a file is named otherwise."""
+    return "" if is_checkpoint(file) else f", whose names end in {', '.join(CHECKPOINT_SUFFIXES)}"
 
 
 class _Inert:
@@ -123,6 +139,27 @@ def weights_of(data: Mapping[str, Any], source: str | os.PathLike) -> dict[str, 
     if _holds_weights(data):
         return _plain(data)
     raise UserError(f"{source}: no weights in it, expected a state dict or a 'state_dict', 'model' or 'ema' of tensors")
+
+
+def dataset_meta_of(data: Mapping[str, Any], source: str | os.PathLike) -> dict[str, Any]:
+    """What a checkpoint that :func:`read_checkpoint` read from ``source`` says of its data: empty where nothing.
+
+    Raises:
+        UserError: it is there and is no dict, or its classes are no list of names.
+    """
+    meta: Any = data.get("meta") or {}
+    if not isinstance(meta, Mapping):
+        raise UserError(f"{source}: meta: got a {type(meta).__name__}, expected a dict")
+    facts: Any = meta.get("dataset_meta") or {}
+    if not isinstance(facts, Mapping):
+        raise UserError(f"{source}: meta.dataset_meta: got a {type(facts).__name__}, expected a dict")
+    classes = facts.get("classes") or ()
+    if not isinstance(classes, (list, tuple)) or not all(isinstance(name, str) for name in classes):
+        raise UserError(f"{source}: meta.dataset_meta.classes: got {classes!r}, expected a list of names")
+    ids = facts.get("category_ids")
+    if ids is not None and (not isinstance(ids, (list, tuple)) or len(ids) != len(classes)):
+        raise UserError(f"{source}: meta.dataset_meta.category_ids: got {ids!r}, expected one for each of the classes")
+    return dict(facts)
 
 
 def _holds_weights(part: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from efftasks.structures.errors import UserError, WorkError
+from efftasks.structures.pixel_range import PixelRange
 from efftasks.structures.rle import encode_rle
 
 __all__ = ["Prediction"]
@@ -33,6 +34,7 @@ class Prediction:
         semantic_classes: name of each value of ``segmentation``; empty: ``classes`` are.
         palette: RGB of each value of ``segmentation`` in pictures; empty takes colours that can be told apart.
         name: what a picture of it is called, without suffix; empty takes the stem of the path, or ``image``.
+        pixel_range: what is black and white in an image of more than 8 bits, or None.
     """
 
     image: str | np.ndarray
@@ -49,6 +51,7 @@ class Prediction:
     semantic_classes: tuple[str, ...] = ()
     palette: tuple[tuple[int, int, int], ...] = ()
     name: str = ""
+    pixel_range: PixelRange | None = None
 
     @classmethod
     def of_labels(cls, image: str | np.ndarray, segmentation: np.ndarray, **facts: Any) -> Prediction:
@@ -123,10 +126,13 @@ class Prediction:
         """
 
         from efftasks.structures.drawing import draw_instances
-        from efftasks.structures.images import read_image
+        from efftasks.structures.images import read_image, to_eight_bits
         from efftasks.structures.semantic_drawing import draw_semantic
 
-        image = read_image(self.image) if isinstance(self.image, str) else self.image
+        if isinstance(self.image, str):
+            image = read_image(self.image, self.pixel_range)
+        else:
+            image = to_eight_bits(self.image, self.pixel_range)
         if self.segmentation is not None:
             image = draw_semantic(image, self.segmentation, self._colours())
         shown = self.filter(score_thr)

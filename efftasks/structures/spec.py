@@ -6,11 +6,13 @@ Standard library only, so that a device needs nothing to read it.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from efftasks.structures.errors import UserError
+from efftasks.structures.pixel_range import PixelRange, checked_range
 
 __all__ = ["METADATA_KEY", "ArtifactSpec", "InputSpec", "OutputSpec"]
 
@@ -33,7 +35,8 @@ class InputSpec:
     ``letterbox``: scale by min(width / w, height / h), each side rounded half up, image at the top left, padding on
     the right and at the bottom. ``stretch``: to (width, height). ``crop``: a window around the box of an object, with
     the aspect ratio of the input and larger than the box by ``crop_padding``, see ``structures/crops.py``. Then
-    ``(pixel - mean) / std`` with pixels in 0..255.
+    ``(pixel - mean) / std`` with pixels in 0..255: images of more than 8 bits are brought to these before anything
+    else, from ``pixel_range`` (low, high), or by 1/256 where it is None.
     """
 
     name: str
@@ -51,6 +54,7 @@ class InputSpec:
     divisor: int = 32
     dynamic_batch: bool = True
     dynamic_size: bool = False
+    pixel_range: PixelRange | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in _ALLOWED.items():
@@ -68,6 +72,14 @@ class InputSpec:
             raise UserError(f"input.std: got {self.std!r}, expected numbers other than 0")
         if not _is_number(self.pad_value):
             raise UserError(f"input.pad_value: got {self.pad_value!r}, expected a number")
+        checked_range(self.pixel_range, "input.pixel_range")
+        if not _is_number(self.crop_padding) or self.crop_padding <= 0:
+            raise UserError(f"input.crop_padding: got {self.crop_padding!r}, expected a number above 0")
+        if not isinstance(self.name, str) or not self.name:
+            raise UserError(f"input.name: got {self.name!r}, expected a name")
+        for name in ("dynamic_batch", "dynamic_size"):
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"input.{name}: got {getattr(self, name)!r}, expected true or false")
 
 
 @dataclass(frozen=True)
@@ -78,6 +90,13 @@ class OutputSpec:
     shape: tuple[int | str, ...]
     dtype: str
     meaning: str
+
+    def __post_init__(self) -> None:
+        for name in ("name", "dtype", "meaning"):
+            if not isinstance(getattr(self, name), str):
+                raise UserError(f"outputs.{name}: got {getattr(self, name)!r}, expected a text")
+        if not isinstance(self.shape, (tuple, list)) or not all(type(side) in (int, str) for side in self.shape):
+            raise UserError(f"outputs.shape: got {self.shape!r}, expected a list of integers and names")
 
 
 @dataclass(frozen=True)
@@ -115,6 +134,14 @@ class ArtifactSpec:
             raise UserError(
                 f"category_ids: got {len(self.category_ids)}, expected {len(self.classes)}, one for each of classes"
             )
+        for name in ("task", "precision", "backend"):
+            if not isinstance(getattr(self, name), str):
+                raise UserError(f"{name}: got {getattr(self, name)!r}, expected a text")
+        for name in ("versions", "source", "verify"):
+            if not isinstance(getattr(self, name), dict):
+                raise UserError(f"{name}: got {getattr(self, name)!r}, expected an object")
+        if not self.outputs:
+            raise UserError("outputs: got none, expected at least one")
         self._check_keypoints()
 
     def _check_keypoints(self) -> None:
@@ -154,14 +181,12 @@ class ArtifactSpec:
         values = _pick(cls, data, origin)
         if not isinstance(data["outputs"], list):
             raise UserError(f"{origin}: outputs: got a {type(data['outputs']).__name__}, expected a list")
-        values["outputs"] = tuple(
-            OutputSpec(**_pick(OutputSpec, output, f"{origin}: outputs[{i}]"))
-            for i, output in enumerate(data["outputs"])
-        )
+        outputs = [_pick(OutputSpec, output, f"{origin}: outputs[{i}]") for i, output in enumerate(data["outputs"])]
         values["skeleton"] = _integers("skeleton", values.get("skeleton", ()), 2, origin)
         values["palette"] = _integers("palette", values.get("palette", ()), 3, origin)
         facts = _pick(InputSpec, data["input"], f"{origin}: input")
         try:
+            values["outputs"] = tuple(OutputSpec(**output) for output in outputs)
             return cls(**{**values, "input": InputSpec(**facts)})
         except UserError as error:
             raise UserError(f"{origin}: {error}") from error
@@ -181,7 +206,7 @@ class ArtifactSpec:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _integers(name: str, value: Any, count: int, origin: str) -> tuple[Any, ...]:

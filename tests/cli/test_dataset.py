@@ -147,6 +147,7 @@ def test_neither_torch_nor_mm_is_imported():
     code = (
         "import sys, efftasks.cli.dataset, efftasks.datasets.shapes, efftasks.datasets.coco_check;"
         "import efftasks.datasets.coco_preview, efftasks.datasets.convert_yolo, efftasks.datasets.convert_voc;"
+        "import efftasks.datasets.convert_coco, efftasks.datasets.convert_labelme, efftasks.datasets.convert_write;"
         "import efftasks.datasets.semantic_check, efftasks.datasets.semantic_preview;"
         "print([m for m in sys.modules if m.split('.')[0] in ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg')])"
     )

@@ -49,8 +49,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bench": {"structures", "runtime"},
 }
 MAY_IMPORT["linking"] = {"registry", "compat", "structures", "datasets"}
-MAY_IMPORT["config"] = {"registry", "compat", "structures", "models", "linking"}
-MAY_IMPORT["scoring"] = {"registry", "compat", "structures", "datasets", "config"}
+MAY_IMPORT["config"] = {"registry", "compat", "structures", "datasets", "models", "linking"}
+MAY_IMPORT["precheck"] = {"compat", "structures", "datasets"}
+MAY_IMPORT["scoring"] = {"registry", "compat", "structures", "datasets", "config", "precheck"}
 MAY_IMPORT["apis"] = set(MAY_IMPORT) - {"bench", "runtime"}
 MAY_IMPORT["published"] = set(MAY_IMPORT) - {"bench", "runtime"}
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
@@ -68,12 +69,15 @@ TORCH_FREE = [
             "features",
             "drawing",
             "images",
+            "pixel_range",
             "crops",
             "keypoints",
             "masks",
             "rle",
             "semantic",
             "semantic_drawing",
+            "sources",
+            "suffixes",
         )
     ),
     *(PACKAGE / "runtime").rglob("*.py"),

@@ -91,7 +91,9 @@ BREAK = {
     "annotations empty": ("file", 1, lambda d: d.update(annotations=[])),
     "entry not an object": ("fields", 1, lambda d: d["annotations"].append(7)),
     "id missing": ("fields", 1, lambda d: d["annotations"][0].pop("id")),
-    "id a text": ("fields", 1, lambda d: d["annotations"][0].update(id="7")),
+    "id a list": ("fields", 1, lambda d: d["annotations"][0].update(id=[7])),
+    "category id a text": ("fields", 1, lambda d: d["annotations"][0].update(category_id="1")),
+    "text for a number": ("unknown-image", 1, lambda d: d["annotations"][0].update(image_id="1")),
     "area missing": ("fields", 1, lambda d: d["annotations"][0].pop("area")),
     "area nan": ("fields", 1, lambda d: d["annotations"][0].update(area=float("nan"))),
     "box missing": ("fields", 1, lambda d: d["annotations"][0].pop("bbox")),
@@ -116,7 +118,7 @@ BREAK = {
     "box above": ("box-outside", 1, lambda d: d["annotations"][0].update(bbox=[3, -2, 10, 9])),
     "polygon of two points": ("mask-polygon", 1, lambda d: d["annotations"][1].update(segmentation=[[1, 2, 3, 4]])),
     "polygon odd": ("mask-polygon", 1, lambda d: d["annotations"][1].update(segmentation=[[1, 2, 3, 4, 5, 6, 7]])),
-    "polygon not nested": ("mask-polygon", 6, lambda d: d["annotations"][1].update(segmentation=[1, 2, 3, 4, 5, 6])),
+    "polygon not nested": ("mask-polygon", 1, lambda d: d["annotations"][1].update(segmentation=[1, 2, 3, 4, 5, 6])),
     "polygon text": ("mask-polygon", 1, lambda d: d["annotations"][1].update(segmentation="square")),
     "rle of another size": ("mask-rle", 1, lambda d: d["annotations"][0]["segmentation"].update(size=[WIDTH, HEIGHT])),
     "rle cut": ("mask-rle", 1, lambda d: d["annotations"][0]["segmentation"].update(counts="eT")),
@@ -153,6 +155,19 @@ def test_bytes_that_are_no_text(tmp_path):
     path = tmp_path / "ann.json"
     path.write_bytes(b"\xff\xfe\x00{")
     assert [fault.rule for fault in check_coco(path).faults] == ["file"]
+
+
+def test_ids_that_are_texts_are_a_note_and_byte_order_marks_are_nothing(tmp_path, images):
+    data = clean()
+    for row in data["images"]:
+        row["id"] = f"im{row['id']}"
+    for row in data["annotations"]:
+        row.update(id=f"ann{row['id']}", image_id=f"im{row['image_id']}")
+    (tmp_path / "ann.json").write_text(json.dumps(data), encoding="utf-8-sig")
+    report = check_coco(tmp_path / "ann.json", images)
+    assert report.ok and report.notes == [
+        "the ids of 2 images are texts: efftasks takes them, other tools may want whole numbers"
+    ]
 
 
 def test_ids_that_json_cannot_hold_are_reported_as_text(tmp_path):

@@ -120,9 +120,9 @@ def test_boxes_that_are_not_given_come_from_the_mask(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (dict(keypoints=[1, 2, 2, 3, 4, 2, 5, 6, 2]), "annotation 7 has neither 'bbox' nor a mask"),
-        (dict(segmentation=[[1, 2, 3, 4]]), "annotation 7 has neither 'bbox' nor a mask"),
-        (dict(segmentation=dict(size=[1, 1], counts=[1])), "annotation 7 has no 'bbox', and its mask cannot be used"),
+        (dict(), "annotation 7: neither 'bbox' nor a mask is there"),
+        (dict(segmentation=[[1, 2, 3, 4]]), "annotation 7: neither 'bbox' nor a mask is there"),
+        (dict(segmentation=dict(size=[1, 1], counts=[1])), r"annotation 7: run lengths are of size \[1, 1\]"),
     ],
 )
 def test_without_box_and_mask_an_object_is_nowhere(tmp_path: Path, more: dict[str, Any], said: str) -> None:

@@ -42,7 +42,7 @@ def data(tmp_path: Path) -> dict:
         dict(id=2, image_id=100, category_id=2, bbox=[-4, 0, 12, 8], area=64, iscrowd=0, keypoints=[0] * 9),
         dict(id=3, image_id=101, category_id=2, bbox=[0, 0, 80, 40], area=3200, iscrowd=1, keypoints=[0] * 9),
         dict(id=4, image_id=102, category_id=2, bbox=[1, 2, 30, 20], area=600, iscrowd=0, keypoints=seen),
-        dict(id=5, image_id=102, category_id=2, bbox=[1, 2, 0, 20], area=0, iscrowd=0, keypoints=seen),
+        dict(id=5, image_id=102, category_id=2, bbox=[1, 2, 0, 20], area=0, iscrowd=0, keypoints=[5, 5, 2, *[0] * 6]),
         dict(id=6, image_id=102, category_id=9, bbox=[1, 2, 8, 8], area=64),
         dict(id=7, image_id=999, category_id=9, bbox=[1, 2, 8, 8], area=64, keypoints=seen),
     ]
@@ -74,6 +74,14 @@ def test_a_sample_an_object_and_in_training_only_those_with_keypoints(tmp_path, 
     assert infos[1]["box"] == (0, 0, 8, 8)  # clipped to the image
     assert infos[3]["keypoints"].tolist() == [[0, 0, 0]] * 3  # none annotated
     assert [x["bbox"] for x in infos[1]["instances"]] == [[0, 0, 8, 8]]  # as those have it who draw
+
+
+def test_without_a_box_of_any_size_that_around_the_keypoints_is_taken(tmp_path, data):
+    for number in (0, 3):
+        data["annotations"][number].pop("bbox")
+    data["annotations"][0]["bbox"] = [0, 0, 0, 0]
+    dataset = build(tmp_path, data)
+    assert [dataset.get_data_info(i)["box"] for i in range(len(dataset))] == [(12, 14, 28, 26)] * 2
 
 
 def test_facts_are_the_files_unless_the_config_says_otherwise(tmp_path, data):

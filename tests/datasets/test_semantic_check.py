@@ -207,9 +207,10 @@ def test_all_faults_are_found_in_one_run(root) -> None:
         for path in [*root.glob("*/train/a.*"), *root.glob("ann/train/sub/a.*")]:
             path.rename(path.with_stem(f"{path.stem}{number}"))
     report = check_semantic(root / "ann/train")
-    assert set(report.by_rule()) == set(RULES)
+    together = set(RULES) - {"label-values", "class-alone"}  # those are faults of all label maps at once
+    assert set(report.by_rule()) == together
     text = report.render_text(examples=1)
-    assert all(f"{name} ({rule.severity}): " in text for name, rule in RULES.items()) and "... and 2 more" in text
+    assert all(f"{name} ({RULES[name].severity}): " in text for name in together) and "... and 2 more" in text
     assert "(no class)" in text
     faults, warnings = report.number_of("fault"), report.number_of("warning")
     assert (faults, warnings) == (sum(sum(rules.values()) for rules, _, _ in BREAK.values()) - 2, 2)
@@ -295,3 +296,74 @@ def test_real_sets_have_no_fault(real_data) -> None:
     assert car.images == sum(bool((m == 8).any()) for m in maps)
     report = check_semantic(real_data / "cityscapes_sample/gtFine", classes=[str(k) for k in range(19)])
     assert report.ok and report.counts["pairs"] == 1 and "2 other pictures of Cityscapes" in report.notes[0]
+
+
+def draw_all(root: Path, labels: np.ndarray, classes: list) -> None:
+    """The same label map for both images."""
+    for name in ("a", "sub/b"):
+        Image.fromarray(labels).save(root / f"ann/train/{name}.png")
+    (root / "classes.json").write_text(json.dumps(classes))
+
+
+def binary(numbers: tuple[int, int]) -> np.ndarray:
+    """An object of 3 x 4 pixels."""
+    labels = np.full((HEIGHT, WIDTH), numbers[0], np.uint8)
+    labels[5:8, 5:9] = numbers[1]
+    return labels
+
+
+def test_masks_of_0_and_255_are_a_fault_with_its_remedy(root) -> None:
+    draw_all(root, binary((0, 255)), ["ground", "ball"])
+    report = check_semantic(root / "ann/train")
+    (fault,) = report.by_rule()["label-values"]
+    assert not report.ok and list(report.by_rule()) == ["label-values"]
+    assert "2 label maps have the numbers 0, 255, and 255 is ignored; if 255 is 'ball'" in fault.message
+    assert "label_values=0,255 (`efftasks dataset check` takes --values 0,255)" in fault.message
+    # Who means it says so; with one class alone there is nothing to learn all the same.
+    assert rules_of(root, ignore=255) == {"class-alone": 1}
+    assert rules_of(root, classes=["ball"]) == {"label-values": 1}
+    report = check_semantic(root / "ann/train", values=[0, 255])
+    assert report.ok and not report.faults and report.ignore is None and "nothing is ignored" in report.render_text()
+    assert [(row.id, row.name, row.pixels) for row in report.table] == [(0, "ground", 1176), (255, "ball", 24)]
+    assert rules_of(root, classes=["ball", "ground"], values=[255, 0]) == {}
+    assert rules_of(root, values=[0, 200]) == {"class-alone": 1}
+
+
+def test_values_may_stand_in_the_file_of_classes(root) -> None:
+    draw_all(root, binary((0, 255)), [dict(name="ground", value=0), dict(name="ball", value=255)])
+    with pytest.raises(UserError, match="expected"):
+        check_semantic(root / "ann/train", values=[0])
+    assert rules_of(root) == {}
+    assert rules_of(root, values=[0, 1]) == {"label-values": 1}  # a command's word counts
+
+
+@pytest.mark.parametrize(
+    ("numbers", "classes", "advice"),
+    [
+        ((0, 1, 2), ["a", "b"], "label_values=1,2 ignore=0"),
+        ((1, 2), ["a", "b"], "label_values=1,2 ("),
+        ((0, 128, 255), ["a", "b", "c"], "label_values=0,128,255 ("),
+        ((10, 20, 255), ["a", "b"], "label_values=10,20 ("),
+        ((0, 1, 255), ["a", "b"], None),
+        ((0, 1, 7), ["a", "b"], None),
+    ],
+)
+def test_numbers_of_another_tool_are_recognised(root, numbers, classes, advice) -> None:
+    labels = np.resize(np.array(numbers, np.uint8), (HEIGHT, WIDTH))
+    draw_all(root, labels, classes)
+    report = check_semantic(root / "ann/train")
+    assert report.ok == (numbers == (0, 1, 255))
+    assert [advice in note for note in report.notes] == [True] if advice else report.notes == []
+
+
+def test_what_the_advice_says_is_accepted(root) -> None:
+    labels = np.resize(np.array((0, 1, 2), np.uint8), (HEIGHT, WIDTH))
+    draw_all(root, labels, ["a", "b"])
+    report = check_semantic(root / "ann/train", values=[1, 2], ignore=0)
+    assert report.ok and [(row.id, row.name) for row in report.table] == [(0, None), (1, "a"), (2, "b")]
+    assert "  0  (ignored)" in report.render_text()
+
+
+def test_one_class_alone_is_a_fault(root) -> None:
+    draw_all(root, binary((0, 0)), ["ground", "ball", "sky"])
+    assert rules_of(root) == {"class-alone": 1}

@@ -180,6 +180,40 @@ class TestBest:
         toy.make_runner(tmp_path, epochs=3, scores=[math.nan, 0.5, math.nan]).train()
         assert read_checkpoint(tmp_path / "best.pth")["meta"]["epoch"] == 2
 
+    @pytest.mark.parametrize("score", [-1.0, math.nan])
+    def test_with_nothing_to_score_there_is_none_and_it_is_told_once(self, toy, tmp_path, score):
+        toy.make_runner(tmp_path, epochs=3, scores=[score] * 3).train()
+        assert not (tmp_path / "best.pth").exists()
+        log = next(tmp_path.glob("*/*.log")).read_text()
+        assert log.count("there was nothing to score, so best.pth is not written; use the last epoch_N.pth") == 1
+        with pytest.raises(
+            UserError, match=r"best\.pth: no such checkpoint file; the newest beside it is epoch_3\.pth"
+        ):
+            read_checkpoint(tmp_path / "best.pth")
+
+    def test_that_of_an_earlier_run_is_named(self, toy, tmp_path):
+        toy.make_runner(tmp_path, epochs=1, scores=[0.9]).train()
+        toy.make_runner(tmp_path, epochs=1, scores=[-1.0]).train()
+        logs = sorted(tmp_path.glob("*/*.log"), key=lambda path: path.stat().st_mtime)
+        assert "not written; the one in the work dir is of an earlier run" in logs[-1].read_text()
+
+
+class TestBatch:
+    @pytest.mark.parametrize(("size", "steps"), [(5, 1), (8, 1), (9, 1), (16, 2)])
+    def test_fewer_samples_than_a_batch_are_one_batch(self, toy, tmp_path, size, steps):
+        loader = dict(
+            batch_size=8,
+            num_workers=0,
+            drop_last=True,
+            sampler=dict(type="DefaultSampler", shuffle=True),
+            dataset=toy.Data(size),
+        )
+        runner = toy.make_runner(tmp_path, epochs=1, train_dataloader=loader)
+        runner.train()
+        assert len(runner.model.losses) == steps
+        warnings = "the data set has 5 samples, fewer than a batch of 8: every step takes all 5"
+        assert (warnings in next(tmp_path.glob("*/*.log")).read_text()) == (size == 5)
+
 
 class TestFullDisk:
     def test_the_pointer_survives(self, toy, trained, tmp_path, monkeypatch):

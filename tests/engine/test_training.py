@@ -153,10 +153,11 @@ def test_weights_of_another_class_count_are_a_start_and_another_architecture_is_
 
 
 def test_mixed_precision_on_a_cpu_trains(shapes, tmp_path):
-    runner = apis.train(config(shapes, tmp_path, epochs=1), amp=True)
+    runner = apis.train(config(shapes, tmp_path, epochs=1), amp="bfloat16")
     assert type(runner.optim_wrapper).__name__ == (
         "AmpOptimWrapper" if torch.cuda.is_available() else "CpuAmpOptimWrapper"
     )
+    assert torch.cuda.is_available() or read_checkpoint(tmp_path / "epoch_1.pth")["meta"]["precision"] == "bfloat16"
     values = [loss for _, loss in losses(tmp_path)]
     assert len(values) == 4 and all(0 < value < 100 for value in values)
 

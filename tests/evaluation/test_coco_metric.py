@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -332,7 +333,8 @@ def test_evaluators_agree_with_pycocotools(kind: str, seed: int) -> None:
 def test_nothing_found(kind: str, sigmas: tuple | None) -> None:
     gold = truth([masked(blocks((0, 0, 10, 10)), keypoints=[1, 1, 2, 3, 3, 2])], categories=(1, 2))
     scores, classwise = coco_scores(gold, [], kind, sigmas=sigmas)
-    assert set(scores.values()) == {0.0} and classwise.tolist() == [0, 0]
+    assert set(scores.values()) == {0.0}
+    assert classwise == pytest.approx([0, math.nan], nan_ok=True)  # no object is of the second class
 
 
 def test_wrong_arguments() -> None:
@@ -347,8 +349,130 @@ def test_wrong_arguments() -> None:
         coco_scores(gold, [], "segm", sigmas=PAIR)
     with pytest.raises(ValueError, match=r"detections: got a mask of \[4, 5\] in image 1, expected \[200, 200\]"):
         coco_scores(gold, [detection(1, segmentation=rle(np.ones((4, 5), bool)))], "segm")
-    with pytest.raises(ValueError, match="ground_truth: got 6 numbers in keypoints, expected 9"):
+    with pytest.raises(ValueError, match="ground_truth: annotation 1: 'keypoints' has 6 numbers, expected 9"):
         coco_scores(gold, [detection(1, keypoints=[1, 1, 1] * 3)], "keypoints", sigmas=[0.1] * 3)
+
+
+# Files as tools write them
+
+SIZELESS = ([0, 0, 0, 0], [10, 10, -5, 8], [10, 10, 5, 0], [math.nan] * 4, [None] * 4)
+
+
+def found_all(kind: str) -> list[dict]:
+    mask = blocks((50, 50, 40, 40))
+    return [detection(0.9, bbox=[50, 50, 40, 40], segmentation=rle(mask), keypoints=[55, 55, 2, 80, 80, 2])]
+
+
+def whole_object(**more: Any) -> dict:
+    return masked(blocks((50, 50, 40, 40)), keypoints=[55, 55, 2, 80, 80, 2], num_keypoints=2, **more)
+
+
+@both
+@pytest.mark.parametrize("kind", ["bbox", "segm", "keypoints"])
+def test_an_object_without_size_is_left_out_with_one_warning(evaluator: str, kind: str) -> None:
+    """Nothing can match it: beside one object that is found exactly it would make the AP a half."""
+    gold = truth([whole_object()])
+    gold["annotations"] += [dict(id=9, image_id=1, category_id=1, area=0, bbox=box) for box in SIZELESS]
+    sigmas = PAIR if kind == "keypoints" else None
+    with pytest.warns(UserWarning, match="ground_truth: 5 objects have no size .* left out") as caught:
+        scores, _ = coco_scores(gold, found_all(kind), kind, evaluator, sigmas)
+    assert len(caught) == 1
+    assert scores[f"{kind}_mAP"] == pytest.approx(1)
+
+
+@both
+@pytest.mark.parametrize("box", [*SIZELESS, None])
+def test_without_a_box_the_mask_or_the_pose_is_still_an_object(evaluator: str, box: Any) -> None:
+    gold = truth([whole_object()])
+    gold["annotations"][0].update(bbox=box, area=None)
+    other = [detection(0.9, bbox=[0, 0, 9, 9], segmentation=rle(blocks((0, 0, 9, 9))), keypoints=[1, 1, 1, 9, 9, 1])]
+    for kind, sigmas in (("bbox", None), ("segm", None), ("keypoints", PAIR)):
+        assert coco_scores(gold, found_all(kind), kind, evaluator, sigmas)[0][f"{kind}_mAP"] == pytest.approx(1)
+        assert coco_scores(gold, other, kind, evaluator, sigmas)[0][f"{kind}_mAP"] == pytest.approx(0)
+    del gold["annotations"][0]["segmentation"]
+    scores, _ = coco_scores(gold, found_all("keypoints"), "keypoints", evaluator, PAIR)
+    assert scores["keypoints_mAP"] == pytest.approx(1)  # a file of poses alone
+
+
+@both
+@pytest.mark.parametrize("shape", [[[5, 5] * 3], dict(size=[SIDE, SIDE], counts=[SIDE * SIDE])])
+def test_a_mask_without_a_pixel_is_as_none(evaluator: str, shape: Any) -> None:
+    gold = truth([whole_object(), dict(bbox=[100, 100, 20, 20], segmentation=shape)])
+    assert coco_scores(gold, found_all("segm"), "segm", evaluator)[0]["segm_mAP"] == pytest.approx(1)
+    inside = detection(1.0, segmentation=rle(blocks((105, 105, 9, 9))))  # its box is a region, as without a mask
+    assert coco_scores(gold, [inside, *found_all("segm")], "segm", evaluator)[0]["segm_mAP"] == pytest.approx(1)
+
+
+@both
+def test_areas_that_are_none_are_those_of_the_boxes(evaluator: str) -> None:
+    """Evaluators would skip an object of a negative area, and match no pose on one of 0."""
+    for area in (0, -4, math.nan, "1600", None):
+        gold = truth([whole_object()])
+        gold["annotations"][0]["area"] = area
+        for kind, sigmas in (("bbox", None), ("keypoints", PAIR)):
+            scores, _ = coco_scores(gold, found_all(kind), kind, evaluator, sigmas)
+            assert scores[f"{kind}_mAP_m"] == pytest.approx(1), (kind, area)
+
+
+@both
+@pytest.mark.parametrize("kind", ["bbox", "segm", "keypoints"])
+def test_ids_of_images_may_be_texts_and_sizes_missing(evaluator: str, kind: str) -> None:
+    points = 5
+    sigmas = [0.1] * points if kind == "keypoints" else None
+    gold, found = scene(1, points)
+    expected, classwise = coco_scores(gold, found, kind, evaluator, sigmas)
+    assert 0.05 < expected[f"{kind}_mAP"] < 0.999
+    for row in (*gold["annotations"], *found):
+        row["image_id"] = f"frame {row['image_id']}"
+    for image in gold["images"]:
+        image["id"] = f"frame {image['id']}"
+        del image["width"], image["height"]
+    scores, by_class = coco_scores(gold, found, kind, evaluator, sigmas)
+    assert scores == pytest.approx(expected, abs=1e-12)
+    assert by_class == pytest.approx(classwise, abs=1e-12, nan_ok=True)
+
+
+@both
+def test_one_flat_polygon(evaluator: str) -> None:
+    gold = truth([whole_object()])
+    gold["annotations"][0]["segmentation"] = [50, 50, 50, 90, 90, 90, 90, 50]
+    assert coco_scores(gold, found_all("segm"), "segm", evaluator)[0]["segm_mAP"] == pytest.approx(1)
+
+
+@both
+@pytest.mark.parametrize(
+    "annotations", [[], None, [dict(id=1, image_id=1, category_id=1, bbox=[0, 0, 9, 9], iscrowd=1)]]
+)
+def test_where_there_is_nothing_to_be_found(evaluator: str, annotations: Any) -> None:
+    gold = dict(truth([]), annotations=annotations)
+    for kind, sigmas in (("bbox", None), ("segm", None), ("keypoints", PAIR)):
+        for found in ([], found_all(kind)):
+            scores, classwise = coco_scores(gold, found, kind, evaluator, sigmas)
+            assert set(scores.values()) == {-1} and np.isnan(classwise).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "said"),
+    [
+        ("bbox", dict(bbox=["1", "2", "3", "4"]), "annotation 1: 'bbox' is .*, expected four numbers"),
+        ("bbox", dict(iscrowd="0"), "annotation 1: 'iscrowd' is '0', expected 0 or 1"),
+        ("segm", dict(segmentation="none"), "annotation 1: 'segmentation' is 'none'"),
+        ("segm", dict(segmentation=dict(size=[3, 3], counts=[9])), r"annotation 1: run lengths are of size \[3, 3\]"),
+        ("keypoints", dict(keypoints="none"), "annotation 1: 'keypoints' is 'none'"),
+        ("bbox", dict(category_id="1"), r"annotations\[0\] \(id 1\): 'category_id' is '1'"),
+    ],
+)
+def test_broken_annotations_are_named(kind: str, more: dict, said: str) -> None:
+    gold = truth([whole_object()])
+    gold["annotations"][0].update(more)
+    with pytest.raises(ValueError, match=f"ground_truth: {said}"):
+        coco_scores(gold, found_all(kind), kind, sigmas=PAIR if kind == "keypoints" else None)
+
+
+def test_detections_in_an_image_that_the_truth_does_not_have() -> None:
+    found = [detection(0.5, image=77, bbox=[1, 2, 3, 4])]
+    with pytest.raises(ValueError, match="ground_truth: has no image 77"):
+        coco_scores(truth([whole_object()]), found)
 
 
 # The metric
@@ -442,6 +566,20 @@ def test_a_file_without_what_is_scored(tmp_path: Path) -> None:
         runner.process(data_samples=[sample(1, 1, 0.9, **{field: more})])
         with pytest.raises(UserError, match=f"ann.json: {said} to score"):
             runner.evaluate(1)
+
+
+def test_the_metric_warns_once_of_objects_without_size_and_takes_texts_as_ids(tmp_path: Path) -> None:
+    gold = truth([dict(bbox=[0, 0, 20, 20], category_id=3), dict(bbox=[0, 0, 0, 0], category_id=3)], categories=(3, 7))
+    for row in gold["annotations"]:
+        row["image_id"] = "1"
+    gold["images"][0]["id"] = "1"
+    runner = built(tmp_path / "ann.json", gold)
+    logger = MMLogger.get_instance("test-coco-metric", log_file=str(tmp_path / "log"))
+    for _ in range(2):
+        runner.process(data_samples=[dict(sample(1, 1, 0.9), img_id="1")])
+        assert runner.evaluate(1)["coco/bbox_mAP"] == pytest.approx(1)
+    logger.handlers[-1].flush()
+    assert (tmp_path / "log").read_text().count("ann.json: 1 objects have no size") == 1
 
 
 def test_wrong_arguments_of_the_metric() -> None:

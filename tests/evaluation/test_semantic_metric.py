@@ -9,9 +9,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 
 from efftasks import apis
 from efftasks.evaluation.semantic_metric import SemanticIoU
+from efftasks.structures.errors import UserError
 from efftasks.structures.prediction import Prediction
 
 
@@ -26,6 +28,19 @@ def score(pairs: list[tuple[np.ndarray, np.ndarray]], classes: tuple[str, ...]) 
     return metric.evaluate(len(pairs))
 
 
+def logged(caplog, pairs, classes) -> tuple[dict[str, float], list[str]]:
+    """The score, and the warnings of mmengine's log."""
+    logger = MMLogger.get_instance("semantic_metric", log_level="INFO")
+    logger.addHandler(caplog.handler)
+    try:
+        with caplog.at_level("WARNING"):
+            found = score(pairs, classes)
+    finally:
+        logger.removeHandler(caplog.handler)
+    messages = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    return found, [message for message in messages if "prefix" not in message]  # mmengine's own
+
+
 def test_by_hand() -> None:
     # road: 3 pixels both say, 1 only the prediction, 1 only the truth -> 3/5. car: 1 both, 1 + 1 -> 1/3. One ignored.
     truth = np.array([[0, 0, 0, 0], [1, 1, 255, 255]], np.uint8)
@@ -35,6 +50,29 @@ def test_by_hand() -> None:
     assert "IoU/tram" not in found  # neither has it: it does not count
     assert found["mIoU"] == pytest.approx((60 + 100 / 3) / 2, abs=0.01)
     assert found["aAcc"] == pytest.approx(100 * 4 / 6, abs=0.01)
+
+
+def test_a_mean_over_fewer_classes_says_so_and_names_them(caplog: pytest.LogCaptureFixture) -> None:
+    truth = np.array([[0, 0, 1, 255]], np.uint8)
+    prediction = np.array([[0, 3, 1, 1]], np.uint8)
+    found, messages = logged(caplog, [(prediction, truth)], ("road", "car", "tram", "bus"))
+    # road 1/2, car 1/1, bus 0/1: it is predicted and counts; tram has no pixel anywhere and does not.
+    assert found["mIoU"] == 50.0 and found["mIoU_classes"] == 3
+    (message,) = messages
+    assert "mIoU is the mean over 3 of 4 classes" in message and "left out: 'tram'" in message
+    assert message.endswith("in no label map and predicted, which counts as 0: 'bus'")
+
+
+def test_where_all_classes_occur_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    both = np.array([[0, 1]], np.uint8)
+    found, messages = logged(caplog, [(both, both)], ("road", "car"))
+    assert found["mIoU"] == 100.0 and found["mIoU_classes"] == 2 and messages == []
+
+
+def test_without_any_pixel_to_score_there_is_no_score() -> None:
+    pairs = [(np.zeros((2, 3), np.uint8), np.full((2, 3), 255, np.uint8))] * 2
+    with pytest.raises(UserError, match="all pixels of 2 label maps are ignored, expected some with a class"):
+        score(pairs, ("road", "car"))
 
 
 def test_pixels_of_all_images_count_together() -> None:

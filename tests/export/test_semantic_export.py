@@ -15,6 +15,7 @@ from PIL import Image
 
 from efftasks import Predictor, apis
 from efftasks.cli.main import main
+from efftasks.cli.train import parse_options
 from efftasks.export.verify_labels import compare_label_maps
 from efftasks.structures.prediction import Prediction
 
@@ -121,3 +122,26 @@ def test_the_report_counts_pixels() -> None:
     other = [Prediction.of_labels("a", x.T, classes=("x", "y"), category_ids=(0, 1)) for x in maps]
     assert compare_label_maps(ours, other).worst_image_agreement == 0
     assert not compare_label_maps([], []).passed
+
+
+def test_pictures_of_12_bits_are_read_by_the_same_range_everywhere(checkpoint: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for i in range(2):
+        coarse = random.integers(0, 4096, (6, 8)).astype(np.uint16)
+        cv2.imwrite(str(tmp_path / f"{i}.tif"), cv2.resize(coarse, (200, 120)))
+    options = [*OPTIONS, "pixel_range=0,4095"]
+    words = ["export", CONFIG, str(checkpoint), "--backend", "onnx", "--out", str(tmp_path / "out")]
+    assert main([*words, "--images", str(tmp_path), *options]) == 0
+    sidecar = json.loads((tmp_path / "out/model.json").read_text())
+    assert sidecar["input"]["pixel_range"] == [0, 4095] and sidecar["verify"]["passed"]
+    paths = sorted(map(str, tmp_path.glob("*.tif")))
+    arrays = [np.dstack([cv2.imread(path, cv2.IMREAD_UNCHANGED)] * 3) for path in paths]
+    predictor = Predictor(tmp_path / "out/model.onnx")
+    model = apis.load(apis.load_config(CONFIG, parse_options(options[1:])), checkpoint)
+    eight = [np.rint(array / 4095 * 255).astype(np.uint8) for array in arrays]
+    expected = [x.segmentation for x in predictor(eight)]
+    for found in (predictor(paths), predictor(arrays), apis.predict(model, paths), apis.predict(model, arrays)):
+        for prediction, labels in zip(found, expected):
+            assert prediction.segmentation is not None and labels is not None
+            assert (prediction.segmentation == labels).mean() >= 0.9999
+            assert prediction.draw().max() > 128  # not nearly black

@@ -64,7 +64,12 @@ def test_nothing_compared_is_no_pass():
     assert not compare_predictions([], [], []).passed
     ties = prediction([[0, 0, 10, 10], [20, 20, 40, 40]], [0.01, 0.01], [0, 0])
     assert not compare_predictions([ties], [ties], SIZE).passed
-    assert "FAILED" in str(compare_predictions([], [], [], Tolerance()))
+    said = str(compare_predictions([], [], [], Tolerance()))
+    assert "FAILED: nothing was compared: there were no images" in said and "--images" in said
+    said = str(compare_predictions([ties], [ties], SIZE))
+    assert "FAILED: nothing was compared: on 1 images every detection scores like the last" in said and "train" in said
+    said = str(Verification(["segmentation"]).report())
+    assert "FAILED: nothing was compared: there were no images" in said and "--images" in said
 
 
 SCORES = [0.9, 0.5, 0.3, 0.04, 0.001]

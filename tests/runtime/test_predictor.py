@@ -270,7 +270,17 @@ def test_sources_and_batches(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "array", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 4), np.uint8)]
+    "array",
+    [
+        np.zeros((4, 4), np.float32),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((4, 4, 4), np.uint8),  # channels first or last
+        np.zeros((3, 8, 4), np.uint8),
+        np.zeros((2, 8, 8, 3), np.uint8),
+        np.zeros((0, 8, 3), np.uint8),
+        np.zeros((8, 8, 2), np.uint8),
+        np.array(3),
+    ],
 )
 def test_arrays_that_are_no_images(model, array):
     with pytest.raises(UserError, match=r"expected uint8 \(H, W, 3\) BGR"):
@@ -321,3 +331,37 @@ def test_needs_neither_torch_nor_openmmlab(model):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def with_range(path: Path, pixel_range: tuple[float, float] | None) -> Predictor:
+    """Answers with the mean of its input as the score: 0 for black, 1 / 1000 + 1 / 2000 + 1 / 4000 a third for 1."""
+    write_mean_model(path)
+    predictor = Predictor(path)
+    facts = replace(predictor.spec.input, mean=(0.0,) * 3, std=(255.0,) * 3, pixel_range=pixel_range)
+    predictor.spec = replace(predictor.spec, input=facts)
+    return predictor
+
+
+def test_more_than_8_bits_are_read_by_the_range_of_the_artifact(tmp_path, caplog):
+    picture = np.full((40, 50, 3), 1365, np.uint16)  # a third of 4095
+    cv2.imwrite(str(tmp_path / "a.png"), picture)
+    predictor = with_range(tmp_path / "model.onnx", (0, 4095))
+    images = [tmp_path / "a.png", picture, picture / 1.0, np.full((40, 50, 3), 85, np.uint8)]
+    found = predictor(images)
+    np.testing.assert_allclose([p.scores[0] for p in found], [1 / 3] * 4, rtol=1e-4)
+    assert caplog.text == ""
+    for prediction in found:  # drawn as it was seen
+        assert prediction.draw(score_thr=1.0)[20, 25].tolist() == [85] * 3
+
+
+def test_more_than_8_bits_without_a_range(tmp_path, caplog):
+    picture = np.full((40, 50, 3), 1365, np.uint16)
+    for name in "ab":
+        cv2.imwrite(str(tmp_path / f"{name}.png"), picture)
+    predictor = with_range(tmp_path / "model.onnx", None)
+    found = predictor([tmp_path / "a.png", tmp_path / "b.png"])
+    np.testing.assert_allclose([p.scores[0] for p in found], [5 / 255] * 2, rtol=1e-4)
+    assert caplog.text.count("values 1365..1365 in 16 bits; divided by 256") == 1
+    for array in (picture, picture / 4095):
+        with pytest.raises(UserError, match=r"expected uint8 \(H, W, 3\) .* the model states no pixel_range"):
+            predictor(array)

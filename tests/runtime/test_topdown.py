@@ -118,7 +118,7 @@ def test_wrong_files_and_arguments_are_named(path, image, tmp_path):
         TopDownPredictor(path, batch_size=0)
     with pytest.raises(UserError, match="labels: got 1 for 2 boxes"):
         TopDownPredictor(path)(image, BOXES, labels=[0])
-    with pytest.raises(UserError, match="image: got float64"):
+    with pytest.raises(UserError, match="got an array float64"):
         TopDownPredictor(path)(image.astype(np.float64), BOXES)
 
 

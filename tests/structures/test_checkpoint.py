@@ -1,6 +1,7 @@
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from mmengine.logging.history_buffer import HistoryBuffer
 from torch import nn
 
-from efftasks.structures.checkpoint import load_matching, read_checkpoint, read_state_dict
+from efftasks.structures.checkpoint import dataset_meta_of, load_matching, read_checkpoint, read_state_dict
 from efftasks.structures.errors import UserError
 
 
@@ -136,3 +137,34 @@ def test_garbage_of_any_kind_is_a_user_error(tmp_path):
 def test_timm_layout_takes_the_average(tmp_path):
     torch.save({"state_dict": {"a": torch.zeros(2)}, "state_dict_ema": {"a": torch.ones(2)}}, tmp_path / "a.pth")
     assert torch.equal(read_state_dict(tmp_path / "a.pth")["a"], torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("meta", "said"),
+    [
+        ([1], "meta: got a list, expected a dict"),
+        ("x", "meta: got a str"),
+        ({"dataset_meta": ["a"]}, "meta.dataset_meta: got a list"),
+        ({"dataset_meta": {"classes": "cat"}}, "meta.dataset_meta.classes: got 'cat', expected a list of names"),
+        ({"dataset_meta": {"classes": [1]}}, "meta.dataset_meta.classes"),
+        ({"dataset_meta": {"classes": ["a"], "category_ids": [1, 2]}}, "meta.dataset_meta.category_ids"),
+    ],
+)
+def test_odd_facts_of_a_checkpoint_are_named(meta, said):
+    with pytest.raises(UserError, match=said) as error:
+        dataset_meta_of({"meta": meta}, "a.pth")
+    assert str(error.value).startswith("a.pth: ")
+
+
+def test_a_checkpoint_may_say_nothing_of_its_data():
+    silent: list[dict[str, Any]] = [{}, {"meta": None}, {"meta": {}}, {"meta": {"dataset_meta": None}}]
+    for data in silent:
+        assert dataset_meta_of(data, "a.pth") == {}
+    assert dataset_meta_of({"meta": {"dataset_meta": {"classes": ("a",)}}}, "a.pth") == {"classes": ("a",)}
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "a.txt", "a"])
+def test_a_file_of_another_name_is_no_checkpoint(name, tmp_path):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(UserError, match=r"not a checkpoint, whose names end in \.pth, \.pt, \.safetensors"):
+        read_checkpoint(tmp_path / name)

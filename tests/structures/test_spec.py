@@ -43,6 +43,14 @@ def test_unknown_fields_are_left_for_newer_readers():
     assert ArtifactSpec.from_json({**json.loads(SPEC.to_json()), "later": 1}) == SPEC
 
 
+def test_the_range_of_pixels_survives_and_sidecars_from_before_it_load():
+    wide = replace(SPEC, input=replace(SPEC.input, pixel_range=(0, 4095)))
+    assert ArtifactSpec.from_json(wide.to_json()) == wide
+    data = json.loads(SPEC.to_json())
+    del data["input"]["pixel_range"]
+    assert ArtifactSpec.from_json(data) == SPEC and SPEC.input.pixel_range is None
+
+
 def test_sidecars_from_before_masks_and_keypoints_still_load():
     data = json.loads(SPEC.to_json())
     del data["keypoint_sigmas"], data["semantic_classes"]
@@ -62,6 +70,8 @@ def test_sidecars_from_before_masks_and_keypoints_still_load():
         (dict(input={**asdict(SPEC.input), "mean": 1}), "input.mean: got 1, expected three numbers"),
         (dict(input={**asdict(SPEC.input), "std": [1, 0, 1]}), "input.std: .* other than 0"),
         (dict(input={**asdict(SPEC.input), "pad_value": None}), "input.pad_value: got None, expected a number"),
+        (dict(input={**asdict(SPEC.input), "pixel_range": [0]}), "input.pixel_range: got .*, expected two numbers"),
+        (dict(input={**asdict(SPEC.input), "pixel_range": [9, 9]}), "input.pixel_range: got .*, expected low < high"),
         (dict(input={**asdict(SPEC.input), "color": "rgb"}), "input.color: got 'rgb', expected one of"),
         (dict(input={**asdict(SPEC.input), "interpolation": "area"}), "input.interpolation: got 'area'"),
         (dict(classes="ab"), "classes: got 'ab', expected a list of names"),

@@ -2,33 +2,60 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
+import torch
 from mmcv.transforms import BaseTransform
+from mmengine.logging import print_log
 
 from efftasks.datasets.semantic_files import read_label
 from efftasks.registry import TRANSFORMS
 from efftasks.structures.errors import UserError
 from efftasks.structures.images import read_image
+from efftasks.structures.pixel_range import PixelRange, checked_range
 
 __all__ = ["LoadImage", "LoadSegMap"]
 
 
 @TRANSFORMS.register_module()
 class LoadImage(BaseTransform):
-    """Read ``img_path`` into ``img``: uint8 (H, W, 3) BGR; sets ``img_shape`` and ``ori_shape`` (height, width)."""
+    """Read ``img_path`` into ``img``: uint8 (H, W, 3) BGR; sets ``img_shape`` and ``ori_shape`` (height, width).
+
+    Args:
+        pixel_range: (low, high), the values that become 0 and 255 where a file has more than 8 bits a channel; values
+            outside are clipped. None divides 16 bits by 256, with one warning where they seem to use a part only.
+            ``pixel_range`` in a config states it for all.
+    """
+
+    def __init__(self, pixel_range: PixelRange | None = None) -> None:
+        self.pixel_range = checked_range(pixel_range)
+        self._noted = torch.zeros((), dtype=torch.bool).share_memory_()  # one warning for all worker processes
 
     def transform(self, results: dict) -> dict:
-        """Read one image; raises ``structures.images.UnreadableImage``, which the dataset turns into a skip."""
-        results["img"] = read_image(results["img_path"])
+        """Read one image.
+
+        Raises:
+            UnreadableImage: it is missing or no image; the dataset turns this into a skip.
+            UserError: it has floats, or numbers with a sign, and no range is stated.
+        """
+        path = results["img_path"]
+        results["img"] = read_image(path, self.pixel_range, self._note)
         results["img_shape"] = results["ori_shape"] = results["img"].shape[:2]
         return results
+
+    def _note(self, note: str) -> None:
+        if not self._noted:
+            self._noted.fill_(True)
+            print_log(note, "current", logging.WARNING)
 
 
 @TRANSFORMS.register_module()
 class LoadSegMap(BaseTransform):
     """Read ``seg_map_path`` into ``gt_seg_map``: uint8 (H, W), the index of a class or 255; nothing where it is absent.
 
-    ``reduce_zero_label`` and ``label_map`` of mmseg's data sets are applied. A palette PNG is read as its indices.
+    ``reduce_zero_label`` and ``label_map`` of mmseg's data sets are applied, and then ``label_values`` of this
+    package's (a :class:`efftasks.datasets.semantic_values.LabelValues`). A palette PNG is read as its indices.
     """
 
     def transform(self, results: dict) -> dict:
@@ -36,7 +63,8 @@ class LoadSegMap(BaseTransform):
 
         Raises:
             UnreadableImage: it is missing or cannot be decoded.
-            UserError: it is no label map, see :func:`read_label`, or has numbers above 255.
+            UserError: it is no label map, see :func:`read_label`, or has numbers above 255, or others than
+                ``label_values`` knows.
         """
         path = results.get("seg_map_path")
         if path is None:
@@ -51,6 +79,8 @@ class LoadSegMap(BaseTransform):
             table = np.arange(256, dtype=np.uint8)
             table[list(results["label_map"])] = list(results["label_map"].values())
             labels = table[labels]
+        if results.get("label_values") is not None:
+            labels = results["label_values"].to_indices(labels, path)
         results["gt_seg_map"] = labels
         results["seg_fields"] = [*results.get("seg_fields", []), "gt_seg_map"]
         return results

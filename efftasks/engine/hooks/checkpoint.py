@@ -18,6 +18,7 @@ from efftasks.structures.errors import UserError
 __all__ = ["SafeCheckpointHook"]
 
 BEST = "best.pth"
+NOTHING_TO_SCORE = -1.0  # COCO's average precision where there are no objects
 
 
 @HOOKS.register_module()
@@ -25,7 +26,8 @@ class SafeCheckpointHook(Hook):
     """Save ``epoch_N.pth`` every ``interval`` epochs, and the best by a metric as ``best.pth``.
 
     Unlike mmengine's hook it deletes an old checkpoint only after the new one is in place, and writes the pointer
-    ``last_checkpoint`` last. The best score survives a resume.
+    ``last_checkpoint`` last. The best score survives a resume. A score of -1, COCO's for "nothing to score", or of
+    NaN is no best one; where there is no other, ``best.pth`` is not written, and a warning says so.
 
     Args:
         interval: epochs between checkpoints; the last epoch is always saved.
@@ -43,6 +45,7 @@ class SafeCheckpointHook(Hook):
         self.interval = interval
         self.max_keep_ckpts = max_keep_ckpts
         self.save_best = save_best
+        self._has_warned = False
 
     def before_train(self, runner: Any) -> None:
         """After a resume, take up the score of ``best.pth``.
@@ -92,13 +95,26 @@ class SafeCheckpointHook(Hook):
         if self.save_best not in metrics:
             raise ValueError(f"save_best: got {self.save_best!r}, the metrics are {', '.join(metrics)}")
         score = float(metrics[self.save_best])
-        if not score > runner.message_hub.runtime_info.get("best_score", -math.inf):  # nor is a NaN a best score
+        if math.isnan(score) or score == NOTHING_TO_SCORE:
+            self._warn(runner, score)
+            return
+        if not score > runner.message_hub.runtime_info.get("best_score", -math.inf):
             return
         runner.message_hub.update_info("best_score", score)
         # The loop has counted this epoch already.
         best = dict(metric=self.save_best, score=score)
         self._save(runner, BEST, dict(epoch=runner.epoch, iter=runner.iter, best=best), whole=False)
         runner.logger.info("best so far: %s %.4f at epoch %d, saved to %s", self.save_best, score, runner.epoch, BEST)
+
+    def _warn(self, runner: Any, score: float) -> None:
+        if self._has_warned or "best_score" in runner.message_hub.runtime_info:
+            return
+        self._has_warned = True
+        older = "; the one in the work dir is of an earlier run" if Path(runner.work_dir, BEST).is_file() else ""
+        runner.logger.warning(
+            f"{self.save_best} is {score:.4f}: there was nothing to score, so {BEST} is not written{older}; "
+            f"use the last epoch_N.pth of {runner.work_dir}"
+        )
 
     def _save(self, runner: Any, name: str, meta: dict[str, Any], whole: bool) -> None:
         runner.save_checkpoint(

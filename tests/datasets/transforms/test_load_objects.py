@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from efftasks.datasets.coco_masks import decode_mask, mask_bounds
+from efftasks.datasets.coco_masks import decode_mask
 from efftasks.datasets.transforms.load_objects import LoadObjects
 from efftasks.structures.errors import UserError
 
@@ -99,20 +99,12 @@ def test_without_annotated_objects_the_whole_image_is_ignored() -> None:
         (dict(size=[9, 12], counts=[108]), "are of size \\[9, 12\\], expected the image's \\[8, 12\\]"),
         (dict(size=[8, 12], counts=[50, 3]), "cover 53 pixels, expected 96"),
         (dict(size=[8, 12], counts="xyz!!"), "no compressed run lengths"),
-        (dict(size=[8, 12]), "are a NoneType"),
+        (dict(size=[8, 12]), "has counts of None"),
     ],
 )
 def test_broken_masks_are_named(mask: Any, said: str) -> None:
     with pytest.raises(UserError, match="a.png: the mask of annotation 7 cannot be used: .*" + said):
         LoadObjects(masks=True)(info(instance(mask=mask)))
-
-
-def test_bounds() -> None:
-    runs = coco_mask.encode(np.asfortranarray(RING))
-    assert mask_bounds(dict(size=[8, 12], counts=runs["counts"].decode()), (8, 12)) == (3, 2, 7, 6)
-    assert mask_bounds([SQUARE, [7.5, 0, 9, 0, 9, 1]], (8, 12)) == (1, 0, 9, 6)
-    assert mask_bounds(None, (8, 12)) is None
-    assert mask_bounds(dict(size=[8, 12], counts=[96]), (8, 12)) is None
 
 
 @pytest.mark.parametrize("name", ["coco_mini", "coco_pose", "nuclei"])

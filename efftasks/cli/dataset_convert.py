@@ -1,0 +1,112 @@
+"""``efftasks dataset convert``: bring what annotation tools export into the form that training takes."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from efftasks.datasets.convert_source import Source
+
+FORMS = ("yolo", "voc", "coco", "labelme")
+
+CONVERT = """examples:
+  efftasks dataset convert --from yolo mine/data.yaml --out mine_coco        Ultralytics, Roboflow; or the folder
+  efftasks dataset convert --from yolo mine --out mine                       into the folder itself
+  efftasks dataset convert --from coco export --out mine --val-share 0.2     CVAT, Label Studio, Roboflow
+  efftasks dataset convert --from voc VOC2012 --out voc                      ImageSets/Main/{train,val}.txt
+  efftasks dataset convert --from labelme photos --out mine --val-share 0.2  one JSON file an image
+  efftasks dataset convert --from yolo mine --split val --out val.json       one part, one file, images as they are
+
+OUT gets annotations/train.json, annotations/val.json (and test.json) and images/, which is what the custom configs
+train on with data_root=OUT. Images below OUT stay where they are; others are linked into OUT/images (hard links take
+no space, and need no rights on Windows), or copied where the file system has no links.
+An image whose annotations cannot be read is taken out, counted, and named.
+"""
+
+# option -> the forms that it is for
+_FOR = {
+    "names": ("yolo",),
+    "labels": ("yolo", "voc", "labelme"),
+    "voc_offset": ("voc",),
+    "skip_difficult": ("voc",),
+    "no_crowd": ("coco",),
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of the action."""
+    parser.add_argument("source", metavar="SOURCE", help="folder of the data set, its data.yaml, or a COCO file")
+    parser.add_argument("--from", dest="form", required=True, choices=FORMS, help="what SOURCE is")
+    parser.add_argument("--out", required=True, metavar="OUT", help="folder to write, or one ANN.json")
+    parser.add_argument("--val-share", type=float, metavar="X", help="share of the images to set aside for validation")
+    parser.add_argument("--seed", type=int, default=0, metavar="K", help="which images those are (default: 0)")
+    parser.add_argument("--split", metavar="NAME", help="take this part of SOURCE alone, such as train")
+    parser.add_argument("--images", metavar="DIR", help="folder of the images, where it is none of the usual")
+    parser.add_argument("--labels", metavar="DIR", help="folder of the label, XML or JSON files, likewise")
+    parser.add_argument("--classes", metavar="A,B,...", help="class names in the order of the category ids")
+    parser.add_argument("--names", metavar="FILE", help="yolo: data.yaml or classes.txt with the names")
+    parser.add_argument(
+        "--pictures",
+        choices=("link", "copy", "refer"),
+        default="link",
+        help="images elsewhere than below OUT: link (default) or copy them, or refer to them by a path",
+    )
+    parser.add_argument(
+        "--voc-offset",
+        type=int,
+        choices=(0, 1),
+        help="voc: 1 (default) pixels count from 1 and xmax is inside the box, as VOC defines; 0 plain coordinates",
+    )
+    parser.add_argument("--skip-difficult", action="store_true", help="voc: leave out objects marked as difficult")
+    parser.add_argument("--no-crowd", action="store_true", help="coco: take regions marked iscrowd as objects")
+
+
+def run_convert(args: argparse.Namespace) -> int:
+    """Convert, and print the report."""
+    from pathlib import Path
+
+    from efftasks.datasets.convert_run import choose_parts
+    from efftasks.datasets.convert_write import render_written, write_file, write_folder
+    from efftasks.structures.errors import UserError
+
+    for folder in (args.images, args.labels):
+        if folder is not None and not Path(folder).is_dir():
+            raise UserError(f"{folder}: no such folder")
+    for option, forms in _FOR.items():
+        value = getattr(args, option)
+        if value is not None and value is not False and args.form not in forms:
+            name = option.replace("_", "-")
+            raise UserError(f"--{name}: is for --from {' or '.join(forms)}, got --from {args.form}")
+    source = _read(args)
+    one_file = Path(args.out).suffix.lower() == ".json"
+    if one_file:
+        parts = choose_parts(source, args.split) if args.split else dict(source.parts)
+        written = write_file(source, parts, args.out)
+    else:
+        parts = choose_parts(source, args.split, args.val_share, args.seed)
+        written = write_folder(source, parts, args.out, args.pictures)
+    print(render_written(written))
+    return 0
+
+
+def _read(args: argparse.Namespace) -> Source:
+    from efftasks.datasets.coco_convert import split_names
+
+    classes = split_names(args.classes)
+    if args.form == "yolo":
+        from efftasks.datasets.convert_yolo import read_yolo
+
+        return read_yolo(args.source, classes, args.names, args.images, args.labels)
+    if args.form == "voc":
+        from efftasks.datasets.convert_voc import read_voc
+
+        offset = 1 if args.voc_offset is None else args.voc_offset
+        return read_voc(args.source, classes, args.images, args.labels, offset, args.skip_difficult)
+    if args.form == "coco":
+        from efftasks.datasets.convert_coco import read_coco_export
+
+        return read_coco_export(args.source, classes, args.images, crowds=not args.no_crowd)
+    from efftasks.datasets.convert_labelme import read_labelme
+
+    return read_labelme(args.source, classes, args.images, args.labels)

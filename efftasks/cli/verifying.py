@@ -1,0 +1,91 @@
+"""Whether an exported file agrees with its model on real images, each with its own reading and preprocessing."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from efftasks.export.verify import Report
+    from efftasks.structures.prediction import Prediction
+
+__all__ = ["verify"]
+
+Entries = Sequence[dict[str, Any]]
+_MOST_VALUES = 2**26  # of the masks of all candidates of one image: 256 MB
+
+
+def verify(model: Any, artifact: Path, outputs: Sequence[str], entries: Entries) -> Report:
+    """Compare model and file: detections on the image, and label maps; or raw outputs.
+
+    Raw outputs are compared where detections on the image are no evidence, as of networks that have not learned yet:
+    their scores all tie, or boxes lie so far away that clipping them to the image leaves nothing to compare.
+
+    Args:
+        model: from ``apis.load``.
+        artifact: the exported file.
+        outputs: names of the file's outputs.
+        entries: of a data set, or ``img_path`` alone.
+    """
+    from efftasks import apis
+    from efftasks.cli.predicting import artifact_predictor
+    from efftasks.export.verify import VerifyReport, objects_of, with_objects
+    from efftasks.export.verify_raw import is_beyond_pictures
+
+    report = _compare(model, artifact_predictor(artifact)[0], outputs, entries)
+    objects = objects_of(report)
+    if not isinstance(objects, VerifyReport) or "boxes" not in outputs:
+        return report
+    if objects.detections and not any(is_beyond_pictures(apis.infer(model, entry)) for entry in entries[:2]):
+        return report
+    return with_objects(report, _compare_raw(model, artifact, entries))
+
+
+def _compare(
+    model: Any, predict: Callable[[Entries], Sequence[Prediction]], outputs: Sequence[str], entries: Entries
+) -> Report:
+    """In batches and alone."""
+    from efftasks import apis
+    from efftasks.export.verify import Verification
+    from efftasks.structures.images import read_pixels
+
+    verification = Verification(outputs)
+    parts = [entries[:1], *(entries[start : start + 4] for start in range(0, len(entries), 4))]
+    for part in parts:  # masks of many images at once would take gigabytes
+        for entry, ours, theirs in zip(part, apis.predict(model, part), predict(part)):
+            height, width = read_pixels(entry["img_path"]).shape[:2]
+            verification.add(ours, theirs, (height, width))
+    return verification.report()
+
+
+def _compare_raw(model: Any, artifact: Path, entries: Entries) -> Report:
+    from efftasks import apis
+    from efftasks.export.verify_raw import RawComparison
+    from efftasks.runtime.predictor import Predictor
+    from efftasks.structures.images import read_image
+
+    predictor = Predictor(artifact)
+    comparison = RawComparison()
+    for entry in entries:
+        inputs, _ = predictor.preprocess([read_image(entry["img_path"], predictor.spec.input.pixel_range)])
+        theirs = {name: value[0] for name, value in predictor.session.run(inputs).items()}
+        ours = apis.infer(model, entry)
+        comparison.add(ours, {"images": inputs[0], **theirs}, lambda: apis.infer(_wider(model, ours), entry))  # noqa: B023
+    return comparison.report()
+
+
+def _wider(model: Any, outputs: Any) -> Any:
+    """A copy that gives every point or query once, with its best class; as many as masks leave room for."""
+    wide = copy.deepcopy(model)
+    wide.head.max_detections = _MOST_VALUES // max(1, outputs["masks"][0].size if "masks" in outputs else 1)
+    wide.head.register_forward_hook(lambda head, images, raw: _best_class(raw))
+    return wide
+
+
+def _best_class(raw: Any) -> Any:
+    """A raw prediction, a NamedTuple perhaps of others, in which the best class is the only one."""
+    inner = {name: _best_class(part) for name, part in raw._asdict().items() if isinstance(part, tuple)}
+    best = {"logits": raw.logits.amax(-1, keepdim=True)} if "logits" in raw._fields else {}
+    return raw._replace(**inner, **best)

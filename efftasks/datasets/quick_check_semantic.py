@@ -1,0 +1,76 @@
+"""The quick check of label maps and images, of the data sets that a config names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from efftasks.datasets.findings import Finding
+from efftasks.datasets.pixel_depth import quick_check_range, range_of
+from efftasks.datasets.quick_check_labels import SECONDS, pair_labels, quick_check_pairs
+from efftasks.datasets.semantic_files import Pair
+from efftasks.structures.errors import UserError
+
+__all__ = ["quick_check_semantic"]
+
+
+class _Numbers(NamedTuple):
+    """What is stated about the numbers in label maps."""
+
+    classes: tuple[str, ...]
+    values: tuple[int, ...] | None
+    ignore: int | None
+
+
+def quick_check_semantic(
+    datasets: Sequence[Mapping[str, Any]], training: bool, seconds: float = SECONDS
+) -> list[Finding]:
+    """Check the data sets of a part together: a class that one of them has is not missing.
+
+    Args:
+        datasets: configs of SemanticFolder or mmseg's, as ``load_config`` leaves them; those without label maps or
+            names of classes are passed over.
+        training: whether they are trained on; else they are scored.
+        seconds: for reading label maps.
+
+    Returns:
+        The findings, errors first.
+    """
+    findings: list[Finding] = []
+    groups: dict[_Numbers, list[tuple[str, list[Pair]]]] = {}
+    for dataset in datasets:
+        prefix, root = dataset.get("data_prefix") or {}, dataset.get("data_root") or ""
+        classes = tuple((dataset.get("metainfo") or {}).get("classes") or ())
+        if not classes or not prefix.get("img_path") or not prefix.get("seg_map_path"):
+            continue
+        images, labels = (Path(root, prefix[name]) for name in ("img_path", "seg_map_path"))
+        try:
+            pairs, lacking = pair_labels(
+                images, labels, dataset.get("img_suffix") or "", dataset.get("seg_map_suffix") or ""
+            )
+        except UserError as error:
+            findings.append(Finding("error", str(error)))
+            continue
+        findings += lacking
+        groups.setdefault(_numbers(dataset, classes), []).append((str(labels), pairs))
+        findings += quick_check_range([pair.image for pair in pairs], range_of(dataset))
+    for numbers, parts in groups.items():
+        place = os.path.commonpath([labels for labels, _ in parts]) if len(parts) > 1 else parts[0][0]
+        pooled = [pair for _, pairs in parts for pair in pairs]
+        try:
+            findings += quick_check_pairs(
+                pooled, place, numbers.classes, numbers.ignore, training, numbers.values, seconds
+            )
+        except UserError as error:
+            findings.append(Finding("error", str(error)))
+    return sorted(findings, key=lambda finding: finding.level != "error")
+
+
+def _numbers(dataset: Mapping[str, Any], classes: tuple[str, ...]) -> _Numbers:
+    metainfo = dataset["metainfo"]
+    values = metainfo.get("label_values")
+    if dataset.get("reduce_zero_label"):
+        return _Numbers(classes, tuple(range(1, len(classes) + 1)), 0)
+    return _Numbers(classes, tuple(values) if isinstance(values, (list, tuple)) else values, metainfo.get("ignore"))

@@ -1,0 +1,100 @@
+"""Choose between float32 and bfloat16 on a CPU by what the model's own steps take."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mmengine.hooks import Hook
+
+from efftasks.engine.amp import CpuAmpOptimWrapper, has_fast_bfloat16
+from efftasks.registry import HOOKS
+
+__all__ = ["ChoosePrecision"]
+
+_WARMUP, _TRIALS = 2, 4  # steps in each precision: the first ones compile kernels
+_GAIN = 0.97  # of the time in float32, what bfloat16 may take at most to be chosen
+_KEY = "precision"
+
+
+@HOOKS.register_module()
+class ChoosePrecision(Hook):
+    """Train in bfloat16 only where that is faster than float32, and say which it is and why.
+
+    A processor without bfloat16 arithmetic trains in float32 from the first step. On one that has it, the first twelve
+    steps take turns in both precisions and are timed; the faster one goes on. A resumed run keeps the choice of the
+    checkpoint. The choice is in the log, and as ``precision`` in the ``meta`` of checkpoints.
+
+    Args:
+        mode: ``auto``, or ``bfloat16`` for bfloat16 whatever it takes.
+        clock: seconds; another one for tests.
+        capable: whether the processor may gain from bfloat16; None asks it.
+    """
+
+    priority = "VERY_HIGH"  # nothing of other hooks is timed
+
+    def __init__(
+        self,
+        mode: str = "auto",
+        clock: Callable[[], float] = time.perf_counter,
+        capable: bool | None = None,
+    ) -> None:
+        if mode not in ("auto", "bfloat16"):
+            raise ValueError(f"mode: got {mode!r}, allowed are 'auto' and 'bfloat16'")
+        self.mode = mode
+        self._clock = clock
+        self._capable = capable
+        self._times: dict[bool, list[float]] = {False: [], True: []}  # by whether in bfloat16
+        self._is_trial = False
+        self._start = 0.0
+
+    def before_train(self, runner: Any) -> None:
+        """Choose, or begin the trial."""
+        known = runner.message_hub.runtime_info.get(_KEY)
+        if self.mode == "bfloat16":
+            self._choose(runner, True, "as asked for")
+        elif known is not None and runner.iter > 0:
+            self._choose(runner, known == "bfloat16", "as in the checkpoint that is resumed")
+        elif not (has_fast_bfloat16() if self._capable is None else self._capable):
+            self._choose(runner, False, "this processor has no bfloat16 arithmetic; --amp bfloat16 forces it")
+        else:
+            self._is_trial = True
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Take turns."""
+        if self._is_trial:
+            _wrapper(runner).enabled = len(self._times[True]) < len(self._times[False])
+            self._start = self._clock()
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Note the time of a step of the trial, and choose after the last."""
+        if not self._is_trial:
+            return
+        self._times[_wrapper(runner).enabled].append(self._clock() - self._start)
+        if len(self._times[True]) < _WARMUP + _TRIALS:
+            return
+        self._is_trial = False
+        plain, mixed = (statistics.median(self._times[key][_WARMUP:]) for key in (False, True))
+        what = f"a step takes {mixed:.3g} s in bfloat16 and {plain:.3g} s in float32"
+        self._choose(runner, mixed <= _GAIN * plain, what)
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Add the choice."""
+        checkpoint["meta"][_KEY] = runner.message_hub.runtime_info.get(_KEY, "on trial")
+
+    def _choose(self, runner: Any, mixed: bool, reason: str) -> None:
+        _wrapper(runner).enabled = mixed
+        name = "bfloat16" if mixed else "float32"
+        runner.message_hub.update_info(_KEY, name)
+        runner.logger.info(f"mixed precision: training in {name} ({reason})")
+
+
+def _wrapper(runner: Any) -> CpuAmpOptimWrapper:
+    wrapper = runner.optim_wrapper
+    if not isinstance(wrapper, CpuAmpOptimWrapper):
+        raise ValueError(
+            f"optim_wrapper.type: got {type(wrapper).__name__}, expected CpuAmpOptimWrapper beside ChoosePrecision"
+        )
+    return wrapper
