@@ -96,8 +96,11 @@ def test_a_range_that_nothing_reads_by_is_an_error(tmp_path):
     cfg = load_config(SEMANTIC, dict(classes=["a", "b"], pixel_range=[0, 4095]))
     cfg.dump(tmp_path / "dumped.py")
     assert pixel_range(load_config(tmp_path / "dumped.py", dict(pixel_range=[0, 4095]))) == (0, 4095)
-    with pytest.raises(UserError, match=r"pixel_range: got \(0, 1\), but that of a LoadImage is \(0, 4095\)"):
-        load_config(tmp_path / "dumped.py", dict(pixel_range=[0, 1]))
+    assert pixel_range(load_config(tmp_path / "dumped.py", dict(pixel_range=[0, 1]))) == (0, 1)
+    own = load_config(SEMANTIC, dict(classes=["a", "b"]))
+    loaders(own, "val")[0].pixel_range = [0, 1]
+    with pytest.raises(UserError, match=r"pixel_range: got \(0, 4095\), but that of a LoadImage is \(0, 1\)"):
+        load_config(own, dict(pixel_range=[0, 4095]))
     for part in ("train", "val", "test"):
         cfg[f"{part}_dataloader"].dataset.pipeline = [dict(type="mmcv.LoadImageFromFile")]
     with pytest.raises(UserError, match="no pipeline has a LoadImage"):

@@ -23,6 +23,7 @@ from efftasks.engine.atomic import whole_or_nothing
 from efftasks.engine.hooks.sync_buffers import SyncBuffers
 from efftasks.engine.memory import keep_freed_memory
 from efftasks.engine.resuming import ScheduleOfConfig, check_same_groups
+from efftasks.engine.threads import free_workers
 from efftasks.engine.wrapped import bare_model
 from efftasks.registry import RUNNERS
 from efftasks.structures.checkpoint import compare, load_matching, read_checkpoint, weights_of
@@ -105,21 +106,6 @@ class EffRunner(Runner):
         self.logger.info(f"work dir {self.work_dir}; the resolved config and the environment are in {log}")
         return super().train()
 
-    def build_train_loop(self, loop: Any) -> Any:
-        """Build the loop.
-
-        Raises:
-            UserError: an epoch has not a single batch.
-        """
-        built = super().build_train_loop(loop)
-        loader = built.dataloader
-        if len(loader) == 0:
-            raise UserError(
-                f"train_dataloader.batch_size: got {loader.batch_size}, the training data has {len(loader.dataset)} "
-                "entries; with drop_last no batch is left"
-            )
-        return built
-
     def setup_env(self, env_cfg: dict) -> None:
         """Set up processes; mmengine's own way asks for CUDA even where gloo is to join CPU processes."""
         if self._launcher == "pytorch" and get_device() == "cpu" and not is_distributed():
@@ -137,7 +123,14 @@ class EffRunner(Runner):
     def build_dataloader(
         dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
     ) -> DataLoader:
-        """Build a loader; one that would drop all it has, a batch that is not full, keeps it, with a warning."""
+        """Build a loader; one that would drop all it has, a batch that is not full, keeps it, with a warning.
+
+        Where ``num_workers`` is None it has as many as there are cores for, see :func:`free_workers`.
+        """
+        if isinstance(dataloader, dict) and dataloader.get("num_workers", 0) is None:
+            workers = free_workers(get_world_size())
+            is_kept = bool(dataloader.get("persistent_workers")) and workers > 0
+            dataloader = {**dataloader, "num_workers": workers, "persistent_workers": is_kept}
         loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
         samples = _samples_of_a_process(loader)
         if not isinstance(dataloader, dict) or samples is None or not 0 < samples < (loader.batch_size or 0):

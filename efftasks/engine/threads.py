@@ -16,9 +16,11 @@ from typing import NamedTuple
 
 import torch
 
-__all__ = ["FairThreads", "Load", "ThreadCount", "read_load"]
+__all__ = ["FairThreads", "Load", "ThreadCount", "free_workers", "read_load"]
 
 _FIXED_BY = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+
+_MOST_WORKERS = 4
 
 
 class Load(NamedTuple):
@@ -59,6 +61,19 @@ class ThreadCount:
             self.count += 1
             self._changed = now.wall
         return self.count
+
+
+def free_workers(processes: int = 1) -> int:
+    """How many worker processes may load data beside one of so many training processes.
+
+    On a CPU they get the cores that PyTorch's threads leave. Where there is none, the training process loads its data
+    itself: a worker would take a core from threads that wait for one another, which on two cores cost more than the
+    loading (a step at 128 px: 0.23 s with a worker, 0.18 s without).
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if torch.cuda.is_available():
+        return min(_MOST_WORKERS, max(1, cores // processes))
+    return min(_MOST_WORKERS, max(0, cores // processes - torch.get_num_threads()))
 
 
 def read_load() -> Load | None:

@@ -138,7 +138,7 @@ def test_without_box_and_mask_an_object_is_nowhere(tmp_path: Path, more: dict[st
 def test_label_maps_beside_the_objects(tmp_path: Path, file_name: str, expected: str) -> None:
     path = tmp_path / expected
     path.parent.mkdir(parents=True)
-    cv2.imwrite(str(path), np.full((30, 40), 3, np.uint8))
+    cv2.imwrite(str(path), np.full((30, 40), 1, np.uint8))
     image = tmp_path / "images" / file_name
     image.parent.mkdir(parents=True)
     cv2.imwrite(str(image), np.zeros((30, 40, 3), np.uint8))
@@ -154,7 +154,7 @@ def test_label_maps_beside_the_objects(tmp_path: Path, file_name: str, expected:
     assert Path(dataset.get_data_info(0)["seg_map_path"]) == path
     assert dataset.metainfo["semantic_classes"] == ("ground", "sky")
     sample = dataset[0]["data_samples"]
-    assert (sample.gt_sem_seg.data == 3).all() and len(sample.gt_instances) == 1
+    assert (sample.gt_sem_seg.data == 1).all() and len(sample.gt_instances) == 1
 
 
 def test_label_maps_need_names_and_known_fields(tmp_path: Path) -> None:

@@ -126,10 +126,3 @@ def test_a_finished_run_says_that_nothing_is_left(toy, two, tmp_path):
     work_dir = copy_of(two, tmp_path)
     assert rates(toy, work_dir, 2, resume=True) == []
     assert "nothing to do: 2 epochs are done; give --epochs M with M above 2" in log_of(work_dir)
-
-
-def test_a_batch_larger_than_the_data_is_refused(toy, tmp_path):
-    sampler = dict(type="DefaultSampler", shuffle=True)
-    data = dict(batch_size=20, num_workers=0, drop_last=True, dataset=toy.Data(12), sampler=sampler)
-    with pytest.raises(UserError, match=r"train_dataloader\.batch_size: got 20, the training data has 12 entries"):
-        rates(toy, tmp_path, 2, train_dataloader=data)

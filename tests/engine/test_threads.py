@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from efftasks.engine.memory import keep_freed_memory
-from efftasks.engine.threads import FairThreads, Load, ThreadCount, read_load
+from efftasks.engine.threads import FairThreads, Load, ThreadCount, free_workers, read_load
 
 
 class Machine:
@@ -103,6 +103,13 @@ def test_one_thread_is_never_taken_away(monkeypatch):
     readings = iter([Load(0, 0, 0), Load(1, 5, 0)])
     FairThreads(lambda line: pytest.fail(line), read=lambda: next(readings)).look()
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of a CPU")
+@pytest.mark.parametrize(("cores", "processes", "workers"), [(1, 1, 0), (2, 1, 1), (3, 1, 2), (16, 1, 4), (8, 4, 1)])
+def test_workers_get_the_cores_that_threads_leave(cores, processes, workers, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+    assert torch.get_num_threads() == 1 and free_workers(processes) == workers
 
 
 def test_freed_memory_is_kept_unless_the_user_says_otherwise(monkeypatch):

@@ -160,6 +160,8 @@ def test_mixed_precision_on_a_cpu_trains(shapes, tmp_path):
     assert torch.cuda.is_available() or read_checkpoint(tmp_path / "epoch_1.pth")["meta"]["precision"] == "bfloat16"
     values = [loss for _, loss in losses(tmp_path)]
     assert len(values) == 4 and all(0 < value < 100 for value in values)
+    others = [type(hook).__name__ for hook in runner.hooks]
+    assert ("FairThreadsHook" in others) != torch.cuda.is_available()
 
 
 def with_objects_on_one_image(shapes: Path, folder: Path) -> Path:

@@ -34,7 +34,7 @@ test_pipeline = [dict(type="LoadImage"), fit, dict(type="mmdet.PackDetInputs", m
 
 train_dataloader = dict(
     batch_size=16,
-    num_workers=2,
+    num_workers=None,  # as many as there are cores for
     persistent_workers=False,  # EpochSeed starts them anew, so that a resumed run is the same run
     drop_last=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
@@ -47,7 +47,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     batch_size=16,
-    num_workers=2,
+    num_workers=None,  # as many as there are cores for
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(

@@ -10,7 +10,7 @@ data_root = "data/custom/"
 classes = None
 max_epochs = 60
 model = dict(data_preprocessor=dict(batch_augments=[]))  # few images: no mixing
-train_dataloader = dict(batch_size=16, num_workers=2, dataset=dict(pipeline={{_base_.augmented}}))
+train_dataloader = dict(batch_size=16, dataset=dict(pipeline={{_base_.augmented}}))
 optim_wrapper = dict(
     optimizer=dict(lr=4e-4),
     paramwise_cfg=dict(

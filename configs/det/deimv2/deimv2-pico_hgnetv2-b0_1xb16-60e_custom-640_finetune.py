@@ -10,7 +10,7 @@ data_root = "data/custom/"
 classes = None
 max_epochs = 60
 model = dict(head=dict(criterion=dict(matcher=dict(late_from=54 / 59))))
-train_dataloader = dict(batch_size=16, num_workers=2, dataset=dict(pipeline={{_base_.augmented}}))
+train_dataloader = dict(batch_size=16, dataset=dict(pipeline={{_base_.augmented}}))
 optim_wrapper = dict(
     optimizer=dict(lr=8e-4),
     paramwise_cfg=dict(

@@ -9,7 +9,7 @@ _base_ = ["./dfine-n_hgnetv2-b0_8xb16-160e_coco-640.py"]
 data_root = "data/custom/"
 classes = None
 max_epochs = 60
-train_dataloader = dict(batch_size=16, num_workers=2, dataset=dict(pipeline={{_base_.augmented}}))
+train_dataloader = dict(batch_size=16, dataset=dict(pipeline={{_base_.augmented}}))
 optim_wrapper = dict(
     optimizer=dict(lr=4e-4),
     paramwise_cfg=dict(

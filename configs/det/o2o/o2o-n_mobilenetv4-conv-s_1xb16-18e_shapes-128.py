@@ -32,8 +32,8 @@ train_pipeline = [
 ]
 test_pipeline = [dict(type="LoadImage"), fit, pack]
 
-train_dataloader = dict(num_workers=1, dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(num_workers=1, dataset=dict(pipeline=test_pipeline))
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 # Nine hundred steps are few: the rates are those of a sprint (AP 0.30 after 600 steps at a muon_lr of 0.02, 0.55 at 0.16).
 optim_wrapper = dict(optimizer=dict(muon_lr=0.16, lr=3e-3))

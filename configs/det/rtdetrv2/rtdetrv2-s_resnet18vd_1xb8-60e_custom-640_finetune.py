@@ -9,7 +9,7 @@ _base_ = ["./rtdetrv2-s_resnet18vd_4xb4-120e_coco-640.py"]
 data_root = "data/custom/"
 classes = None
 max_epochs = 60
-train_dataloader = dict(batch_size=8, num_workers=2, dataset=dict(pipeline={{_base_.augmented}}))
+train_dataloader = dict(batch_size=8, dataset=dict(pipeline={{_base_.augmented}}))
 optim_wrapper = dict(
     optimizer=dict(lr=1e-4),
 )

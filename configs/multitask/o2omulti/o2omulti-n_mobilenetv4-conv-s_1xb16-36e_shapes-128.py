@@ -33,8 +33,8 @@ test_pipeline = [
     dict(type="PackObjects"),
 ]
 model = dict(semantic_stride=1)  # pictures are small: a label for every pixel
-train_dataloader = dict(num_workers=1, dataset=dict(seg_map=seg_map, pipeline=train_pipeline))
-val_dataloader = dict(num_workers=1, dataset=dict(seg_map=seg_map, pipeline=test_pipeline))
+train_dataloader = dict(dataset=dict(seg_map=seg_map, pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(seg_map=seg_map, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = [
     dict(type="CocoMetric", ann_file=None, kinds=("bbox", "segm", "keypoints")),

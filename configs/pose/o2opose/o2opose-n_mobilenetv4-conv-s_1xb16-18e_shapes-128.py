@@ -21,8 +21,6 @@ train_pipeline = [
     dict(type="FlipObjects", prob=[0.25, 0.25, 0.25], direction=["horizontal", "vertical", "diagonal"]),
     dict(type="PackObjects"),
 ]
-train_dataloader = dict(num_workers=1, dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(num_workers=1)
-test_dataloader = val_dataloader
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(optimizer=dict(muon_lr=0.16, lr=3e-3))  # few steps: the rates of a sprint
 train_cfg = dict(val_interval=6)

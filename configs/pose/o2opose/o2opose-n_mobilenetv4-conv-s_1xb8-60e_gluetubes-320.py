@@ -24,7 +24,7 @@ train_pipeline = [
     dict(type="PackObjects"),
 ]
 model = dict(head=dict(parts=dict(keypoints=dict(oks_weight=8.0))))  # keypoints are plain to see: exactness counts
-train_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(batch_size=8, num_workers=1)
 test_dataloader = val_dataloader
 train_cfg = dict(val_interval=15)

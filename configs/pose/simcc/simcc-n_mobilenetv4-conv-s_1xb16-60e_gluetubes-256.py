@@ -20,6 +20,4 @@ train_pipeline = [
     dict(type="mmdet.YOLOXHSVRandomAug"),
     dict(type="PackTopDown"),
 ]
-train_dataloader = dict(batch_size=16, num_workers=1, dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(num_workers=1)
-test_dataloader = val_dataloader
+train_dataloader = dict(batch_size=16, dataset=dict(pipeline=train_pipeline))

@@ -13,7 +13,7 @@ max_epochs = 12
 
 train_prefix = dict(img_path="leftImg8bit/train", seg_map_path="gtFine/train")
 val_prefix = dict(img_path="leftImg8bit/val", seg_map_path="gtFine/val")
-train_dataloader = dict(batch_size=16, num_workers=1, dataset=dict(data_prefix=train_prefix))
-val_dataloader = dict(batch_size=16, num_workers=1, dataset=dict(data_prefix=val_prefix))
+train_dataloader = dict(batch_size=16, dataset=dict(data_prefix=train_prefix))
+val_dataloader = dict(batch_size=16, dataset=dict(data_prefix=val_prefix))
 test_dataloader = val_dataloader
 train_cfg = dict(val_interval=4)
