@@ -23,6 +23,7 @@ def entry_predictor(cfg: Any, model: str) -> tuple[Predict, Sequence[str]]:
         model: a checkpoint, or an exported file.
     """
     from efftasks import apis
+    from efftasks.engine.threads import FairThreads
     from efftasks.structures.suffixes import is_checkpoint
 
     if is_checkpoint(model):
