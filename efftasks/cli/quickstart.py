@@ -48,7 +48,7 @@ TASKS = {
         "coco/keypoints_mAP",
         "keypoint AP",
         0.05,
-        15,
+        16,
         "An NMS-free pose estimator, trained from scratch on the built-in shapes and exported to a file that gives the "
         "keypoints of each object and runs without PyTorch. Every figure below was measured in this run.",
     ),
@@ -85,7 +85,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--task", choices=tuple(TASKS), default="det", help="default: det")
     parser.add_argument("--out", default="work_dirs/quickstart", help="folder (default: work_dirs/quickstart)")
-    parser.add_argument("--epochs", type=int, help="train for so many epochs (default: 12, of keypoints 15)")
+    parser.add_argument("--epochs", type=int, help="train for so many epochs (default: 12, of keypoints 16)")
     parser.add_argument("--train", type=int, default=800, help="images to train on (default 800)")
     parser.add_argument("--val", type=int, default=100, help="images to validate on (default 100)")
     parser.set_defaults(run=run)

@@ -12,6 +12,13 @@ keypoints = dict(names=("head", "right", "tail", "left"), sigmas=0.05, skeleton=
 image_size = (128, 128)
 max_epochs = 18
 
+# In so few epochs boxes must come first: with the weights of long trainings box AP was 0.52 instead of 0.62, and keypoint
+# AP50 0.30 instead of 0.34; without the likelihood a step takes three quarters of the time.
+model = dict(
+    head=dict(
+        parts=dict(keypoints=dict(oks_weight=1.0, l1_weight=5.0, likelihood_weight=0.0, heatmap_weight=0.5)),
+    )
+)
 default_hooks = dict(checkpoint=dict(save_best="coco/keypoints_mAP"))
 train_pipeline = [
     dict(type="LoadImage"),
