@@ -33,7 +33,8 @@ _READ = {*LINKED_KEYS, *_READ_BESIDE, *inspect.signature(Runner.__init__).parame
 def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
     """Merge overrides into a config that is not linked.
 
-    ``train_cfg.max_epochs`` alone is taken for ``max_epochs`` too, which the schedule follows.
+    ``train_cfg.max_epochs`` alone is taken for ``max_epochs`` too, which the schedule follows; what is said of the
+    validation data or metrics alone, for those of the test where a config has the same for both.
 
     Raises:
         UserError: a key does not exist, or nothing reads it any more; or a value does not fit in.
@@ -43,6 +44,11 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
         _check_key(cfg, key)
     if "train_cfg.max_epochs" in merged and "max_epochs" not in merged and "max_epochs" in cfg:
         merged["max_epochs"] = merged["train_cfg.max_epochs"]
+    for part in ("dataloader", "evaluator"):
+        val, test = f"val_{part}", f"test_{part}"
+        if cfg.get(val) == cfg.get(test) and not any(key.split(".")[0] == test for key in merged):
+            same = {test + key[len(val) :]: value for key, value in merged.items() if key.split(".")[0] == val}
+            merged.update(same)
     for key, value in merged.items():
         try:
             cfg.merge_from_dict({key: value})

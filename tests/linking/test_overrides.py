@@ -30,7 +30,7 @@ def sizes(cfg: Config) -> set[tuple[int, int]]:
             r"train_dataloader\.batchsize: there is no such key; did you mean 'batch_size'",
         ),
         ("randomness.sed", 4, r"randomness\.sed: there is no such key; did you mean 'seed'"),
-        ("affine.scaling_ratio_range", (1, 1), "affine.* lines of the config file alone.*; set train_dataloader"),
+        ("train_pipeline", [], "train_pipeline.* lines of the config file alone.*; set train_dataloader"),
         ("param_scheduler.7.T_max", 3, r"param_scheduler\.7\.T_max: the config has no place for this value"),
         ("crop_size", 64, "crop_size: nothing in this config takes it"),
         ("linked", [], "linked: the config has no 'linked'"),
@@ -85,7 +85,17 @@ def test_one_name_is_one_class() -> None:
 
 def test_no_workers_are_not_persistent() -> None:
     cfg = apis.load_config(SHAPES, {"val_dataloader.num_workers": 0})
-    assert cfg.val_dataloader.persistent_workers is False and cfg.test_dataloader.persistent_workers is True
+    assert cfg.val_dataloader.persistent_workers is False and cfg.train_dataloader.num_workers is None
+
+
+def test_the_test_data_are_those_of_the_validation_where_a_config_says_so() -> None:
+    place = "dataset.data_prefix.img"
+    cfg = apis.load_config(CUSTOM, {"classes": "ant", f"val_dataloader.{place}": "valid/images/"})
+    assert cfg.test_dataloader.dataset.data_prefix.img == cfg.val_dataloader.dataset.data_prefix.img == "valid/images/"
+    options = {"classes": "ant", f"val_dataloader.{place}": "valid/", f"test_dataloader.{place}": "test/"}
+    cfg = apis.load_config(CUSTOM, options)
+    assert cfg.test_dataloader.dataset.data_prefix.img == "test/"
+    assert cfg.val_dataloader.dataset.data_prefix.img == "valid/"
 
 
 def test_a_config_is_not_changed_by_loading_it_again() -> None:
