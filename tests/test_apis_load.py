@@ -53,7 +53,7 @@ def test_no_training_data_is_needed_beside_a_checkpoint(write: Write) -> None:
     assert apis.describe(model).keypoints == ("a", "b") and model.cfg.classes == ("tube",)
 
 
-@pytest.mark.parametrize("meta", [None, {}, {"dataset_meta": None}, {"dataset_meta": {}}, 5])
+@pytest.mark.parametrize("meta", [None, {}, {"dataset_meta": None}, {"dataset_meta": {}}])
 def test_weights_alone_have_the_classes_of_the_config(write: Write, meta: Any) -> None:
     cfg = apis.load_config(CUSTOM, {**SMALL, "classes": ["cat", "dog"]})
     model = apis.load(cfg, write(cfg, meta))
