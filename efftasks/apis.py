@@ -95,8 +95,8 @@ def load(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu
     data = read_checkpoint(checkpoint)
     trained_on = dataset_meta_of(data, checkpoint)
     cfg = config_of_checkpoint(config, trained_on)
-    facts = trained_on or class_metainfo(cfg)
-    if not facts:
+    metainfo = trained_on or class_metainfo(cfg)
+    if not metainfo:
         raise UserError(
             f"{checkpoint}: it names no classes (meta.dataset_meta), and the config states none; expected `classes` in "
             "one of them"
@@ -104,7 +104,7 @@ def load(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu
     model = build(cfg)
     load_matching(model, weights_of(data, checkpoint), name=str(checkpoint))
     model.cfg = cfg
-    model.dataset_meta = facts
+    model.dataset_meta = metainfo
     return model.to(device).eval()
 
 
@@ -139,6 +139,7 @@ def train(
     cfg.launcher = launcher
     if amp:
         cfg.merge_from_dict(_amp_options("auto" if amp is True else amp))
+    cfg.setdefault("default_hooks", {}).pop("threads", None)  # that of an earlier run, in a dumped config
     if not torch.cuda.is_available():
         cfg.setdefault("env_cfg", {}).setdefault("dist_cfg", {}).update(backend="gloo")
         if threads is not None:
@@ -241,18 +242,18 @@ def _pipeline(model: Model) -> Compose:
 
 
 def _prediction(entry: dict[str, Any] | LoadedImage, sample: Any, model: Model, score_thr: float) -> Prediction:
-    facts = dict(class_facts(model.dataset_meta), pixel_range=pixel_range(model.cfg))
+    fields = dict(class_facts(model.dataset_meta), pixel_range=pixel_range(model.cfg))
     image: str | np.ndarray
     if isinstance(entry, dict):
         image = str(entry["img_path"])
     else:
-        image, facts["name"] = entry.source, entry.name
+        image, fields["name"] = entry.source, entry.name
     labels: Any = sample.pred_sem_seg.data[0].cpu().numpy() if "pred_sem_seg" in sample else None
     if "pred_instances" not in sample:
-        return Prediction.of_labels(image, labels, **facts)
+        return Prediction.of_labels(image, labels, **fields)
     found = sample.pred_instances[sample.pred_instances.scores >= score_thr]
     boxes, scores = found.bboxes.float().cpu().numpy(), found.scores.float().cpu().numpy()
-    prediction = Prediction(image, boxes, scores, found.labels.cpu().numpy(), segmentation=labels, **facts)
+    prediction = Prediction(image, boxes, scores, found.labels.cpu().numpy(), segmentation=labels, **fields)
     parts = {name: found[name].cpu().numpy() for name in ("masks", "keypoints") if name in found}
     return replace(prediction, **parts)
 

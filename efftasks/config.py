@@ -186,8 +186,8 @@ def _link(cfg: Config, links: Links) -> None:
     cfg.setdefault("default_scope", "efftasks")
     normalize_values(cfg)
     apply_scale(cfg)
-    whole = cfg.get("image_size")
-    link_sizes(cfg, links, None if whole is None else tuple(whole))
+    size = cfg.get("image_size")
+    link_sizes(cfg, links, None if size is None else tuple(size))
     link_pixel_range(cfg, links)
     link_schedule(cfg, links)
     visualizer = cfg.get("visualizer") or {}

@@ -19,6 +19,7 @@ from efftasks.datasets.findings import Finding
 from efftasks.datasets.pixel_depth import range_of
 from efftasks.datasets.quick_check import CocoLook, CocoNeeds, judge, look
 from efftasks.datasets.quick_check_semantic import quick_check_semantic
+from efftasks.linking.data import leaves
 from efftasks.structures.errors import UserError
 from efftasks.structures.pixel_range import PixelRange
 
@@ -80,32 +81,19 @@ def precheck(cfg: Config, parts: Sequence[str]) -> list[str]:
 
 def _check_part(cfg: Config, part: str) -> Iterator[Finding]:
     loader = cfg.get(f"{part}_dataloader")
-    if not loader:
+    if not loader or not isinstance(loader["dataset"], Mapping):
         return
-    leaves = [leaf for leaf in _leaves(loader["dataset"]) if isinstance(leaf, Mapping)]
-    files = [file for leaf in leaves if _kind(leaf) in _COCO for file in _coco_files(cfg, part, leaf)]
+    datasets = [dataset for _, dataset in leaves(loader["dataset"])]
+    files = [file for leaf in datasets if _kind(leaf) in _COCO for file in _coco_files(cfg, part, leaf)]
     looks = [_look(file) for file in files]
-    if len(leaves) > 1:
+    if len(datasets) > 1:
         looks = _unused_in_all(looks)
         yield from _lacking_in_all(files, looks)
     for file, found in zip(files, looks):
-        needs = replace(file.needs, masks=False, keypoints=False) if len(leaves) > 1 else file.needs
+        needs = replace(file.needs, masks=False, keypoints=False) if len(datasets) > 1 else file.needs
         yield from judge(file.path, file.images, found, needs)
-    label_maps = [leaf for leaf in leaves if _kind(leaf) in _SEMANTIC]
+    label_maps = [leaf for leaf in datasets if _kind(leaf) in _SEMANTIC]
     yield from quick_check_semantic(label_maps, part == "train")
-
-
-def _leaves(dataset: Any) -> Iterator[Any]:
-    """The configs of data sets inside wrappers and mixtures."""
-    if not isinstance(dataset, Mapping):
-        return
-    if "dataset" in dataset:
-        yield from _leaves(dataset["dataset"])
-    elif "datasets" in dataset:
-        for part in dataset["datasets"]:
-            yield from _leaves(part)
-    else:
-        yield dataset
 
 
 def _kind(leaf: Mapping[str, Any]) -> str:

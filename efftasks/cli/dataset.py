@@ -189,13 +189,13 @@ def _preview(args: argparse.Namespace) -> int:
         from efftasks.datasets.semantic_preview import preview_semantic
         from efftasks.datasets.semantic_values import parse_values
 
-        facts = dict(classes=split_names(args.classes), ignore=args.ignore, values=parse_values(args.values))
-        result = preview_semantic(args.source, args.images, args.out, args.num, args.seed, **facts)
+        labels = dict(classes=split_names(args.classes), ignore=args.ignore, values=parse_values(args.values))
+        result = preview_semantic(args.source, args.images, args.out, args.num, args.seed, **labels)
     else:
         from efftasks.datasets.coco_preview import preview_coco
 
-        facts = dict(classes=args.classes, ignore=args.ignore, values=args.values)
-        _only_for("folders of label maps", args.source, **facts)
+        labels = dict(classes=args.classes, ignore=args.ignore, values=args.values)
+        _only_for("folders of label maps", args.source, **labels)
         result = preview_coco(args.source, args.images, args.out, args.num, args.seed)
     for what in result.left_out:
         print(f"left out: {what}")

@@ -88,10 +88,10 @@ def run(args: argparse.Namespace) -> int:
         draft = export_onnx(apis.fuse(model), spec, Path(folder, "model.onnx"), opset=args.opset)
         report = verify(model, draft, [output.name for output in spec.outputs], entries)
         print(report)
-        facts: dict[str, Any] = report.to_dict()
+        verification: dict[str, Any] = report.to_dict()
         if args.eval and report.passed:
-            facts["metrics"] = _evaluate(model.cfg, model, draft)
-        spec = spec.with_verify(facts)
+            verification["metrics"] = _evaluate(model.cfg, model, draft)
+        spec = spec.with_verify(verification)
         write_metadata(draft, spec)
         if not report.passed:
             rejected = out / "model.rejected.onnx"

@@ -71,7 +71,7 @@ class _Screen:
 
 @contextlib.contextmanager
 def quiet(active: bool = True) -> Iterator[None]:
-    """Leave out what is said in the block; loggers and worker processes that begin in it keep to that.
+    """Leave out such lines in the block; loggers and worker processes that begin in it do so as well.
 
     Args:
         active: false leaves out nothing.

@@ -51,5 +51,5 @@ def _place(files: Sequence[str | Path], options: Mapping[str, Any]) -> Path:
 
 
 def _stamp(files: Sequence[str | Path]) -> list[Any]:
-    facts = [os.stat(file) for file in files]
-    return [efftasks.__version__, _FORM, *([fact.st_mtime_ns, fact.st_size] for fact in facts)]
+    states = [os.stat(file) for file in files]
+    return [efftasks.__version__, _FORM, *([state.st_mtime_ns, state.st_size] for state in states)]

@@ -14,17 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from efftasks.datasets.image_files import BrokenImageError, read_whole_image
+from efftasks.datasets.image_files import BrokenImageError, image_size
 from efftasks.datasets.semantic_files import Pair, load_label
+from efftasks.structures.images import UnreadableImage
 
 __all__ = ["LabelFacts", "Survey", "survey_labels"]
 
 _VERSION = 1  # of what is remembered
 _LEAST = 16  # label maps are read, whatever the time
-_TURNED = (5, 6, 7, 8)  # Exif orientations that swap the sides
-_ORIENTATION = 274
 
 
 @dataclass(frozen=True)
@@ -167,13 +165,7 @@ def _read(pair: Pair) -> LabelFacts:
 
 
 def _image_size(path: Path) -> tuple[int, int] | None:
-    """(height, width) as the image is read, turned as its Exif orientation says, without decoding it."""
     try:
-        with Image.open(path) as image:
-            if image.format != "TIFF":
-                turned = "exif" in image.info and image.getexif().get(_ORIENTATION) in _TURNED
-                return (image.width, image.height) if turned else (image.height, image.width)
-        height, width = read_whole_image(path).shape[:2]
-    except Exception:  # PIL's readers raise whatever a broken file leads them to
+        return image_size(path)
+    except UnreadableImage:
         return None
-    return height, width

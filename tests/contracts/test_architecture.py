@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 MAY_IMPORT["linking"] = {"registry", "compat", "structures", "datasets"}
 MAY_IMPORT["config"] = {"registry", "compat", "structures", "datasets", "models", "linking"}
-MAY_IMPORT["precheck"] = {"compat", "structures", "datasets"}
+MAY_IMPORT["precheck"] = {"compat", "structures", "datasets", "linking"}
 MAY_IMPORT["scoring"] = {"registry", "compat", "structures", "datasets", "config", "precheck"}
 MAY_IMPORT["apis"] = set(MAY_IMPORT) - {"bench", "runtime"}
 MAY_IMPORT["published"] = set(MAY_IMPORT) - {"bench", "runtime"}

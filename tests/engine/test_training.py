@@ -164,6 +164,13 @@ def test_mixed_precision_on_a_cpu_trains(shapes, tmp_path):
     assert ("FairThreadsHook" in others) != torch.cuda.is_available()
 
 
+def test_a_number_of_threads_is_fixed_in_a_dumped_config_too(shapes, tmp_path):
+    cfg = config(shapes, tmp_path, epochs=1)
+    cfg.default_hooks.threads = dict(type="FairThreadsHook")  # as an earlier run left it
+    runner = apis.train(cfg, threads=1)
+    assert "FairThreadsHook" not in [type(hook).__name__ for hook in runner.hooks]
+
+
 def with_objects_on_one_image(shapes: Path, folder: Path) -> Path:
     shutil.copytree(shapes, folder)
     file = folder / "annotations/train.json"
