@@ -17,10 +17,10 @@ from efftasks.linking.data import DERIVED, METAINFO, leaves, link_classes, link_
 from efftasks.linking.links import Links, fresh
 from efftasks.linking.overrides import check_taken, merge_options
 from efftasks.linking.pixels import link_pixel_range
+from efftasks.linking.scaling import apply_scale
 from efftasks.linking.schedule import link_schedule
 from efftasks.linking.sizes import link_sizes
 from efftasks.linking.values import as_size, normalize_values
-from efftasks.models.scaling import apply_scale
 from efftasks.structures.errors import UserError
 from efftasks.structures.pixel_range import PixelRange, checked_range
 

@@ -41,7 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert and report."""
-    from efftasks.published import read_published, write_published
+    from efftasks.apis.converting import read_published, write_published
 
     found = read_published(args.family, args.checkpoint, args.config, args.categories, args.plain_ids)
     if args.list:

@@ -63,7 +63,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export, verify, and only then put the file in its place."""
     from efftasks import apis
-    from efftasks.cli.verifying import verify
+    from efftasks.apis.verifying import verify
     from efftasks.export.exporters.onnx import export_onnx, write_metadata
     from efftasks.structures.errors import UserError, WorkError
 
@@ -125,9 +125,9 @@ def _spec(spec: ArtifactSpec, args: argparse.Namespace) -> ArtifactSpec:
 def _entries(cfg: Any, folder: str | None, number: int) -> list[dict[str, Any]]:
     """What there is to verify on, spread evenly: entries of the test data, or the images of a folder."""
     from efftasks import apis
+    from efftasks.imaging.images import UnreadableImage, read_image
+    from efftasks.imaging.sources import find_images
     from efftasks.structures.errors import UserError
-    from efftasks.structures.images import UnreadableImage, read_image
-    from efftasks.structures.sources import find_images
 
     entries: list[dict[str, Any]] = (
         apis.test_images(cfg) if folder is None else [dict(img_path=path, img_id=0) for path in find_images(folder)]
@@ -149,7 +149,7 @@ def _entries(cfg: Any, folder: str | None, number: int) -> list[dict[str, Any]]:
 
 def _evaluate(cfg: Any, model: Any, artifact: Path) -> dict[str, dict[str, float]]:
     from efftasks import apis
-    from efftasks.cli.predicting import artifact_predictor
+    from efftasks.apis.entry_predictors import artifact_predictor
 
     sources = {
         "pytorch": (lambda entries: apis.predict(model, entries), model.dataset_meta["classes"]),

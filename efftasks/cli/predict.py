@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     import numpy as np
 
-    from efftasks.structures.prediction import Prediction
+    from efftasks.imaging.prediction import Prediction
 
 Step = TypeVar("Step")
 
@@ -52,8 +52,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict, draw, write."""
-    from efftasks.structures.images import VIDEO_SUFFIXES
-    from efftasks.structures.sources import find_images
+    from efftasks.imaging.images import VIDEO_SUFFIXES
+    from efftasks.imaging.sources import find_images
     from efftasks.structures.suffixes import is_checkpoint
 
     _check(args)

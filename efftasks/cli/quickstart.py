@@ -151,7 +151,7 @@ def _commands(args: argparse.Namespace, out: Path) -> dict[str, list[str]]:
 
 def _report(task: Task, out: Path, commands: dict[str, list[str]], seconds: dict[str, float]) -> Path:
     from efftasks.bench.run_report import RunReport, draw_curves, read_scalars, write_page
-    from efftasks.structures.checkpoint import read_checkpoint
+    from efftasks.checkpoints.files import read_checkpoint
 
     pytorch, artifact, latency = (
         json.loads((out / name).read_text(encoding="utf-8"))

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from efftasks import apis
     from efftasks.bench.complexity import count_complexity
     from efftasks.bench.table import to_markdown
-    from efftasks.models.scaling import compound_scale
+    from efftasks.linking.scaling import compound_scale
 
     growth = {name: getattr(args, name) for name in ("alpha", "beta", "gamma") if getattr(args, name) is not None}
     rows: list[dict[str, Any]] = []

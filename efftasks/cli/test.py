@@ -37,7 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print, write."""
     from efftasks import apis
-    from efftasks.cli.predicting import entry_predictor
+    from efftasks.apis.entry_predictors import entry_predictor
 
     options = parse_options(args.cfg_options)
     cfg = apis.load_config(args.config, options)

@@ -10,12 +10,7 @@ from typing import Any
 import numpy as np
 from mmdet.datasets.base_det_dataset import BaseDetDataset
 
-from efftasks.datasets.coco_keypoints import category_keypoints
-from efftasks.datasets.image_files import image_size
-from efftasks.datasets.semantic_values import label_values
-from efftasks.datasets.skipping import SkipUnreadable
-from efftasks.registry import DATASETS
-from efftasks.structures.coco import (
+from efftasks.annotations.coco import (
     area_of,
     file_name_of,
     image_size_of,
@@ -26,8 +21,13 @@ from efftasks.structures.coco import (
     read_coco,
     whose,
 )
+from efftasks.datasets.coco_keypoints import category_keypoints
+from efftasks.datasets.image_files import image_size
+from efftasks.datasets.semantic_values import label_values
+from efftasks.datasets.skipping import SkipUnreadable
+from efftasks.imaging.images import UnreadableImage
+from efftasks.registry import DATASETS
 from efftasks.structures.errors import UserError
-from efftasks.structures.images import UnreadableImage
 from efftasks.structures.keypoints import KeypointFacts
 
 __all__ = ["CocoDetection", "match_classes", "read_coco"]

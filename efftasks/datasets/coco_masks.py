@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from efftasks.structures.coco import check_rle_size, outline_of, rle_runs
+from efftasks.annotations.coco import check_rle_size, outline_of, rle_runs
 
 __all__ = ["DecodedMask", "decode_mask"]
 
@@ -32,7 +32,7 @@ def decode_mask(segmentation: Any, size: tuple[int, int]) -> DecodedMask:
 
     Args:
         segmentation: list of polygons, whose parts are united; or run lengths, as text or as a list; or nothing. See
-            :func:`efftasks.structures.coco.outline_of`.
+            :func:`efftasks.annotations.coco.outline_of`.
         size: (height, width) of the image.
 
     Raises:

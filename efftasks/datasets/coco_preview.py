@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from efftasks.annotations.coco import read_json
 from efftasks.datasets import coco_rules as rules
 from efftasks.datasets.coco_check import images_beside
 from efftasks.datasets.coco_rules import Content
 from efftasks.datasets.image_files import BrokenImageError, read_whole_image, write_image
 from efftasks.datasets.preview import SHEET, Preview, draw_sheet, fit_picture
 from efftasks.datasets.progress import progress
-from efftasks.structures.coco import read_json
-from efftasks.structures.drawing import draw_instances
+from efftasks.imaging.drawing import draw_instances
 from efftasks.structures.errors import UserError
 
 __all__ = ["decode_mask", "preview_coco"]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
-from efftasks.structures.coco import rle_counts
+from efftasks.annotations.coco import rle_counts
 
 __all__ = ["RULES", "SLACK", "Content", "Fault", "is_key", "rle_counts"]
 

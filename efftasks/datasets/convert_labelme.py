@@ -16,9 +16,9 @@ import numpy as np
 from efftasks.datasets.coco_convert import Report, Shape, UnreadableLabel
 from efftasks.datasets.convert_source import ImageFinder, Item, Part, Source, divide, first_folder, place, read_text
 from efftasks.datasets.image_files import find_images
+from efftasks.imaging.images import IMAGE_SUFFIXES
+from efftasks.imaging.rle import encode_rle
 from efftasks.structures.errors import UserError
-from efftasks.structures.images import IMAGE_SUFFIXES
-from efftasks.structures.rle import encode_rle
 
 __all__ = ["read_labelme"]
 

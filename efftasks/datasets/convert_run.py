@@ -11,8 +11,8 @@ from efftasks.datasets.coco_convert import Conversion, UnreadableLabel
 from efftasks.datasets.convert_source import Item, Part, Source, part_name, place
 from efftasks.datasets.image_files import BrokenImageError, missing_part, read_whole_image
 from efftasks.datasets.progress import progress
+from efftasks.imaging.images import decode_image
 from efftasks.structures.errors import UserError
-from efftasks.structures.images import decode_image
 
 __all__ = ["choose_parts", "convert"]
 

@@ -26,8 +26,8 @@ from efftasks.datasets.convert_source import (
 from efftasks.datasets.convert_yolo_labels import PIXELS, LabelForm, looks_like_labels, read_label_file
 from efftasks.datasets.convert_yolo_names import YoloFacts, read_facts
 from efftasks.datasets.image_files import find_images
+from efftasks.imaging.images import IMAGE_SUFFIXES
 from efftasks.structures.errors import UserError
-from efftasks.structures.images import IMAGE_SUFFIXES
 from efftasks.structures.keypoints import mirrored_names
 
 __all__ = ["read_yolo"]

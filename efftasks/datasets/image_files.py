@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from efftasks.structures.images import IMAGE_SUFFIXES, decode_pixels, read_pixels, seeming_range, to_eight_bits
+from efftasks.imaging.images import IMAGE_SUFFIXES, decode_pixels, read_pixels, seeming_range, to_eight_bits
 
 __all__ = [
     "BrokenImageError",

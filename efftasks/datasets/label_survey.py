@@ -17,7 +17,7 @@ import numpy as np
 
 from efftasks.datasets.image_files import BrokenImageError, image_size
 from efftasks.datasets.semantic_files import Pair, load_label
-from efftasks.structures.images import UnreadableImage
+from efftasks.imaging.images import UnreadableImage
 
 __all__ = ["LabelFacts", "Survey", "survey_labels"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from efftasks.datasets.findings import Finding
-from efftasks.structures.images import UnreadableImage, range_note, read_pixels
+from efftasks.imaging.images import UnreadableImage, range_note, read_pixels
 from efftasks.structures.pixel_range import PixelRange, checked_range
 
 __all__ = ["depth_note", "quick_check_range", "range_of"]

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from efftasks.structures.drawing import contact_sheet
+from efftasks.imaging.drawing import contact_sheet
 
 __all__ = ["SHEET", "Preview", "draw_sheet", "fit_picture"]
 

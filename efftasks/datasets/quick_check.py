@@ -12,12 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from efftasks.datasets.coco import match_classes
-from efftasks.datasets.coco_keypoints import category_keypoints
-from efftasks.datasets.findings import Finding
-from efftasks.datasets.image_files import image_size
-from efftasks.datasets.pixel_depth import quick_check_range
-from efftasks.structures.coco import (
+from efftasks.annotations.coco import (
     box_of,
     check_rle_size,
     file_name_of,
@@ -31,8 +26,13 @@ from efftasks.structures.coco import (
     whose,
     without_size_sentence,
 )
+from efftasks.datasets.coco import match_classes
+from efftasks.datasets.coco_keypoints import category_keypoints
+from efftasks.datasets.findings import Finding
+from efftasks.datasets.image_files import image_size
+from efftasks.datasets.pixel_depth import quick_check_range
+from efftasks.imaging.images import UnreadableImage, read_pixels
 from efftasks.structures.errors import UserError
-from efftasks.structures.images import UnreadableImage, read_pixels
 from efftasks.structures.pixel_range import PixelRange
 
 __all__ = ["CocoLook", "CocoNeeds", "judge", "look", "quick_check_coco"]

@@ -14,9 +14,9 @@ from mmseg.datasets import BaseSegDataset
 from efftasks.datasets.semantic_files import find_pairs, read_label
 from efftasks.datasets.semantic_values import label_values
 from efftasks.datasets.skipping import SkipUnreadable
+from efftasks.imaging.semantic_drawing import semantic_palette
 from efftasks.registry import DATASETS
 from efftasks.structures.errors import UserError
-from efftasks.structures.semantic_drawing import semantic_palette
 
 __all__ = ["SemanticFolder"]
 

@@ -20,8 +20,8 @@ from PIL import Image
 
 from efftasks.datasets.image_files import BrokenImageError, find_images, read_whole_file
 from efftasks.datasets.semantic_values import IGNORE, label_values
+from efftasks.imaging.images import UnreadableImage
 from efftasks.structures.errors import UserError
-from efftasks.structures.images import UnreadableImage
 
 __all__ = [
     "IGNORE",

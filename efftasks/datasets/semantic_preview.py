@@ -14,8 +14,8 @@ from efftasks.datasets.preview import SHEET, Preview, draw_sheet, fit_picture
 from efftasks.datasets.progress import progress
 from efftasks.datasets.semantic_check import ignore_label
 from efftasks.datasets.semantic_files import ClassList, Pair, classes_of, find_pairs, images_of, read_label
+from efftasks.imaging.semantic_drawing import draw_legend, draw_semantic, semantic_palette
 from efftasks.structures.errors import UserError
-from efftasks.structures.semantic_drawing import draw_legend, draw_semantic, semantic_palette
 
 __all__ = ["preview_semantic"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from efftasks.imaging.images import UnreadableImage
 from efftasks.structures.errors import UserError
-from efftasks.structures.images import UnreadableImage
 
 __all__ = ["SkipUnreadable"]
 

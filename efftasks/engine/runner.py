@@ -19,14 +19,14 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
-from efftasks.engine.atomic import whole_or_nothing
+from efftasks.checkpoints.atomic import whole_or_nothing
+from efftasks.checkpoints.files import compare, load_matching, read_checkpoint, weights_of
 from efftasks.engine.hooks.sync_buffers import SyncBuffers
 from efftasks.engine.memory import keep_freed_memory
 from efftasks.engine.resuming import ScheduleOfConfig, check_same_groups
 from efftasks.engine.threads import free_workers
 from efftasks.engine.wrapped import bare_model
 from efftasks.registry import RUNNERS
-from efftasks.structures.checkpoint import compare, load_matching, read_checkpoint, weights_of
 from efftasks.structures.errors import UserError
 
 __all__ = ["EffRunner", "flush_denormals", "newest_intact_checkpoint"]

@@ -15,9 +15,9 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from pycocotools import mask as coco_mask
 
+from efftasks.annotations.coco import check_coco_entries, image_size_of, read_coco, without_size_sentence
 from efftasks.evaluation.coco_truth import complete_truth
 from efftasks.registry import METRICS
-from efftasks.structures.coco import check_coco_entries, image_size_of, read_coco, without_size_sentence
 from efftasks.structures.errors import UserError
 
 __all__ = ["CocoMetric", "coco_scores"]

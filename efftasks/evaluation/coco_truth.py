@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pycocotools import mask as coco_mask
 
-from efftasks.structures.coco import (
+from efftasks.annotations.coco import (
     area_of,
     check_rle_size,
     image_size_of,

@@ -14,7 +14,7 @@ import numpy as np
 from efftasks.export.verify_labels import LabelComparison
 from efftasks.export.verify_match import Matches, match
 from efftasks.export.verify_report import DEFAULT_TOLERANCE, Tolerance, VerifyReport
-from efftasks.structures.prediction import Prediction
+from efftasks.imaging.prediction import Prediction
 
 __all__ = [
     "JointReport",

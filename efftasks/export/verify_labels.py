@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from efftasks.structures.prediction import Prediction
+from efftasks.imaging.prediction import Prediction
 
 __all__ = ["LabelComparison", "LabelReport", "compare_label_maps"]
 

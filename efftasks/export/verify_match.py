@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from efftasks.export.verify_report import Tolerance
-from efftasks.structures.masks import box_windows
-from efftasks.structures.prediction import Prediction
+from efftasks.imaging.masks import box_windows
+from efftasks.imaging.prediction import Prediction
 
 __all__ = ["Matches", "match"]
 

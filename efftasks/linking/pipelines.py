@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from efftasks.datasets.findings import Finding
+from efftasks.imaging.crops import CROP_PADDING
 from efftasks.linking.data import leaves
 from efftasks.linking.links import Place, walk
 from efftasks.linking.sizes import dotted
-from efftasks.structures.crops import CROP_PADDING
 
 __all__ = ["check_pipelines"]
 

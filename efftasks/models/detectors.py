@@ -11,13 +11,13 @@ from mmengine.model import BaseModel
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
+from efftasks.imaging.masks import masks_on_image
 from efftasks.models.backbones.base import build_backbone
 from efftasks.models.seg_heads.channels import labels_on_original, with_channels
 from efftasks.models.targets import pad_targets
 from efftasks.ops.semantic import label_map
 from efftasks.registry import MODELS
 from efftasks.structures.instances import DetectionTensors
-from efftasks.structures.masks import masks_on_image
 from efftasks.structures.spec import OutputSpec
 
 __all__ = ["Detector"]

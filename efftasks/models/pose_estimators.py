@@ -14,9 +14,9 @@ from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from efftasks.imaging.crops import TOP_DOWN
 from efftasks.models.backbones.base import build_backbone
 from efftasks.registry import MODELS
-from efftasks.structures.crops import TOP_DOWN
 from efftasks.structures.errors import UserError
 from efftasks.structures.spec import OutputSpec
 

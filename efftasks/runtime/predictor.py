@@ -9,6 +9,11 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from efftasks.imaging.crops import TOP_DOWN
+from efftasks.imaging.label_maps import labels_on_image
+from efftasks.imaging.masks import masks_on_image
+from efftasks.imaging.prediction import Prediction
+from efftasks.imaging.sources import LoadedImage, each_image, find_images, in_batches, load_image
 from efftasks.runtime.backends.onnxruntime import OnnxRuntimeSession
 from efftasks.runtime.preprocess import (
     Placement,
@@ -18,12 +23,7 @@ from efftasks.runtime.preprocess import (
     to_image_pixels,
 )
 from efftasks.runtime.video import read_frames
-from efftasks.structures.crops import TOP_DOWN
 from efftasks.structures.errors import UserError
-from efftasks.structures.masks import masks_on_image
-from efftasks.structures.prediction import Prediction
-from efftasks.structures.semantic import labels_on_image
-from efftasks.structures.sources import LoadedImage, each_image, find_images, in_batches, load_image
 from efftasks.structures.spec import ArtifactSpec
 from efftasks.structures.suffixes import CHECKPOINT_SUFFIXES
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from efftasks.imaging.crops import TOP_DOWN, crop_matrix, cut_crop, invert_affine, warp_points
+from efftasks.imaging.prediction import Prediction
+from efftasks.imaging.sources import load_image
 from efftasks.runtime.backends.onnxruntime import OnnxRuntimeSession
 from efftasks.runtime.preprocess import normalise_into
-from efftasks.structures.crops import TOP_DOWN, crop_matrix, cut_crop, invert_affine, warp_points
 from efftasks.structures.errors import UserError
-from efftasks.structures.prediction import Prediction
-from efftasks.structures.sources import load_image
 
 __all__ = ["TopDownPredictor"]
 

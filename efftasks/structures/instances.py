@@ -6,13 +6,14 @@ of the network input in pixels, its frame is that of all coordinates. Masks have
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor
-
-from efftasks.structures.masks import MASK_STRIDE
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["KEYPOINTS_MEANING", "MASKS_MEANING", "MASK_STRIDE", "DetectionTensors", "PaddedTargets"]
+
+MASK_STRIDE = 4  # pixels of the network input in a cell's side
 
 # What artifacts say of outputs that several heads have.
 MASKS_MEANING = "logit of each cell of 4 x 4 pixels of the network input: object above 0, inside the box"

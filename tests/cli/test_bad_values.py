@@ -91,7 +91,7 @@ def test_images_to_verify_on(capsys, tmp_path):
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"id2label": 5}', '{"id2label": {"x": "cat"}}'])
 def test_a_broken_config_beside_a_published_file(text, tmp_path):
-    from efftasks.published import _labels
+    from efftasks.apis.converting import _labels
     from efftasks.structures.errors import UserError
 
     path = Path(tmp_path, "config.json")

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "efftasks"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-MOST_LINES_OF_A_FILE = 600
+MOST_LINES_OF_A_FILE = 400
 MOST_LINES_OF_A_FUNCTION = 80
 BANNED_FOLDERS = {"utils", "util", "misc", "common", "helpers"}
 HEAVY = {
@@ -33,54 +33,37 @@ HEAVY = {
 # The table of docs/design.md: a package and the packages of efftasks it may import. Itself is always allowed, and so
 # is the version in efftasks/__init__.py, which imports nothing.
 BASE: set[str] = set()
+MODEL_SIDE = {"registry", "compat", "structures", "imaging", "annotations", "checkpoints", "ops", "codecs"}
 MAY_IMPORT: dict[str, set[str]] = {
     "registry": BASE,
     "compat": BASE,
     "structures": BASE,
     "ops": BASE,
+    "imaging": {"structures"},
+    "annotations": {"structures"},
+    "checkpoints": {"structures"},
     "codecs": {"registry", "structures", "ops"},
-    "datasets": {"registry", "compat", "structures", "ops", "codecs"},
-    "models": {"registry", "compat", "structures", "ops", "codecs"},
-    "evaluation": {"registry", "structures", "ops"},
+    "datasets": MODEL_SIDE,
+    "models": MODEL_SIDE,
+    "evaluation": {"registry", "structures", "ops", "imaging", "annotations"},
     "compression": {"registry", "structures", "ops"},
-    "export": {"registry", "structures", "ops"},
-    "engine": {"registry", "structures", "ops", "compression"},
-    "runtime": {"structures"},
+    "export": {"registry", "structures", "ops", "imaging"},
+    "engine": {"registry", "structures", "ops", "checkpoints", "compression"},
+    "runtime": {"structures", "imaging"},
     "bench": {"structures", "runtime"},
+    "linking": {"registry", "compat", "structures", "imaging", "datasets"},
+    "config": {"registry", "compat", "structures", "datasets", "linking"},
 }
-MAY_IMPORT["linking"] = {"registry", "compat", "structures", "datasets"}
-MAY_IMPORT["config"] = {"registry", "compat", "structures", "datasets", "models", "linking"}
-MAY_IMPORT["precheck"] = {"compat", "structures", "datasets", "linking"}
-MAY_IMPORT["scoring"] = {"registry", "compat", "structures", "datasets", "config", "precheck"}
-MAY_IMPORT["apis"] = set(MAY_IMPORT) - {"bench", "runtime"}
-MAY_IMPORT["published"] = set(MAY_IMPORT) - {"bench", "runtime"}
+MAY_IMPORT["apis"] = set(MAY_IMPORT)
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 MAY_IMPORT["__main__"] = {"cli"}
 MAY_IMPORT["__init__"] = {"runtime"}  # the lazy Predictor
 
 # What a person without PyTorch runs.
 TORCH_FREE = [
-    *(PACKAGE / "structures").glob("spec.py"),
-    *(
-        PACKAGE / "structures" / f"{name}.py"
-        for name in (
-            "prediction",
-            "errors",
-            "features",
-            "drawing",
-            "images",
-            "pixel_range",
-            "crops",
-            "keypoints",
-            "masks",
-            "rle",
-            "semantic",
-            "semantic_drawing",
-            "sources",
-            "suffixes",
-        )
-    ),
-    *(PACKAGE / "runtime").rglob("*.py"),
+    file
+    for part in ("structures", "imaging", "annotations", "runtime")
+    for file in sorted((PACKAGE / part).rglob("*.py"))
 ]
 
 
@@ -122,22 +105,23 @@ def edges(file: Path) -> Iterator[tuple[str, int]]:
             yield parts[1], line
 
 
-def at_import_time(tree: ast.Module) -> ast.Module:
-    """The statements that run when a module is imported: no function bodies, no ``if TYPE_CHECKING``."""
+class WithoutTypes(ast.NodeTransformer):
+    """Drops what stands under ``if TYPE_CHECKING``: it never runs."""
 
-    class Keep(ast.NodeTransformer):
-        def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-            return None
+    def visit_If(self, node: ast.If) -> ast.AST:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return ast.Pass()
+        return self.generic_visit(node)
 
-        def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
-            return None
 
-        def visit_If(self, node: ast.If) -> ast.AST:
-            if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-                return ast.Pass()
-            return self.generic_visit(node)
+class WithoutFunctions(WithoutTypes):
+    """Drops the bodies of functions as well: what is left runs when a module is imported."""
 
-    return Keep().visit(tree)
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        return None
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
+        return None
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
@@ -184,7 +168,7 @@ def test_nothing_is_too_long(file: Path) -> None:
 
 @pytest.mark.parametrize(
     "file",
-    [f for f in FILES if f.name == "__init__.py" and f.parent != PACKAGE],
+    [f for f in FILES if f.name == "__init__.py" and f.parent not in (PACKAGE, PACKAGE / "apis")],
     ids=lambda f: str(f.relative_to(ROOT)),
 )
 def test_package_inits_hold_a_docstring_at_most(file: Path) -> None:
@@ -197,17 +181,15 @@ def test_package_inits_hold_a_docstring_at_most(file: Path) -> None:
 
 @pytest.mark.parametrize("file", TORCH_FREE, ids=lambda file: str(file.relative_to(ROOT)))
 def test_torch_free_side_names_no_training_library(file: Path) -> None:
-    found = {target.split(".")[0] for target, _ in imports(parse(file), name_of(file))} & HEAVY
-    assert not found
+    imported = {target.split(".")[0] for target, _ in imports(WithoutTypes().visit(parse(file)), name_of(file))}
+    assert not imported & HEAVY
 
 
 @pytest.mark.parametrize("file", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda file: file.name)
 def test_commands_are_imported_cheaply(file: Path) -> None:
-    outside = {target.split(".")[0] for target, _ in imports(at_import_time(parse(file)), name_of(file))}
-    assert not outside - set(sys.stdlib_module_names) - {"efftasks"}
-    own = {
-        target for target, _ in imports(at_import_time(parse(file)), name_of(file)) if target.startswith("efftasks.")
-    }
+    targets = {target for target, _ in imports(WithoutFunctions().visit(parse(file)), name_of(file))}
+    assert not {target.split(".")[0] for target in targets} - set(sys.stdlib_module_names) - {"efftasks"}
+    own = {target for target in targets if target.startswith("efftasks.")}
     allowed = ("efftasks.cli", "efftasks.structures.errors", "efftasks.__version__")
     assert all(target.startswith(allowed) for target in own), own
 
@@ -218,7 +200,7 @@ def test_commands_are_imported_cheaply(file: Path) -> None:
         "import efftasks",
         "from efftasks import Predictor",
         "import efftasks.cli.main; efftasks.cli.main.build_parser()",
-        "import efftasks.structures.spec, efftasks.structures.prediction, efftasks.structures.drawing",
+        "import efftasks.structures.spec, efftasks.imaging.prediction, efftasks.imaging.drawing",
     ],
 )
 def test_import_stays_light(statement: str) -> None:

@@ -5,8 +5,8 @@ import pytest
 
 from efftasks.datasets.coco_convert import Conversion, Report, Shape, UnreadableLabel, split_names
 from efftasks.datasets.coco_rules import rle_counts
+from efftasks.imaging.rle import decode_rle, encode_rle
 from efftasks.structures.errors import UserError
-from efftasks.structures.rle import decode_rle, encode_rle
 
 CATEGORIES = [{"name": "cat"}, {"name": "dog"}]
 

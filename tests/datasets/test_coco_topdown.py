@@ -11,7 +11,7 @@ from mmengine.registry import DefaultScope
 
 from efftasks.datasets.coco_topdown import CocoTopDown
 from efftasks.datasets.transforms.topdown import CropBox, MirrorCrop, PackTopDown
-from efftasks.structures.crops import warp_points
+from efftasks.imaging.crops import warp_points
 from efftasks.structures.errors import UserError
 
 TEST = [dict(type="LoadImage"), dict(type=CropBox, size=(64, 48)), dict(type=PackTopDown)]

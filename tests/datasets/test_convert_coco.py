@@ -14,8 +14,8 @@ from efftasks.datasets.coco_file import write_json
 from efftasks.datasets.convert_coco import read_coco_export
 from efftasks.datasets.convert_run import convert
 from efftasks.datasets.convert_source import Source
+from efftasks.imaging.rle import encode_rle
 from efftasks.structures.errors import UserError
-from efftasks.structures.rle import encode_rle
 
 
 def put_image(path: Path, width: int = 40, height: int = 30) -> None:

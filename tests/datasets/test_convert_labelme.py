@@ -16,8 +16,8 @@ from efftasks.datasets.coco_file import write_json
 from efftasks.datasets.convert_labelme import read_labelme
 from efftasks.datasets.convert_run import convert
 from efftasks.datasets.convert_source import Source
+from efftasks.imaging.rle import decode_rle
 from efftasks.structures.errors import UserError
-from efftasks.structures.rle import decode_rle
 
 
 def put_image(path: Path, width: int = 100, height: int = 80) -> None:

@@ -12,8 +12,8 @@ from PIL import Image
 
 from efftasks.datasets.semantic_check import RULES, check_semantic
 from efftasks.datasets.shapes import SEMANTIC_CLASSES, write_shapes
+from efftasks.imaging.semantic_drawing import semantic_palette, write_indexed_png
 from efftasks.structures.errors import UserError
-from efftasks.structures.semantic_drawing import semantic_palette, write_indexed_png
 
 HEIGHT, WIDTH = 20, 30
 NAMES = ["road", "car", "sky"]

@@ -21,9 +21,9 @@ from efftasks.datasets.semantic_files import (
     read_classes,
     read_label,
 )
+from efftasks.imaging.images import UnreadableImage
+from efftasks.imaging.semantic_drawing import semantic_palette, write_indexed_png
 from efftasks.structures.errors import UserError
-from efftasks.structures.images import UnreadableImage
-from efftasks.structures.semantic_drawing import semantic_palette, write_indexed_png
 
 LABELS = np.random.default_rng(0).integers(0, 4, (12, 17), dtype=np.uint8)
 LABELS[0, :5] = 255

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from efftasks.datasets.semantic_preview import NO_CLASS, preview_semantic
+from efftasks.imaging.semantic_drawing import semantic_palette
 from efftasks.structures.errors import UserError
-from efftasks.structures.semantic_drawing import semantic_palette
 
 GREY = 90
 

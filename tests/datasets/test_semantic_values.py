@@ -18,9 +18,9 @@ from efftasks.datasets.coco import CocoDetection
 from efftasks.datasets.semantic import SemanticFolder
 from efftasks.datasets.semantic_preview import preview_semantic
 from efftasks.datasets.semantic_values import label_values, parse_values
+from efftasks.imaging.prediction import Prediction
 from efftasks.registry import DATASETS
 from efftasks.structures.errors import UserError
-from efftasks.structures.prediction import Prediction
 
 CONFIG = "fpnlite-n_mobilenetv4-conv-s_1xb8-100e_custom-512"
 NAMES = ["ground", "ball"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from mmengine.hooks import Hook
 
-from efftasks.structures.checkpoint import read_checkpoint
+from efftasks.checkpoints.files import read_checkpoint
 from efftasks.structures.errors import UserError
 
 PER_EPOCH = 4  # 12 images in batches of 3

@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from efftasks.engine import atomic
+from efftasks.checkpoints import atomic
+from efftasks.checkpoints.files import read_checkpoint
 from efftasks.engine.runner import newest_intact_checkpoint
-from efftasks.structures.checkpoint import read_checkpoint
 from efftasks.structures.errors import UserError, WorkError
 
 

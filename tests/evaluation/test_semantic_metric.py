@@ -13,8 +13,8 @@ from mmengine.logging import MMLogger
 
 from efftasks import apis
 from efftasks.evaluation.semantic_metric import SemanticIoU
+from efftasks.imaging.prediction import Prediction
 from efftasks.structures.errors import UserError
-from efftasks.structures.prediction import Prediction
 
 
 def score(pairs: list[tuple[np.ndarray, np.ndarray]], classes: tuple[str, ...]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from efftasks import Predictor, apis
 from efftasks.cli.main import main
 from efftasks.cli.train import parse_options
 from efftasks.export.verify_labels import compare_label_maps
-from efftasks.structures.prediction import Prediction
+from efftasks.imaging.prediction import Prediction
 
 CONFIG = "fpnlite-n_mobilenetv4-conv-s_1xb8-40e_camvid-480"
 CLASSES = ("sky", "road", "car", "tree", "person")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from efftasks import apis
-from efftasks.cli.verifying import verify
+from efftasks.apis.verifying import verify
 from efftasks.export.exporters.onnx import export_onnx
 
 CONFIG = "o2oseg-n_mobilenetv4-conv-s_1xb16-18e_shapes-128"

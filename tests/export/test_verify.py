@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from efftasks.export.verify import JointReport, Tolerance, Verification, VerifyReport, compare_predictions
-from efftasks.structures.masks import masks_on_image
-from efftasks.structures.prediction import Prediction
+from efftasks.imaging.masks import masks_on_image
+from efftasks.imaging.prediction import Prediction
 
 
 def prediction(boxes: list[list[float]], scores: list[float], labels: list[int]) -> Prediction:

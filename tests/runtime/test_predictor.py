@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from efftasks import Predictor
+from efftasks.imaging.masks import masks_on_image
 from efftasks.runtime.preprocess import fit_image, normalise_into, to_image_pixels
 from efftasks.structures.errors import UserError
-from efftasks.structures.masks import masks_on_image
 from efftasks.structures.spec import ArtifactSpec, InputSpec, OutputSpec
 
 FACTS = InputSpec("images", 64, 96, mean=(10.0, 20.0, 30.0), std=(50.0, 60.0, 70.0))

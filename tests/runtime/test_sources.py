@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from efftasks.imaging.images import read_image
+from efftasks.imaging.sources import each_image, in_batches, load_image
 from efftasks.structures.errors import UserError
-from efftasks.structures.images import read_image
-from efftasks.structures.sources import each_image, in_batches, load_image
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)  # BGR
 
@@ -127,7 +127,7 @@ def test_a_truncated_pil_file(path):
 
 def test_pil_is_not_imported(path):
     code = (
-        "import sys; from efftasks.structures.sources import load_image\n"
+        "import sys; from efftasks.imaging.sources import load_image\n"
         f"load_image({str(path)!r}); print('PIL' in sys.modules)\n"
         "try: load_image(object())\n"
         "except ValueError as error: print(error)"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from efftasks import Predictor
-from efftasks.structures.masks import masks_on_image
+from efftasks.imaging.masks import masks_on_image
 
 CONFIG = "o2o-n_mobilenetv4-conv-s_8xb16-300e_coco-640"
 

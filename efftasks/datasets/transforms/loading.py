@@ -10,9 +10,9 @@ from mmcv.transforms import BaseTransform
 from mmengine.logging import print_log
 
 from efftasks.datasets.semantic_files import read_label
+from efftasks.imaging.images import read_image
 from efftasks.registry import TRANSFORMS
 from efftasks.structures.errors import UserError
-from efftasks.structures.images import read_image
 from efftasks.structures.pixel_range import PixelRange, checked_range
 
 __all__ = ["LoadImage", "LoadSegMap"]

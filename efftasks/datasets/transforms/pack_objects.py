@@ -12,7 +12,7 @@ from mmengine.structures import InstanceData, PixelData
 
 from efftasks.datasets.transforms.mask_windows import mask_shares
 from efftasks.registry import TRANSFORMS
-from efftasks.structures.masks import MASK_STRIDE
+from efftasks.structures.instances import MASK_STRIDE
 
 __all__ = ["PackObjects"]
 

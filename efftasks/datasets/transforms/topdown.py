@@ -13,8 +13,8 @@ from mmcv.transforms import BaseTransform
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
+from efftasks.imaging.crops import CROP_PADDING, crop_matrix, cut_crop, invert_affine, warp_points
 from efftasks.registry import TRANSFORMS
-from efftasks.structures.crops import CROP_PADDING, crop_matrix, cut_crop, invert_affine, warp_points
 from efftasks.structures.errors import UserError
 
 __all__ = ["CropBox", "MirrorCrop", "PackTopDown"]

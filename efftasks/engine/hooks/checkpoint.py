@@ -10,9 +10,9 @@ import numpy as np
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
-from efftasks.engine.atomic import whole_or_nothing
+from efftasks.checkpoints.atomic import whole_or_nothing
+from efftasks.checkpoints.files import read_checkpoint
 from efftasks.registry import HOOKS
-from efftasks.structures.checkpoint import read_checkpoint
 from efftasks.structures.errors import UserError
 
 __all__ = ["SafeCheckpointHook"]

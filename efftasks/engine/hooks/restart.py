@@ -10,9 +10,9 @@ from typing import Any
 
 from mmengine.hooks import EMAHook, Hook
 
+from efftasks.checkpoints.files import load_matching, read_state_dict
 from efftasks.engine.wrapped import bare_model
 from efftasks.registry import HOOKS
-from efftasks.structures.checkpoint import load_matching, read_state_dict
 
 __all__ = ["RestartFromBest"]
 

@@ -19,8 +19,8 @@ from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from efftasks.checkpoints.files import MatchReport, load_matching, read_state_dict
 from efftasks.registry import MODELS
-from efftasks.structures.checkpoint import MatchReport, load_matching, read_state_dict
 from efftasks.structures.errors import UserError
 from efftasks.structures.features import FeatureSpec
 

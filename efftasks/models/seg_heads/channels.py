@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from efftasks.imaging.label_maps import cell_indices
 from efftasks.structures.features import FeatureSpec
-from efftasks.structures.semantic import cell_indices
 
 __all__ = ["labels_on_original", "with_channels"]
 

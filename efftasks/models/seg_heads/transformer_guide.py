@@ -22,10 +22,10 @@ from mmseg.models.decode_heads import SegformerHead
 from torch import Tensor, nn
 from torch.nn import functional
 
+from efftasks.checkpoints.files import load_matching, read_state_dict
 from efftasks.models.backbones.base import probe, specs_of
 from efftasks.models.losses.channel_wise import channel_wise_divergence
 from efftasks.registry import MODELS
-from efftasks.structures.checkpoint import load_matching, read_state_dict
 from efftasks.structures.features import FeatureSpec
 
 __all__ = ["SEGFORMER_B2", "Teacher", "TransformerGuide"]

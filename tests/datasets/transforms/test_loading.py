@@ -12,9 +12,9 @@ from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
 from efftasks.datasets.transforms.loading import LoadImage
+from efftasks.imaging.images import UnreadableImage
+from efftasks.imaging.sources import load_image
 from efftasks.structures.errors import UserError
-from efftasks.structures.images import UnreadableImage
-from efftasks.structures.sources import load_image
 
 GRADIENT = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from efftasks.datasets.transforms.topdown import CropBox, MirrorCrop, PackTopDown
-from efftasks.structures.crops import warp_points
+from efftasks.imaging.crops import warp_points
 
 SIZE = (96, 72)
 MIRROR = (0, 2, 1)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from efftasks.apis import load
-from efftasks.published import read_published, write_published
+from efftasks.apis.converting import read_published, write_published
 from efftasks.structures.errors import UserError
 
 SIZES = {

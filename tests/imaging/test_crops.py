@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from efftasks.structures.crops import crop_matrix, cut_crop, invert_affine, warp_points
+from efftasks.imaging.crops import crop_matrix, cut_crop, invert_affine, warp_points
 
 SIZE = (256, 192)
 

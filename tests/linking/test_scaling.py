@@ -10,7 +10,7 @@ import pytest
 from efftasks import apis
 from efftasks.bench.complexity import count_complexity
 from efftasks.cli.main import main
-from efftasks.models.scaling import compound_scale, scale_model, scaled_size
+from efftasks.linking.scaling import compound_scale, scale_model, scaled_size
 from efftasks.structures.errors import UserError
 
 NANO = "o2o-n_mobilenetv4-conv-s_8xb16-300e_coco-640"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from efftasks.structures.coco import (
+from efftasks.annotations.coco import (
     area_of,
     box_of,
     image_size_of,

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 import efftasks
-from efftasks.apis import build, load_config, shipped_configs
+from efftasks.apis.building import build
+from efftasks.checkpoints.atomic import whole_or_nothing
+from efftasks.checkpoints.files import read_checkpoint, weights_of
+from efftasks.config import load_config, shipped_configs
 from efftasks.datasets.coco import match_classes, read_coco
-from efftasks.engine.atomic import whole_or_nothing
 from efftasks.models.published import checkpoint as foreign_files
 from efftasks.models.published.rules import Conversion, Layout, convert
-from efftasks.structures.checkpoint import read_checkpoint, weights_of
 from efftasks.structures.errors import UserError
 
 __all__ = ["Published", "read_published", "write_published"]

@@ -5,8 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
+from efftasks.imaging.prediction import Prediction
 from efftasks.structures.errors import UserError
-from efftasks.structures.prediction import Prediction
 
 
 def predicted(image: str | np.ndarray, **more: object) -> Prediction:

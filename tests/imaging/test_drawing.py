@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from efftasks.structures.drawing import contact_sheet, draw_instances, palette
+from efftasks.imaging.drawing import contact_sheet, draw_instances, palette
 
 
 def grey(height: int = 120, width: int = 160) -> np.ndarray:

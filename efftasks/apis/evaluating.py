@@ -19,13 +19,13 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from tqdm import tqdm
 
+from efftasks.apis.precheck import precheck_together
 from efftasks.config import innermost, pixel_range
 from efftasks.datasets.coco_masks import decode_mask
 from efftasks.datasets.transforms.loading import LoadSegMap
-from efftasks.precheck import precheck_together
+from efftasks.imaging.prediction import Prediction
 from efftasks.registry import DATASETS
 from efftasks.structures.errors import UserError
-from efftasks.structures.prediction import Prediction
 
 __all__ = ["Evaluation", "class_facts", "draw_comparison", "evaluate", "test_images"]
 
@@ -81,7 +81,7 @@ def evaluate(
         classes: the names of its labels; matched with the data set's by name.
         batch_size: images at a time.
         keep: how many predictions are kept, spread evenly over the data.
-        check: look at the data first, see :func:`efftasks.precheck.precheck`.
+        check: look at the data first, see :func:`efftasks.apis.precheck.precheck`.
 
     Raises:
         UserError: the data cannot be scored, or the classes are not those of the data set.

@@ -9,7 +9,7 @@ import torch
 from mmengine.logging.history_buffer import HistoryBuffer
 from torch import nn
 
-from efftasks.structures.checkpoint import dataset_meta_of, load_matching, read_checkpoint, read_state_dict
+from efftasks.checkpoints.files import dataset_meta_of, load_matching, read_checkpoint, read_state_dict
 from efftasks.structures.errors import UserError
 
 

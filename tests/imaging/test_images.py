@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from efftasks.datasets.image_files import image_size, read_whole_image
+from efftasks.imaging.images import UnreadableImage, range_note, read_image, seeming_range, to_eight_bits
 from efftasks.structures.errors import UserError
-from efftasks.structures.images import UnreadableImage, range_note, read_image, seeming_range, to_eight_bits
 
 ORIENTATION = 274  # the Exif tag
 RED, BLUE = (0, 0, 255), (255, 0, 0)  # BGR

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["MASK_STRIDE", "box_windows", "masks_on_image"]
+from efftasks.structures.instances import MASK_STRIDE
 
-MASK_STRIDE = 4  # pixels of the network input in a cell's side
+__all__ = ["box_windows", "masks_on_image"]
+
 _BAND = 1 << 16  # pixels at a time: their numbers stay in a core's cache
 
 

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from efftasks.imaging.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, decode_image, read_image, to_eight_bits
 from efftasks.structures.errors import UserError
-from efftasks.structures.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, decode_image, read_image, to_eight_bits
 from efftasks.structures.pixel_range import PixelRange
 
 __all__ = ["EXPECTED", "LoadedImage", "each_image", "find_images", "in_batches", "load_image"]
@@ -99,7 +99,7 @@ def load_image(
         image: a path; the bytes of an image file; an array uint8 (H, W, 3) BGR, (H, W) grey or (H, W, 4) BGRA; or a PIL
             image, turned as its Exif orientation says, as files are.
         index: of the image among those given, for its name.
-        pixel_range: of images with more than 8 bits, see :func:`efftasks.structures.images.to_eight_bits`; arrays may
+        pixel_range: of images with more than 8 bits, see :func:`efftasks.imaging.images.to_eight_bits`; arrays may
             have other numbers then, too.
         warn: gets a sentence where a file seems to need a range and none is stated.
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from efftasks.datasets.image_files import missing_part
-from efftasks.structures.semantic_drawing import draw_legend, draw_semantic, semantic_palette, write_indexed_png
+from efftasks.imaging.semantic_drawing import draw_legend, draw_semantic, semantic_palette, write_indexed_png
 
 IGNORE = 255
 

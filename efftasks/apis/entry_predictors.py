@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from efftasks.structures.prediction import Prediction
+    from efftasks.imaging.prediction import Prediction
 
 __all__ = ["artifact_predictor", "entry_predictor"]
 
@@ -43,10 +43,10 @@ def artifact_predictor(path: str | Path) -> tuple[Predict, Sequence[str]]:
 
     Top-down pose estimators look into the boxes that the entries have.
     """
+    from efftasks.imaging.crops import TOP_DOWN
     from efftasks.runtime.backends.onnxruntime import OnnxRuntimeSession
     from efftasks.runtime.predictor import Predictor
     from efftasks.runtime.topdown import TopDownPredictor
-    from efftasks.structures.crops import TOP_DOWN
 
     if Path(path).suffix.lower() == ".onnx" and OnnxRuntimeSession(path).spec.task == TOP_DOWN:
         crops = TopDownPredictor(path)

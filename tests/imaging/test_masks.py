@@ -6,8 +6,8 @@ import scipy.ndimage
 import torch
 import torch.nn.functional as F
 
+from efftasks.imaging.masks import MASK_STRIDE, box_windows, masks_on_image
 from efftasks.structures.instances import MASK_STRIDE as STRIDE_IN_TRAINING
-from efftasks.structures.masks import MASK_STRIDE, box_windows, masks_on_image
 
 TIE = 1e-5  # logits this near to the threshold may fall on either side
 

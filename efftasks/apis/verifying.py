@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from efftasks.export.verify import Report
-    from efftasks.structures.prediction import Prediction
+    from efftasks.imaging.prediction import Prediction
 
 __all__ = ["verify"]
 
@@ -30,7 +30,7 @@ def verify(model: Any, artifact: Path, outputs: Sequence[str], entries: Entries)
         entries: of a data set, or ``img_path`` alone.
     """
     from efftasks import apis
-    from efftasks.cli.predicting import artifact_predictor
+    from efftasks.apis.entry_predictors import artifact_predictor
     from efftasks.export.verify import VerifyReport, objects_of, with_objects
     from efftasks.export.verify_raw import is_beyond_pictures
 
@@ -49,7 +49,7 @@ def _compare(
     """In batches and alone."""
     from efftasks import apis
     from efftasks.export.verify import Verification
-    from efftasks.structures.images import read_pixels
+    from efftasks.imaging.images import read_pixels
 
     verification = Verification(outputs)
     parts = [entries[:1], *(entries[start : start + 4] for start in range(0, len(entries), 4))]
@@ -63,8 +63,8 @@ def _compare(
 def _compare_raw(model: Any, artifact: Path, entries: Entries) -> Report:
     from efftasks import apis
     from efftasks.export.verify_raw import RawComparison
+    from efftasks.imaging.images import read_image
     from efftasks.runtime.predictor import Predictor
-    from efftasks.structures.images import read_image
 
     predictor = Predictor(artifact)
     comparison = RawComparison()

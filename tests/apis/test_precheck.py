@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 import pytest
 
-from efftasks import apis, precheck
+from efftasks import apis
+from efftasks.apis import precheck
+from efftasks.apis.precheck import precheck as check
 from efftasks.cli.main import main
 from efftasks.datasets.shapes import write_shapes
-from efftasks.precheck import precheck as check
 from efftasks.structures.errors import UserError
 
 BOXES = "o2o-n_mobilenetv4-conv-s_1xb16-18e_shapes-128"

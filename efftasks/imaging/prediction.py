@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from efftasks.imaging.rle import encode_rle
 from efftasks.structures.errors import UserError, WorkError
 from efftasks.structures.pixel_range import PixelRange
-from efftasks.structures.rle import encode_rle
 
 __all__ = ["Prediction"]
 
@@ -125,9 +125,9 @@ class Prediction:
             WorkError: the picture cannot be written.
         """
 
-        from efftasks.structures.drawing import draw_instances
-        from efftasks.structures.images import read_image, to_eight_bits
-        from efftasks.structures.semantic_drawing import draw_semantic
+        from efftasks.imaging.drawing import draw_instances
+        from efftasks.imaging.images import read_image, to_eight_bits
+        from efftasks.imaging.semantic_drawing import draw_semantic
 
         if isinstance(self.image, str):
             image = read_image(self.image, self.pixel_range)
@@ -161,7 +161,7 @@ class Prediction:
             UserError: ``<stem>.png`` is the image itself.
             WorkError: the file cannot be written.
         """
-        from efftasks.structures.semantic_drawing import write_indexed_png
+        from efftasks.imaging.semantic_drawing import write_indexed_png
 
         if self.segmentation is None:
             raise ValueError("segmentation: got None, expected a label map")
@@ -175,7 +175,7 @@ class Prediction:
 
     def _colours(self) -> list[tuple[int, int, int]]:
         """(b, g, r) of each value of a label map."""
-        from efftasks.structures.semantic_drawing import semantic_palette
+        from efftasks.imaging.semantic_drawing import semantic_palette
 
         return [(b, g, r) for r, g, b in self.palette] or semantic_palette(len(self.segmentation_names))
 

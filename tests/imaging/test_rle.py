@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as reference
 
-from efftasks.structures.rle import decode_rle, encode_rle
+from efftasks.imaging.rle import decode_rle, encode_rle
 
 
 def one_pixel(height: int, width: int, row: int, column: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from efftasks.structures.semantic import cell_indices, labels_on_image
+from efftasks.imaging.label_maps import cell_indices, labels_on_image
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,134 @@
+"""Models of configs and checkpoints, and what their artifacts state about them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import efftasks.compat
+
+# isort: split
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from efftasks.apis.evaluating import class_facts
+from efftasks.checkpoints.files import dataset_meta_of, load_matching, read_checkpoint, weights_of
+from efftasks.config import (
+    check_complete,
+    class_metainfo,
+    config_of_checkpoint,
+    fit_transform,
+    load_config,
+    pixel_range,
+)
+from efftasks.imaging.crops import CROP_PADDING
+from efftasks.models.detectors import Detector
+from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.pose_estimators import PoseEstimator
+from efftasks.models.segmentors import Segmentor
+from efftasks.registry import MODELS
+from efftasks.structures.errors import UserError
+from efftasks.structures.spec import ArtifactSpec, InputSpec
+
+__all__ = ["Model", "build", "describe", "fuse", "input_size", "load", "set_input_size"]
+
+Model = Detector | PoseEstimator | Segmentor
+
+
+def build(config: str | Path | Config) -> Model:
+    """The model of a config, freshly initialised.
+
+    Raises:
+        UserError: a type that is not registered (the nearest is named), a wrong argument, or classes that nobody knows.
+    """
+    cfg = load_config(config)
+    if not cfg.get("model"):
+        raise UserError("model: the config has none, expected one to build")
+    check_complete(cfg)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return MODELS.build(cfg.model)
+
+
+def load(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu") -> Model:
+    """The model of a config with the weights of a checkpoint, ready to predict.
+
+    Its classes are those of the checkpoint, whatever the config or its data say; a checkpoint that does not name any
+    (weights alone) has the config's. ``model.dataset_meta`` has the classes, ``model.cfg`` the config linked with them.
+
+    Raises:
+        UserError: the checkpoint cannot be read safely or belongs to another architecture, or neither it nor the config
+            knows the classes.
+    """
+    data = read_checkpoint(checkpoint)
+    trained_on = dataset_meta_of(data, checkpoint)
+    cfg = config_of_checkpoint(config, trained_on)
+    metainfo = trained_on or class_metainfo(cfg)
+    if not metainfo:
+        raise UserError(
+            f"{checkpoint}: it names no classes (meta.dataset_meta), and the config states none; expected `classes` in "
+            "one of them"
+        )
+    model = build(cfg)
+    load_matching(model, weights_of(data, checkpoint), name=str(checkpoint))
+    model.cfg = cfg
+    model.dataset_meta = metainfo
+    return model.to(device).eval()
+
+
+def fuse(model: Model) -> Model:
+    """A copy of the model for inference: batch norms folded, training-only branches dropped."""
+    fused: Any = fuse_model(model.eval())
+    return fused
+
+
+def describe(model: Model) -> ArtifactSpec:
+    """What an artifact of a loaded model says of itself."""
+    fit = fit_transform(model.cfg)
+    facts = model.data_preprocessor.normalisation
+    height, width = fit["size"]
+    divisor = model.divisor
+    if height % divisor or width % divisor:
+        raise UserError(f"image size: got {height} x {width}, expected multiples of {divisor}, the backbone's divisor")
+    outputs = model.outputs(height, width)
+    said = class_facts(model.dataset_meta)
+    names, skeleton = said.pop("keypoint_names"), said.pop("skeleton")
+    if any(output.name == "keypoints" for output in outputs):
+        sigmas = tuple(float(sigma) for sigma in model.dataset_meta["keypoints"]["sigmas"])
+        said.update(keypoints=names, keypoint_sigmas=sigmas, skeleton=skeleton)
+    return ArtifactSpec(
+        task=model.task,
+        **said,
+        input=InputSpec(
+            name="images",
+            height=height,
+            width=width,
+            mean=facts.mean,
+            std=facts.std,
+            **_fit_facts(fit),
+            color=facts.color,
+            divisor=divisor,
+            pixel_range=pixel_range(model.cfg),
+        ),
+        outputs=outputs,
+        versions={"efftasks": efftasks.__version__, "torch": torch.__version__},
+    )
+
+
+def _fit_facts(fit: dict[str, Any]) -> dict[str, Any]:
+    """How an artifact's description states a FitImage or a CropBox."""
+    facts: dict[str, Any] = dict(pad_value=float(fit.get("pad_value", 114)))
+    if fit["type"].rpartition(".")[2] == "CropBox":
+        return dict(facts, resize="crop", crop_padding=float(fit.get("padding", CROP_PADDING)))
+    return dict(facts, resize=fit.get("mode", "letterbox"))
+
+
+def input_size(cfg: Config) -> tuple[int, int]:
+    """The (height, width) that the test pipeline of a config brings images to."""
+    height, width = fit_transform(cfg)["size"]
+    return height, width
+
+
+def set_input_size(cfg: Config, size: tuple[int, int]) -> None:
+    """Change the (height, width) that the test pipeline of a config brings images to."""
+    fit_transform(cfg)["size"] = tuple(size)

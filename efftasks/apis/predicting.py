@@ -1,0 +1,113 @@
+"""Predictions of a PyTorch model on images, through the test pipeline of its config."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import efftasks.compat  # noqa: F401
+
+# isort: split
+import numpy as np
+import torch
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import DefaultScope
+
+from efftasks.apis.building import Model
+from efftasks.apis.evaluating import class_facts
+from efftasks.config import innermost, pixel_range
+from efftasks.imaging.prediction import Prediction
+from efftasks.imaging.sources import LoadedImage, each_image, in_batches, load_image
+from efftasks.structures.errors import UserError
+
+__all__ = ["infer", "predict"]
+
+
+@torch.no_grad()
+def predict(
+    model: Model,
+    images: Any,
+    score_thr: float = 0.0,
+    batch_size: int = 8,
+) -> list[Prediction]:
+    """Predict with a model of :func:`load`, through the test pipeline of its config.
+
+    Args:
+        model: from :func:`load`.
+        images: as :class:`efftasks.runtime.predictor.Predictor` takes them; or an entry of a data set (a dict), or
+            several. A top-down pose estimator takes entries alone: they have the boxes.
+        score_thr: drop detections below.
+        batch_size: images at a time.
+
+    Returns:
+        One :class:`Prediction` an image, boxes xyxy and label maps in pixels of that image.
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size: got {batch_size}, expected an integer from 1")
+    pipeline = _pipeline(model)
+    results: list[Prediction] = []
+    entries = iter([images]) if isinstance(images, dict) else each_image(images)
+    for part in in_batches(enumerate(entries), batch_size):
+        loaded = [_entry(model, image, i) for i, image in part]
+        batch = pseudo_collate([_prepare(pipeline, image) for image in loaded])
+        for image, sample in zip(loaded, model.test_step(batch)):
+            results.append(_prediction(image, sample, model, score_thr))
+    return results
+
+
+@torch.no_grad()
+def infer(model: Model, image: Any) -> dict[str, np.ndarray]:
+    """What a model of :func:`load` infers from one image, as an artifact gives it: in pixels of the network input.
+
+    Args:
+        model: from :func:`load`.
+        image: as :func:`predict` takes it.
+
+    Returns:
+        ``images``: the network input float32 (3, H, W); and the outputs by name, those of this image.
+    """
+    batch = pseudo_collate([_prepare(_pipeline(model), _entry(model, image))])
+    images = model.data_preprocessor(batch, False)["inputs"]
+    values = [value for value in model.infer(images) if value is not None]
+    names = [output.name for output in model.outputs(images.shape[2], images.shape[3])]
+    return {name: value[0].cpu().numpy() for name, value in zip(("images", *names), (images, *values), strict=True)}
+
+
+def _pipeline(model: Model) -> Compose:
+    with DefaultScope.overwrite_default_scope(model.cfg.default_scope):
+        return Compose(innermost(model.cfg.test_dataloader.dataset).pipeline)
+
+
+def _prediction(entry: dict[str, Any] | LoadedImage, sample: Any, model: Model, score_thr: float) -> Prediction:
+    fields = dict(class_facts(model.dataset_meta), pixel_range=pixel_range(model.cfg))
+    image: str | np.ndarray
+    if isinstance(entry, dict):
+        image = str(entry["img_path"])
+    else:
+        image, fields["name"] = entry.source, entry.name
+    labels: Any = sample.pred_sem_seg.data[0].cpu().numpy() if "pred_sem_seg" in sample else None
+    if "pred_instances" not in sample:
+        return Prediction.of_labels(image, labels, **fields)
+    found = sample.pred_instances[sample.pred_instances.scores >= score_thr]
+    boxes, scores = found.bboxes.float().cpu().numpy(), found.scores.float().cpu().numpy()
+    prediction = Prediction(image, boxes, scores, found.labels.cpu().numpy(), segmentation=labels, **fields)
+    parts = {name: found[name].cpu().numpy() for name in ("masks", "keypoints") if name in found}
+    return replace(prediction, **parts)
+
+
+def _entry(model: Model, image: Any, index: int = 0) -> dict[str, Any] | LoadedImage:
+    """An entry of a data set, or an image that has been read."""
+    return dict(image) if isinstance(image, dict) else load_image(image, index, pixel_range(model.cfg))
+
+
+def _prepare(pipeline: Compose, image: dict[str, Any] | LoadedImage) -> dict:
+    if isinstance(image, dict):
+        return pipeline(dict(image))
+    size = image.pixels.shape[:2]
+    info = dict(img=image.pixels, img_path=str(image.name), img_id=0, img_shape=size, ori_shape=size)
+    for transform in pipeline.transforms[1:]:  # all but the loading
+        info = transform(info)
+    return info

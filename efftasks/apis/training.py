@@ -1,0 +1,100 @@
+"""Training a config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import efftasks.compat  # noqa: F401
+
+# isort: split
+import torch
+from mmengine.config import Config
+
+from efftasks.apis.precheck import precheck_together
+from efftasks.config import check_complete
+from efftasks.engine.wrapped import bare_model
+from efftasks.linking.pipelines import check_pipelines
+from efftasks.linking.schedule import schedule_faults
+from efftasks.linking.values import check_to_train
+from efftasks.models.detectors import Detector
+from efftasks.models.pose_estimators import PoseEstimator
+from efftasks.models.segmentors import Segmentor
+from efftasks.registry import RUNNERS
+from efftasks.structures.errors import UserError
+
+__all__ = ["train"]
+
+
+def train(
+    cfg: Config,
+    amp: bool | str = False,
+    resume: str | None = None,
+    launcher: str = "none",
+    threads: int | None = None,
+    check: bool = True,
+) -> Any:
+    """Train a linked config in ``cfg.work_dir``.
+
+    Args:
+        cfg: from :func:`load_config`.
+        amp: mixed precision where it is faster: ``auto`` or True takes float16 with loss scaling on CUDA, and on a CPU
+            bfloat16 if steps of the model take less time in it. ``bfloat16`` and (on CUDA) ``float16`` force it.
+        resume: a checkpoint, or ``auto`` for the newest intact one of the work dir; None starts afresh.
+        launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+        threads: of PyTorch on a CPU; None takes what the machine has, and less while other programs need its cores.
+        check: look at the data before the first step, see :func:`efftasks.apis.precheck.precheck`.
+
+    Returns:
+        The runner, after training.
+
+    Raises:
+        UserError: the config lacks a part that training needs, the input size does not suit the model, the data are
+            not fit for it, or there is no such precision on this device.
+    """
+    check_to_train(cfg)
+    check_complete(cfg)
+    cfg.launcher = launcher
+    if amp:
+        cfg.merge_from_dict(_amp_options("auto" if amp is True else amp))
+    cfg.setdefault("default_hooks", {}).pop("threads", None)  # that of an earlier run, in a dumped config
+    if not torch.cuda.is_available():
+        cfg.setdefault("env_cfg", {}).setdefault("dist_cfg", {}).update(backend="gloo")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        elif launcher == "none":
+            cfg.merge_from_dict({"default_hooks.threads": dict(type="FairThreadsHook")})
+    if resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if resume == "auto" else resume
+    runner = RUNNERS.get(cfg.get("runner_type", "EffRunner")).from_cfg(cfg)
+    _check_divisor(cfg, bare_model(runner.model))
+    if check:
+        precheck_together(cfg, ("train", "val"), runner.logger)
+    for sentence in (*schedule_faults(cfg), *(finding.message for finding in check_pipelines(cfg))):
+        runner.logger.warning(sentence)
+    runner.train()
+    return runner
+
+
+def _check_divisor(cfg: Config, model: Any) -> None:
+    if not isinstance(model, (Detector, PoseEstimator, Segmentor)) or cfg.get("image_size") is None:
+        return
+    height, width = cfg.image_size
+    if height % model.divisor or width % model.divisor:
+        raise UserError(
+            f"image_size: got {height} x {width}, expected multiples of {model.divisor}, the backbone's divisor"
+        )
+
+
+def _amp_options(precision: str) -> dict[str, Any]:
+    """What a config needs for mixed precision."""
+    on_gpu = torch.cuda.is_available()
+    allowed = ("auto", "bfloat16", *(("float16",) if on_gpu else ()))
+    if precision not in allowed:
+        raise UserError(f"--amp: got {precision!r}, allowed on a {'GPU' if on_gpu else 'CPU'} are {', '.join(allowed)}")
+    if not on_gpu:
+        hook = dict(type="ChoosePrecision", mode=precision)
+        return {"optim_wrapper.type": "CpuAmpOptimWrapper", "default_hooks.precision": hook}
+    dtype = "float16" if precision == "auto" else precision
+    scale = {"optim_wrapper.loss_scale": "dynamic"} if dtype == "float16" else {}
+    return {"optim_wrapper.type": "AmpOptimWrapper", "optim_wrapper.dtype": dtype, **scale}
