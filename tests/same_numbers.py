@@ -114,9 +114,11 @@ def exported_outputs(folder: Path, size: tuple[int, int]) -> dict[str, Any]:
     import onnxruntime
 
     words = ["export", str(folder / "dumped.py"), str(folder / "model.pth"), "--out", str(folder / "out")]
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as errors:
         efftasks_command([*words, "--num-images", "1"])  # a network that has learned nothing may be rejected
-    (path,) = (folder / "out").glob("model*.onnx")
+    path = next((folder / "out").glob("model*.onnx"), None)
+    if path is None:
+        raise RuntimeError(f"{folder}: nothing was exported: {errors.getvalue()}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

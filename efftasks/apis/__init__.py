@@ -1,32 +1,56 @@
 """The use cases as functions: what the commands, the docs and the tests call.
 
 A file a use case. They join what lies below (configs, models, data, runtimes) and print nothing; `cli/` parses a line,
-calls one of them and prints. May import everything but `cli`.
+calls one of them and prints. May import everything but `cli`. What only exported files need imports no PyTorch.
 """
 
-from efftasks.apis.building import Model, build, describe, fuse, input_size, load, set_input_size
-from efftasks.apis.evaluating import Evaluation, draw_comparison, evaluate, test_images
-from efftasks.apis.predicting import infer, predict
-from efftasks.apis.training import train
-from efftasks.config import config_folder, config_path, load_config, shipped_configs
+from __future__ import annotations
 
-__all__ = [
-    "Evaluation",
-    "Model",
-    "build",
-    "config_folder",
-    "config_path",
-    "describe",
-    "draw_comparison",
-    "evaluate",
-    "fuse",
-    "infer",
-    "input_size",
-    "load",
-    "load_config",
-    "predict",
-    "set_input_size",
-    "shipped_configs",
-    "test_images",
-    "train",
-]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from efftasks.apis.benchmarking import benchmark
+    from efftasks.apis.building import Model, build, describe, fuse, input_size, load, set_input_size
+    from efftasks.apis.evaluating import Evaluation, draw_comparison, evaluate, test_images
+    from efftasks.apis.exporting import Exported, ExportSettings, export, export_model
+    from efftasks.apis.predicting import infer, predict
+    from efftasks.apis.training import train
+    from efftasks.bench.rows import BenchmarkSettings
+    from efftasks.config import config_folder, config_path, load_config, shipped_configs
+
+# Where each name is defined. They are imported when they are asked for: a device without PyTorch has a part of them.
+_PLACES = {
+    "BenchmarkSettings": "bench.rows",
+    "Evaluation": "apis.evaluating",
+    "ExportSettings": "apis.exporting",
+    "Exported": "apis.exporting",
+    "Model": "apis.building",
+    "benchmark": "apis.benchmarking",
+    "build": "apis.building",
+    "config_folder": "config",
+    "config_path": "config",
+    "describe": "apis.building",
+    "draw_comparison": "apis.evaluating",
+    "evaluate": "apis.evaluating",
+    "export": "apis.exporting",
+    "export_model": "apis.exporting",
+    "fuse": "apis.building",
+    "infer": "apis.predicting",
+    "input_size": "apis.building",
+    "load": "apis.building",
+    "load_config": "config",
+    "predict": "apis.predicting",
+    "set_input_size": "apis.building",
+    "shipped_configs": "config",
+    "test_images": "apis.evaluating",
+    "train": "apis.training",
+}
+
+__all__ = sorted(_PLACES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'efftasks.apis' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"efftasks.{_PLACES[name]}"), name)

@@ -5,10 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from efftasks.imaging.prediction import Prediction
+from efftasks.apis.building import load
+from efftasks.apis.predicting import predict
+from efftasks.engine.threads import FairThreads
+from efftasks.imaging.crops import TOP_DOWN
+from efftasks.imaging.prediction import Prediction
+from efftasks.runtime.backends.onnxruntime import OnnxRuntimeSession
+from efftasks.runtime.predictor import Predictor
+from efftasks.runtime.topdown import TopDownPredictor
+from efftasks.structures.suffixes import is_checkpoint
 
 __all__ = ["artifact_predictor", "entry_predictor"]
 
@@ -22,19 +29,15 @@ def entry_predictor(cfg: Any, model: str) -> tuple[Predict, Sequence[str]]:
         cfg: the config, for checkpoints.
         model: a checkpoint, or an exported file.
     """
-    from efftasks import apis
-    from efftasks.engine.threads import FairThreads
-    from efftasks.structures.suffixes import is_checkpoint
-
     if is_checkpoint(model):
-        network = apis.load(cfg, model)
+        network = load(cfg, model)
         threads = FairThreads(logging.getLogger("efftasks").info)
 
-        def predict(entries: Sequence[dict[str, Any]]) -> list[Prediction]:
+        def predict_entries(entries: Sequence[dict[str, Any]]) -> list[Prediction]:
             threads.look()
-            return apis.predict(network, entries)
+            return predict(network, entries)
 
-        return predict, network.dataset_meta["classes"]
+        return predict_entries, network.dataset_meta["classes"]
     return artifact_predictor(model)
 
 
@@ -43,10 +46,6 @@ def artifact_predictor(path: str | Path) -> tuple[Predict, Sequence[str]]:
 
     Top-down pose estimators look into the boxes that the entries have.
     """
-    from efftasks.imaging.crops import TOP_DOWN
-    from efftasks.runtime.backends.onnxruntime import OnnxRuntimeSession
-    from efftasks.runtime.predictor import Predictor
-    from efftasks.runtime.topdown import TopDownPredictor
 
     if Path(path).suffix.lower() == ".onnx" and OnnxRuntimeSession(path).spec.task == TOP_DOWN:
         crops = TopDownPredictor(path)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from efftasks.export.verify import Report
-    from efftasks.imaging.prediction import Prediction
+from efftasks.apis.entry_predictors import artifact_predictor
+from efftasks.apis.predicting import infer, predict
+from efftasks.export.verify import Report, Verification, VerifyReport, objects_of, with_objects
+from efftasks.export.verify_raw import RawComparison, is_beyond_pictures
+from efftasks.imaging.images import read_image, read_pixels
+from efftasks.imaging.prediction import Prediction
+from efftasks.runtime.predictor import Predictor
 
 __all__ = ["verify"]
 
@@ -24,55 +28,41 @@ def verify(model: Any, artifact: Path, outputs: Sequence[str], entries: Entries)
     their scores all tie, or boxes lie so far away that clipping them to the image leaves nothing to compare.
 
     Args:
-        model: from ``apis.load``.
+        model: from :func:`efftasks.apis.load`.
         artifact: the exported file.
         outputs: names of the file's outputs.
         entries: of a data set, or ``img_path`` alone.
     """
-    from efftasks import apis
-    from efftasks.apis.entry_predictors import artifact_predictor
-    from efftasks.export.verify import VerifyReport, objects_of, with_objects
-    from efftasks.export.verify_raw import is_beyond_pictures
-
     report = _compare(model, artifact_predictor(artifact)[0], outputs, entries)
     objects = objects_of(report)
     if not isinstance(objects, VerifyReport) or "boxes" not in outputs:
         return report
-    if objects.detections and not any(is_beyond_pictures(apis.infer(model, entry)) for entry in entries[:2]):
+    if objects.detections and not any(is_beyond_pictures(infer(model, entry)) for entry in entries[:2]):
         return report
     return with_objects(report, _compare_raw(model, artifact, entries))
 
 
 def _compare(
-    model: Any, predict: Callable[[Entries], Sequence[Prediction]], outputs: Sequence[str], entries: Entries
+    model: Any, predict_by_file: Callable[[Entries], Sequence[Prediction]], outputs: Sequence[str], entries: Entries
 ) -> Report:
     """In batches and alone."""
-    from efftasks import apis
-    from efftasks.export.verify import Verification
-    from efftasks.imaging.images import read_pixels
-
     verification = Verification(outputs)
     parts = [entries[:1], *(entries[start : start + 4] for start in range(0, len(entries), 4))]
     for part in parts:  # masks of many images at once would take gigabytes
-        for entry, ours, theirs in zip(part, apis.predict(model, part), predict(part)):
+        for entry, ours, theirs in zip(part, predict(model, part), predict_by_file(part)):
             height, width = read_pixels(entry["img_path"]).shape[:2]
             verification.add(ours, theirs, (height, width))
     return verification.report()
 
 
 def _compare_raw(model: Any, artifact: Path, entries: Entries) -> Report:
-    from efftasks import apis
-    from efftasks.export.verify_raw import RawComparison
-    from efftasks.imaging.images import read_image
-    from efftasks.runtime.predictor import Predictor
-
     predictor = Predictor(artifact)
     comparison = RawComparison()
     for entry in entries:
         inputs, _ = predictor.preprocess([read_image(entry["img_path"], predictor.spec.input.pixel_range)])
         theirs = {name: value[0] for name, value in predictor.session.run(inputs).items()}
-        ours = apis.infer(model, entry)
-        comparison.add(ours, {"images": inputs[0], **theirs}, lambda: apis.infer(_wider(model, ours), entry))  # noqa: B023
+        ours = infer(model, entry)
+        comparison.add(ours, {"images": inputs[0], **theirs}, lambda: infer(_wider(model, ours), entry))  # noqa: B023
     return comparison.report()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import multiprocessing
 import sys
 from collections.abc import Callable
@@ -45,13 +47,15 @@ def peak_rss_of(work: Callable[..., object], *arguments: Any) -> float | None:
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
-            return pool.submit(_work_and_tell, work, arguments).result()
+            return pool.submit(_work_and_measure, work, arguments).result()
         except RuntimeError as error:  # BrokenProcessPool: killed, mostly for want of memory
             raise WorkError(f"{arguments}: the process that measures memory ended early ({error})") from error
 
 
-def _work_and_tell(work: Callable[..., object], arguments: tuple) -> float | None:
-    work(*arguments)
+def _work_and_measure(work: Callable[..., object], arguments: tuple) -> float | None:
+    # What libraries print here, the process that asked has printed already.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        work(*arguments)
     return peak_rss_mb()
 
 

@@ -8,9 +8,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from efftasks import __version__
 from efftasks.cli import benchmark, convert, dataset, export, predict, quickstart, scale, test, train
 from efftasks.cli.errors import explain
+from efftasks.cli.parser import parser_of
 from efftasks.cli.quiet import quiet
 
 __all__ = ["build_parser", "main", "parse_args"]
@@ -18,29 +18,10 @@ __all__ = ["build_parser", "main", "parse_args"]
 # In the order of the help. Each module imports only the standard library until its command runs.
 COMMANDS = (train, test, predict, export, benchmark, scale, convert, dataset, quickstart)
 
-EPILOG = """CONFIG is a path, or the name of a config that ships with the package.
-Exit code: 0 success, 1 the work failed, 2 a wrong call or input.
-"""
-
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with all subcommands."""
-    parser = argparse.ArgumentParser(
-        prog="efftasks",
-        description="NMS-free vision models for small hardware, from one config to a verified file.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"efftasks {__version__}")
-    parser.add_argument(
-        "--debug",
-        action="store_true",
-        help="show the traceback of an error, and all that libraries print and log (in any place of the line)",
-    )
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.add_parser(subparsers)
-    return parser
+    return parser_of(COMMANDS)
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:

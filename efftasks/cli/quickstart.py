@@ -8,6 +8,9 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from efftasks.cli import benchmark, dataset, export, test, train
+from efftasks.cli.parser import parser_of
+
 
 class Task(NamedTuple):
     """What is trained for a task, on which part of the built-in set, and the figure that says how good it is."""
@@ -93,21 +96,20 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Everything, one step after the other, each by the command that a user would type."""
-    from efftasks.cli.main import main
-    from efftasks.structures.errors import UserError, WorkError
+    from efftasks.structures.errors import UserError
 
     if args.epochs is not None and args.epochs < 1:
         raise UserError(f"--epochs: got {args.epochs}, expected an integer from 1")
     out = Path(args.out)
+    parser = parser_of((dataset, train, test, export, benchmark))
     commands = _commands(args, out)
     seconds: dict[str, float] = {}
     for number, (step, words) in enumerate(commands.items(), start=1):
         print(f"\n=== {number}/{len(commands)} {step}: efftasks {' '.join(words)}", flush=True)
         start = time.perf_counter()
-        code = main(words)
+        step_args = parser.parse_args(words)
+        step_args.run(step_args)
         seconds[step] = time.perf_counter() - start
-        if code != 0:
-            raise WorkError(f"quickstart stopped at step {number}, {step} (exit code {code})")
     task = TASKS[args.task]
     page = _report(task, out, commands, seconds)
     print(f"\n{page}")
@@ -202,6 +204,6 @@ def _report(task: Task, out: Path, commands: dict[str, list[str]], seconds: dict
 
 
 def _latency_table(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[list[Any]]]:
-    from efftasks.cli.benchmark import COLUMNS
+    from efftasks.bench.rows import COLUMNS
 
     return COLUMNS, [[row.get(column, "") for column in COLUMNS] for row in rows]

@@ -10,10 +10,10 @@ import contextlib
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, TextIO
 
-__all__ = ["quiet", "quietly"]
+__all__ = ["quiet"]
 
 # Whole lines that libraries print.
 _PRINTED = re.compile(r"Could not import OneDL\b.*")
@@ -84,9 +84,3 @@ def quiet(active: bool = True) -> Iterator[None]:
         for category, message in _WARNED:
             warnings.filterwarnings("ignore", message=message, category=category)
         yield
-
-
-def quietly(active: bool, work: Callable[..., object], *arguments: Any) -> object:
-    """Work as in :func:`quiet`: what a process that was started afresh is given to do."""
-    with quiet(active):
-        return work(*arguments)

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from efftasks.cli.train import add_options, add_skip_check, parse_options
+from efftasks.cli.options import add_options, add_skip_check, parse_options
 
 EXAMPLES = """examples:
   efftasks test my_config.py work_dirs/my_config/best.pth --out metrics.json

@@ -113,10 +113,10 @@ def test_a_file_that_does_not_agree_is_not_shipped(capsys, shapes, tmp_path, mon
         wrong.head.strides = tuple(2 * stride for stride in wrong.head.strides)
         return wrong
 
-    monkeypatch.setattr(apis, "fuse", shifted)
+    monkeypatch.setattr("efftasks.apis.exporting.fuse", shifted)
     check_failure(capsys, words, 1, "model.rejected.onnx", "was not shipped")
     assert not (tmp_path / "out/model.onnx").exists() and (tmp_path / "out/model.rejected.onnx").exists()
-    monkeypatch.setattr(apis, "fuse", fused)
+    monkeypatch.setattr("efftasks.apis.exporting.fuse", fused)
     assert main(words) == 0
     sidecar = json.loads((tmp_path / "out/model.json").read_text())
     assert sidecar["verify"]["passed"] is True and sidecar["classes"][0] == "circle"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from efftasks.cli.main import main
-from efftasks.cli.train import parse_options
+from efftasks.cli.options import parse_options
 from efftasks.structures.errors import UserError
 
 

@@ -42,9 +42,9 @@ def test_every_command_module_is_in_the_parser() -> None:
         "main",
         "dataset_convert",
         "errors",
-        "predicting",
+        "options",
+        "parser",
         "quiet",
-        "verifying",
     }
     assert set(NAMES) == modules
 

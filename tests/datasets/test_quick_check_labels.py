@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from efftasks.cli.train import parse_options
+from efftasks.cli.options import parse_options
 from efftasks.config import load_config
 from efftasks.datasets.findings import Finding
 from efftasks.datasets.label_survey import survey_labels

@@ -13,7 +13,7 @@ import pytest
 from mmengine.registry import DefaultScope
 
 from efftasks import apis
-from efftasks.cli.train import parse_options
+from efftasks.cli.options import parse_options
 from efftasks.datasets.coco import CocoDetection
 from efftasks.datasets.semantic import SemanticFolder
 from efftasks.datasets.semantic_preview import preview_semantic

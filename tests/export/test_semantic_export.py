@@ -15,7 +15,7 @@ from PIL import Image
 
 from efftasks import Predictor, apis
 from efftasks.cli.main import main
-from efftasks.cli.train import parse_options
+from efftasks.cli.options import parse_options
 from efftasks.export.verify_labels import compare_label_maps
 from efftasks.imaging.prediction import Prediction
 

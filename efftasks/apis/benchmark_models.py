@@ -1,0 +1,129 @@
+"""What is measured of PyTorch models: configs, checkpoints of work dirs, and backbones alone."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import efftasks.compat  # noqa: F401
+
+# isort: split
+import torch
+from mmengine.registry import DefaultScope
+
+from efftasks.apis.building import build, fuse, input_size
+from efftasks.bench.complexity import count_complexity
+from efftasks.bench.engines import FILE_ENGINES, file_call, torch_call
+from efftasks.bench.memory import peak_rss_of, run_file
+from efftasks.bench.rows import BenchmarkSettings, Row, label_of
+from efftasks.config import load_config
+from efftasks.export.exporters.onnx import Graph, write_graph
+from efftasks.models.backbones.base import build_backbone
+from efftasks.models.layers.fuse import fuse_model
+from efftasks.structures.errors import UserError
+from efftasks.structures.suffixes import is_checkpoint
+
+__all__ = ["model_rows", "run_model"]
+
+
+class Subject(NamedTuple):
+    """A PyTorch model to measure."""
+
+    label: str
+    module: Any  # fused
+    forward: Callable[[Any], object]
+    graph: Any  # the module whose forward is exported
+    size: tuple[int, int]
+
+
+def model_rows(model: str, size: tuple[int, int] | None, settings: BenchmarkSettings, folder: Path) -> Iterator[Row]:
+    """Rows of a model on each backend; for runtimes of files it is exported into ``folder``, with a batch of one."""
+    subject = _subject(model, size)
+    size = subject.size
+    complexity = count_complexity(subject.module, subject.forward, size)
+    row = {
+        "model": subject.label,
+        "input": f"{size[0]}x{size[1]}",
+        "params M": complexity.params_m,
+        "GFLOPs": complexity.gflops,
+        "GMACs": complexity.gmacs,
+        "activations M": complexity.activations_m,
+    }
+    path = None
+    for backend in settings.backends or ("torch",):
+        if backend in FILE_ENGINES:
+            if path is None:
+                path = folder / f"{len(list(folder.iterdir()))}.onnx"
+                device = next(subject.module.parameters()).device  # the GPU, once a torch backend moved it there
+                write_graph(subject.graph, torch.zeros(1, 3, *size, device=device), path)
+            facts: dict[str, float | None] = {"file MB": path.stat().st_size / 1e6}
+            facts["peak RSS MB"] = peak_rss_of(run_file, backend, str(path), size, settings.threads)
+            yield {**row, "backend": backend, **facts}, file_call(backend, path, size, settings.threads)
+            continue
+        facts = {}
+        if settings.device == "cuda":
+            subject.module.to("cuda")
+            torch.cuda.reset_peak_memory_stats()
+        call = torch_call(subject.forward, size, backend == "torch.compile", settings.threads, settings.device)
+        name = backend
+        if settings.device == "cuda":
+            call()
+            facts["peak GPU MB"] = torch.cuda.max_memory_allocated() / 1e6
+            name = f"{backend}, cuda"
+        elif backend == "torch":
+            facts["peak RSS MB"] = peak_rss_of(run_model, model, size, settings.threads)
+        yield {**row, "backend": name, **facts}, call
+
+
+def _subject(model: str, size: tuple[int, int] | None) -> Subject:
+    return _backbone(model, size or (224, 224)) if model.startswith("backbone:") else _config(model, size)
+
+
+def run_model(model: str, size: tuple[int, int], threads: int | None) -> None:
+    """Build a config's model or a backbone and run it three times in PyTorch: what a process of its own does."""
+    call = torch_call(_subject(model, size).forward, size, threads=threads)
+    for _ in range(3):
+        call()
+
+
+def _config(model: str, size: tuple[int, int] | None) -> Subject:
+    cfg = load_config(_beside(Path(model)) if is_checkpoint(model) else model)
+    fused = fuse(build(cfg))
+    size = size or input_size(cfg)
+    divisor = fused.divisor
+    if any(side % divisor for side in size):
+        raise UserError(f"--size: got {size[0]} {size[1]}, expected multiples of {divisor} for {model}")
+    return Subject(label_of(model), fused, fused.infer, Graph(fused), size)
+
+
+def _beside(checkpoint: Path) -> Path:
+    """The config that training left beside a checkpoint; its time does not depend on its weights."""
+    if not checkpoint.is_file():
+        raise UserError(f"{checkpoint}: no such file")
+    configs = sorted(checkpoint.parent.glob("*.py"))
+    if len(configs) != 1:
+        raise UserError(f"{checkpoint}: {len(configs)} configs beside it, expected the one of its work dir; name it")
+    return configs[0]
+
+
+def _backbone(model: str, size: tuple[int, int]) -> Subject:
+    # At commas that are not inside parentheses.
+    name, *words = re.split(r",(?![^(]*\))", model.removeprefix("backbone:"))
+    cfg: dict[str, Any] = dict(type=name)
+    if name.startswith("timm."):
+        cfg = dict(type="TimmBackbone", name=name.removeprefix("timm."))
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise UserError(f"{model}: got {word!r}, expected argument=value")
+        try:
+            cfg[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            cfg[key] = value
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope("efftasks"):
+        fused = fuse_model(build_backbone(cfg))
+    return Subject(model, fused, fused, fused, size)

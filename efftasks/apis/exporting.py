@@ -1,0 +1,167 @@
+"""From a checkpoint to a file that is shipped only if it agrees with its model: draft, verify, then ship or reject."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+
+from efftasks.apis.building import Model, describe, fuse, load, set_input_size
+from efftasks.apis.entry_predictors import artifact_predictor
+from efftasks.apis.evaluating import evaluate, test_images
+from efftasks.apis.predicting import predict
+from efftasks.apis.verifying import verify
+from efftasks.config import load_config
+from efftasks.export.exporters.onnx import export_onnx, write_metadata
+from efftasks.export.verify import Report
+from efftasks.imaging.images import UnreadableImage, read_image
+from efftasks.imaging.sources import find_images
+from efftasks.structures.errors import UserError, WorkError
+from efftasks.structures.spec import ArtifactSpec
+
+__all__ = ["ExportSettings", "Exported", "export", "export_model"]
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What an exported file is like, and how it is verified.
+
+    Raises:
+        UserError: a number out of its range, or no such folder.
+    """
+
+    size: tuple[int, int] | None = None  # (height, width) of the network input in pixels; None: the config's
+    dynamic_size: bool = False  # height and width are free, in steps of the model's divisor
+    dynamic_batch: bool = True
+    opset: int = 18
+    images: str | Path | None = None  # a folder to verify on; None: the test data of the config
+    num_images: int = 16  # how many of them
+    evaluate: bool = False  # also the metrics of model and file on the test data
+
+    def __post_init__(self) -> None:
+        if self.num_images < 1:
+            raise UserError(f"--num-images: got {self.num_images}, expected an integer from 1: verifying needs images")
+        if self.size is not None and min(self.size) < 1:
+            raise UserError(f"--size: got {self.size[0]} {self.size[1]}, expected two integers from 1")
+        if self.images is not None and not Path(self.images).is_dir():
+            raise UserError(f"--images: {self.images} is no folder, expected a folder of images")
+
+
+DEFAULTS = ExportSettings()
+
+
+class Exported(NamedTuple):
+    """A file that agrees with its model."""
+
+    path: Path
+    spec: ArtifactSpec  # as it stands in the sidecar and in the file
+    report: Report
+    metrics: dict[str, dict[str, float]]  # of "pytorch" and "artifact"; empty unless they were asked for
+    skipped: tuple[str, ...]  # images that could not be read, and why
+
+
+def export(
+    config: str | Path | Config,
+    checkpoint: str | Path,
+    out: str | Path,
+    settings: ExportSettings = DEFAULTS,
+    options: dict[str, Any] | None = None,
+) -> Exported:
+    """Export a checkpoint, verify the file against the PyTorch model on real images, and only then put it in place.
+
+    Args:
+        config: path, name of a shipped config, or a linked one.
+        checkpoint: the weights.
+        out: folder for ``model.onnx`` and the sidecar ``model.json``.
+        settings: what the file is like, and how it is verified.
+        options: overrides of the config, keys with dots; ``model.test_cfg.output`` chooses
+            what the file of a segmentor gives.
+
+    Raises:
+        UserError: an input that does not fit.
+        WorkError: the file does not agree with the model; it is kept as ``model.rejected.onnx``.
+    """
+    _check_folder(Path(out))
+    cfg = load_config(config, options)
+    if "test_cfg" in cfg.model:  # a file takes whole images, and is compared on them, whatever the config tests in
+        cfg.model.test_cfg = dict(output=cfg.model.test_cfg.get("output", "labels"))
+    digest = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest() if Path(checkpoint).is_file() else ""
+    name = config.filename if isinstance(config, Config) else config
+    source = {"config": str(name), "checkpoint_sha256": digest}
+    return export_model(load(cfg, checkpoint), out, settings, source)
+
+
+def export_model(
+    model: Model, out: str | Path, settings: ExportSettings = DEFAULTS, source: dict[str, str] | None = None
+) -> Exported:
+    """As :func:`export`, of a model from :func:`efftasks.apis.load`.
+
+    Args:
+        model: it stays as it is, but for the input size in its config.
+        out: folder for the file and its sidecar.
+        settings: what the file is like, and how it is verified.
+        source: where the model came from, for the sidecar.
+    """
+    folder = Path(out)
+    _check_folder(folder)
+    if settings.size is not None:
+        set_input_size(model.cfg, settings.size)
+    spec = describe(model)
+    facts = replace(spec.input, dynamic_batch=settings.dynamic_batch, dynamic_size=settings.dynamic_size)
+    spec = replace(spec, input=facts, source=source or {})
+    if settings.images is not None and spec.input.resize == "crop":
+        raise UserError(f"--images: {spec.task} is verified in the boxes of the test data, and images have none")
+    entries, skipped = _entries(model.cfg, settings)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as drafts:
+        draft = export_onnx(fuse(model), spec, Path(drafts, "model.onnx"), opset=settings.opset)
+        report = verify(model, draft, [output.name for output in spec.outputs], entries)
+        metrics = _metrics(model, draft) if settings.evaluate and report.passed else {}
+        spec = spec.with_verify(report.to_dict() | (dict(metrics=metrics) if metrics else {}))
+        write_metadata(draft, spec)
+        if not report.passed:
+            rejected = folder / "model.rejected.onnx"
+            os.replace(draft, rejected)
+            raise WorkError(f"{rejected}: does not agree with the PyTorch model, so it was not shipped ({report})")
+        path = folder / "model.onnx"
+        os.replace(draft, path)
+    spec.save(path.with_suffix(".json"))
+    return Exported(path, spec, report, metrics, skipped)
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out: {folder} is a file, expected a folder")
+
+
+def _entries(cfg: Config, settings: ExportSettings) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """What there is to verify on, spread evenly: entries of the test data, or the images of a folder."""
+    folder = settings.images
+    entries: list[dict[str, Any]] = (
+        test_images(cfg) if folder is None else [dict(img_path=path, img_id=0) for path in find_images(str(folder))]
+    )
+    step = max(1, len(entries) // settings.num_images)
+    chosen, skipped = [], []
+    for entry in entries[::step][: settings.num_images]:
+        try:
+            read_image(entry["img_path"])
+        except UnreadableImage as error:
+            skipped.append(str(error))
+        else:
+            chosen.append(entry)
+    if not chosen:
+        place = folder or "the test data of the config"
+        raise UserError(f"--images: {place} has no image that can be read, verifying needs some; give another folder")
+    return chosen, tuple(skipped)
+
+
+def _metrics(model: Model, artifact: Path) -> dict[str, dict[str, float]]:
+    """Of model and file, on the test data of the model's config."""
+    pytorch = evaluate(model.cfg, lambda entries: predict(model, entries), model.dataset_meta["classes"])
+    return {"pytorch": pytorch.metrics, "artifact": evaluate(model.cfg, *artifact_predictor(artifact)).metrics}

@@ -1,0 +1,105 @@
+"""What a benchmark is asked to measure, and the rows of exported files: nothing here needs PyTorch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from efftasks.bench.engines import ENGINES, FILE_ENGINES, file_call
+from efftasks.bench.latency import timed
+from efftasks.bench.memory import peak_rss_of, predict, run_file
+from efftasks.runtime.predictor import Predictor
+from efftasks.structures.errors import UserError
+
+__all__ = ["COLUMNS", "BenchmarkSettings", "Row", "artifact_rows", "label_of"]
+
+COLUMNS = (
+    "model",
+    "backend",
+    "input",
+    "params M",
+    "GFLOPs",
+    "GMACs",
+    "activations M",
+    "file MB",
+    "mean ms",
+    "p50 ms",
+    "p90 ms",
+    "p99 ms",
+    "iqr ms",
+    "min ms",
+    "peak RSS MB",
+    "peak GPU MB",
+    "speed-up",
+    "FLOPs saved",
+    "gap",
+)
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """On what models are measured, and how often.
+
+    Raises:
+        UserError: a number out of its range, an unknown backend, or no such device here.
+    """
+
+    backends: tuple[str, ...] = ()  # names; none: torch, and onnxruntime for artifacts
+    sizes: tuple[tuple[int, int], ...] = ()  # (height, width) in pixels, a row each; none: the models' own
+    runs: int = 100
+    warmup: int = 10
+    threads: int | None = None  # of the runtime; None leaves them to it
+    device: str = "cpu"  # of the torch backends: cpu or cuda
+
+    def __post_init__(self) -> None:
+        for name, least in (("runs", 1), ("warmup", 0), ("threads", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UserError(f"--{name}: got {value}, expected an integer from {least}")
+        for size in self.sizes:
+            if min(size) < 1:
+                raise UserError(f"--size: got {size[0]} {size[1]}, expected two integers from 1")
+        for backend in self.backends:
+            if backend not in ENGINES:
+                raise UserError(f"--backend: got {backend!r}, expected one of {', '.join(ENGINES)}")
+        if self.device == "cuda":
+            import torch  # here alone: exported files are measured without it
+
+            if not torch.cuda.is_available():
+                raise UserError("--device: got cuda, but PyTorch sees no GPU here")
+
+
+Row = tuple[dict[str, Any], Callable[[], float]]  # what is known before timing, and one timed call in milliseconds
+
+
+def artifact_rows(path: str, size: tuple[int, int] | None, settings: BenchmarkSettings) -> Iterator[Row]:
+    """Rows of an exported file on each backend: the network, and on its own runtime also end to end."""
+    backends = settings.backends or ("onnxruntime",)
+    for backend in backends:
+        if backend not in FILE_ENGINES:
+            raise UserError(f"--backend: got {backend!r}, allowed for {path} are {', '.join(FILE_ENGINES)}")
+    predictor = Predictor(path, threads=settings.threads, size=size)
+    height, width = predictor.size
+    row = {"model": path, "input": f"{height}x{width}", "file MB": Path(path).stat().st_size / 1e6}
+    for backend in backends:
+        if backend != "onnxruntime":
+            memory = peak_rss_of(run_file, backend, path, (height, width), settings.threads)
+            call = file_call(backend, path, (height, width), settings.threads)
+            yield {**row, "backend": backend, "peak RSS MB": memory}, call
+            continue
+        image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        inputs = np.array(predictor.preprocess([image])[0])  # a copy: the predictor writes into its own
+        memory = peak_rss_of(predict, path, settings.threads, size, backend)
+        yield {**row, "backend": backend}, timed(functools.partial(predictor.session.run, inputs))
+        whole = {**row, "backend": "onnxruntime, end to end", "peak RSS MB": memory}
+        yield whole, timed(functools.partial(predictor, image))
+
+
+def label_of(model: str) -> str:
+    """What the table calls a model: a config by its name, everything else as it was given."""
+    return Path(model).stem if Path(model).suffix == ".py" else model
