@@ -75,7 +75,8 @@ def small_config(tests: ModuleType, file: Path, folder: Path) -> Config:
             tests.write_semantic(folder, dataset, classes)
         loader.update(num_workers=0, persistent_workers=False, batch_size=2)
     raw.merge_from_dict(dict(data_root=str(folder), work_dir=str(folder / "work")))
-    raw.image_size = raw.crop_size = tests.LARGER.get(file.parent.name, tests.SMALL)
+    divisible = {"seaformer": (128, 128)}  # training pads to the divisor, an exported file is refused
+    raw.image_size = raw.crop_size = {**divisible, **tests.LARGER}.get(file.parent.name, tests.SMALL)
     if raw.model.get("test_cfg", {}).get("mode") == "slide":
         raw.model.test_cfg.update(crop_size=raw.image_size, stride=raw.image_size)
     cfg = load_config(raw)
@@ -164,7 +165,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             rows[file.stem] = record(file, tests, Path(folder), file.parent not in methods)
         methods.add(file.parent)
-    args.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        args.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     print(f"{args.out}: {len(rows)} configs of {Path(efftasks.__path__[0]).name}")
     return 0
 
