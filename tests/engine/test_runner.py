@@ -17,7 +17,7 @@ from torch.testing import assert_close
 
 from efftasks.checkpoints import atomic
 from efftasks.checkpoints.files import read_checkpoint
-from efftasks.engine.runner import newest_intact_checkpoint
+from efftasks.checkpoints.newest import newest_intact_checkpoint
 from efftasks.structures.errors import UserError, WorkError
 
 

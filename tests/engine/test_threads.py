@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from efftasks.engine.memory import keep_freed_memory
+from efftasks.engine.cpu import keep_freed_memory
 from efftasks.engine.threads import FairThreads, Load, ThreadCount, free_workers, read_load
 
 
@@ -120,7 +120,7 @@ def test_freed_memory_is_kept_unless_the_user_says_otherwise(monkeypatch):
 FAULTS = """
 import resource, sys, torch
 if sys.argv[1] == "kept":
-    from efftasks.engine.memory import keep_freed_memory
+    from efftasks.engine.cpu import keep_freed_memory
     assert keep_freed_memory()
 torch.set_num_threads(1)
 for i in range(60):

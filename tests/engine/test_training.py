@@ -17,7 +17,7 @@ from mmengine.config import Config
 
 from efftasks import apis
 from efftasks.checkpoints.files import read_checkpoint, read_state_dict
-from efftasks.engine.runner import newest_intact_checkpoint
+from efftasks.checkpoints.newest import newest_intact_checkpoint
 from efftasks.structures.errors import UserError, WorkError
 
 CONFIG = "o2o-n_mobilenetv4-conv-s_1xb16-18e_shapes-128"

@@ -1,0 +1,39 @@
+"""Which checkpoint of a work dir to go on from."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from efftasks.checkpoints.files import read_checkpoint
+from efftasks.structures.errors import UserError
+
+__all__ = ["newest_intact_checkpoint"]
+
+
+def newest_intact_checkpoint(folder: str | Path) -> tuple[Path | None, list[Path]]:
+    """The checkpoint to resume from: the newest in a work dir that can be read; and the broken ones passed over."""
+    folder = Path(folder)
+    broken: list[Path] = []
+    files = [path for path in folder.glob("*.pth") if path.stem.startswith(("epoch_", "iter_"))]
+    for path in sorted(files, key=_step, reverse=True):
+        if _is_intact(path):
+            return path, broken
+        broken.append(path)
+    return None, broken
+
+
+def _is_intact(path: Path) -> bool:
+    try:
+        read_checkpoint(path)
+    except UserError:
+        return False
+    if not zipfile.is_zipfile(path):
+        return True
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip() is None  # torch writes checksums and does not look at them
+
+
+def _step(path: Path) -> int:
+    number = path.stem.rsplit("_", 1)[1]
+    return int(number) if number.isdigit() else -1

@@ -1,0 +1,45 @@
+"""mmengine's data loaders, with as many processes as there are cores for, and a batch where it would give none."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+
+from mmengine.dataset import InfiniteSampler
+from mmengine.dist import get_world_size
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+from efftasks.engine.threads import free_workers
+
+__all__ = ["build_dataloader"]
+
+
+def build_dataloader(
+    dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
+) -> DataLoader:
+    """Build a loader; one that would drop all it has, a batch that is not full, keeps it, with a warning.
+
+    Where ``num_workers`` is None it has as many as there are cores for, see :func:`free_workers`.
+    """
+    if isinstance(dataloader, dict) and dataloader.get("num_workers", 0) is None:
+        workers = free_workers(get_world_size())
+        is_kept = bool(dataloader.get("persistent_workers")) and workers > 0
+        dataloader = {**dataloader, "num_workers": workers, "persistent_workers": is_kept}
+    loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+    samples = _samples_of_a_process(loader)
+    if not isinstance(dataloader, dict) or samples is None or not 0 < samples < (loader.batch_size or 0):
+        return loader
+    if not loader.drop_last:
+        return loader
+    MMLogger.get_current_instance().warning(
+        f"dataloader: the data set has {samples} samples{' a process' * (get_world_size() > 1)}, fewer than a "
+        f"batch of {loader.batch_size}: every step takes all {samples}"
+    )
+    return Runner.build_dataloader({**dataloader, "drop_last": False}, seed, diff_rank_seed)
+
+
+def _samples_of_a_process(loader: DataLoader) -> int | None:
+    """How many samples a process takes of a data set in an epoch; None where the sampler has no end."""
+    endless = isinstance(loader.sampler, InfiniteSampler)
+    return None if endless or not isinstance(loader.sampler, Sized) else len(loader.sampler)
