@@ -1,4 +1,5 @@
-"""Annotation files as people have them, read entry by entry; for data sets, metrics and checks alike.
+"""COCO annotation files, read entry by entry; data sets, metrics and checks read them with the same functions.
 
-Standard library and numpy only. May import `structures`.
+No images, no data sets. Standard library and numpy only.
+May import `structures`.
 """

@@ -36,6 +36,8 @@ class EffRunner(Runner):
     Convolutions are kept channels-last where that is safe.
     """
 
+    _has_loaded: bool  # mmengine's, which leaves its type open
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if get_device() == "cpu":
             flush_denormals()

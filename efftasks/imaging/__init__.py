@@ -1,4 +1,5 @@
 """Pictures as arrays: reading, drawing, run lengths, crops, and predictions, which draw and write themselves.
 
-numpy and OpenCV only, so that a device needs nothing else. May import `structures`.
+numpy and OpenCV only, so that a device needs nothing else.
+May import `structures`.
 """

@@ -1,1 +1,5 @@
-"""ops of efftasks."""
+"""Pure functions on tensors: boxes, masks, keypoints, sampling, top-k. The exported graph runs the same code.
+
+No modules with parameters: those are `models/layers`.
+May import nothing of efftasks.
+"""

@@ -179,6 +179,16 @@ def test_package_inits_hold_a_docstring_at_most(file: Path) -> None:
     assert not rest
 
 
+@pytest.mark.parametrize("part", sorted(part for part in MAY_IMPORT if (PACKAGE / part).is_dir()))
+def test_package_docstrings_say_what_they_may_import(part: str) -> None:
+    text = " ".join((ast.get_docstring(parse(PACKAGE / part / "__init__.py")) or "").split())
+    if part in ("apis", "cli"):
+        assert "May import everything" in text
+        return
+    allowed = ", ".join(f"`{name}`" for name in sorted(MAY_IMPORT[part])) or "nothing of efftasks"
+    assert text.endswith(f"May import {allowed}.")
+
+
 @pytest.mark.parametrize("file", TORCH_FREE, ids=lambda file: str(file.relative_to(ROOT)))
 def test_torch_free_side_names_no_training_library(file: Path) -> None:
     imported = {target.split(".")[0] for target, _ in imports(WithoutTypes().visit(parse(file)), name_of(file))}

@@ -1,1 +1,1 @@
-"""models/assigners of efftasks."""
+"""Which prediction learns from which object."""

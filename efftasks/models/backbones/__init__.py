@@ -1,1 +1,1 @@
-"""models/backbones of efftasks."""
+"""Backbones: images -> feature maps, declared as `FeatureSpec`. A file a paper, a licence and a source each."""

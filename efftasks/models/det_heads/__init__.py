@@ -1,1 +1,1 @@
-"""models/det_heads of efftasks."""
+"""Heads of detectors: NMS-free, points (`o2o`) and queries (D-FINE, DEIM, RT-DETR)."""

@@ -1,1 +1,1 @@
-"""models/insseg_heads of efftasks."""
+"""What gives objects masks: parts of detection heads, and heads of their own."""

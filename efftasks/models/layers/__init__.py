@@ -1,1 +1,1 @@
-"""models/layers of efftasks."""
+"""Layers that several networks share: convolutions, attention, reparametrisation, folding."""

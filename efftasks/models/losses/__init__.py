@@ -1,1 +1,1 @@
-"""models/losses of efftasks."""
+"""Losses and their terms; which targets they get is decided in `assigners`."""

@@ -1,1 +1,1 @@
-"""models/necks of efftasks."""
+"""Necks: the feature maps of a backbone -> those of a head."""

@@ -1,1 +1,1 @@
-"""models/pose_heads of efftasks."""
+"""What gives objects keypoints: parts of detection heads, and heads of their own."""

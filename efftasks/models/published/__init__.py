@@ -1,1 +1,1 @@
-"""models/published of efftasks."""
+"""Checkpoints of other projects: which names and shapes theirs have, and what they are called here."""

@@ -1,1 +1,1 @@
-"""models/seg_heads of efftasks."""
+"""Heads that give a class for each pixel."""

@@ -1,1 +1,1 @@
-"""runtime/backends of efftasks."""
+"""Runtimes: each loads its files and runs a batch. A file a runtime."""
