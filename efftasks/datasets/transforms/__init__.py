@@ -1,1 +1,1 @@
-"""Transforms of one sample: loading, fitting, augmenting, packing. Those of a batch are in `models/batch_augments.py`."""
+"""Transforms of one sample: loading, fitting, augmenting, packing. For a batch: `models/batch_augments.py`."""
