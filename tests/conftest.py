@@ -65,6 +65,12 @@ def authors(module_at: Callable[[Path], ModuleType]) -> ModuleType:
     return module_at(Path(__file__).parent / "models" / "published" / "authors.py")
 
 
+@pytest.fixture(scope="session")
+def families(module_at: Callable[[Path], ModuleType]) -> ModuleType:
+    """Models of all base configs, and batches for them: see tests/models/families.py."""
+    return module_at(Path(__file__).parent / "models" / "families.py")
+
+
 @pytest.fixture
 def film(tmp_path: Path) -> Path:
     """A video of three frames of 48 x 32, grey at 0, 80 and 160; the test is skipped where OpenCV writes none."""

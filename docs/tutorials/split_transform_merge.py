@@ -24,7 +24,7 @@ from efftasks.bench.latency import measure
 from efftasks.bench.table import to_markdown, write_report
 from efftasks.export.exporters.onnx import Graph, write_graph
 from efftasks.models.backbones.regnet import RegNet
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 
 CONFIG = "o2o-n_mobilenetv4-conv-s_1xb8-48e_bccd-320"
 DENSE = 10_000  # wider than any stage: one group
@@ -33,7 +33,7 @@ COLUMNS = ("backbone", "width", "params M", "GFLOPs", "AP", "AP50")
 
 def cost(options: dict[str, Any], size: tuple[int, int]) -> Complexity:
     """Of the fused backbone."""
-    net = fuse_model(RegNet(**options))
+    net = inference_model(RegNet(**options))
     return count_complexity(net, net, size)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from efftasks.apis.benchmarking import benchmark
-    from efftasks.apis.building import Model, build, describe, fuse, input_size, load, set_input_size
+    from efftasks.apis.building import Model, build, describe, fold, fuse, input_size, load, set_input_size, strip
     from efftasks.apis.evaluating import Evaluation, draw_comparison, evaluate, test_images
     from efftasks.apis.exporting import Exported, ExportSettings, export, export_model
     from efftasks.apis.predicting import infer, predict
@@ -35,6 +35,7 @@ _PLACES = {
     "evaluate": "apis.evaluating",
     "export": "apis.exporting",
     "export_model": "apis.exporting",
+    "fold": "apis.building",
     "fuse": "apis.building",
     "infer": "apis.predicting",
     "input_size": "apis.building",
@@ -43,6 +44,7 @@ _PLACES = {
     "predict": "apis.predicting",
     "set_input_size": "apis.building",
     "shipped_configs": "config",
+    "strip": "apis.building",
     "test_images": "apis.evaluating",
     "train": "apis.training",
 }

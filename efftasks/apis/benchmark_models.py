@@ -22,7 +22,7 @@ from efftasks.bench.rows import BenchmarkSettings, Row, label_of
 from efftasks.config import load_config
 from efftasks.export.exporters.onnx import Graph, write_graph
 from efftasks.models.backbones.base import build_backbone
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 from efftasks.structures.errors import UserError
 from efftasks.structures.suffixes import is_checkpoint
 
@@ -125,5 +125,5 @@ def _backbone(model: str, size: tuple[int, int]) -> Subject:
             cfg[key] = value
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope("efftasks"):
-        fused = fuse_model(build_backbone(cfg))
+        fused = inference_model(build_backbone(cfg))
     return Subject(model, fused, fused, fused, size)

@@ -24,14 +24,14 @@ from efftasks.config import (
 )
 from efftasks.imaging.crops import CROP_PADDING
 from efftasks.models.detectors import Detector
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import fold_model, inference_model, strip_model
 from efftasks.models.pose_estimators import PoseEstimator
 from efftasks.models.segmentors import Segmentor
 from efftasks.registry import MODELS
 from efftasks.structures.errors import UserError
 from efftasks.structures.spec import ArtifactSpec, InputSpec
 
-__all__ = ["Model", "build", "describe", "fuse", "input_size", "load", "set_input_size"]
+__all__ = ["Model", "build", "describe", "fold", "fuse", "input_size", "load", "set_input_size", "strip"]
 
 Model = Detector | PoseEstimator | Segmentor
 
@@ -76,9 +76,21 @@ def load(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu
     return model.to(device).eval()
 
 
+def fold(model: Model) -> Model:
+    """A copy with norms and parallel branches folded into convolutions, in evaluation mode; it can be trained."""
+    folded: Any = fold_model(model)
+    return folded
+
+
+def strip(model: Model) -> Model:
+    """A copy without what only training has, in evaluation mode."""
+    stripped: Any = strip_model(model)
+    return stripped
+
+
 def fuse(model: Model) -> Model:
-    """A copy of the model for inference: batch norms folded, training-only branches dropped."""
-    fused: Any = fuse_model(model.eval())
+    """A copy for inference: stripped, then folded."""
+    fused: Any = inference_model(model)
     return fused
 
 

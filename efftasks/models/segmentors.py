@@ -163,12 +163,12 @@ class Segmentor(EncoderDecoder):
         found = self.infer(images)
         return found.segmentation if isinstance(found, Labels) else found.logits.argmax(1).byte()
 
-    def fuse(self) -> nn.Module:
-        """Without what only training has; the rest fuses itself."""
-        fused = copy.deepcopy(self).eval()
-        fused.auxiliary_head = None
-        fused.guide = None
-        return fused
+    def strip(self) -> Segmentor:
+        """Without auxiliary heads and guide."""
+        stripped = copy.deepcopy(self)
+        stripped.auxiliary_head = None
+        stripped.guide = None
+        return stripped
 
 
 def _checked(test_cfg: Mapping[str, Any]) -> ConfigDict:

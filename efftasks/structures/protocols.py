@@ -7,20 +7,32 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["Exportable", "Fusable", "Progressive"]
+__all__ = ["Exportable", "Foldable", "Progressive", "Strippable"]
 
 
 @runtime_checkable
-class Fusable(Protocol):
-    """A module with a smaller equivalent for inference.
+class Foldable(Protocol):
+    """A module with an equivalent of fewer operations: norms in convolutions, parallel branches in one.
 
-    ``fuse()`` returns a *new* module that gives the same outputs in evaluation mode: batch norms folded into
-    convolutions, branches that only training needs left out. The module itself stays as it is. Fusing a fused module
-    changes nothing.
+    ``fold()`` returns a *new* module, which gives the same outputs in evaluation mode up to rounding, and can be
+    trained. The module itself stays as it is.
     """
 
-    def fuse(self) -> nn.Module:
-        """The equivalent for inference, in evaluation mode, sharing no tensor with this module."""
+    def fold(self) -> nn.Module:
+        """The equivalent, in evaluation mode, sharing no tensor with this module."""
+        ...
+
+
+@runtime_checkable
+class Strippable(Protocol):
+    """A module with parts that only training has: branches, denoising, criteria, auxiliary heads, teachers.
+
+    ``strip()`` returns a *new* module without them, which gives the same outputs in evaluation mode to the last bit.
+    The module itself stays as it is.
+    """
+
+    def strip(self) -> nn.Module:
+        """A copy for inference, sharing no tensor with this module."""
         ...
 
 

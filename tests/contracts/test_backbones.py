@@ -15,7 +15,7 @@ import torch
 from mmengine.registry import DefaultScope
 
 from efftasks.models.backbones.base import Backbone, build_backbone
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 from efftasks.registry import MODELS
 
 # Small, for tests; what each can be asked to change.
@@ -92,10 +92,10 @@ def test_fused_and_exported_it_is_the_same(name: str, tmp_path: Path) -> None:
     net = trained(make(name))
     original, x = net.double(), torch.rand(2, 3, 96, 64)
     with torch.no_grad():
-        merged = fuse_model(original)
+        merged = inference_model(original)
         assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in merged.modules())
         exact = merged(x.double())
-        for want, got, again in zip(original(x.double()), exact, fuse_model(merged)(x.double()), strict=True):
+        for want, got, again in zip(original(x.double()), exact, inference_model(merged)(x.double()), strict=True):
             torch.testing.assert_close(got, want, atol=1e-9, rtol=1e-9)
             assert torch.equal(got, again)
         fused = merged.float()
@@ -125,7 +125,7 @@ def test_fused_and_exported_it_is_the_same(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("fused", [False, True])
 def test_exports_as_a_program_with_a_dynamic_batch(name: str, fused: bool) -> None:
     net = trained(make(name))
-    module = fuse_model(net) if fused else net
+    module = inference_model(net) if fused else net
     dynamic = {"x": {0: torch.export.Dim("batch", min=1, max=8)}}
     program = torch.export.export(module, (torch.randn(2, 3, 64, 96),), dynamic_shapes=dynamic).module()
     x = torch.randn(3, 3, 64, 96)

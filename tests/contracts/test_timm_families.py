@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from efftasks.models.backbones.base import Backbone, build_backbone
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 
 FAMILIES = [
     "mobilenetv1_100",
@@ -88,7 +88,7 @@ def test_keeps_its_promises(name: str) -> None:
     assert all(bool(torch.isfinite(p.grad).all()) for p in net.parameters() if p.grad is not None)
 
     net.eval()
-    fused = fuse_model(net)
+    fused = inference_model(net)
     with torch.no_grad():
         for expected, found in zip(net(x), fused(x), strict=True):
             scale = expected.abs().max()
@@ -113,7 +113,7 @@ def test_builds_under_heads_that_read_its_declaration(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_exports(name: str, tmp_path: Path) -> None:
-    net = fuse_model(make(name))
+    net = inference_model(make(name))
     x = torch.rand(1, 3, 128, 192)
     with torch.no_grad():
         expected = net(x)

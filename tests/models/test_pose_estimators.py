@@ -21,7 +21,7 @@ from efftasks.datasets.coco_topdown import CocoTopDown
 from efftasks.datasets.transforms.topdown import CropBox, PackTopDown
 from efftasks.evaluation.coco_metric import CocoMetric
 from efftasks.export.exporters.onnx import export_onnx
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 from efftasks.models.pose_estimators import Keypoints, PoseEstimator
 from efftasks.models.pose_heads.simcc_head import SimCCHead
 from efftasks.runtime.topdown import TopDownPredictor
@@ -118,7 +118,7 @@ def describe(model: PoseEstimator) -> ArtifactSpec:
 @pytest.mark.slow
 def test_the_exported_file_gives_the_same_without_torch(trained, tmp_path: Path):
     model, infos = trained
-    fused: Any = fuse_model(model)
+    fused: Any = inference_model(model)
     path = export_onnx(fused, describe(model), tmp_path / "model.onnx")
     predictor = TopDownPredictor(path)
     images = torch.rand(3, 3, *SIZE, generator=torch.Generator().manual_seed(1))

@@ -16,7 +16,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 from efftasks.models.segmentors import Segmentor
 from efftasks.registry import MODELS
 
@@ -100,7 +100,7 @@ def test_the_guide_leaves_the_other_losses_alone() -> None:
 
 def test_fused_it_is_the_same_without_what_only_training_has() -> None:
     model = make(auxiliary_head=AUXILIARY, guide=dict(type=CountingGuide)).eval().double()
-    fused: Any = fuse_model(model)
+    fused: Any = inference_model(model)
     x = torch.rand(1, 3, 64, 96, dtype=torch.float64)
     with torch.no_grad():
         torch.testing.assert_close(fused.raw(x), model.raw(x), atol=1e-10, rtol=1e-9)

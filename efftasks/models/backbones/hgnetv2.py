@@ -84,7 +84,7 @@ class ConvNormReLUAffine(ConvNormAct):
         """(B, in_channels, H, W) -> (B, out_channels, H / stride, W / stride)."""
         return self.lab(super().forward(x))
 
-    def fuse(self) -> nn.Module:
+    def fold(self) -> nn.Module:
         """A convolution and a clamp: ``s * relu(z) + b`` is ``max(s * z + b, b)`` for s >= 0, and ``min`` for s < 0."""
         scale, bias = self.lab.scale.item(), self.lab.bias.item()
         conv = fold_norm(self.conv, self.norm, scale, bias)
@@ -124,13 +124,13 @@ class Stem(nn.Module):
         fine = self.stem2b(F.pad(self.stem2a(x), (0, 1, 0, 1)))
         return self.stem4(self.stem3(torch.cat((self.pool(x), fine), dim=1)))
 
-    def fuse(self) -> nn.Module:
+    def fold(self) -> nn.Module:
         """The same without the concatenation."""
-        return FusedStem(self).eval()
+        return FoldedStem(self).eval()
 
 
-class FusedStem(nn.Module):
-    """A :class:`Stem` for inference: the 3x3 over two maps is two convolutions, and nothing is concatenated.
+class FoldedStem(nn.Module):
+    """A folded :class:`Stem`: the 3x3 over two maps is two convolutions, and nothing is concatenated.
 
     A runtime adds the second to the first as it goes; the concatenation would be the largest copy of the network.
     """
@@ -144,8 +144,8 @@ class FusedStem(nn.Module):
         self.same = nn.Conv2d(hidden, hidden, 1, groups=hidden, bias=False, device=weight.device, dtype=weight.dtype)
         nn.init.ones_(self.same.weight)
         self.pool = stem.pool
-        stem3: Any = stem.stem3.fuse()
-        stem4: Any = stem.stem4.fuse()
+        stem3: Any = stem.stem3.fold()
+        stem4: Any = stem.stem4.fold()
         self.act = stem3.act
         if isinstance(stem3.act, Clamp) and stem3.act.high is None:
             # Runtimes do the addition and a ReLU in one go, a clamp not: its bound moves into the biases around it.

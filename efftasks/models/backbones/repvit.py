@@ -60,7 +60,7 @@ class TokenMixer(nn.Module):
         """(B, channels, H, W) in and out."""
         return self.norm(self.conv(x) + self.conv1(x) + x)
 
-    def fuse(self) -> nn.Module:
+    def fold(self) -> nn.Module:
         """One depthwise convolution with bias."""
         assert self.conv1.bias is not None
         dtype = self.conv1.weight.dtype

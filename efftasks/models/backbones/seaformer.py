@@ -146,7 +146,7 @@ class Projections(nn.Module):
         """(B, channels, H, W) -> (B, 4 * inner, H, W)."""
         return torch.cat([self.query(x), self.key(x), self.value(x)], 1)
 
-    def fuse(self) -> nn.Module:
+    def fold(self) -> nn.Module:
         """One convolution with bias."""
         folded = [fold_norm(part.conv, part.norm) for part in (self.query, self.key, self.value)]
         weight = torch.cat([conv.weight.detach() for conv in folded])

@@ -83,11 +83,11 @@ class TimmBackbone(Backbone):
     def _turned(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return tuple(m.permute(0, 3, 1, 2) if self.channels_last else m for m in maps)
 
-    def fuse(self) -> TimmBackbone:
+    def fold(self) -> TimmBackbone:
         """A copy whose branches are merged where timm can; batch norms are left to the runtime."""
-        fused = copy.deepcopy(self).eval()
-        fused.body = _import_timm().utils.model.reparameterize_model(fused.body, inplace=True)
-        return fused
+        folded = copy.deepcopy(self).eval()
+        folded.body = _import_timm().utils.model.reparameterize_model(folded.body, inplace=True)
+        return folded
 
 
 def _create(timm: ModuleType, name: str, **kwargs: Any) -> Any:

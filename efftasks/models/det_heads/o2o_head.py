@@ -41,7 +41,7 @@ class BranchRaw(NamedTuple):
 
 
 class O2ORaw(NamedTuple):
-    """What the head says; ``one_to_many`` is None once fused."""
+    """What the head says; ``one_to_many`` is None once stripped."""
 
     one_to_one: BranchRaw
     one_to_many: BranchRaw | None
@@ -263,7 +263,7 @@ class O2OHead(nn.Module):
 
     def loss_by_feat(self, raw: O2ORaw, targets: PaddedTargets) -> dict[str, Tensor]:
         """Losses of both branches, weighted by the progress of training."""
-        assert raw.one_to_many is not None, "a fused head has no one-to-many branch to learn from"
+        assert raw.one_to_many is not None, "a stripped head has no one-to-many branch to learn from"
         start, end = self.helper_weight
         weight = start + (end - start) * self.progress
         losses = {}
@@ -312,8 +312,8 @@ class O2OHead(nn.Module):
             losses.update(part.losses(values[image, point], raw.shared[name], owners, targets, weights, total))
         return losses
 
-    def fuse(self) -> O2OHead:
+    def strip(self) -> O2OHead:
         """A copy that answers alone, without the one-to-many branch."""
-        fused = copy.deepcopy(self)
-        fused.one_to_many = None
-        return fused
+        stripped = copy.deepcopy(self)
+        stripped.one_to_many = None
+        return stripped

@@ -178,7 +178,7 @@ class BoxDecoder(nn.Module):
         """Its boxes are not distributions."""
         return None
 
-    def fuse(self) -> BoxDecoder:
+    def strip(self) -> BoxDecoder:
         """A copy with what inference uses: the layers in use, and the score head of the last."""
         return _for_inference(self, ())
 
@@ -306,17 +306,17 @@ class DistributionDecoder(nn.Module):
         """What the distributions of the sides are over."""
         return Bins(self.bin_values, self.reg_scale)
 
-    def fuse(self) -> DistributionDecoder:
+    def strip(self) -> DistributionDecoder:
         """A copy with what inference uses: the layers in use, and score and quality heads of the last."""
         return _for_inference(self, ("quality",))
 
 
 def _for_inference(decoder: Any, last_only: Sequence[str]) -> Any:
-    fused = copy.deepcopy(decoder).eval()
-    last = fused.eval_layers - 1
-    fused.layers = fused.layers[: last + 1]
-    fused.box_heads = fused.box_heads[: last + 1]
+    stripped = copy.deepcopy(decoder)
+    last = stripped.eval_layers - 1
+    stripped.layers = stripped.layers[: last + 1]
+    stripped.box_heads = stripped.box_heads[: last + 1]
     for name in ("score_heads", *last_only):
-        heads = getattr(fused, name)
-        setattr(fused, name, nn.ModuleList([nn.Identity()] * last + [heads[last]]))
-    return fused
+        heads = getattr(stripped, name)
+        setattr(stripped, name, nn.ModuleList([nn.Identity()] * last + [heads[last]]))
+    return stripped

@@ -139,12 +139,12 @@ class QueryHead(nn.Module):
         assert raw.training is not None, "the raw prediction was made without targets"
         return self.criterion(raw.training, targets, self.decoder.bins())
 
-    def fuse(self) -> QueryHead:
+    def strip(self) -> QueryHead:
         """A copy that answers alone, without denoising and criterion."""
-        fused = copy.deepcopy(self)
-        fused.denoising = None
-        fused.criterion = nn.Identity()
-        return fused
+        stripped = copy.deepcopy(self)
+        stripped.denoising = None
+        stripped.criterion = nn.Identity()
+        return stripped
 
 
 def input_size(finest: Tensor, stride: int) -> Tensor:

@@ -208,12 +208,12 @@ class PrototypeMasks(nn.Module):
         shape = ("N", count, height // MASK_STRIDE, width // MASK_STRIDE)
         return OutputSpec("masks", shape, "float32", MASKS_MEANING)
 
-    def fuse(self) -> PrototypeMasks:
+    def strip(self) -> PrototypeMasks:
         """A copy without what only training has."""
-        fused = copy.deepcopy(self)
-        fused.semantic = None
-        fused.mask_losses = nn.ModuleDict()
-        return fused
+        stripped = copy.deepcopy(self)
+        stripped.semantic = None
+        stripped.mask_losses = nn.ModuleDict()
+        return stripped
 
 
 def _mixed(values: Tensor, prototypes: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ Legend: B images, N instances, C classes, K detections, P matched pairs, M objec
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -185,7 +184,3 @@ class SparseInstHead(nn.Module):
         region = (region & unknown[..., None, None]).any(1, keepdim=True)
         inside = masks > self.level
         return (inside & region).sum((2, 3)) * 2 > inside.sum((2, 3))
-
-    def fuse(self) -> SparseInstHead:
-        """A copy for inference; the branches are all needed there."""
-        return copy.deepcopy(self).eval()

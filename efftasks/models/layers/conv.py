@@ -161,7 +161,7 @@ class ConvNormAct(nn.Module):
         """(B, in_channels, H, W) -> (B, out_channels, H / stride, W / stride)."""
         return self.act(self.norm(self.conv(x)))
 
-    def fuse(self) -> nn.Module:
+    def fold(self) -> nn.Module:
         """One convolution with bias (``conv``) and the activation (``act``), equal in evaluation mode."""
         act = build_activation(self.act_name, inplace=False)  # a quantiser's observer may hold the convolution's output
         return nn.Sequential(OrderedDict(conv=fold_norm(self.conv, self.norm), act=act)).eval()
@@ -186,7 +186,7 @@ class NormAct(nn.Module):
         """(B, channels, H, W) in and out."""
         return self.act(self.norm(x))
 
-    def fuse(self) -> nn.Module:
+    def fold(self) -> nn.Module:
         """A scale and a shift of each channel, as a 1x1 depthwise convolution, and the activation."""
         channels = self.norm.num_features
         device, dtype = self.norm.weight.device, self.norm.weight.dtype

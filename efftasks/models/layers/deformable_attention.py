@@ -96,13 +96,13 @@ class DeformableAttention(nn.Module):
         offsets = self.sampling_offsets(query) * self.unit
         return _look(self, offsets.transpose(1, 2), self.attention_weights(query).transpose(1, 2), boxes, maps)
 
-    def fuse(self) -> nn.Module:
+    def fold(self) -> nn.Module:
         """One linear layer for offsets and weights, with the points' units in it."""
-        return FusedDeformableAttention(self).eval()
+        return FoldedDeformableAttention(self).eval()
 
 
-class FusedDeformableAttention(nn.Module):
-    """A :class:`DeformableAttention` for inference."""
+class FoldedDeformableAttention(nn.Module):
+    """A folded :class:`DeformableAttention`."""
 
     def __init__(self, trained: DeformableAttention) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class FusedDeformableAttention(nn.Module):
 
 
 def _look(
-    attention: DeformableAttention | FusedDeformableAttention,
+    attention: DeformableAttention | FoldedDeformableAttention,
     offsets: Tensor,
     logits: Tensor,
     boxes: Tensor,

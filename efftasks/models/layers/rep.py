@@ -37,7 +37,7 @@ class RepConv(nn.Module):
         """(B, channels, H, W) in and out."""
         return self.act(self.conv1(x) + self.conv2(x))
 
-    def fuse(self) -> nn.Module:
+    def fold(self) -> nn.Module:
         """One 3x3 convolution with bias and the activation."""
         conv = fold_norm(self.conv1.conv, self.conv1.norm)
         point = fold_norm(self.conv2.conv, self.conv2.norm)
@@ -67,13 +67,13 @@ class HalvesConv(ConvNormAct):
         one, two = super().forward(torch.cat([first, *maps[1:]], dim=1)).chunk(2, dim=1)
         return one, two
 
-    def fuse(self) -> nn.Module:
+    def fold(self) -> nn.Module:
         """The same without concatenating and splitting, and with the first map upsampled after its 1x1."""
-        return FusedHalvesConv(self).eval()
+        return FoldedHalvesConv(self).eval()
 
 
-class FusedHalvesConv(nn.Module):
-    """A :class:`HalvesConv` for inference."""
+class FoldedHalvesConv(nn.Module):
+    """A folded :class:`HalvesConv`."""
 
     def __init__(self, trained: HalvesConv) -> None:
         super().__init__()

@@ -132,13 +132,13 @@ class SelfAttention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
-    def fuse(self) -> nn.Module:
+    def fold(self) -> nn.Module:
         """The same as plain products, with the scale in the weights of the queries."""
-        return FusedSelfAttention(self).eval()
+        return FoldedSelfAttention(self).eval()
 
 
-class FusedSelfAttention(nn.Module):
-    """A :class:`SelfAttention` for inference: its exported graph has no more nodes than it needs."""
+class FoldedSelfAttention(nn.Module):
+    """A folded :class:`SelfAttention`: its exported graph has no more nodes than it needs."""
 
     def __init__(self, trained: SelfAttention) -> None:
         super().__init__()
@@ -155,12 +155,13 @@ class FusedSelfAttention(nn.Module):
         self.out_proj = copy.deepcopy(trained.out_proj)
 
     def forward(self, x: Tensor, position: Tensor | None = None, blocked: Tensor | None = None) -> Tensor:
-        """As :meth:`SelfAttention.forward`, but for the mask, which only training has."""
-        assert blocked is None
+        """As :meth:`SelfAttention.forward`."""
         batch, count, channels = x.shape
         shape = (batch, count, self.num_heads, channels // self.num_heads)
         query, key = self.query_key(x if position is None else x + position).chunk(2, dim=-1)
         scores = query.reshape(shape).transpose(1, 2) @ key.reshape(shape).permute(0, 2, 3, 1)
+        if blocked is not None:
+            scores = scores.masked_fill(blocked, -math.inf)
         out = F.softmax(scores, dim=-1) @ self.value(x).reshape(shape).transpose(1, 2)
         return self.out_proj(out.transpose(1, 2).reshape(batch, count, channels))
 

@@ -208,12 +208,12 @@ class PoseDecoder(nn.Module):
         position = F.pad(self.position_head(point_embedding(poses, x.shape[-1])), (0, 0, 1, 0))
         return x + position, position, torch.cat([poses.mean(2, keepdim=True), poses], dim=2)
 
-    def fuse(self) -> PoseDecoder:
+    def strip(self) -> PoseDecoder:
         """A copy with what inference uses: the layers in use, and score and quality heads of the last."""
-        fused = copy.deepcopy(self).eval()
-        last = fused.eval_layers - 1
-        fused.layers, fused.pose_heads = fused.layers[: last + 1], fused.pose_heads[: last + 1]
+        stripped = copy.deepcopy(self)
+        last = stripped.eval_layers - 1
+        stripped.layers, stripped.pose_heads = stripped.layers[: last + 1], stripped.pose_heads[: last + 1]
         unused = [nn.Identity()] * last
-        fused.score_heads = nn.ModuleList([*unused, fused.score_heads[last]])
-        fused.quality = nn.ModuleList([*unused, fused.quality[last]])
-        return fused
+        stripped.score_heads = nn.ModuleList([*unused, stripped.score_heads[last]])
+        stripped.quality = nn.ModuleList([*unused, stripped.quality[last]])
+        return stripped

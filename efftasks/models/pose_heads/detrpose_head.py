@@ -167,9 +167,9 @@ class DETRPoseHead(nn.Module):
             size=scale[:2],
         )
 
-    def fuse(self) -> DETRPoseHead:
+    def strip(self) -> DETRPoseHead:
         """A copy that answers alone, without denoising and criterion."""
-        fused = copy.deepcopy(self)
-        fused.denoising = None
-        fused.criterion = nn.Identity()
-        return fused
+        stripped = copy.deepcopy(self)
+        stripped.denoising = None
+        stripped.criterion = nn.Identity()
+        return stripped

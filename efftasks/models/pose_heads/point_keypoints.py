@@ -66,11 +66,11 @@ class KeypointBranch(nn.Module):
             return values
         return torch.cat([values, _numbers(self.spreads, maps)], 1)
 
-    def fuse(self) -> KeypointBranch:
+    def strip(self) -> KeypointBranch:
         """A copy without spreads."""
-        fused = copy.deepcopy(self)
-        fused.spreads = None
-        return fused
+        stripped = copy.deepcopy(self)
+        stripped.spreads = None
+        return stripped
 
 
 def _last(in_specs: Sequence[FeatureSpec], channels: int, outputs: int) -> nn.ModuleList:
@@ -203,8 +203,8 @@ class PointKeypoints(nn.Module):
         """The keypoints."""
         return OutputSpec("keypoints", ("N", count, self.num_keypoints, 3), "float32", KEYPOINTS_MEANING)
 
-    def fuse(self) -> PointKeypoints:
+    def strip(self) -> PointKeypoints:
         """A copy without what only training has."""
-        fused = copy.deepcopy(self)
-        fused.likelihood = fused.heatmaps = None
-        return fused
+        stripped = copy.deepcopy(self)
+        stripped.likelihood = stripped.heatmaps = None
+        return stripped

@@ -14,7 +14,7 @@ from efftasks.models.backbones.hgnetv2 import HGNetV2
 from efftasks.models.backbones.mobilenetv4 import VARIANTS as MOBILENET
 from efftasks.models.backbones.mobilenetv4 import MobileNetV4, UniversalInvertedBottleneck, round_channels
 from efftasks.models.backbones.resnet_vd import ResNetVD
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 
 SMALL: dict[str, Callable[[], Backbone]] = {
     "hgnetv2-b0": lambda: HGNetV2("b0"),
@@ -108,7 +108,7 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_fused_equals_unfused(name: str) -> None:
     net = trained(SMALL[name]).eval()
-    fused = fuse_model(net)
+    fused = inference_model(net)
     assert not any(isinstance(part, nn.BatchNorm2d) for part in fused.modules())
     x = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
@@ -118,7 +118,7 @@ def test_fused_equals_unfused(name: str) -> None:
 
 
 def test_fused_hgnetv2_is_convolutions_and_bounds_only() -> None:
-    kinds = {type(part).__name__ for part in fuse_model(HGNetV2("b0")).modules() if not list(part.children())}
+    kinds = {type(part).__name__ for part in inference_model(HGNetV2("b0")).modules() if not list(part.children())}
     assert kinds == {"Conv2d", "Clamp", "ReLU", "Identity", "MaxPool2d"}
 
 
@@ -126,7 +126,7 @@ def test_fused_hgnetv2_is_convolutions_and_bounds_only() -> None:
 @pytest.mark.parametrize("fused", [False, True])
 def test_exports_with_a_dynamic_batch(name: str, fused: bool) -> None:
     net = trained(SMALL[name]).eval()
-    module = fuse_model(net) if fused else net
+    module = inference_model(net) if fused else net
     dynamic = {"x": {0: torch.export.Dim("batch", min=1, max=8)}}
     program = torch.export.export(module, (torch.randn(2, 3, 64, 64),), dynamic_shapes=dynamic).module()
     x = torch.randn(3, 3, 64, 64)

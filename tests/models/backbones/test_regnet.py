@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from efftasks.models.backbones.regnet import VARIANTS, Bottleneck, RegNet, Stage, regnet_stages
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 from efftasks.structures.features import FeatureSpec
 
 TINY = ((16, 1, 8), (32, 2, 8), (48, 1, 16), (64, 1, 64))
@@ -137,7 +137,7 @@ def test_own_checkpoints_load(randomised: Any, tmp_path: Path) -> None:
 )
 def test_fused_equals_unfused(randomised: Any, arguments: dict[str, Any]) -> None:
     net = randomised(RegNet(out_strides=(4, 8, 16, 32), **arguments))
-    fused = fuse_model(net)
+    fused = inference_model(net)
     assert not any(isinstance(part, nn.BatchNorm2d) for part in fused.modules())
     assert counted(fused) < counted(net)
     x = torch.randn(1, 3, 64, 96)
@@ -250,7 +250,7 @@ def test_group_width_by_hand() -> None:
 def test_split_transform_merge_is_a_sum_of_paths(randomised: Any) -> None:
     """ResNeXt's equivalence: what follows from each group by itself, added, is the block's branch."""
     block = randomised(Bottleneck(16, 16, 1, 4, 3, 0.0))
-    fused: Any = fuse_model(block)
+    fused: Any = inference_model(block)
     x = torch.randn(1, 16, 8, 8)
     with torch.no_grad():
         total = fused.conv3.conv.bias.view(1, -1, 1, 1) + x

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from efftasks.models.backbones.repvit import VARIANTS, RepViT, StageModule, TokenMixer
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 from efftasks.structures.features import FeatureSpec
 
 
@@ -49,7 +49,7 @@ def test_own_checkpoints_load(randomised: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kernel_size", [3, 5])
 def test_fused_equals_unfused(randomised: Any, kernel_size: int) -> None:
     net = randomised(RepViT("m0_9", depth=0.2, out_strides=(4, 8, 16, 32), kernel_size=kernel_size))
-    fused = fuse_model(net)
+    fused = inference_model(net)
     assert not any(isinstance(part, nn.BatchNorm2d) for part in fused.modules())
     assert counted(fused) < counted(net)
     x = torch.randn(1, 3, 64, 96)
@@ -122,7 +122,7 @@ def test_every_other_block_has_squeeze_excite() -> None:
 def test_a_fused_token_mixer_is_one_convolution(randomised: Any, kernel_size: int) -> None:
     mixer = randomised(TokenMixer(8, kernel_size))
     before = {key: value.clone() for key, value in mixer.state_dict().items()}
-    fused = mixer.fuse()
+    fused = mixer.fold()
     assert type(fused) is nn.Conv2d
     assert fused.groups == 8 and fused.kernel_size == (kernel_size, kernel_size) and fused.bias is not None
     assert fused.weight.dtype == torch.float32

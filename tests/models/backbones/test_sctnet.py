@@ -15,7 +15,7 @@ from torch import nn
 
 from efftasks.models.backbones.sctnet import DAPPM, VARIANTS, CFBlock, ConvAttention, SCTNet, own_key
 from efftasks.models.layers.conv import NormAct
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 from efftasks.models.seg_heads.sct_head import SCTHead
 from efftasks.structures.features import FeatureSpec
 
@@ -189,7 +189,7 @@ def test_context_windows_by_hand() -> None:
 
 def test_fused_equals_unfused(after_training: Any) -> None:
     net = after_training(small(detail=True)).double()
-    fused = fuse_model(net)
+    fused = inference_model(net)
     assert not any(isinstance(part, nn.BatchNorm2d) for part in fused.modules())
     x = torch.randn(2, 3, 64, 96, dtype=torch.float64)
     with torch.no_grad():
@@ -200,7 +200,7 @@ def test_fused_equals_unfused(after_training: Any) -> None:
 @pytest.mark.parametrize("act", ["relu", None])
 def test_a_norm_fuses_to_one_depthwise_convolution(randomised: Any, act: str | None) -> None:
     layer = randomised(NormAct(6, act, eps=1e-3))
-    fused = layer.fuse()
+    fused = layer.fold()
     x = torch.randn(2, 6, 5, 4)
     with torch.no_grad():
         torch.testing.assert_close(fused(x), layer(x), rtol=1e-5, atol=1e-5)

@@ -27,7 +27,7 @@ from efftasks.models.backbones.seaformer import (
     own_key,
 )
 from efftasks.models.layers.conv import ConvNormAct
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 from efftasks.structures.features import FeatureSpec
 
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -228,7 +228,7 @@ def test_the_chance_of_leaving_out_grows_within_a_stage() -> None:
 @pytest.mark.parametrize("variant", ["tiny", "large"])
 def test_fused_equals_unfused(randomised: Any, variant: str) -> None:
     net = randomised(small(variant=variant, out_strides=(4, 8, 16, 32, 64))).double()
-    fused = fuse_model(net)
+    fused = inference_model(net)
     assert not any(isinstance(part, nn.BatchNorm2d) for part in fused.modules())
     x = torch.randn(2, 3, 97, 65, dtype=torch.float64)
     with torch.no_grad():
@@ -239,7 +239,7 @@ def test_fused_equals_unfused(randomised: Any, variant: str) -> None:
 
 def test_fused_projections_are_one_convolution(randomised: Any) -> None:
     net = randomised(Projections(6, 4))
-    fused = net.fuse()
+    fused = net.fold()
     assert type(fused) is nn.Conv2d and fused.weight.shape == (16, 6, 1, 1) and not fused.training
     x = torch.randn(2, 6, 3, 5)
     with torch.no_grad():
@@ -248,7 +248,7 @@ def test_fused_projections_are_one_convolution(randomised: Any) -> None:
 
 @pytest.mark.parametrize("size", [(97, 130), (128, 64)])
 def test_exported_it_is_the_same(randomised: Any, size: tuple[int, int], tmp_path: Path) -> None:
-    net = fuse_model(randomised(small(depth=0.5)))
+    net = inference_model(randomised(small(depth=0.5)))
     path = str(tmp_path / "net.onnx")
     batch = {0: torch.export.Dim("batch", min=1)}
     with torch.no_grad():

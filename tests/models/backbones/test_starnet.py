@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from efftasks.models.backbones.starnet import VARIANTS, StarBlock, StarNet
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 from efftasks.structures.features import FeatureSpec
 
 
@@ -40,7 +40,7 @@ def test_own_checkpoints_load(randomised: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kernel_size", [5, 7])
 def test_fused_equals_unfused(randomised: Any, kernel_size: int) -> None:
     net = randomised(StarNet("s050", out_strides=(4, 8, 16, 32), kernel_size=kernel_size))
-    fused = fuse_model(net)
+    fused = inference_model(net)
     assert not any(isinstance(part, nn.BatchNorm2d) for part in fused.modules())
     assert counted(fused) < counted(net)
     x = torch.randn(1, 3, 64, 96)

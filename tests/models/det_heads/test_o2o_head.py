@@ -127,7 +127,7 @@ def test_learns_one_scene_and_gives_one_row_an_object():
 
 def test_fuse_drops_the_helper_and_keeps_the_answer():
     head = make_head().eval()
-    fused = head.fuse()
+    fused = head.strip()
     assert fused.one_to_many is None and head.one_to_many is not None
     before, after = head.decode(head(features())), fused.decode(fused(features()))
     assert all(torch.equal(a, b) for a, b in zip(before, after) if a is not None and b is not None)

@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 from efftasks.registry import MODELS
 from efftasks.structures.instances import PaddedTargets
 
@@ -96,7 +96,7 @@ def rows(raw: Any) -> list[torch.Tensor]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fused_equals_trained(family: str) -> None:
     model = normed(build(family))
-    fused: Any = fuse_model(model)
+    fused: Any = inference_model(model)
     images = torch.rand(2, 3, 128, 128)
     with torch.no_grad():
         expected, found = model(images, mode="tensor"), fused(images, mode="tensor")
@@ -120,7 +120,7 @@ def test_fewer_layers_answer_as_the_layer_did_in_training(family: str) -> None:
         found = short(images, mode="tensor")
     torch.testing.assert_close(found.logits, layers[1].logits)
     torch.testing.assert_close(found.boxes, layers[1].boxes)
-    assert len(fuse_model(short).head.decoder.layers) == 2  # type: ignore[union-attr, arg-type]
+    assert len(inference_model(short).head.decoder.layers) == 2  # type: ignore[union-attr, arg-type]
     with pytest.raises(ValueError, match="eval_layers: got 4, allowed 1 to 3"):
         build(family, decoder=dict(num_layers=3, eval_layers=4))
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from efftasks.models.insseg_heads.pixel_decoder import PixelDecoder
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 from efftasks.structures.features import FeatureSpec
 
 
@@ -62,7 +62,7 @@ def test_fused_equals_trained() -> None:
     model = decoder((8, 16, 32))
     for _ in range(3):
         model(maps((8, 16, 32)))
-    fused = fuse_model(model)
+    fused = inference_model(model)
     with torch.no_grad():
         torch.testing.assert_close(fused(maps((8, 16, 32))), model.eval()(maps((8, 16, 32))), atol=1e-5, rtol=1e-4)
     assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in fused.modules())

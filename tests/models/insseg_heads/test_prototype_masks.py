@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from efftasks.models.det_heads.o2o_head import O2OHead
 from efftasks.models.det_heads.o2o_parts import Pairs
 from efftasks.models.insseg_heads.prototype_masks import PrototypeMasks, Prototypes
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 from efftasks.models.losses.instance_masks import BoxMaskBCELoss, BoxMaskDiceLoss
 from efftasks.ops.masks import box_window
 from efftasks.structures.features import FeatureSpec
@@ -186,7 +186,7 @@ def test_batches_without_objects_or_masks_reach_every_parameter():
 
 def test_fused_it_gives_the_same_masks_with_less():
     head = make_head(max_detections=10).eval()
-    fused: Any = fuse_model(head)
+    fused: Any = inference_model(head)
     before, after = head.decode(head(features())), fused.decode(fused(features()))
     assert_close(before.masks, after.masks, atol=1e-5, rtol=0)
     assert sum(p.numel() for p in fused.parameters()) < sum(p.numel() for p in head.parameters())

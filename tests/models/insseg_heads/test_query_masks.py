@@ -20,7 +20,7 @@ from efftasks.export.exporters.onnx import write_graph
 from efftasks.models.assigners.hungarian import Matching
 from efftasks.models.det_heads.query_raw import MaskFactors, QueryTargets
 from efftasks.models.insseg_heads.query_masks import QueryMasks
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 from efftasks.models.losses.mask_terms import MaskSampler
 from efftasks.ops.masks import mask_iou
 from efftasks.registry import MODELS
@@ -135,7 +135,7 @@ def test_fused_equals_trained() -> None:
     head = build()
     for seed in range(3):
         head.train().loss(features(seed=seed), objects(2))
-    fused: Any = fuse_model(head)
+    fused: Any = inference_model(head)
     with torch.no_grad():
         expected, found = head.eval().decode(head(features())), fused.decode(fused(features()))
     for a, b in zip(found[:4], expected[:4]):
@@ -185,7 +185,7 @@ class Decoded(nn.Module):
 @pytest.mark.slow
 def test_exported_masks_equal_the_model_at_another_batch_size(tmp_path: Path) -> None:
     decoder = dict(num_layers=1, ffn=dict(hidden=64), num_heads=4)
-    graph = Decoded(fuse_model(build(decoder=decoder))).eval()
+    graph = Decoded(inference_model(build(decoder=decoder))).eval()
     names = ["boxes", "scores", "labels", "masks"]
     dynamic = {0: torch.export.Dim("batch", min=1)}
     path = write_graph(graph, torch.rand(2, 3, 128, 128), tmp_path / "m.onnx", output_names=names, dynamic=dynamic)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from efftasks.models.insseg_heads.sparse_inst_head import SparseInstHead, SparseInstRaw
 from efftasks.models.insseg_heads.sparse_inst_parts import with_coordinates
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 from efftasks.models.losses.masks import SigmoidFocalLoss
 from efftasks.models.necks.instance_context_encoder import InstanceContextEncoder
 from efftasks.structures.features import FeatureSpec
@@ -282,7 +282,7 @@ def trained(net: nn.Module) -> nn.Module:
 
 def test_fused_equals_unfused() -> None:
     head = trained(make()).double()
-    fused = fuse_model(head)
+    fused = inference_model(head)
     assert isinstance(fused, SparseInstHead) and not any(isinstance(m, nn.BatchNorm2d) for m in fused.modules())
     inputs = [x.double() for x in features()]
     with torch.no_grad():
@@ -311,7 +311,7 @@ class Exported(nn.Module):
 
 def test_exported_it_is_the_same(tmp_path: Path) -> None:
     head: Any = trained(make(max_detections=5))
-    net = Exported(fuse_model(head)).eval()  # type: ignore[arg-type]
+    net = Exported(inference_model(head)).eval()  # type: ignore[arg-type]
     path = str(tmp_path / "head.onnx")
     batch = {0: torch.export.Dim("batch", min=1)}
     with torch.no_grad():

@@ -48,7 +48,7 @@ def test_fuse_equals_unfused(act: str | None, kernel: int, stride: int, groups: 
     block = ConvNormAct(8, 16, kernel, stride, groups, act).eval()
     randomise(block)
     before = {key: value.clone() for key, value in block.state_dict().items()}
-    fused = block.fuse()
+    fused = block.fold()
     x = torch.randn(2, 8, 12, 10)
     torch.testing.assert_close(fused(x), block(x), rtol=1e-5, atol=1e-5)
     assert not any(isinstance(part, nn.BatchNorm2d) for part in fused.modules())

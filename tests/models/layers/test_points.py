@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from efftasks.models.layers.deformable_attention import DeformableAttention
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 from efftasks.models.layers.transformer import point_embedding
 from efftasks.models.necks.hybrid_encoder import HybridEncoder
 from efftasks.structures.features import FeatureSpec
@@ -35,7 +35,7 @@ def test_offsets_from_points_are_in_cells_of_each_map() -> None:
     query, points = torch.randn(1, 3, CHANNELS), torch.rand(1, 3, 2)
     with torch.no_grad():
         found = attention(query, points, maps)
-        fused = fuse_model(attention)(query, points, maps)
+        fused = inference_model(attention)(query, points, maps)
         offsets = attention.sampling_offsets(query).reshape(3, HEADS, 3, 2)
         weights = attention.attention_weights(query).reshape(3, HEADS, 3).softmax(-1)
     expected = torch.zeros(3, HEADS, CHANNELS // HEADS)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 from efftasks.models.layers.rep import CSPRepBlock, HalvesConv, RepConv, RepELANBlock
 
 
@@ -31,7 +31,7 @@ def trained(module: nn.Module, *batches) -> nn.Module:
 
 
 def check(module: nn.Module, x) -> None:
-    fused = fuse_model(module)
+    fused = inference_model(module)
     assert_close(fused(x), module(x), atol=1e-5, rtol=1e-5)
     assert not any(isinstance(part, nn.BatchNorm2d) for part in fused.modules())
 
@@ -39,7 +39,7 @@ def check(module: nn.Module, x) -> None:
 def test_a_fused_rep_conv_is_one_convolution() -> None:
     module = trained(RepConv(8), torch.randn(2, 8, 6, 6))
     check(module, torch.randn(2, 8, 10, 7))
-    assert sum(isinstance(part, nn.Conv2d) for part in fuse_model(module).modules()) == 1
+    assert sum(isinstance(part, nn.Conv2d) for part in inference_model(module).modules()) == 1
 
 
 @pytest.mark.parametrize("upsample", [False, True])

@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from efftasks.models.layers.deformable_attention import DeformableAttention
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 from efftasks.models.layers.transformer import RMSNorm, SelfAttention, build_norm, position_embedding
 
 
@@ -30,8 +30,8 @@ def test_attention_fused_equals_trained() -> None:
     own = SelfAttention(32, 4)
     nn.init.normal_(own.in_proj_bias)
     x, position = torch.randn(2, 9, 32), torch.randn(1, 9, 32)
-    assert_close(fuse_model(own)(x, position), own(x, position), atol=1e-5, rtol=1e-5)
-    assert_close(fuse_model(own)(x), own(x), atol=1e-5, rtol=1e-5)
+    assert_close(inference_model(own)(x, position), own(x, position), atol=1e-5, rtol=1e-5)
+    assert_close(inference_model(own)(x), own(x), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("project", [False, True])
@@ -44,7 +44,7 @@ def test_deformable_attention_fused_equals_trained(project: bool, sampling: str)
     boxes = torch.rand(2, 6, 4) * 0.5 + 0.2
     maps = [torch.randn(2, 32, 8, 8), torch.randn(2, 32, 4, 4)]
     query = torch.randn(2, 6, 32)
-    assert_close(fuse_model(own)(query, boxes, maps), own(query, boxes, maps), atol=1e-5, rtol=1e-5)
+    assert_close(inference_model(own)(query, boxes, maps), own(query, boxes, maps), atol=1e-5, rtol=1e-5)
 
 
 def test_discrete_offsets_do_not_learn() -> None:

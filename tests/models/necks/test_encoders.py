@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 from efftasks.models.necks.hybrid_encoder import HybridEncoder
 from efftasks.models.necks.lite_encoder import LiteEncoder
 from efftasks.structures.features import FeatureSpec
@@ -26,7 +26,7 @@ def test_hybrid_maps_are_as_declared_and_fused_equals_trained(block: str, fusion
     assert [spec.stride for spec in neck.specs] == [8, 16, 32]
     for feature, before in zip(maps, features, strict=True):
         assert feature.shape == (2, 32, *before.shape[-2:])
-    for a, b in zip(fuse_model(neck)(features), maps):
+    for a, b in zip(inference_model(neck)(features), maps):
         assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
@@ -49,7 +49,7 @@ def test_lite_makes_two_maps_of_one() -> None:
     fine, coarse = neck([feature])
     assert fine.shape == (2, 16, 8, 12) and coarse.shape == (2, 16, 4, 6)
     assert [spec.stride for spec in neck.specs] == [16, 32]
-    for a, b in zip(fuse_model(neck)([feature]), (fine, coarse)):
+    for a, b in zip(inference_model(neck)([feature]), (fine, coarse)):
         assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 

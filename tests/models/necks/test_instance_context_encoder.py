@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 from efftasks.models.necks.instance_context_encoder import InstanceContextEncoder, part_means
 from efftasks.structures.features import FeatureSpec
 
@@ -90,7 +90,7 @@ def test_parameters_by_hand() -> None:
 
 def test_fused_equals_unfused() -> None:
     neck = trained(InstanceContextEncoder(SPECS, channels=16)).double()
-    fused = fuse_model(neck)
+    fused = inference_model(neck)
     assert not any(isinstance(part, nn.BatchNorm2d) for part in fused.modules())
     features = [x.double() for x in maps(96, 64)]
     with torch.no_grad():
@@ -117,7 +117,7 @@ def assert_same(path: str, net: nn.Module, inputs: Sequence[Tensor]) -> None:
 
 
 def test_exported_it_is_the_same(tmp_path: Path) -> None:
-    net = Exported(fuse_model(trained(InstanceContextEncoder(SPECS, channels=16)))).eval()
+    net = Exported(inference_model(trained(InstanceContextEncoder(SPECS, channels=16)))).eval()
     path = str(tmp_path / "neck.onnx")
     axes = ({0: torch.export.Dim("batch", min=1)},) * 3
     with torch.no_grad():
@@ -133,7 +133,7 @@ def test_exported_it_is_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_exported_for_any_size(tmp_path: Path) -> None:
-    net = Exported(fuse_model(trained(InstanceContextEncoder(SPECS, channels=16)))).eval()
+    net = Exported(inference_model(trained(InstanceContextEncoder(SPECS, channels=16)))).eval()
     path = str(tmp_path / "neck.onnx")
     rows, columns = torch.export.Dim("rows", min=2), torch.export.Dim("columns", min=2)
     axes = tuple({2: factor * rows, 3: factor * columns} for factor in (4, 2, 1))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from efftasks.export.exporters.onnx import write_graph
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -31,7 +31,7 @@ class Answer(torch.nn.Module):
 @pytest.mark.slow
 def test_the_exported_graph_answers_the_same_without_suppression(reference: Any, tmp_path: Path) -> None:
     changes = dict(decoder__num_layers=2, selection__num_queries=10)
-    model = Answer(fuse_model(reference.small(**changes))).eval()
+    model = Answer(inference_model(reference.small(**changes))).eval()
     path = write_graph(
         model, torch.zeros(2, 3, 64, 96), tmp_path / "pose.onnx", dynamic={0: torch.export.Dim("batch", min=1)}
     )

@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 from efftasks.registry import MODELS
 from efftasks.structures.instances import PaddedTargets
 
@@ -103,7 +103,7 @@ def test_detections_are_hulls_of_their_keypoints_best_first(reference: Any) -> N
 
 def test_fused_equals_trained(reference: Any) -> None:
     head = reference.small().eval()
-    fused: Any = fuse_model(head)
+    fused: Any = inference_model(head)
     with torch.no_grad():
         expected, found = (one(reference.features(96, 160, 0)) for one in (head, fused))
     torch.testing.assert_close(found.logits, expected.logits, atol=1e-4, rtol=0)
@@ -119,7 +119,7 @@ def test_fewer_layers_answer_as_the_layer_did_in_training(reference: Any) -> Non
     maps = reference.features(128, 128, 0)
     with torch.no_grad():
         layers = whole.train()(maps, whole._targets(objects(1), torch.full((4,), 128.0))).training.layers
-        found, fused = short(maps), fuse_model(short)(maps)
+        found, fused = short(maps), inference_model(short)(maps)
     torch.testing.assert_close(found.logits, layers[1].logits)
     torch.testing.assert_close(found.poses, layers[1].poses)
     torch.testing.assert_close(fused.poses, layers[1].poses, atol=1e-5, rtol=0)

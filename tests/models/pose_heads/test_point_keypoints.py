@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from efftasks.models.det_heads.o2o_head import O2OHead, PartsFit
 from efftasks.models.det_heads.o2o_parts import Pairs
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 from efftasks.models.pose_heads.point_keypoints import PointKeypoints
 from efftasks.structures.features import FeatureSpec
 from efftasks.structures.instances import PaddedTargets
@@ -99,7 +99,7 @@ def test_spreads_are_for_training_alone():
     maps = [torch.randn(1, spec.channels, 4, 4) for spec in SPECS]
     assert branch.train()(maps).shape == (1, 10, 32)
     plain = branch.eval()(maps)
-    fused = fuse_model(branch)
+    fused = inference_model(branch)
     assert plain.shape == (1, 6, 32)
     assert_close(fused(maps), plain, atol=1e-5, rtol=0)
     assert not any("spreads" in name for name, _ in fused.named_parameters())
@@ -113,7 +113,7 @@ def test_heatmaps_are_for_training_alone():
     assert shown is not None and shown.shape == (1, 2, 4, 4)
     assert set(part.common_losses(shown, targets)) == {"loss_heatmap"}
     assert part.eval().shared(maps) is None and part.common_losses(None, targets) == {}
-    assert not list(fuse_model(part).parameters())
+    assert not list(inference_model(part).parameters())
     assert make_part(heatmap_weight=0.0).train().shared(maps) is None
 
 

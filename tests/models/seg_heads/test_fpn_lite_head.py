@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 from efftasks.models.seg_heads.fpn_lite_head import FPNLiteHead
 
 CE = dict(type="mmseg.CrossEntropyLoss")
@@ -42,7 +42,7 @@ def test_top_down_by_the_formula() -> None:
 def test_fused_it_is_the_same() -> None:
     head = make().double()
     maps = tuple(torch.rand(1, c, n, n, dtype=torch.float64) for c, n in ((8, 16), (12, 8), (20, 4)))
-    torch.testing.assert_close(fuse_model(head)(maps), head(maps), atol=1e-10, rtol=1e-9)
+    torch.testing.assert_close(inference_model(head)(maps), head(maps), atol=1e-10, rtol=1e-9)
 
 
 def test_parameters_by_hand() -> None:

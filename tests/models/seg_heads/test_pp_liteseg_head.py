@@ -14,7 +14,7 @@ import torch
 from mmseg.models.backbones import STDCNet
 from torch import Tensor, nn
 
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 from efftasks.models.seg_heads.pp_liteseg_head import (
     Attention,
     AttentionFusion,
@@ -140,7 +140,7 @@ def test_every_parameter_gets_a_gradient(attention: Attention) -> None:
 @pytest.mark.parametrize("attention", ["spatial", "channel"])
 def test_fused_equals_unfused(attention: Attention) -> None:
     head = trained(make(attention=attention)).double()
-    fused = fuse_model(head)
+    fused = inference_model(head)
     assert not any(isinstance(part, nn.BatchNorm2d) for part in fused.modules())
     features = tuple(x.double() for x in maps(*SIZES[0]))
     with torch.no_grad():
@@ -165,7 +165,7 @@ class Exported(nn.Module):
     [("spatial", SIZES[0]), ("spatial", SIZES[1]), ("spatial", SIZES[2]), ("channel", SIZES[0])],
 )
 def test_exported_it_is_the_same(attention: Attention, sizes: Any, tmp_path: Path) -> None:
-    net = Exported(fuse_model(trained(make(attention=attention))), sizes).eval()
+    net = Exported(inference_model(trained(make(attention=attention))), sizes).eval()
     x = torch.randn(2, max(WIDTHS), *sizes[0])
     path = str(tmp_path / "head.onnx")
     batch = {0: torch.export.Dim("batch", min=1)}

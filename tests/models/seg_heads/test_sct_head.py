@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from efftasks.models.backbones.sctnet import SCTNet
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 from efftasks.models.seg_heads.sct_head import SCTHead
 
 
@@ -70,7 +70,7 @@ def test_it_takes_the_map_that_is_chosen() -> None:
 def test_fused_equals_unfused() -> None:
     net = head().double().eval()
     randomise(net)
-    fused = fuse_model(net)
+    fused = inference_model(net)
     assert not any(isinstance(part, nn.BatchNorm2d) for part in fused.modules())
     x = torch.randn(2, 16, 6, 9, dtype=torch.float64)
     with torch.no_grad():
@@ -102,7 +102,7 @@ class OnOneMap(nn.Module):
 def test_exported_it_is_the_same(tmp_path: Path) -> None:
     net = head().eval()
     randomise(net)
-    alone = OnOneMap(fuse_model(net))
+    alone = OnOneMap(inference_model(net))
     x = torch.randn(2, 16, 6, 9)
     torch.onnx.export(
         alone,

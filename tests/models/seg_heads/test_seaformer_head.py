@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from efftasks.models.backbones.base import Backbone
 from efftasks.models.backbones.mobilenetv4 import MobileNetV4
 from efftasks.models.backbones.seaformer import VARIANTS, SeaFormer
-from efftasks.models.layers.fuse import fuse_model
+from efftasks.models.layers.fold import inference_model
 from efftasks.models.seg_heads.seaformer_head import GatedFusion, SeaFormerHead
 
 LOSS = dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True)
@@ -152,7 +152,7 @@ def test_every_parameter_gets_a_gradient() -> None:
 
 def test_fused_equals_unfused() -> None:
     head = trained(make()).double()
-    fused = fuse_model(head)
+    fused = inference_model(head)
     assert not any(isinstance(part, nn.BatchNorm2d) for part in fused.modules())
     features = tuple(x.double() for x in maps(SIZES[0]))
     with torch.no_grad():
@@ -176,7 +176,7 @@ class Exported(nn.Module):
 @pytest.mark.parametrize("size", [(97, 65), (64, 128)])
 def test_exported_over_its_network_it_is_the_same(size: tuple[int, int], tmp_path: Path) -> None:
     backbone = SeaFormer(width=0.25, depth=0.5)
-    net = fuse_model(trained(Exported(backbone, over(backbone))))
+    net = inference_model(trained(Exported(backbone, over(backbone))))
     path = str(tmp_path / "net.onnx")
     batch = {0: torch.export.Dim("batch", min=1)}
     with torch.no_grad():

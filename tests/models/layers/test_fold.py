@@ -1,4 +1,4 @@
-"""Walking a model and fusing what can be fused."""
+"""Walking a model: folding what can be folded, stripping what can be stripped."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from efftasks.models.layers.conv import ConvNormAct
-from efftasks.models.layers.fuse import fuse_model
-from efftasks.structures.protocols import Fusable
+from efftasks.models.layers.fold import fold_model, inference_model, strip_model
+from efftasks.structures.protocols import Foldable, Strippable
 
 
 class TwoBranches(nn.Module):
@@ -23,19 +23,20 @@ class TwoBranches(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.main(x)
 
-    def fuse(self) -> nn.Module:
-        fused = copy.deepcopy(self)
-        fused.extra = None
-        return fused
+    def strip(self) -> nn.Module:
+        stripped = copy.deepcopy(self)
+        stripped.extra = None
+        return stripped
 
 
-class ChildNamedFuse(nn.Module):
+class ChildrenNamedAsVerbs(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.fuse = nn.Conv2d(4, 4, 1)
+        self.fold = nn.Conv2d(4, 4, 1)
+        self.strip = nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fuse(x)
+        return self.strip(self.fold(x))
 
 
 class Net(nn.Module):
@@ -46,7 +47,7 @@ class Net(nn.Module):
         self.again = shared
         self.twice = nn.Sequential(shared, nn.Dropout(0.5), shared)
         self.head = TwoBranches()
-        self.foreign = ChildNamedFuse()
+        self.foreign = ChildrenNamedAsVerbs()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for block in self.blocks:
@@ -68,7 +69,7 @@ def norms(module: nn.Module) -> int:
 
 def test_equal_outputs_without_norms_and_extra_branch() -> None:
     net = trained()
-    fused = fuse_model(net)
+    fused = inference_model(net)
     x = torch.randn(2, 3, 20, 12)
     torch.testing.assert_close(fused(x), copy.deepcopy(net).eval()(x), rtol=1e-5, atol=1e-5)
     assert norms(fused) == 0
@@ -79,7 +80,7 @@ def test_equal_outputs_without_norms_and_extra_branch() -> None:
 def test_the_model_itself_is_untouched() -> None:
     net = trained()
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    fused = fuse_model(net)
+    fused = inference_model(net)
     assert net.training
     assert norms(net) == 4
     assert {key: bool(torch.equal(value, before[key])) for key, value in net.state_dict().items()} == dict.fromkeys(
@@ -90,21 +91,38 @@ def test_the_model_itself_is_untouched() -> None:
 
 
 def test_shared_parts_stay_shared() -> None:
-    fused = fuse_model(trained())
+    fused = inference_model(trained())
     names = ("again", "blocks.1", "twice.0", "twice.2")
     assert len({id(fused.get_submodule(name)) for name in names}) == 1
 
 
 def test_idempotent() -> None:
-    once = fuse_model(trained())
-    twice = fuse_model(once)
+    once = inference_model(trained())
+    twice = inference_model(once)
     assert [name for name, _ in once.named_modules()] == [name for name, _ in twice.named_modules()]
     x = torch.randn(1, 3, 8, 8)
     assert torch.equal(once(x), twice(x))
 
 
+def test_each_verb_does_its_own_part_alone() -> None:
+    net = trained()
+    folded, stripped = fold_model(net), strip_model(net)
+    assert norms(folded) == 0 and any("extra" in name for name, _ in folded.named_modules())
+    assert norms(stripped) == 3 and not any("extra" in name for name, _ in stripped.named_modules())
+    x = torch.randn(2, 3, 20, 12)
+    assert torch.equal(stripped(x), net.eval()(x))
+
+
+def test_what_was_frozen_stays_frozen() -> None:
+    net = trained()
+    net.blocks[0].requires_grad_(False)
+    folded = fold_model(net)
+    assert not any(p.requires_grad for p in folded.get_submodule("blocks.0").parameters())
+    assert all(p.requires_grad for p in folded.get_submodule("blocks.1").parameters())
+
+
 def test_a_single_block() -> None:
     block = ConvNormAct(3, 4)
-    assert isinstance(block, Fusable)
-    assert not isinstance(nn.Conv2d(3, 4, 1), Fusable)
-    assert norms(fuse_model(block)) == 0
+    assert isinstance(block, Foldable) and not isinstance(block, Strippable)
+    assert not isinstance(nn.Conv2d(3, 4, 1), Foldable)
+    assert norms(fold_model(block)) == 0
