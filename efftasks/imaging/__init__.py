@@ -1,4 +1,4 @@
-"""Pictures as arrays: reading, drawing, run lengths, crops, and predictions, which draw and write themselves.
+"""Images as arrays: reading, drawing, masks and run lengths, crops, and the `Prediction` of an image.
 
 numpy and OpenCV only, so that a device needs nothing else.
 May import `structures`.

@@ -1,9 +1,9 @@
-"""One object as one picture: the rule that cuts it out, for training, testing and the runtimes. numpy and OpenCV only.
+"""Crops of single objects for top-down pose estimation: one rule for training, testing and the runtimes.
 
-The rule is the one that top-down pose estimators share since Simple Baselines (arXiv 1804.06208, section 3): the box is
-made longer in one direction until it has the crop's aspect ratio, and larger by a factor about its centre.
+The rule is that of Simple Baselines (arXiv 1804.06208, section 3): one side of the box is extended until the box has
+the aspect ratio of the crop, and the box is enlarged by a factor about its center.
 
-Coordinates are continuous, the centre of the first pixel is 0.5. Maps are affine, (2, 3): ``p @ m[:, :2].T + m[:, 2]``.
+Coordinates are continuous: the center of the first pixel is 0.5. Maps are affine, (2, 3): ``p @ m[:, :2].T + m[:, 2]``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["CROP_PADDING", "TOP_DOWN", "crop_matrix", "cut_crop", "invert_affine", "warp_points"]
 
-TOP_DOWN = "top-down pose"  # the task of models that look into given boxes
-CROP_PADDING = 1.25  # how much larger than the box a crop is
+TOP_DOWN = "top-down pose"  # the task of models that estimate the pose inside boxes of a detector
+CROP_PADDING = 1.25  # enlargement of the box
 
 
 def crop_matrix(
@@ -26,15 +26,15 @@ def crop_matrix(
     scale: float = 1.0,
     degrees: float = 0.0,
 ) -> NDArray[np.float64]:
-    """The map from pixels of the image to pixels of the crop.
+    """The affine map from pixels of the image to pixels of the crop.
 
     Args:
         box: xyxy in pixels of the image, of positive extent.
         size: (height, width) of the crop in pixels.
-        padding: the crop is larger than the box by this factor.
-        shift: of the centre, in widths and heights of the box.
-        scale: makes the window larger by this factor, and what it shows smaller.
-        degrees: turns the picture about the centre of the crop, clockwise as seen on the screen.
+        padding: factor by which the box is enlarged.
+        shift: of the center, in widths and heights of the box.
+        scale: further enlarges the box, for augmentation.
+        degrees: rotation of the image about the center of the crop, clockwise on the screen.
 
     Returns:
         float64 (2, 3).
@@ -44,43 +44,43 @@ def crop_matrix(
     aspect = width / height
     sides = np.array([x2 - x1, y2 - y1])
     window = max(sides[0], sides[1] * aspect) * padding * scale  # its width; the height follows
-    centre = np.array([x1 + x2, y1 + y2]) / 2 + np.asarray(shift) * sides
+    center = np.array([x1 + x2, y1 + y2]) / 2 + np.asarray(shift) * sides
     angle = np.deg2rad(degrees)
-    turn = width / window * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    return np.hstack([turn, (np.array([width, height]) / 2 - turn @ centre)[:, None]])
+    linear = width / window * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return np.hstack([linear, (np.array([width, height]) / 2 - linear @ center)[:, None]])
 
 
 def invert_affine(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The map (2, 3) back."""
-    back = np.linalg.inv(matrix[:, :2])
-    return np.hstack([back, -back @ matrix[:, 2:]])
+    """The inverse of an affine map (2, 3)."""
+    inverse = np.linalg.inv(matrix[:, :2])
+    return np.hstack([inverse, -inverse @ matrix[:, 2:]])
 
 
 def warp_points(points: NDArray[np.floating], matrix: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Points (..., 2 or more) under a map: x and y move, what follows them (visibility, score) stays.
+    """Apply an affine map to points (..., 2 or more): x and y change, further columns (visibility, score) do not.
 
     Returns:
         float32, of the same shape.
     """
-    moved = points[..., :2] @ matrix[:, :2].T + matrix[:, 2]
-    return np.concatenate([moved, points[..., 2:]], axis=-1).astype(np.float32)
+    warped = points[..., :2] @ matrix[:, :2].T + matrix[:, 2]
+    return np.concatenate([warped, points[..., 2:]], axis=-1).astype(np.float32)
 
 
 def cut_crop(
     image: NDArray[np.uint8], matrix: NDArray[np.float64], size: tuple[int, int], pad_value: float = 114.0
 ) -> NDArray[np.uint8]:
-    """What a map shows of an image, interpolated bilinearly.
+    """Warp an image into a crop, with bilinear interpolation.
 
     Args:
         image: uint8 (H, W, 3).
         matrix: (2, 3), from pixels of the image to pixels of the crop.
         size: (height, width) of the crop.
-        pad_value: of pixels outside of the image, 0..255.
+        pad_value: of pixels outside the image, 0 to 255.
 
     Returns:
         uint8 (height, width, 3).
     """
-    between = matrix.copy()  # OpenCV counts from the centre of the first pixel, not from its corner
-    between[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5
-    crop = cv2.warpAffine(image, between, size[::-1], flags=cv2.INTER_LINEAR, borderValue=(pad_value,) * 3)
+    cv_matrix = matrix.copy()  # in OpenCV the center of the first pixel is 0, not 0.5
+    cv_matrix[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5
+    crop = cv2.warpAffine(image, cv_matrix, size[::-1], flags=cv2.INTER_LINEAR, borderValue=(pad_value,) * 3)
     return np.asarray(crop, np.uint8)

@@ -1,7 +1,7 @@
 """Drawing boxes, masks and keypoints on a picture, with numpy and OpenCV alone.
 
-Frames and units everywhere: pictures are uint8 (H, W, 3) in BGR; coordinates are pixels of the picture, pixel ``i``
-covering ``[i, i + 1)``. Nothing is drawn in place: every function returns a new picture.
+Pictures are uint8 (H, W, 3) in BGR; coordinates are pixels of the picture, and pixel ``i`` covers
+``[i, i + 1)``. Nothing is drawn in place: every function returns a new picture.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["contact_sheet", "draw_instances", "palette"]
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Image = NDArray[np.uint8]
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -24,8 +24,8 @@ _GOLDEN = 0.61803398875  # steps of the golden ratio on the hue circle never com
 _MASK_ALPHA = 0.42
 
 
-def palette(n: int) -> list[Colour]:
-    """``n`` colours (b, g, r) that can be told apart; ``palette(n)[:m] == palette(m)``."""
+def palette(n: int) -> list[Color]:
+    """``n`` distinct colors (b, g, r); ``palette(n)[:m] == palette(m)``."""
     hsv = np.empty((max(n, 0), 1, 3), np.float32)
     for i in range(len(hsv)):
         hsv[i, 0] = ((0.02 + i * _GOLDEN) % 1.0 * 360.0, (0.85, 0.6, 0.95)[i // 2 % 3], (1.0, 0.82)[i % 2])
@@ -61,58 +61,58 @@ def draw_instances(
     skeleton: Sequence[Sequence[int]] = (),
     keypoint_hidden: ArrayLike | None = None,
 ) -> Image:
-    """Draw objects on a copy of a picture; large objects first, so that small ones stay visible; captions last.
+    """Draw objects on a copy of a picture: large objects first, so that small ones stay visible, and captions last.
 
     Args:
         image_bgr: (H, W, 3) uint8.
-        boxes_xyxy: (K, 4) pixels, or None to draw no boxes (captions then need masks or keypoints to find a place).
-        labels: (K,) indices into ``names``; a label without a name is shown as its number.
+        boxes_xyxy: (K, 4) pixels, or None to draw no boxes (captions are then placed by masks or keypoints).
+        labels: (K,) indices into ``names``; a label beyond those is shown as its number.
         names: class names.
         scores: (K,) shown beside the names.
-        masks: (K, H, W), true inside.
-        keypoints: (K, P, 3) x, y, and a score or visibility: a point is drawn where that is above 0.
+        masks: (K, H, W), nonzero inside the object.
+        keypoints: (K, P, 3) x, y and a score or visibility; only those above 0 are drawn.
         skeleton: pairs of indices of keypoints, from 0 (COCO files count from 1).
-        keypoint_hidden: (K, P), true for points to be drawn hollow.
+        keypoint_hidden: (K, P), true for keypoints to be drawn hollow.
 
     Raises:
-        ValueError: the arrays do not have as many objects as ``labels``, or masks of another size than the picture.
+        ValueError: an array has another number of objects than ``labels``, or masks have another size than the picture.
     """
     canvas = np.ascontiguousarray(image_bgr).copy()
     ids = np.asarray(labels, dtype=np.int64).reshape(-1)
     count = len(ids)
-    layers = _masks(masks, count, canvas)
-    points = _array("keypoints", keypoints, (count, -1, 3))
-    boxes = _array("boxes_xyxy", boxes_xyxy, (count, 4))
-    values = _array("scores", scores, (count,))
-    anchors = boxes if boxes is not None else _extents(layers, points, count)
+    object_masks = _as_masks(masks, count, canvas)
+    points = _as_array("keypoints", keypoints, (count, -1, 3))
+    boxes = _as_array("boxes_xyxy", boxes_xyxy, (count, 4))
+    values = _as_array("scores", scores, (count,))
+    anchors = boxes if boxes is not None else _extents(object_masks, points, count)
     order = _large_first(anchors)
-    colours = palette(max([len(names), *(int(i) + 1 for i in ids)]))
+    colors = palette(max([len(names), *(int(i) + 1 for i in ids)]))
     pen = _Pen.of(canvas)
-    if layers is not None:
+    if object_masks is not None:
         for k in order:
-            _draw_mask(canvas, layers[k], colours[ids[k]], pen)
+            _draw_mask(canvas, object_masks[k], colors[ids[k]], pen)
     if boxes is not None:
         for k in order:
-            _draw_box(canvas, boxes[k], colours[ids[k]], pen)
+            _draw_box(canvas, boxes[k], colors[ids[k]], pen)
     if points is not None:
         hidden = np.zeros(points.shape[:2], bool) if keypoint_hidden is None else np.asarray(keypoint_hidden, bool)
         for k in order:
-            _draw_keypoints(canvas, points[k], hidden[k], skeleton, colours[ids[k]], pen)
-    taken: list[tuple[int, int, int, int]] = []
+            _draw_keypoints(canvas, points[k], hidden[k], skeleton, colors[ids[k]], pen)
+    occupied: list[tuple[int, int, int, int]] = []
     for k in order[::-1]:
         name = names[ids[k]] if 0 <= ids[k] < len(names) else str(ids[k])
         text = name if values is None else f"{name} {values[k]:.2f}"
         if np.isfinite(anchors[k]).all():
-            _draw_caption(canvas, text, anchors[k], colours[ids[k]], pen, taken)
+            _draw_caption(canvas, text, anchors[k], colors[ids[k]], pen, occupied)
     return canvas
 
 
 def contact_sheet(images: Sequence[Image], columns: int, cell: int, gap: int = 6) -> Image:
-    """All pictures in one, row by row, each scaled to fit a square of ``cell`` pixels and centred in it.
+    """All pictures in one, row by row, each scaled to fit a square of ``cell`` pixels and centered in it.
 
     Args:
         images: (H, W, 3) uint8 pictures of any size, at least one.
-        columns: pictures a row.
+        columns: pictures in a row.
         cell: side of a cell, in pixels.
         gap: pixels between cells.
 
@@ -137,41 +137,45 @@ def contact_sheet(images: Sequence[Image], columns: int, cell: int, gap: int = 6
     return sheet
 
 
-def _array(field: str, value: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.float64] | None:
-    """As float64 of the shape asked for (-1: any length)."""
+def _as_array(field: str, value: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.float64] | None:
+    """As float64, checked against a shape (-1: any length)."""
     if value is None:
         return None
     array = np.asarray(value, dtype=np.float64)
     if array.size == 0 and shape[0] == 0:
         return np.zeros(tuple(max(side, 0) for side in shape))
-    if array.ndim != len(shape) or any(want not in (-1, got) for got, want in zip(array.shape, shape, strict=True)):
+    if array.ndim != len(shape) or any(
+        side not in (-1, actual) for actual, side in zip(array.shape, shape, strict=True)
+    ):
         raise ValueError(f"{field}: got shape {array.shape}, expected {shape}")
     return array
 
 
-def _masks(masks: ArrayLike | None, count: int, canvas: Image) -> NDArray[np.bool_] | None:
+def _as_masks(masks: ArrayLike | None, count: int, canvas: Image) -> NDArray[np.bool_] | None:
     if masks is None:
         return None
-    layers = np.asarray(masks, dtype=bool)
+    object_masks = np.asarray(masks, dtype=bool)
     if count == 0:
         return np.zeros((0, *canvas.shape[:2]), bool)
-    if layers.shape != (count, *canvas.shape[:2]):
-        raise ValueError(f"masks: got shape {layers.shape}, expected {(count, *canvas.shape[:2])}")
-    return layers
+    if object_masks.shape != (count, *canvas.shape[:2]):
+        raise ValueError(f"masks: got shape {object_masks.shape}, expected {(count, *canvas.shape[:2])}")
+    return object_masks
 
 
-def _extents(layers: NDArray[np.bool_] | None, points: NDArray[np.float64] | None, count: int) -> NDArray[np.float64]:
-    """Where captions go when there are no boxes: around the mask, else around the points, else nan."""
-    found = np.full((count, 4), np.nan)
+def _extents(
+    object_masks: NDArray[np.bool_] | None, points: NDArray[np.float64] | None, count: int
+) -> NDArray[np.float64]:
+    """Boxes to place captions by where there are none: of the mask, else of the keypoints, else nan."""
+    boxes = np.full((count, 4), np.nan)
     for k in range(count):
         xy: NDArray[np.float64] = np.zeros((0, 2))
-        if layers is not None and layers[k].any():
-            xy = np.argwhere(layers[k])[:, ::-1].astype(np.float64)
+        if object_masks is not None and object_masks[k].any():
+            xy = np.argwhere(object_masks[k])[:, ::-1].astype(np.float64)
         elif points is not None:
             xy = points[k, points[k, :, 2] > 0, :2]
         if len(xy):
-            found[k] = (*xy.min(0), *xy.max(0))
-    return found
+            boxes[k] = (*xy.min(0), *xy.max(0))
+    return boxes
 
 
 def _large_first(boxes: NDArray[np.float64]) -> list[int]:
@@ -179,22 +183,22 @@ def _large_first(boxes: NDArray[np.float64]) -> list[int]:
     return [int(k) for k in np.argsort(-area, kind="stable")]
 
 
-def _draw_mask(canvas: Image, mask: NDArray[np.bool_], colour: Colour, pen: _Pen) -> None:
+def _draw_mask(canvas: Image, mask: NDArray[np.bool_], color: Color, pen: _Pen) -> None:
     if not mask.any():
         return
-    inside = canvas[mask].astype(np.float32) * (1 - _MASK_ALPHA) + np.array(colour, np.float32) * _MASK_ALPHA
+    inside = canvas[mask].astype(np.float32) * (1 - _MASK_ALPHA) + np.array(color, np.float32) * _MASK_ALPHA
     canvas[mask] = np.rint(inside).astype(np.uint8)
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(canvas, contours, -1, colour, max(1, pen.line - 1), cv2.LINE_AA)
+    cv2.drawContours(canvas, contours, -1, color, max(1, pen.line - 1), cv2.LINE_AA)
 
 
-def _draw_box(canvas: Image, box: NDArray[np.float64], colour: Colour, pen: _Pen) -> None:
+def _draw_box(canvas: Image, box: NDArray[np.float64], color: Color, pen: _Pen) -> None:
     if not np.isfinite(box).all():
         return
     height, width = canvas.shape[:2]
     low = np.clip(np.floor(box[:2]), 0, (width - 1, height - 1)).astype(int).tolist()
     high = np.clip(np.ceil(box[2:]) - 1, 0, (width - 1, height - 1)).astype(int).tolist()
-    cv2.rectangle(canvas, low, high, colour, pen.line)
+    cv2.rectangle(canvas, low, high, color, pen.line)
 
 
 def _draw_keypoints(
@@ -202,7 +206,7 @@ def _draw_keypoints(
     points: NDArray[np.float64],
     hidden: NDArray[np.bool_],
     skeleton: Sequence[Sequence[int]],
-    colour: Colour,
+    color: Color,
     pen: _Pen,
 ) -> None:
     shown = (points[:, 2] > 0) & np.isfinite(points[:, :2]).all(1)
@@ -211,7 +215,7 @@ def _draw_keypoints(
     for first, second in skeleton:
         if shown[first] and shown[second]:
             cv2.line(canvas, xy[first], xy[second], (0, 0, 0), pen.line + 1, cv2.LINE_AA)
-            cv2.line(canvas, xy[first], xy[second], colour, max(1, pen.line), cv2.LINE_AA)
+            cv2.line(canvas, xy[first], xy[second], color, max(1, pen.line), cv2.LINE_AA)
     radius = max(2, round(pen.line * 1.8))
     dots = palette(len(points))
     for k in np.flatnonzero(shown):
@@ -223,12 +227,14 @@ def _draw_caption(
     canvas: Image,
     text: str,
     box: NDArray[np.float64],
-    colour: Colour,
+    color: Color,
     pen: _Pen,
-    taken: list[tuple[int, int, int, int]],
+    occupied: list[tuple[int, int, int, int]],
 ) -> None:
-    """A filled label at the place around the box that covers least of the labels already there."""
-    text = text.encode("ascii", "replace").decode("ascii")  # OpenCV's font has no more, and crashes on half a character
+    """Draw a filled caption where it overlaps least with those already drawn, and add its place to ``occupied``."""
+    text = text.encode("ascii", "replace").decode(
+        "ascii"
+    )  # the font of OpenCV is ASCII, and it crashes on lone surrogates
     (width, height), base = cv2.getTextSize(text, _FONT, pen.font, pen.weight)
     width, height = width + 2 * pen.pad, height + base + pen.pad
     rows, columns = canvas.shape[:2]
@@ -237,14 +243,14 @@ def _draw_caption(
     inside = [
         (int(min(max(x, 0), max(columns - width, 0))), int(min(max(y, 0), max(rows - height, 0)))) for x, y in places
     ]
-    costs = [sum(_overlap((x, y, x + width, y + height), other) for other in taken) for x, y in inside]
+    costs = [sum(_overlap((x, y, x + width, y + height), other) for other in occupied) for x, y in inside]
     x, y = inside[int(np.argmin(costs))]
-    taken.append((x, y, x + width, y + height))
-    cv2.rectangle(canvas, (x, y), (x + width - 1, y + height - 1), colour, -1)
-    luminance = 0.114 * colour[0] + 0.587 * colour[1] + 0.299 * colour[2]
-    ink = (0, 0, 0) if luminance > 110 else (255, 255, 255)
+    occupied.append((x, y, x + width, y + height))
+    cv2.rectangle(canvas, (x, y), (x + width - 1, y + height - 1), color, -1)
+    luminance = 0.114 * color[0] + 0.587 * color[1] + 0.299 * color[2]
+    text_color = (0, 0, 0) if luminance > 110 else (255, 255, 255)
     origin = (x + pen.pad, y + height - base - pen.pad // 2)
-    cv2.putText(canvas, text, origin, _FONT, pen.font, ink, pen.weight, cv2.LINE_AA)
+    cv2.putText(canvas, text, origin, _FONT, pen.font, text_color, pen.weight, cv2.LINE_AA)
 
 
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> int:

@@ -1,4 +1,4 @@
-"""Images from files, the same way for training, testing and the runtimes."""
+"""Reading image files: the same code for training, testing and the runtimes."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ __all__ = [
     "to_eight_bits",
 ]
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")  # what counts as an image in a folder
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")  # of images in a folder
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_BITS = (8, 10, 12, 14, 16)  # of cameras and scanners
+_BITS = (8, 10, 12, 14, 16)  # bit depths of cameras and scanners
 
 
 class UnreadableImage(UserError):
@@ -41,36 +41,36 @@ class UnreadableImage(UserError):
         self.path = str(path)
 
     def __reduce__(self) -> tuple[type[UnreadableImage], tuple[str]]:
-        return UnreadableImage, (self.path,)  # a loader's worker process hands its exceptions over
+        return UnreadableImage, (self.path,)  # data loader workers pickle their exceptions
 
 
 def decode_pixels(data: bytes) -> NDArray[Any] | None:
-    """The bytes of an image file -> (H, W, 3) BGR in the depth of the file, turned as its Exif orientation says.
+    """Decode the bytes of an image file to (H, W, 3) BGR in the bit depth of the file, rotated by its Exif orientation.
 
     Returns:
-        uint8, or another type where the file has more than 8 bits a channel; None if it is no image.
+        uint8, or another dtype where the file has more than 8 bits per channel; None if it cannot be decoded.
     """
     if not data:
         return None
     buffer = np.frombuffer(data, np.uint8)
     try:
-        if data.startswith(_TIFF):  # asked for colours, OpenCV refuses grey numbers of 32 bits
+        if data.startswith(_TIFF):  # with IMREAD_COLOR OpenCV refuses one channel of 32 bits
             image = cv2.imdecode(buffer, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
             if image is not None and image.dtype != np.uint8:
                 return _three_channels(image)
         image = cv2.imdecode(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    except cv2.error:  # sizes beyond OpenCV's limits
+    except cv2.error:  # larger than OpenCV's limits
         return None
     return None if image is None else np.asarray(image)
 
 
 def _three_channels(image: NDArray[Any]) -> NDArray[Any]:
-    planes = image.reshape(*image.shape[:2], -1)
-    return np.ascontiguousarray(planes[..., :3] if planes.shape[2] >= 3 else np.repeat(planes[..., :1], 3, 2))
+    channels = image.reshape(*image.shape[:2], -1)
+    return np.ascontiguousarray(channels[..., :3] if channels.shape[2] >= 3 else np.repeat(channels[..., :1], 3, 2))
 
 
 def decode_image(data: bytes, pixel_range: PixelRange | None = None) -> NDArray[np.uint8] | None:
-    """The bytes of an image file -> uint8 (H, W, 3) BGR, turned as its Exif orientation says; None if it is none.
+    """Decode the bytes of an image file to uint8 (H, W, 3) BGR, rotated by its Exif orientation; None if that fails.
 
     Raises:
         UserError: as :func:`to_eight_bits`.
@@ -80,15 +80,15 @@ def decode_image(data: bytes, pixel_range: PixelRange | None = None) -> NDArray[
 
 
 def to_eight_bits(pixels: NDArray[Any], pixel_range: PixelRange | None = None) -> NDArray[np.uint8]:
-    """Bring an image of any depth to uint8; one of 8 bits stays as it is.
+    """Convert an image of any bit depth to uint8; images of 8 bits are returned as they are.
 
     Args:
         pixels: of any shape.
-        pixel_range: what becomes 0 and 255; values between are rounded, values outside clipped. None divides 16 bits
-            by 256.
+        pixel_range: the values that become 0 and 255; values between are rounded, values outside clipped. None
+            divides 16 bits by 256.
 
     Raises:
-        UserError: the pixels are floats or have a sign, and no range is stated: nothing tells what white is.
+        UserError: the pixels are floats or signed integers, and no range is given.
     """
     if pixels.dtype == np.uint8:
         return np.asarray(pixels)
@@ -102,30 +102,30 @@ def to_eight_bits(pixels: NDArray[Any], pixel_range: PixelRange | None = None) -
         )
     low, high = pixel_range
     scaled = (pixels.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
-    whole = np.clip(np.rint(np.nan_to_num(scaled)), 0, 255).astype(np.uint8)
-    return np.asarray(whole)
+    rounded = np.clip(np.rint(np.nan_to_num(scaled)), 0, 255).astype(np.uint8)
+    return np.asarray(rounded)
 
 
 def seeming_range(pixels: NDArray[Any]) -> PixelRange | None:
-    """What seems to be black and white; None where an image reads well without a range, or has nothing but zeros.
+    """Guess the pixel range of an image; None where it needs none, or has only zeros.
 
-    16 bits that reach above a quarter of what they could hold are taken to use all of it.
+    Images of 16 bits with values from 2**14 on are assumed to use all 16.
     """
     values = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
     if pixels.dtype == np.uint8 or not values.size or not values.any():
         return None
-    least, most = values.min().item(), values.max().item()
-    if pixels.dtype.kind == "f" and least >= 0 and most <= 255:
-        return (0, 1) if most <= 1 else (0, 255)
-    if least >= 0:
-        fitting = next((2**bits - 1 for bits in _BITS if most < 2**bits), None)
-        if fitting is not None and pixels.dtype.kind != "f":
-            return None if pixels.dtype == np.uint16 and fitting == 2**16 - 1 else (0, fitting)
-    return math.floor(least), max(math.floor(least) + 1, math.ceil(most))
+    lowest, highest = values.min().item(), values.max().item()
+    if pixels.dtype.kind == "f" and lowest >= 0 and highest <= 255:
+        return (0, 1) if highest <= 1 else (0, 255)
+    if lowest >= 0:
+        maximum = next((2**bits - 1 for bits in _BITS if highest < 2**bits), None)
+        if maximum is not None and pixels.dtype.kind != "f":
+            return None if pixels.dtype == np.uint16 and maximum == 2**16 - 1 else (0, maximum)
+    return math.floor(lowest), max(math.floor(lowest) + 1, math.ceil(highest))
 
 
 def range_note(pixels: NDArray[Any]) -> str | None:
-    """What to say of an image that is read without a range and should not be; None where it reads well."""
+    """A warning about an image that needs a pixel range and is read without one; None where it needs none."""
     span = seeming_range(pixels)
     if span is None:
         return None
@@ -136,19 +136,19 @@ def range_note(pixels: NDArray[Any]) -> str | None:
 def _describe(pixels: NDArray[Any]) -> str:
     kind = {"f": "bits of float", "i": "bits with sign"}.get(pixels.dtype.kind, "bits")
     values = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
-    ends = f"{values.min():.6g}..{values.max():.6g}" if values.size else "nan"
-    return f"values {ends} in {pixels.dtype.itemsize * 8} {kind}"
+    extremes = f"{values.min():.6g}..{values.max():.6g}" if values.size else "nan"
+    return f"values {extremes} in {pixels.dtype.itemsize * 8} {kind}"
 
 
 def read_pixels(path: str | Path) -> NDArray[Any]:
-    """As :func:`decode_pixels`, of a file.
+    """Read an image file as :func:`decode_pixels` does.
 
     Raises:
         UnreadableImage: the file is missing, empty, truncated beyond decoding, or no image.
     """
     try:
         pixels = decode_pixels(Path(path).read_bytes())
-    except (OSError, ValueError) as error:  # ValueError: such as a zero byte in the name
+    except (OSError, ValueError) as error:  # ValueError: for example a null byte in the name
         raise UnreadableImage(path) from error
     if pixels is None:
         raise UnreadableImage(path)
@@ -158,16 +158,16 @@ def read_pixels(path: str | Path) -> NDArray[Any]:
 def read_image(
     path: str | Path, pixel_range: PixelRange | None = None, warn: Callable[[str], None] | None = None
 ) -> NDArray[np.uint8]:
-    """Decode an image file to uint8 (H, W, 3) BGR, turned as its Exif orientation says.
+    """Read an image file as uint8 (H, W, 3) BGR, rotated by its Exif orientation.
 
     Args:
         path: the file.
-        pixel_range: as :func:`to_eight_bits`; pictures of 8 bits are read as they are.
-        warn: gets a sentence where 16 bits seem to need a range and none is stated.
+        pixel_range: see :func:`to_eight_bits`; images of 8 bits need none.
+        warn: called with a sentence where an image of 16 bits seems to need a range and none is given.
 
     Raises:
         UnreadableImage: the file is missing, empty, truncated beyond decoding, or no image.
-        UserError: it has floats, or numbers with a sign, and no range is stated.
+        UserError: its pixels are floats or signed integers, and no range is given.
     """
     pixels = read_pixels(path)
     try:

@@ -1,4 +1,4 @@
-"""What every way of predicting gives for one image: numpy only."""
+"""The predictions of one image, as numpy arrays."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ __all__ = ["Prediction"]
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """The detections of one image, best first, nothing suppressed; or its label map; or both.
+    """The detections of one image, by descending score and without NMS, its label map, or both.
 
     Attributes:
-        image: path, or the array uint8 (H, W, 3) BGR itself.
+        image: path, or the image itself: uint8 (H, W, 3) BGR.
         boxes: float32 (K, 4) xyxy in pixels of the image.
         scores: float32 (K,) in [0, 1].
         labels: int64 (K,), indices into ``classes``.
         classes: name of each label.
-        category_ids: the data set's category id of each label.
-        masks: bool (K, H, W), true inside; nothing outside the box; or None.
-        keypoints: float32 (K, P, 3): x, y in pixels of the image, perhaps outside of it, and score; or None.
+        category_ids: category id of each label in the data set.
+        masks: bool (K, H, W), false outside the box; or None.
+        keypoints: float32 (K, P, 3): x, y in pixels of the image (may lie outside), and score; or None.
         keypoint_names: of the P keypoints.
-        skeleton: pairs of keypoints to join in a picture, indices from 0.
-        segmentation: uint8 (H, W), index into ``semantic_classes`` of each pixel; or None.
-        semantic_classes: name of each value of ``segmentation``; empty: ``classes`` are.
-        palette: RGB of each value of ``segmentation`` in pictures; empty takes colours that can be told apart.
-        name: what a picture of it is called, without suffix; empty takes the stem of the path, or ``image``.
-        pixel_range: what is black and white in an image of more than 8 bits, or None.
+        skeleton: pairs of keypoints that are connected in pictures, indices from 0.
+        segmentation: uint8 (H, W), label map with indices into ``semantic_classes``; or None.
+        semantic_classes: name of each value of ``segmentation``; empty for ``classes``.
+        palette: RGB of each value of ``segmentation`` in pictures; empty for a default palette.
+        name: file name of its picture, without suffix; empty for the stem of the path, or ``image``.
+        pixel_range: values of black and white in an image of more than 8 bits, or None.
     """
 
     image: str | np.ndarray
@@ -54,25 +54,25 @@ class Prediction:
     pixel_range: PixelRange | None = None
 
     @classmethod
-    def of_labels(cls, image: str | np.ndarray, segmentation: np.ndarray, **facts: Any) -> Prediction:
+    def of_labels(cls, image: str | np.ndarray, segmentation: np.ndarray, **fields: Any) -> Prediction:
         """The prediction of a semantic segmenter: a label map, and no detections.
 
         Args:
-            image: as the field.
-            segmentation: as the field.
-            facts: ``classes``, ``category_ids``, ``palette``, ``name``.
+            image: see the attribute.
+            segmentation: see the attribute.
+            fields: other attributes, such as ``classes`` and ``category_ids``.
         """
         none = np.zeros(0, np.float32)
-        return cls(image, none.reshape(0, 4), none, none.astype(np.int64), segmentation=segmentation, **facts)
+        return cls(image, none.reshape(0, 4), none, none.astype(np.int64), segmentation=segmentation, **fields)
 
     @property
     def stem(self) -> str:
-        """Name of its picture, without suffix."""
+        """File name of its picture, without suffix."""
         return self.name or (Path(self.image).stem if isinstance(self.image, str) else "image")
 
     @property
     def segmentation_names(self) -> tuple[str, ...]:
-        """Name of each value of a label map."""
+        """Name of each value of ``segmentation``."""
         return self.semantic_classes or self.classes
 
     def __len__(self) -> int:
@@ -93,13 +93,13 @@ class Prediction:
         return f"Prediction({name}: {'; '.join(parts)})"
 
     def _shares(self, segmentation: np.ndarray) -> str:
-        """The classes with most pixels."""
+        """The three classes with the most pixels, and their shares."""
         ids, pixels = np.unique(segmentation, return_counts=True)
         order = np.argsort(-pixels, kind="stable")[:3]
         return ", ".join(f"{self.segmentation_names[ids[i]]} {pixels[i] / pixels.sum():.0%}" for i in order)
 
     def filter(self, score_thr: float) -> Prediction:
-        """Only what scores at least ``score_thr``."""
+        """The detections with a score of at least ``score_thr``."""
         keep = self.scores >= score_thr
         return replace(
             self,
@@ -111,11 +111,11 @@ class Prediction:
         )
 
     def draw(self, out: str | Path | None = None, score_thr: float = 0.3) -> np.ndarray:
-        """The image with its label map, and on that the masks, boxes and keypoints of what scores enough.
+        """Draw the label map, and the masks, boxes and keypoints with a sufficient score, on the image.
 
         Args:
-            out: folder to write ``<stem>.jpg`` into; None writes nothing.
-            score_thr: least score drawn, of an object and of each of its keypoints.
+            out: folder for ``<stem>.jpg``; None writes no file.
+            score_thr: minimum score, of objects and of each of their keypoints.
 
         Returns:
             uint8 (H, W, 3) BGR.
@@ -124,7 +124,6 @@ class Prediction:
             UserError: the image cannot be read, or ``<stem>.jpg`` is the image itself.
             WorkError: the picture cannot be written.
         """
-
         from efftasks.imaging.drawing import draw_instances
         from efftasks.imaging.images import read_image, to_eight_bits
         from efftasks.imaging.semantic_drawing import draw_semantic
@@ -134,7 +133,7 @@ class Prediction:
         else:
             image = to_eight_bits(self.image, self.pixel_range)
         if self.segmentation is not None:
-            image = draw_semantic(image, self.segmentation, self._colours())
+            image = draw_semantic(image, self.segmentation, self._colors())
         shown = self.filter(score_thr)
         picture = draw_instances(
             image,
@@ -151,7 +150,7 @@ class Prediction:
         return picture
 
     def save_labels(self, out: str | Path) -> Path:
-        """Write the label map as ``<stem>.png``: 8 bit, the index of a class in each pixel, coloured by a palette.
+        """Write the label map as ``<stem>.png``: 8 bits, the class index of each pixel, with a color palette.
 
         Args:
             out: folder.
@@ -168,19 +167,19 @@ class Prediction:
         path = Path(out, f"{self.stem}.png")
         self._prepare(path)
         try:
-            write_indexed_png(path, self.segmentation, self._colours())
+            write_indexed_png(path, self.segmentation, self._colors())
         except OSError as error:
             raise WorkError(f"{path}: the label map could not be written ({error.strerror})") from error
         return path
 
-    def _colours(self) -> list[tuple[int, int, int]]:
-        """(b, g, r) of each value of a label map."""
+    def _colors(self) -> list[tuple[int, int, int]]:
+        """(b, g, r) of each value of ``segmentation``."""
         from efftasks.imaging.semantic_drawing import semantic_palette
 
         return [(b, g, r) for r, g, b in self.palette] or semantic_palette(len(self.segmentation_names))
 
     def _keypoints_from(self, score_thr: float) -> np.ndarray | None:
-        """The keypoints, with score 0 for those to be left out of a picture."""
+        """The keypoints, with a score of 0 for those below ``score_thr``."""
         if self.keypoints is None:
             return None
         keep = self.keypoints[..., 2:] >= score_thr
@@ -196,16 +195,16 @@ class Prediction:
             raise WorkError(f"{path}: the picture could not be written ({error.strerror})") from error
 
     def _prepare(self, path: Path) -> None:
-        """Make the folder of a file to be written, unless the file is the image itself."""
+        """Create the folder of a file to write, which must not be the image itself."""
         if isinstance(self.image, str) and path.resolve() == Path(self.image).resolve():
             raise UserError(f"{path}: got the folder of the image itself, expected another one to draw into")
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
-        """COCO results: one dict a detection.
+        """COCO results: one dict per detection.
 
-        ``bbox`` is xywh in pixels of the image, ``segmentation`` the mask as compressed run lengths, ``keypoints`` the
-        flat list of x, y and score; the last two where the prediction has them.
+        ``bbox`` is xywh in pixels of the image. Predictions with masks have ``segmentation``, compressed run lengths,
+        and those with keypoints have ``keypoints``, the flat list of x, y and score.
         """
         sides = np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], axis=1)
         rows: list[dict[str, Any]] = [

@@ -1,9 +1,9 @@
-"""COCO's compressed run lengths of a mask: numpy only, the letters of pycocotools' ``mask.encode``.
+"""COCO's compressed run-length encoding (RLE) of masks in numpy, equal to that of pycocotools' ``mask.encode``.
 
-Runs go down the columns, pixels outside first. From the fourth run on each is the difference from the one two before
-it, so that the columns of an object give small numbers; a number is written in groups of 5 bits, lowest first, a letter
-each: bit 5 says that more follow, and the highest bit of the last is the sign. The form is that of COCO's ``maskApi``
-(Dollar and Lin, BSD-2-Clause).
+Runs go down the columns, and the first one is of background. From the fourth on, each run is stored as the difference
+from the run two before it. Numbers are written in groups of 5 bits, lowest first, one character each: bit 5 is set if
+more groups follow, and bit 4 of the last group is the sign. The format is that of COCO's ``maskApi`` (Dollar and Lin,
+BSD-2-Clause).
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ __all__ = ["decode_rle", "encode_rle"]
 _BITS = 5
 _SIGN = 1 << (_BITS - 1)
 _MORE = 1 << _BITS
-_FIRST_LETTER = ord("0")
-_MOST_GROUPS = 12  # of 5 bits in 64: no run is longer
+_FIRST_CHARACTER = ord("0")
+_MAX_GROUPS = 12  # of 5 bits in an int64
 
 
 def encode_rle(mask: np.ndarray) -> dict[str, Any]:
-    """A mask as COCO files have it.
+    """Encode a mask as COCO files have it.
 
     Args:
         mask: bool (H, W).
 
     Returns:
-        ``{"size": [H, W], "counts": letters}``.
+        ``{"size": [H, W], "counts": string}``.
 
     Raises:
         ValueError: the mask is not bool (H, W).
@@ -39,17 +39,17 @@ def encode_rle(mask: np.ndarray) -> dict[str, Any]:
     height, width = mask.shape
     runs = _runs(mask)
     runs[3:] -= runs[1:-2].copy()
-    return {"size": [height, width], "counts": _letters(runs)}
+    return {"size": [height, width], "counts": _to_string(runs)}
 
 
 def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
-    """The mask of :func:`encode_rle`'s form, bool (H, W).
+    """Decode the output of :func:`encode_rle` to bool (H, W).
 
     Raises:
-        ValueError: the letters are no run lengths of that size.
+        ValueError: ``counts`` is no RLE of a mask of that size.
     """
     height, width = rle["size"]
-    runs = _numbers(rle["counts"])
+    runs = _from_string(rle["counts"])
     runs[1::2] = runs[1::2].cumsum()
     runs[2::2] = runs[2::2].cumsum()
     if (runs < 0).any() or runs.sum() != height * width:
@@ -59,37 +59,37 @@ def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
 
 
 def _runs(mask: np.ndarray) -> np.ndarray:
-    """Lengths of the runs, int64. The mask is compared along its rows' neighbours, which needs no copy by columns."""
+    """Lengths of the runs down the columns, int64. Rows are compared, so that the mask need not be transposed."""
     height, width = mask.shape
     rows, columns = np.divmod(np.flatnonzero(mask[1:] != mask[:-1]), max(width, 1))
     inner = columns * height + rows + 1
-    heads = np.zeros(0, np.int64)  # where a column begins otherwise than the one before it ends
+    heads = np.zeros(0, np.int64)  # columns that begin with another value than the last column ended with
     if mask.size:
         heads = np.flatnonzero(mask[0] != np.append(False, mask[-1, :-1])) * height
     changes = np.sort(np.concatenate([inner, heads]))
     return np.diff(changes, prepend=0, append=mask.size)
 
 
-def _letters(numbers: np.ndarray) -> str:
+def _to_string(numbers: np.ndarray) -> str:
     groups = 1 + int(np.abs(numbers).max()).bit_length() // _BITS
     rest = numbers[:, None] >> (_BITS * np.arange(groups + 1))
     bits = rest[:, :-1] & (_MORE - 1)
     more = rest[:, 1:] != np.where(bits & _SIGN, -1, 0)
     written = np.ones_like(more)
     written[:, 1:] = np.logical_and.accumulate(more[:, :-1], axis=1)
-    letters = bits + _MORE * more + _FIRST_LETTER
-    return letters[written].astype(np.uint8).tobytes().decode("ascii")
+    characters = bits + _MORE * more + _FIRST_CHARACTER
+    return characters[written].astype(np.uint8).tobytes().decode("ascii")
 
 
-def _numbers(letters: str) -> np.ndarray:
-    codes = np.frombuffer(letters.encode("ascii"), np.uint8).astype(np.int64) - _FIRST_LETTER
+def _from_string(counts: str) -> np.ndarray:
+    codes = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - _FIRST_CHARACTER
     if not codes.size or codes.min() < 0 or codes.max() >= 2 * _MORE or codes[-1] & _MORE:
-        raise ValueError(f"counts: got {letters[:20]!r}, which is no list of run lengths")
+        raise ValueError(f"counts: got {counts[:20]!r}, which is no list of run lengths")
     ends = np.flatnonzero(codes < _MORE)
     starts = np.append(0, ends[:-1] + 1)
     lengths = ends - starts + 1
-    if lengths.max() > _MOST_GROUPS:
-        raise ValueError(f"counts: got {letters[:20]!r}, with a run length beyond 64 bits")
+    if lengths.max() > _MAX_GROUPS:
+        raise ValueError(f"counts: got {counts[:20]!r}, with a run length beyond 64 bits")
     place = np.arange(len(codes)) - np.repeat(starts, lengths)
     values = np.add.reduceat((codes & (_MORE - 1)) << (_BITS * place), starts)
     negative = (codes[ends] & _SIGN) > 0

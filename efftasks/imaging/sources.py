@@ -1,4 +1,4 @@
-"""What people hold as an image, as pixels: the same way for exported files and for checkpoints."""
+"""Loading images from paths, bytes, arrays and PIL: the same code for exported files and checkpoints."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from efftasks.structures.pixel_range import PixelRange
 __all__ = ["EXPECTED", "LoadedImage", "each_image", "find_images", "in_batches", "load_image"]
 
 EXPECTED = (
-    "a path, the bytes of an image file, an array uint8 (H, W, 3) BGR, (H, W) grey or (H, W, 4) BGRA, a PIL image, or "
+    "a path, the bytes of an image file, an array uint8 (H, W, 3) BGR, (H, W) gray or (H, W, 4) BGRA, a PIL image, or "
     "several of them"
 )
-_COLOURS = {1: cv2.COLOR_GRAY2BGR, 4: cv2.COLOR_BGRA2BGR}
-_DEEP_MODES = ("I", "F")  # of PIL: more than 8 bits a channel
+_TO_BGR = {1: cv2.COLOR_GRAY2BGR, 4: cv2.COLOR_BGRA2BGR}
+_DEEP_MODES = ("I", "F")  # of PIL, with more than 8 bits per channel
 
 Item = TypeVar("Item")
 
 
 class LoadedImage(NamedTuple):
-    """An image as a prediction names it, its pixels, and what a picture of it is called."""
+    """The pixels of an image, where they are from, and a file name for pictures of it."""
 
     source: str | NDArray[np.uint8]  # the path, or the pixels
     pixels: NDArray[np.uint8]  # (H, W, 3) BGR
-    name: str
+    name: str  # without suffix
 
 
 def find_images(source: str | Path) -> list[str]:
-    """Paths of the images that a file, folder or glob names, sorted.
+    """Sorted paths of the images of a file name, folder or glob pattern.
 
     Raises:
-        UserError: there are none, or it is a video.
+        UserError: there are none, or the path cannot be read.
     """
     path = Path(source)
     try:
@@ -52,24 +52,26 @@ def find_images(source: str | Path) -> list[str]:
             names = [str(path)]
         else:
             names = sorted(p for p in glob.glob(str(source), recursive=True) if Path(p).is_file())
-    except (OSError, ValueError) as error:  # no permission; a zero byte in the name
+    except (OSError, ValueError) as error:  # no permission, or a null byte in the name
         raise UserError(f"{source}: cannot be read ({error}), expected an image, a folder or a pattern") from error
     if not names:
-        raise UserError(f"{source}: no image found{_deeper(path)}, expected an image, a folder of images or a pattern")
+        raise UserError(
+            f"{source}: no image found{_subfolder_hint(path)}, expected an image, a folder of images or a pattern"
+        )
     return names
 
 
-def _deeper(folder: Path) -> str:
-    """Where a folder has images in the folders inside of it: how to name them."""
+def _subfolder_hint(folder: Path) -> str:
+    """A hint for a message, where a folder has images in its subfolders only."""
     inside = sorted(p for p in folder.glob("*/**/*") if p.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
     return f" in the folder itself (those deeper in it: '{folder}/**/*{inside[0].suffix}')" if inside else ""
 
 
 def each_image(images: Any) -> Iterator[Any]:
-    """One image after the other of what was given: an image, or several in a list, tuple, generator, folder or glob.
+    """Iterate over one image, or several in a list, tuple, generator, folder or glob pattern.
 
     Raises:
-        UserError: it is none of that.
+        UserError: ``images`` is none of these.
     """
     if isinstance(images, (str, Path)):
         yield from find_images(images)
@@ -78,11 +80,11 @@ def each_image(images: Any) -> Iterator[Any]:
     elif isinstance(images, Iterable) and not isinstance(images, Mapping):
         yield from images
     else:
-        raise UserError(f"images: got {_kind(images)}, expected {EXPECTED}")
+        raise UserError(f"images: got {_type_name(images)}, expected {EXPECTED}")
 
 
 def in_batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of ``size`` items, the last one perhaps shorter."""
+    """Lists of ``size`` items; the last one may be shorter."""
     while batch := list(islice(items, size)):
         yield batch
 
@@ -96,15 +98,15 @@ def load_image(
     """Read, decode or convert one image.
 
     Args:
-        image: a path; the bytes of an image file; an array uint8 (H, W, 3) BGR, (H, W) grey or (H, W, 4) BGRA; or a PIL
-            image, turned as its Exif orientation says, as files are.
-        index: of the image among those given, for its name.
-        pixel_range: of images with more than 8 bits, see :func:`efftasks.imaging.images.to_eight_bits`; arrays may
-            have other numbers then, too.
-        warn: gets a sentence where a file seems to need a range and none is stated.
+        image: a path; the bytes of an image file; an array uint8 (H, W, 3) BGR, (H, W) gray or (H, W, 4) BGRA; or a PIL
+            image. Files and PIL images are rotated by their Exif orientation.
+        index: position of the image in the input, for its name.
+        pixel_range: of images with more than 8 bits, see :func:`efftasks.imaging.images.to_eight_bits`; with it, arrays
+            may have other dtypes than uint8.
+        warn: called with a sentence where a file seems to need a pixel range and none is given.
 
     Raises:
-        UserError: it is none of that, or cannot be read.
+        UserError: ``image`` is none of these, or cannot be read.
     """
     if isinstance(image, (str, Path)):
         return LoadedImage(str(image), _read(image, pixel_range, warn), Path(image).stem)
@@ -122,52 +124,52 @@ def _read(path: str | Path, pixel_range: PixelRange | None, warn: Callable[[str]
 
 def _pixels(image: Any, place: str, pixel_range: PixelRange | None) -> NDArray[np.uint8]:
     if isinstance(image, np.ndarray):
-        return _of_array(image, place, pixel_range)
+        return _from_array(image, place, pixel_range)
     if isinstance(image, (bytes, bytearray, memoryview)):
         pixels = decode_image(bytes(image), pixel_range)
         if pixels is None:
             raise UserError(f"{place}: got {len(image)} bytes that cannot be decoded, expected those of an image file")
         return pixels
     if _is_pil(image):
-        return _of_pil(image, place)
-    raise UserError(f"{place}: got {_kind(image)}, expected {EXPECTED}")
+        return _from_pil(image, place)
+    raise UserError(f"{place}: got {_type_name(image)}, expected {EXPECTED}")
 
 
-def _of_array(image: NDArray[Any], place: str, pixel_range: PixelRange | None) -> NDArray[np.uint8]:
+def _from_array(image: NDArray[Any], place: str, pixel_range: PixelRange | None) -> NDArray[np.uint8]:
     shape, depth = image.shape, image.shape[2] if image.ndim == 3 else 1
-    is_known = image.ndim in (2, 3) and depth in (1, 3, 4) and 0 not in shape
-    # Four channels last, or an image of four columns with its channels first.
+    has_valid_shape = image.ndim in (2, 3) and depth in (1, 3, 4) and 0 not in shape
+    # (H, W, 4) may be an image of four columns with channels first.
     is_ambiguous = image.ndim == 3 and depth != 3 and shape[0] in (1, 3, 4)
     is_number = image.dtype.kind in "uif"
-    if not is_known or is_ambiguous or not (image.dtype == np.uint8 or (is_number and pixel_range is not None)):
+    if not has_valid_shape or is_ambiguous or not (image.dtype == np.uint8 or (is_number and pixel_range is not None)):
         kinds = "uint8" if pixel_range is None else "uint8, or other numbers in pixel_range,"
         more = "; the model states no pixel_range for other numbers" if is_number and image.dtype != np.uint8 else ""
         raise UserError(
-            f"{place}: got an array {image.dtype} {shape}, expected {kinds} (H, W, 3) BGR, (H, W) grey or (H, W, 4) "
+            f"{place}: got an array {image.dtype} {shape}, expected {kinds} (H, W, 3) BGR, (H, W) gray or (H, W, 4) "
             f"BGRA{more if pixel_range is None else ''}"
         )
     pixels = to_eight_bits(image, pixel_range)
-    return pixels if depth == 3 else np.asarray(cv2.cvtColor(pixels, _COLOURS[depth]), np.uint8)
+    return pixels if depth == 3 else np.asarray(cv2.cvtColor(pixels, _TO_BGR[depth]), np.uint8)
 
 
 def _is_pil(image: Any) -> bool:
-    """Whether it is an image of PIL, which is not imported: whoever has such an image has done so."""
+    """Whether it is an image of PIL. PIL is not imported here: the caller has done so if it is one."""
     pil = sys.modules.get("PIL.Image")
     return pil is not None and isinstance(image, pil.Image)
 
 
-def _of_pil(image: Any, place: str) -> NDArray[np.uint8]:
+def _from_pil(image: Any, place: str) -> NDArray[np.uint8]:
     from PIL import ImageOps
 
     if image.mode.startswith(_DEEP_MODES):
         raise UserError(f"{place}: got a PIL image of mode {image.mode}, expected 8 bits a channel, such as RGB")
     try:
         upright = ImageOps.exif_transpose(image)
-        colours = np.asarray(upright.convert("RGB"), np.uint8)
-    except OSError as error:  # a file that PIL has opened and not yet read
+        rgb = np.asarray(upright.convert("RGB"), np.uint8)
+    except OSError as error:  # PIL reads files lazily
         raise UserError(f"{place}: the PIL image cannot be decoded ({error})") from error
-    return np.ascontiguousarray(colours[..., ::-1])
+    return np.ascontiguousarray(rgb[..., ::-1])
 
 
-def _kind(value: Any) -> str:
+def _type_name(value: Any) -> str:
     return "None" if value is None else f"a value of type {type(value).__name__}"

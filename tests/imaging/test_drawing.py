@@ -6,53 +6,53 @@ import pytest
 from efftasks.imaging.drawing import contact_sheet, draw_instances, palette
 
 
-def grey(height: int = 120, width: int = 160) -> np.ndarray:
+def gray(height: int = 120, width: int = 160) -> np.ndarray:
     return np.full((height, width, 3), 100, np.uint8)
 
 
-def test_palette_colours_differ_and_a_longer_one_begins_with_the_shorter():
-    colours = palette(20)
-    assert palette(7) == colours[:7]
+def test_palette_colors_differ_and_a_longer_one_begins_with_the_shorter():
+    colors = palette(20)
+    assert palette(7) == colors[:7]
     assert palette(0) == []
-    gaps = [np.abs(np.subtract(a, b)).sum() for i, a in enumerate(colours) for b in colours[:i]]
+    gaps = [np.abs(np.subtract(a, b)).sum() for i, a in enumerate(colors) for b in colors[:i]]
     assert min(gaps) > 20
 
 
 def test_the_box_is_drawn_on_its_first_and_last_pixels_and_the_input_stays():
-    image = grey()
+    image = gray()
     drawn = draw_instances(image, [[40, 50, 100, 110]], [0], ["a"])
     assert (image == 100).all()
-    colour = palette(1)[0]
-    assert tuple(drawn[80, 40]) == colour and tuple(drawn[80, 99]) == colour and tuple(drawn[109, 70]) == colour
+    color = palette(1)[0]
+    assert tuple(drawn[80, 40]) == color and tuple(drawn[80, 99]) == color and tuple(drawn[109, 70]) == color
     assert (drawn[80, 39] == 100).all() and (drawn[80, 100] == 100).all()
 
 
 def test_a_mask_tints_its_pixels_and_no_other():
     masks = np.zeros((1, 120, 160), bool)
     masks[0, 60:80, 60:90] = True
-    drawn = draw_instances(grey(), [[60, 60, 90, 80]], [0], [""], masks=masks)
+    drawn = draw_instances(gray(), [[60, 60, 90, 80]], [0], [""], masks=masks)
     assert (drawn[70, 75] != 100).any()
     assert (drawn[100, 20] == 100).all()
 
 
 def test_keypoints_with_zero_score_are_not_drawn():
     points = np.array([[[30.0, 90.0, 0.9], [120.0, 90.0, 0.0]]])
-    drawn = draw_instances(grey(), None, [0], ["a"], keypoints=points, skeleton=[(0, 1)])
+    drawn = draw_instances(gray(), None, [0], ["a"], keypoints=points, skeleton=[(0, 1)])
     assert (drawn[90, 30] != 100).any()
     assert (drawn[80:, 60:] == 100).all()
 
 
 def test_no_objects_and_objects_off_the_picture():
-    assert (draw_instances(grey(), np.zeros((0, 4)), [], ["a"]) == 100).all()
+    assert (draw_instances(gray(), np.zeros((0, 4)), [], ["a"]) == 100).all()
     far = [[-1e6, -1e6, -1e5, -1e5], [1e5, 5, 1e6, 50], [np.nan, 0, 1, 1]]
     points = np.full((3, 2, 3), 1e9)
-    assert draw_instances(grey(), far, [0, 1, 9], ["a"], [0.1, 0.2, 0.3], None, points, [(0, 1)]).shape == (120, 160, 3)
+    assert draw_instances(gray(), far, [0, 1, 9], ["a"], [0.1, 0.2, 0.3], None, points, [(0, 1)]).shape == (120, 160, 3)
 
 
 def test_names_beyond_ascii_are_drawn_with_question_marks():
     box = [[40, 50, 100, 110]]
-    expected = draw_instances(grey(), box, [0], ["caf? ?"])
-    np.testing.assert_array_equal(draw_instances(grey(), box, [0], ["café \ud800"]), expected)
+    expected = draw_instances(gray(), box, [0], ["caf? ?"])
+    np.testing.assert_array_equal(draw_instances(gray(), box, [0], ["café \ud800"]), expected)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_names_beyond_ascii_are_drawn_with_question_marks():
 )
 def test_arrays_that_do_not_fit_are_named(field, given):
     with pytest.raises(ValueError, match=f"{field}: got shape"):
-        draw_instances(grey(), labels=[0], names=["a"], **given)
+        draw_instances(gray(), labels=[0], names=["a"], **given)
 
 
 def test_contact_sheet_keeps_proportions_and_order():

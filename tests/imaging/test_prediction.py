@@ -168,7 +168,7 @@ def test_drawing_shows_all_there_is():
     picture = found.draw()
     changed = (picture != image).any(axis=2)
     assert changed[:, 60:].all() and changed[32:48, 17:33].all()  # sky, mask of the dog
-    assert tuple(picture[70, 80]) == (64, 128, 128)  # half of the third colour, (0, 128, 128) in BGR, half of 128
+    assert tuple(picture[70, 80]) == (64, 128, 128)  # half of the third color, (0, 128, 128) in BGR, half of 128
     # its tail scores 0.2: it is left out, and so is the line to it
     bare = replace(found, masks=None, segmentation=None)
     without = replace(bare, keypoints=found.keypoints[:, :1], skeleton=())  # type: ignore[index]
@@ -177,7 +177,7 @@ def test_drawing_shows_all_there_is():
     assert found.keypoints is not None and found.keypoints[0, 1, 2] == np.float32(0.2)  # they stay as they were
 
 
-def test_label_maps_beside_objects_have_their_own_colours(tmp_path):
+def test_label_maps_beside_objects_have_their_own_colors(tmp_path):
     from PIL import Image
 
     found = full("a.jpg")
