@@ -1,4 +1,4 @@
-"""Files of weights: reading them safely, fitting them to a model, writing them whole or not at all.
+"""Checkpoint files: reading them safely, matching them with a model, writing them atomically.
 
 No published checkpoints of other projects: their layouts are in `models/published`.
 May import `structures`.

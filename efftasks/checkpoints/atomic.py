@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["whole_or_nothing"]
 
 @contextmanager
 def whole_or_nothing(target: Path) -> Iterator[Path]:
-    """A draft beside a file, to be written in the block; then it reaches the disk and takes the file's place.
+    """Write a file atomically: the block writes a draft beside it, which is then synced to disk and renamed.
 
     Raises:
-        WorkError: it could not be written; what was there before is untouched, and the draft is gone.
+        WorkError: it could not be written; the old file is unchanged, and the draft is removed.
     """
     draft = target.with_name(target.name + ".tmp")
     try:
@@ -25,7 +25,7 @@ def whole_or_nothing(target: Path) -> Iterator[Path]:
         with draft.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(draft, target)
-    except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError where the disk is full
         raise WorkError(f"{target} could not be saved ({error}); earlier checkpoints are intact") from error
     finally:
         draft.unlink(missing_ok=True)

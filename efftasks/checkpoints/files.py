@@ -1,7 +1,7 @@
-"""Reading weights safely, and saying exactly what of them fits a model.
+"""Reading checkpoints safely, and comparing state dicts with a model.
 
-A checkpoint is data. It is read with ``weights_only=True`` and never otherwise: a file that asks for anything else is
-refused, because unpickling it could run code.
+Checkpoints are always read with ``weights_only=True``. A file that needs more is refused, because unpickling it could
+run code.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ __all__ = [
     "weights_of",
 ]
 
-# Where checkpoints of the field keep their weights, the averaged ones first. mmengine's `state_dict` already is the
-# averaged one where there is one.
+# Where common checkpoint layouts have the weights; averaged (EMA) weights first. mmengine's `state_dict` already is the
+# averaged one if there is one.
 _LAYOUTS = (("state_dict_ema",), ("state_dict",), ("ema", "module"), ("ema",), ("model_ema",), ("model",))
 
 
 def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-    """Read a checkpoint file without running anything in it; see :mod:`efftasks.structures.suffixes` for its names.
+    """Read a checkpoint file without running code from it; see :mod:`efftasks.structures.suffixes` for its suffixes.
 
     Raises:
-        UserError: the file is missing, truncated, no checkpoint, or a pickle that asks for more than data.
+        UserError: the file is missing, truncated, no checkpoint, or a pickle with more than data.
     """
     file = Path(path)
     if not file.is_file():
-        beside = sorted(file.parent.glob("epoch_*.pth"), key=lambda path: path.stat().st_mtime)
-        hint = f"; the newest beside it is {beside[-1].name}" if beside else ""
+        others = sorted(file.parent.glob("epoch_*.pth"), key=lambda path: path.stat().st_mtime)
+        hint = f"; the newest beside it is {others[-1].name}" if others else ""
         raise UserError(f"{file}: no such checkpoint file{hint}")
     if file.suffix.lower() == ".safetensors":
         return _read_safetensors(file)
@@ -54,27 +54,27 @@ def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device = 
         with torch.serialization.safe_globals(_harmless_globals()):
             data = torch.load(file, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = _refused(str(error), file)
+        reason = _refused_content(str(error), file)
         if reason is not None:
             raise UserError(
                 f"{file}: refused, the file is a pickle that asks for {reason}, which could run code; expected weights "
                 "and plain values only"
             ) from error
-        raise UserError(f"{file}: truncated, or not a checkpoint{_named(file)}") from error
-    except Exception as error:  # garbage can make the reader stumble over anything (struct.error, AssertionError, ...)
-        raise UserError(f"{file}: truncated, or not a checkpoint{_named(file)} ({_first_line(error)})") from error
+        raise UserError(f"{file}: truncated, or not a checkpoint{_suffix_hint(file)}") from error
+    except Exception as error:  # broken files raise all kinds of errors (struct.error, AssertionError, ...)
+        raise UserError(f"{file}: truncated, or not a checkpoint{_suffix_hint(file)} ({_first_line(error)})") from error
     if not isinstance(data, dict):
         raise UserError(f"{file}: holds a {type(data).__name__}, expected a dict of tensors or of parts")
     return data
 
 
-def _named(file: Path) -> str:
-    """For a message, how checkpoints are named, where a file is named otherwise."""
+def _suffix_hint(file: Path) -> str:
+    """The suffixes of checkpoints, for a message, where a file has another one."""
     return "" if is_checkpoint(file) else f", whose names end in {', '.join(CHECKPOINT_SUFFIXES)}"
 
 
 class _Inert:
-    """Stands for things of mmengine's checkpoints that are not weights: built with anything, does nothing."""
+    """Replaces objects in mmengine's checkpoints that are not weights: accepts any arguments, does nothing."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
@@ -82,10 +82,10 @@ class _Inert:
 
 
 def _harmless_globals() -> list[Any]:
-    """What checkpoints of mmengine's own runner hold beside tensors: numpy values and histories of scalars.
+    """The types in checkpoints of mmengine's Runner beside tensors: numpy values and histories of scalars.
 
-    A history refers to its methods through ``getattr``. Neither is needed, so both read as nothing at all, and
-    ``getattr`` itself is never reachable.
+    The histories refer to their methods through ``getattr``. Neither is needed: both are replaced by :class:`_Inert`,
+    so that ``getattr`` is never called.
     """
     core: Any = importlib.import_module("numpy._core.multiarray")
     dtypes = [type(np.dtype(kind)) for kind in (np.uint32, np.int64, np.float64, np.float32, np.uint8, np.bool_)]
@@ -93,11 +93,11 @@ def _harmless_globals() -> list[Any]:
     return [core._reconstruct, core.scalar, np.ndarray, np.dtype, *dtypes, *inert]
 
 
-def _refused(message: str, file: Path) -> str | None:
-    """What a pickle asked for that torch would not give, from its message; None where it failed for another reason."""
-    found = re.search(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL|Unsupported class) (\S+)", message)
-    if found:
-        return found.group(1).rstrip(".,")
+def _refused_content(message: str, file: Path) -> str | None:
+    """What a pickle needs that torch refuses, from its error message; None where reading failed for another reason."""
+    match = re.search(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL|Unsupported class) (\S+)", message)
+    if match:
+        return match.group(1).rstrip(".,")
     with file.open("rb") as stream:
         is_pickle = stream.read(1) == b"\x80"
     return "an operation that no weights need" if is_pickle and "Unsupported operand" in message else None
@@ -116,68 +116,68 @@ def _read_safetensors(file: Path) -> dict[str, Any]:
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
-    """The weights in a checkpoint file, whichever common layout it has; ``module.`` prefixes are dropped.
+    """The weights in a checkpoint file of any common layout, without ``module.`` prefixes.
 
     Raises:
-        UserError: as :func:`read_checkpoint`, or there are no weights in it.
+        UserError: as :func:`read_checkpoint`, or the file has no weights.
     """
     return weights_of(read_checkpoint(path), path)
 
 
 def weights_of(data: Mapping[str, Any], source: str | os.PathLike) -> dict[str, Tensor]:
-    """The weights in what :func:`read_checkpoint` read from ``source``, as :func:`read_state_dict` gives them.
+    """The weights in a checkpoint that :func:`read_checkpoint` has read from ``source``; see :func:`read_state_dict`.
 
     Raises:
-        UserError: there are no weights in it.
+        UserError: it has no weights.
     """
     for layout in _LAYOUTS:
         part: Any = data
         for key in layout:
             part = part.get(key) if isinstance(part, Mapping) else None
         if _holds_weights(part):
-            return _plain(part)
+            return _tensors(part)
     if _holds_weights(data):
-        return _plain(data)
+        return _tensors(data)
     raise UserError(f"{source}: no weights in it, expected a state dict or a 'state_dict', 'model' or 'ema' of tensors")
 
 
 def dataset_meta_of(data: Mapping[str, Any], source: str | os.PathLike) -> dict[str, Any]:
-    """What a checkpoint that :func:`read_checkpoint` read from ``source`` says of its data: empty where nothing.
+    """``meta.dataset_meta`` of a checkpoint that :func:`read_checkpoint` has read from ``source``; empty if absent.
 
     Raises:
-        UserError: it is there and is no dict, or its classes are no list of names.
+        UserError: it is no dict, its classes are no list of names, or its category ids do not match them.
     """
     meta: Any = data.get("meta") or {}
     if not isinstance(meta, Mapping):
         raise UserError(f"{source}: meta: got a {type(meta).__name__}, expected a dict")
-    facts: Any = meta.get("dataset_meta") or {}
-    if not isinstance(facts, Mapping):
-        raise UserError(f"{source}: meta.dataset_meta: got a {type(facts).__name__}, expected a dict")
-    classes = facts.get("classes") or ()
+    metadata: Any = meta.get("dataset_meta") or {}
+    if not isinstance(metadata, Mapping):
+        raise UserError(f"{source}: meta.dataset_meta: got a {type(metadata).__name__}, expected a dict")
+    classes = metadata.get("classes") or ()
     if not isinstance(classes, (list, tuple)) or not all(isinstance(name, str) for name in classes):
         raise UserError(f"{source}: meta.dataset_meta.classes: got {classes!r}, expected a list of names")
-    ids = facts.get("category_ids")
+    ids = metadata.get("category_ids")
     if ids is not None and (not isinstance(ids, (list, tuple)) or len(ids) != len(classes)):
         raise UserError(f"{source}: meta.dataset_meta.category_ids: got {ids!r}, expected one for each of the classes")
-    return dict(facts)
+    return dict(metadata)
 
 
 def _holds_weights(part: Any) -> bool:
     return isinstance(part, Mapping) and any(isinstance(value, Tensor) for value in part.values())
 
 
-def _plain(part: Mapping[str, Any]) -> dict[str, Tensor]:
+def _tensors(part: Mapping[str, Any]) -> dict[str, Tensor]:
     return {key.removeprefix("module."): value for key, value in part.items() if isinstance(value, Tensor)}
 
 
 @dataclass(frozen=True)
 class MatchReport:
-    """What of a state dict fits a module, by name and shape."""
+    """The comparison of a state dict with a module, by names and shapes."""
 
     matched: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)  # the module has it, the file has not
-    unexpected: list[str] = field(default_factory=list)  # the file has it, the module has not
-    mismatched: list[str] = field(default_factory=list)  # both have it, in different shapes
+    missing: list[str] = field(default_factory=list)  # in the module only
+    unexpected: list[str] = field(default_factory=list)  # in the file only
+    mismatched: list[str] = field(default_factory=list)  # in both, with different shapes
 
     @property
     def complete(self) -> bool:
@@ -185,27 +185,27 @@ class MatchReport:
         return not (self.missing or self.unexpected or self.mismatched)
 
     def summary(self, names: int = 3) -> str:
-        """Counts, and the first names of what did not match."""
+        """Counts, and the first ``names`` names of what did not match."""
         parts = [f"{len(self.matched)} tensors matched"]
-        for what in ("missing", "unexpected", "mismatched"):
-            keys = getattr(self, what)
+        for kind in ("missing", "unexpected", "mismatched"):
+            keys = getattr(self, kind)
             if keys:
                 more = ", ..." if len(keys) > names else ""
-                parts.append(f"{len(keys)} {what} ({', '.join(keys[:names])}{more})")
+                parts.append(f"{len(keys)} {kind} ({', '.join(keys[:names])}{more})")
         return ", ".join(parts)
 
 
 def compare(module: nn.Module, state: Mapping[str, Tensor]) -> MatchReport:
-    """What of a state dict fits a module; nothing is loaded."""
-    own = module.state_dict()
+    """Compare a state dict with a module, without loading it."""
+    expected = module.state_dict()
     return MatchReport(
-        matched=[key for key in own if key in state and own[key].shape == state[key].shape],
-        missing=[key for key in own if key not in state],
-        unexpected=[key for key in state if key not in own],
+        matched=[key for key in expected if key in state and expected[key].shape == state[key].shape],
+        missing=[key for key in expected if key not in state],
+        unexpected=[key for key in state if key not in expected],
         mismatched=[
-            f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
-            for key in own
-            if key in state and own[key].shape != state[key].shape
+            f"{key} {tuple(state[key].shape)} for {tuple(expected[key].shape)}"
+            for key in expected
+            if key in state and expected[key].shape != state[key].shape
         ],
     )
 
@@ -213,16 +213,16 @@ def compare(module: nn.Module, state: Mapping[str, Tensor]) -> MatchReport:
 def load_matching(
     module: nn.Module, state: Mapping[str, Tensor], strict: bool = True, name: str = "the checkpoint"
 ) -> MatchReport:
-    """Load the tensors of a state dict that fit a module by name and shape.
+    """Load the tensors of a state dict that match a module by name and shape.
 
     Args:
-        module: where to.
+        module: is changed in place.
         state: name -> tensor.
-        strict: refuse, before anything is loaded, unless everything matches.
+        strict: load nothing unless everything matches.
         name: of the state dict, for the message.
 
     Raises:
-        UserError: ``strict`` and something is missing, unexpected or of another shape.
+        UserError: with ``strict``, a tensor is missing, unexpected or of another shape.
     """
     report = compare(module, state)
     if strict and not report.complete:

@@ -1,4 +1,4 @@
-"""Which weights a training may resume from or start from, and which it refuses."""
+"""Which checkpoints training may resume from or start from."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ _NEEDED_TO_RESUME = ("meta", "state_dict", "message_hub", "optimizer")
 def fitting_weights(
     model: nn.Module, weights: Mapping[str, Tensor], name: str, start: bool
 ) -> tuple[dict[str, Tensor], MatchReport]:
-    """Weights of all of the model's parts: those of a file, and the model's own where the file's do not fit.
+    """A complete state dict of a model: the weights of a file where they match, else those of the model.
 
-    To resume, everything must match. To start from them, every tensor of the file must have its place, and those with
-    another number of rows are left out and named: prediction layers for another number of classes. Whole parts that
-    the file does not have start anew, and are named: masks of a head that was a detector's. Another width of the
-    network also changes other dimensions, and is refused.
+    To resume, everything must match. To start from a file, each of its tensors must be in the model. Two differences
+    are then allowed, and reported: tensors with another number of rows are not loaded (prediction layers for another
+    number of classes), and submodules that the file does not have keep their initial weights (a mask branch added to a
+    detector). Another width of the network changes other dimensions than rows, and is refused.
 
     Args:
-        model: it is not changed.
+        model: is not changed.
         weights: name -> tensor.
         name: of the file, for the message.
-        start: to start from them, not to resume.
+        start: to start from the weights, not to resume.
 
     Raises:
-        UserError: they are of another architecture.
+        UserError: the weights are of another architecture.
     """
     report = compare(model, weights)
-    tolerated = start and _differ_in_rows_only(model, weights)
-    new = start and _are_of_new_parts(report.missing, weights)
-    if (report.missing and not new) or report.unexpected or (report.mismatched and not tolerated):
+    rows_may_differ = start and _differ_in_rows_only(model, weights)
+    may_be_missing = start and _are_new_submodules(report.missing, weights)
+    if (report.missing and not may_be_missing) or report.unexpected or (report.mismatched and not rows_may_differ):
         raise UserError(f"{name} is of another architecture than the config's model: {report.summary()}")
     return {**model.state_dict(), **{key: weights[key] for key in report.matched}}, report
 
@@ -46,32 +46,32 @@ def check_resumable(checkpoint: Mapping[str, Any], name: str) -> None:
     """Refuse a checkpoint that lacks what resuming needs.
 
     Raises:
-        UserError: it names what is absent.
+        UserError: a part is missing; the message names it.
     """
-    absent = [part for part in _NEEDED_TO_RESUME if not isinstance(checkpoint.get(part), Mapping)]
-    absent += [f"meta.{key}" for key in ("epoch", "iter") if "meta" not in absent and key not in checkpoint["meta"]]
-    if absent:
+    missing = [part for part in _NEEDED_TO_RESUME if not isinstance(checkpoint.get(part), Mapping)]
+    missing += [f"meta.{key}" for key in ("epoch", "iter") if "meta" not in missing and key not in checkpoint["meta"]]
+    if missing:
         raise UserError(
-            f"{name}: training cannot be resumed from it, it has no {', '.join(absent)}; expected an epoch_N.pth of a "
+            f"{name}: training cannot be resumed from it, it has no {', '.join(missing)}; expected an epoch_N.pth of a "
             "work dir (to start anew from its weights, set load_from)"
         )
 
 
 def _differ_in_rows_only(module: nn.Module, weights: Mapping[str, Tensor]) -> bool:
-    own = module.state_dict()
-    return all(own[key].shape[1:] == weights[key].shape[1:] for key in own if key in weights)
+    expected = module.state_dict()
+    return all(expected[key].shape[1:] == weights[key].shape[1:] for key in expected if key in weights)
 
 
-def _are_of_new_parts(missing: Sequence[str], weights: Mapping[str, Tensor]) -> bool:
-    """Whether missing tensors belong to whole parts, inside of what the model consists of, that the weights lack.
+def _are_new_submodules(missing: Sequence[str], weights: Mapping[str, Tensor]) -> bool:
+    """Whether all missing tensors belong to submodules of which the weights have nothing.
 
-    A backbone, neck or head that is missing as a whole is no new part: nothing of the file would say so.
+    Only submodules of a backbone, neck or head count: a file without any weights of one of these is not of this model.
     """
-    known = {name.rsplit(".", depth)[0] for name in weights for depth in range(1, name.count(".") + 1)}
+    prefixes = {name.rsplit(".", depth)[0] for name in weights for depth in range(1, name.count(".") + 1)}
 
     def is_new(name: str) -> bool:
         parts = name.split(".")
-        absent = [n for n in range(1, len(parts)) if ".".join(parts[:n]) not in known]
-        return bool(absent) and min(absent) >= 2
+        new_depths = [n for n in range(1, len(parts)) if ".".join(parts[:n]) not in prefixes]
+        return bool(new_depths) and min(new_depths) >= 2
 
     return all(is_new(name) for name in missing)

@@ -1,4 +1,4 @@
-"""Which checkpoint of a work dir to go on from."""
+"""The checkpoint of a work dir to resume from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["newest_intact_checkpoint"]
 
 
 def newest_intact_checkpoint(folder: str | Path) -> tuple[Path | None, list[Path]]:
-    """The checkpoint to resume from: the newest in a work dir that can be read; and the broken ones passed over."""
+    """The newest readable checkpoint of a work dir, or None, and the newer ones that are broken."""
     folder = Path(folder)
     broken: list[Path] = []
     files = [path for path in folder.glob("*.pth") if path.stem.startswith(("epoch_", "iter_"))]
@@ -31,7 +31,7 @@ def _is_intact(path: Path) -> bool:
     if not zipfile.is_zipfile(path):
         return True
     with zipfile.ZipFile(path) as archive:
-        return archive.testzip() is None  # torch writes checksums and does not look at them
+        return archive.testzip() is None  # torch writes checksums but does not check them
 
 
 def _step(path: Path) -> int:
