@@ -1,5 +1,5 @@
-"""How targets are encoded for a head and its output is decoded, in one class, where a task has such a pair.
+"""Codecs: encoding of targets and decoding of predictions, in one class, where a task has both.
 
-Decoding that is the head's own stays in the head.
+Decoding without such a pair is in the head.
 May import `ops`, `registry`, `structures`.
 """

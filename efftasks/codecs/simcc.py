@@ -1,8 +1,8 @@
-"""Coordinates as two classifications: a bin for x and a bin for y, each half a pixel wide or so.
+"""SimCC: keypoint coordinates as two classifications, over bins of x and bins of y.
 
 Sources: SimCC (arXiv 2107.03332, section 3.2) for the bins and Gaussian smoothing, RTMPose (arXiv 2303.07399, section
-3.3) for the width of the Gaussian and the soft-max over it. Compared with mmpose's ``SimCCLabel`` (Apache-2.0), which
-rounds a keypoint to its bin first and counts from the corner of a bin; here bin ``i`` covers [i, i + 1) / split_ratio.
+3.3) for the width of the Gaussian and the softmax over it. Compared with mmpose's ``SimCCLabel`` (Apache-2.0), which
+first rounds a keypoint to a bin, and measures from the corner of a bin; here bin ``i`` covers [i, i + 1) / split_ratio.
 
 Legend: P keypoints, Wx and Wy bins, B crops.
 """
@@ -21,11 +21,11 @@ __all__ = ["SimCC", "SimCCTargets"]
 
 
 class SimCCTargets(NamedTuple):
-    """What is to be learnt; rows of a keypoint without weight are 0."""
+    """Target heat maps; they are 0 for keypoints with weight 0."""
 
     x: NDArray[np.float32]  # (..., P, Wx)
     y: NDArray[np.float32]  # (..., P, Wy)
-    weights: NDArray[np.float32]  # (..., P): 1 where a keypoint is annotated and inside of the crop, else 0
+    weights: NDArray[np.float32]  # (..., P): 1 for annotated keypoints inside the crop, else 0
 
 
 class SimCC:
@@ -33,13 +33,13 @@ class SimCC:
 
     Args:
         input_size: (height, width) of the crop in pixels.
-        split_ratio: bins a pixel.
-        sigma: of the Gaussian over x and over y, in bins; None for a quarter of the square root of the bins.
-        normalise: give the Gaussian an area of 1, not a peak of 1.
-        beta: the heat maps are read, and learnt, through a soft-max of ``beta`` times them.
+        split_ratio: bins per pixel.
+        sigma: of the Gaussians over x and y, in bins; None for a quarter of the square root of the number of bins.
+        normalize: scale the Gaussian to an area of 1 instead of a peak of 1.
+        beta: factor on the heat maps before the softmax, in the loss and in decoding.
 
     Attributes:
-        bins: (Wx, Wy).
+        bins: (Wx, Wy), number of bins.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class SimCC:
         input_size: tuple[int, int],
         split_ratio: float = 2.0,
         sigma: tuple[float, float] | None = None,
-        normalise: bool = False,
+        normalize: bool = False,
         beta: float = 10.0,
     ) -> None:
         height, width = input_size
@@ -58,45 +58,45 @@ class SimCC:
         if min(self.sigma) <= 0:
             raise ValueError(f"sigma: got {sigma}, allowed are two numbers above 0")
         self.split_ratio = split_ratio
-        self.normalise = normalise
+        self.normalize = normalize
         self.beta = beta
-        self._surest = tuple(self._peak(axis) for axis in (0, 1))
+        self._peaks = tuple(self._peak(axis) for axis in (0, 1))
 
     def encode(self, keypoints: NDArray[np.floating]) -> SimCCTargets:
-        """Targets of keypoints (..., P, 3): x, y in pixels of the crop, and visibility (0: not annotated)."""
-        place = keypoints[..., :2] * self.split_ratio
-        inside = (place >= 0).all(-1) & (place < self.bins).all(-1)
+        """Encode keypoints (..., P, 3): x, y in pixels of the crop, and visibility (0: not annotated)."""
+        position = keypoints[..., :2] * self.split_ratio
+        inside = (position >= 0).all(-1) & (position < self.bins).all(-1)
         weights = (inside & (keypoints[..., 2] > 0)).astype(np.float32)
-        x, y = (self._gaussian(place[..., axis], axis) * weights[..., None] for axis in (0, 1))
+        x, y = (self._gaussian(position[..., axis], axis) * weights[..., None] for axis in (0, 1))
         return SimCCTargets(x, y, weights)
 
     def decode(self, x: Tensor, y: Tensor) -> Tensor:
-        """The best bins of heat maps. Pure tensors, the same when exported.
+        """Decode heat maps by argmax, with tensor operations only: the exported graph runs the same code.
 
         Args:
             x: (B, P, Wx).
             y: (B, P, Wy).
 
         Returns:
-            float (B, P, 3): x, y in pixels of the crop, and a score in [0, 1]: how high the soft-max peaks, 1 for as
-            high as that of a target, of the two directions the less sure one.
+            float (B, P, 3): x, y in pixels of the crop, and a score in [0, 1]: the maximum of the softmax relative to
+            that of a target, and the lower one of x and y.
         """
-        places, scores = [], []
-        for logits, surest in zip((x, y), self._surest):
-            share = (logits.float() * self.beta).softmax(-1)
-            places.append((share.argmax(-1).float() + 0.5) / self.split_ratio)
-            scores.append((share.amax(-1) / surest).clamp(max=1.0))
-        return torch.stack([*places, torch.minimum(*scores)], dim=-1)
+        positions, scores = [], []
+        for logits, peak in zip((x, y), self._peaks):
+            probability = (logits.float() * self.beta).softmax(-1)
+            positions.append((probability.argmax(-1).float() + 0.5) / self.split_ratio)
+            scores.append((probability.amax(-1) / peak).clamp(max=1.0))
+        return torch.stack([*positions, torch.minimum(*scores)], dim=-1)
 
-    def _gaussian(self, place: NDArray[np.floating], axis: int) -> NDArray[np.float32]:
-        """Places (...) in bins -> (..., bins)."""
+    def _gaussian(self, position: NDArray[np.floating], axis: int) -> NDArray[np.float32]:
+        """Positions (...) in bins -> heat maps (..., bins)."""
         sigma = self.sigma[axis]
-        distance = (np.arange(self.bins[axis], dtype=np.float32) + 0.5 - place[..., None]) / sigma
+        distance = (np.arange(self.bins[axis], dtype=np.float32) + 0.5 - position[..., None]) / sigma
         value = np.exp(-0.5 * np.square(distance))
-        return (value / (sigma * math.sqrt(2 * math.pi)) if self.normalise else value).astype(np.float32)
+        return (value / (sigma * math.sqrt(2 * math.pi)) if self.normalize else value).astype(np.float32)
 
     def _peak(self, axis: int) -> float:
-        """The largest share of the soft-max of a target in the middle."""
+        """The maximum of the softmax over the target of a keypoint in the middle."""
         heat = self.beta * self._gaussian(np.asarray(self.bins[axis] // 2 + 0.5), axis).astype(np.float64)
-        share = np.exp(heat - heat.max())
-        return float(1 / share.sum())
+        probability = np.exp(heat - heat.max())
+        return float(1 / probability.sum())

@@ -1,4 +1,4 @@
-"""Pure tensor functions on boxes. Unless said otherwise a box is xyxy in pixels and tensors are float (..., 4)."""
+"""Pure tensor functions on boxes: float (..., 4), xyxy in pixels unless stated otherwise."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ __all__ = [
 ]
 
 _EPS = 1e-7
-# An area below any that occurs, in pixels or as a fraction of the image: it only keeps 0 / 0 away.
-_NO_AREA = 1e-12
+# Smaller than any area of a box, in pixels or as a fraction of the image: avoids 0 / 0.
+_MIN_AREA = 1e-12
 
 
 def box_area(boxes: Tensor) -> Tensor:
@@ -49,28 +49,28 @@ def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     overlap = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
     overlap = overlap.clamp(min=0)
     intersection = overlap[..., 0] * overlap[..., 1]
-    return intersection, (box_area(a) + box_area(b) - intersection).clamp(min=_NO_AREA)
+    return intersection, (box_area(a) + box_area(b) - intersection).clamp(min=_MIN_AREA)
 
 
 def box_giou(a: Tensor, b: Tensor) -> Tensor:
-    """Generalised IoU, elementwise with broadcasting; in (-1, 1], 1 for equal boxes.
+    """Generalized IoU, elementwise with broadcasting; in (-1, 1], 1 for equal boxes.
 
     Source: Rezatofighi et al., arXiv 1902.09630, algorithm 1.
     """
     intersection, union = _overlap(a, b)
     hull = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
-    area = (hull[..., 0] * hull[..., 1]).clamp(min=_NO_AREA)
+    area = (hull[..., 0] * hull[..., 1]).clamp(min=_MIN_AREA)
     return intersection / union - (area - union) / area
 
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """Boxes (..., 4) as centre and size -> as left, top, right, bottom, in the same unit."""
+    """Boxes (..., 4) as center and size -> as left, top, right, bottom, in the same unit."""
     center, half = boxes[..., :2], boxes[..., 2:] / 2
     return torch.cat([center - half, center + half], dim=-1)
 
 
 def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
-    """Boxes (..., 4) as left, top, right, bottom -> as centre and size, in the same unit."""
+    """Boxes (..., 4) as left, top, right, bottom -> as center and size, in the same unit."""
     low, high = boxes[..., :2], boxes[..., 2:]
     return torch.cat([(low + high) / 2, high - low], dim=-1)
 
@@ -78,7 +78,7 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
 def box_ciou(a: Tensor, b: Tensor) -> Tensor:
     """Complete IoU, elementwise with broadcasting; in (-1.5, 1], 1 for equal boxes.
 
-    The trade-off weight is held constant for the gradient, as the paper says.
+    As in the paper, no gradient flows through the trade-off weight.
 
     Source: Zheng et al., Distance-IoU loss (arXiv 1911.08287), section 3.3, equations 8 to 11.
     """

@@ -1,9 +1,9 @@
-"""Choosing cells of maps at random, so that a loss or a cost need not look at all of them.
+"""Random sampling of mask cells, so that losses and matching costs need not be computed on all of them.
 
-Sources: PointRend (arXiv 1912.08193, section 3.3) for sampling where a prediction is unsure; Mask2Former (arXiv
-2112.01527, section 3.3) for losses and matching costs on samples. Those sample points between the cells, as their
-annotations are finer than their predictions. Where both have the same cells, a point between them tells nothing new,
-and choosing cells needs no interpolation.
+Sources: PointRend (arXiv 1912.08193, section 3.3) for sampling where a prediction is uncertain; Mask2Former (arXiv
+2112.01527, section 3.3) for losses and matching costs on samples. Both sample points between cells, since their targets
+have a higher resolution than their predictions. Here both have the same resolution: points between cells would add
+nothing, and cells need no interpolation.
 """
 
 from __future__ import annotations
@@ -13,33 +13,33 @@ from torch import Tensor
 
 __all__ = ["object_windows", "random_cells", "unsure_cells"]
 
-# Windows around objects are this much wider and higher than their boxes, to show what lies just outside.
-_WIDER = 1.25
+# Windows around objects are larger than their boxes by this factor, to include background.
+_WINDOW_SCALE = 1.25
 
 
 def object_windows(boxes: Tensor, valid: Tensor, count: int) -> Tensor:
-    """Where to draw samples of each image: half of them from all of it, half from around one of its objects.
+    """The window of each sample: half are windows around random objects of the image, half are the whole image.
 
-    A uniform draw would hardly ever hit a small object: one of 32 x 32 pixels has a 400th of an image of 640 x 640.
+    Uniform sampling rarely hits small objects: 32 x 32 pixels are 1/400 of an image of 640 x 640.
 
     Args:
         boxes: (N, M, 4) cxcywh as fractions of the image.
-        valid: bool (N, M); images without any get windows from all of the image and some of no use.
-        count: samples an image.
+        valid: bool (N, M). In images without valid boxes the object windows are arbitrary.
+        count: samples per image.
 
     Returns:
-        (N, count, 4) xyxy as fractions; parts outside of the image are cut off.
+        (N, count, 4) xyxy as fractions, clipped to the image.
     """
-    number, most = valid.shape
-    windows = boxes.new_tensor([0.0, 0.0, 1.0, 1.0]).repeat(number, count, 1)
+    batch, max_objects = valid.shape
+    windows = boxes.new_tensor([0.0, 0.0, 1.0, 1.0]).repeat(batch, count, 1)
     around = count // 2
-    if not most or not around:
+    if not max_objects or not around:
         return windows
-    first = valid.long().argsort(dim=1, descending=True, stable=True)  # the valid ones, then the others
-    drawn = torch.rand(number, around, device=boxes.device) * valid.sum(1, keepdim=True)
-    index = first.gather(1, drawn.long().clamp(max=most - 1))
+    order = valid.long().argsort(dim=1, descending=True, stable=True)  # the valid ones, then the others
+    drawn = torch.rand(batch, around, device=boxes.device) * valid.sum(1, keepdim=True)
+    index = order.gather(1, drawn.long().clamp(max=max_objects - 1))
     chosen = boxes.gather(1, index[..., None].expand(-1, -1, 4))
-    center, half = chosen[..., :2], chosen[..., 2:] * (_WIDER / 2)
+    center, half = chosen[..., :2], chosen[..., 2:] * (_WINDOW_SCALE / 2)
     windows[:, :around] = torch.cat([center - half, center + half], dim=-1).clamp(0, 1)
     return windows
 
@@ -63,11 +63,11 @@ def random_cells(windows: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def unsure_cells(logits: Tensor, candidates: Tensor, count: int) -> Tensor:
-    """Of the candidates those whose logit is nearest to 0.
+    """The ``count`` candidates whose logits are closest to 0.
 
     Args:
         logits: (N, cells).
-        candidates: int64 (N, C): cells.
+        candidates: int64 (N, C), indices of cells.
         count: at most C.
 
     Returns:

@@ -1,7 +1,7 @@
-"""Box sides as distributions over bins of uneven width, and back.
+"""Box sides as distributions over bins of non-uniform width (D-FINE), and their decoding.
 
-Source: D-FINE (arXiv 2410.13842, section 4.1 and the authors' public description of W(n)). A side is moved from where
-an initial box has it, by an amount in units of the initial box's size; the bins are fine around zero.
+Source: D-FINE (arXiv 2410.13842, section 4.1 and the authors' public description of W(n)). The bins are
+offsets from the sides of an initial box, in units of its size; they are narrow around zero.
 
 Legend: N boxes in any shape, R + 1 bins.
 """
@@ -17,20 +17,20 @@ __all__ = ["BinTargets", "bin_targets", "bin_values", "distances_to_boxes"]
 
 
 class BinTargets(NamedTuple):
-    """A number as a mixture of two neighbouring bins."""
+    """A value as a mixture of two adjacent bins."""
 
-    left: Tensor  # int64: index of the left one, 0 to R - 1
+    left: Tensor  # int64: index of the left bin, 0 to R - 1
     weight_left: Tensor  # in [0, 1]
     weight_right: Tensor  # in [0, 1]; the two sum to 1
 
 
 def bin_values(reg_max: int = 32, up: float = 0.5, reg_scale: float = 4.0) -> Tensor:
-    """The values W(0) to W(R) of the bins: ascending, odd about the middle, steps growing by a constant factor.
+    """The values W(0) to W(R) of the bins: ascending, odd about the middle, with geometrically growing steps.
 
     Args:
         reg_max: R, even.
-        up: the last but one value is ``up * reg_scale``, the last twice that.
-        reg_scale: how many of the units of :func:`distances_to_boxes` make a box's size.
+        up: the last two values are ``up * reg_scale`` and twice that.
+        reg_scale: size of a box in the units of :func:`distances_to_boxes`.
 
     Returns:
         float32 (R + 1,).
@@ -42,12 +42,12 @@ def bin_values(reg_max: int = 32, up: float = 0.5, reg_scale: float = 4.0) -> Te
 
 
 def distances_to_boxes(initial: Tensor, distances: Tensor, reg_scale: float) -> Tensor:
-    """Boxes (..., 4) cxcywh whose sides lie ``distances`` further out than those of the initial boxes.
+    """Boxes (..., 4) cxcywh: the initial boxes with their sides moved outwards by ``distances``.
 
     Args:
         initial: (..., 4) cxcywh, in any unit.
         distances: (..., 4) left, top, right, bottom, in units of ``size / reg_scale`` of the initial box.
-        reg_scale: see above.
+        reg_scale: as in :func:`bin_values`.
     """
     center, unit = initial[..., :2], initial[..., 2:] / reg_scale
     half = 0.5 * reg_scale
@@ -57,15 +57,15 @@ def distances_to_boxes(initial: Tensor, distances: Tensor, reg_scale: float) -> 
 
 
 def bin_targets(initial: Tensor, boxes: Tensor, values: Tensor, reg_scale: float) -> BinTargets:
-    """Where the bins must be for the initial boxes to become the target boxes: the inverse of the decoding.
+    """Encode target boxes relative to initial boxes: the inverse of the decoding.
 
-    Distances beyond the last bins go to the last bins.
+    Distances beyond the last bins are clamped to them.
 
     Args:
         initial: (N, 4) cxcywh.
         boxes: (N, 4) xyxy targets, in the same unit.
         values: (R + 1,) of :func:`bin_values`.
-        reg_scale: as above.
+        reg_scale: as in :func:`bin_values`.
 
     Returns:
         Targets of shape (N, 4): left, top, right, bottom.

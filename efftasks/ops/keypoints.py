@@ -7,7 +7,7 @@ from torch import Tensor
 
 __all__ = ["object_keypoint_similarity", "squared_errors"]
 
-_NO_AREA = 1e-6
+_MIN_AREA = 1e-6
 
 
 def squared_errors(points: Tensor, targets: Tensor, sigmas: Tensor, areas: Tensor) -> Tensor:
@@ -16,7 +16,7 @@ def squared_errors(points: Tensor, targets: Tensor, sigmas: Tensor, areas: Tenso
     Args:
         points: (..., P, 2) predicted x, y.
         targets: (..., P, 2 or 3) annotated x, y.
-        sigmas: (P,), as COCO has them; the evaluator doubles them.
+        sigmas: (P,), as in COCO; doubled here, as in its evaluation.
         areas: (...) of the objects, in square pixels.
 
     Returns:
@@ -25,11 +25,11 @@ def squared_errors(points: Tensor, targets: Tensor, sigmas: Tensor, areas: Tenso
     Source: COCO's keypoint evaluation (pycocotools ``computeOks``).
     """
     distance = (points[..., :2] - targets[..., :2]).square().sum(-1)
-    return distance / (2 * areas[..., None].clamp(min=_NO_AREA) * (2 * sigmas).square())
+    return distance / (2 * areas[..., None].clamp(min=_MIN_AREA) * (2 * sigmas).square())
 
 
 def object_keypoint_similarity(points: Tensor, targets: Tensor, sigmas: Tensor, areas: Tensor) -> Tensor:
-    """OKS of pairs, over the keypoints that are annotated (visibility above 0).
+    """OKS of pairs, over annotated keypoints (visibility above 0).
 
     Args:
         points: (..., P, 2) predicted x, y.
@@ -40,6 +40,6 @@ def object_keypoint_similarity(points: Tensor, targets: Tensor, sigmas: Tensor, 
     Returns:
         (...) in [0, 1]; 0 where no keypoint is annotated.
     """
-    seen = (targets[..., 2] > 0).to(points.dtype)
+    annotated = (targets[..., 2] > 0).to(points.dtype)
     similarity = torch.exp(-squared_errors(points, targets, sigmas, areas))
-    return (similarity * seen).sum(-1) / seen.sum(-1).clamp(min=1)
+    return (similarity * annotated).sum(-1) / annotated.sum(-1).clamp(min=1)

@@ -1,4 +1,4 @@
-"""Pure tensor functions on masks: (..., h, w) with one cell for ``stride`` x ``stride`` pixels."""
+"""Pure tensor functions on masks: (..., h, w), in cells of ``stride`` x ``stride`` pixels."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ __all__ = ["box_window", "mask_dice", "mask_iou", "masks_to_boxes"]
 
 
 def box_window(boxes: Tensor, size: tuple[int, int], stride: float, margin: float = 0.0) -> Tensor:
-    """Which cells have their centre in a box.
+    """Whether the center of each cell lies in a box.
 
     Args:
         boxes: (..., 4) xyxy in pixels.
         size: (h, w) in cells.
-        stride: pixels of a cell's side.
-        margin: the box is widened by this on each side, in pixels.
+        stride: side of a cell in pixels.
+        margin: the box is extended by this on each side, in pixels.
 
     Returns:
         bool (..., h, w).
@@ -30,15 +30,15 @@ def box_window(boxes: Tensor, size: tuple[int, int], stride: float, margin: floa
 
 
 def masks_to_boxes(masks: Tensor, threshold: float, stride: float) -> Tensor:
-    """The boxes around what is above a threshold; made of operators that every runtime has.
+    """The tight boxes around the cells above a threshold, from operators that every runtime has.
 
-    Between the centres of two cells values change evenly, as where masks are brought to the size of an image: sides lie
-    where the threshold is crossed, and no part of such a mask is outside.
+    Values are interpolated linearly between the centers of cells, as where masks are resized to the image: the sides
+    lie where the interpolation crosses the threshold.
 
     Args:
         masks: (..., h, w).
-        threshold: what is inside is above this.
-        stride: pixels of a cell's side.
+        threshold: cells above this are inside.
+        stride: side of a cell in pixels.
 
     Returns:
         (..., 4) xyxy in pixels; 0 for an empty mask.
@@ -50,16 +50,16 @@ def masks_to_boxes(masks: Tensor, threshold: float, stride: float) -> Tensor:
 
 
 def _extent(profile: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Where values (..., n) of cells are first and last above a threshold, in cells: (...), n and 0 for nowhere."""
+    """The first and last position, in cells, where values (..., n) are above a threshold: (...); n and 0 if nowhere."""
     count = profile.shape[-1]
     inside = profile > threshold
     center = torch.arange(count, device=profile.device, dtype=profile.dtype) + 0.5
 
-    def reach(beside: Tensor) -> Tensor:
-        """How far the inside goes on towards the next cell, 0 to 1."""
-        return ((profile - threshold) / (profile - beside).clamp(min=1e-6)).clamp(0, 1)
+    def reach(adjacent: Tensor) -> Tensor:
+        """Distance from the center to the crossing of the threshold towards an adjacent cell, 0 to 1."""
+        return ((profile - threshold) / (profile - adjacent).clamp(min=1e-6)).clamp(0, 1)
 
-    # Beyond the outermost centres values stay: what is inside there goes on to the border.
+    # Beyond the outermost centers values are constant: a mask above the threshold there extends to the border.
     before = torch.cat([profile[..., :1], profile[..., :-1]], dim=-1)
     after = torch.cat([profile[..., 1:], profile[..., -1:]], dim=-1)
     first = torch.where(inside, center - reach(before), float(count)).amin(-1).clamp(min=0)
@@ -69,8 +69,8 @@ def _extent(profile: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
 
 def mask_iou(a: Tensor, b: Tensor) -> Tensor:
     """Soft IoU of pairs: masks (..., h, w) in [0, 1], broadcast -> (...); 0 where both are empty."""
-    both = (a * b).sum((-2, -1))
-    return both / (a.sum((-2, -1)) + b.sum((-2, -1)) - both).clamp(min=1e-6)
+    intersection = (a * b).sum((-2, -1))
+    return intersection / (a.sum((-2, -1)) + b.sum((-2, -1)) - intersection).clamp(min=1e-6)
 
 
 def mask_dice(a: Tensor, b: Tensor) -> Tensor:

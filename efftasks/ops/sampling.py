@@ -1,12 +1,12 @@
-"""Multi-scale deformable sampling: weighted sums of a few points of feature maps, at places that tensors say.
+"""Multi-scale deformable sampling: weighted sums of feature maps at a few points, whose locations are tensors.
 
 Sources: Deformable DETR (arXiv 2010.04159, section 4.1) for the operation; RT-DETRv2 (arXiv 2407.17140, section 3) for
 its discrete form, which takes the nearest cell and needs no interpolation.
 
-Three ways that give the same result (the third only roughly): ``grid_sample`` of PyTorch; ``gather``, bilinear too,
-from plain indexing and a matrix product, for targets where GridSample is missing or wrong; ``discrete``.
+There are three implementations: ``grid_sample`` of PyTorch; ``gather``, with the same result from indexing and a matrix
+product, for runtimes where GridSample is missing or wrong; and ``discrete``, an approximation.
 
-Legend: B images, Q queries, G heads, P points of all levels together, D channels a head.
+Legend: B images, Q queries, G heads, P points of all levels together, D channels per head.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ SAMPLINGS = ("grid_sample", "gather", "discrete")
 def sample_maps(
     maps: Sequence[Tensor], locations: Tensor, weights: Tensor, points: Sequence[int], sampling: str = "grid_sample"
 ) -> Tensor:
-    """Weighted sums of points of feature maps; outside of a map is zero (``discrete``: its border cell).
+    """Weighted sums of feature maps at points. Outside of a map values are 0 (``discrete``: those of the border).
 
     Args:
-        maps: one (B, G * D, H_i, W_i) a level.
-        locations: (B, G, P, 2, Q) xy, from -1 to 1 over the width and height of a map, as ``grid_sample`` has it; cell
-            centres are at ``(2 * i + 1) / W - 1``.
+        maps: one (B, G * D, H_i, W_i) per level.
+        locations: (B, G, P, 2, Q) xy, from -1 to 1 over the width and height of a map, as in ``grid_sample``; cell
+            centers are at ``(2 * i + 1) / W - 1``.
         weights: (B, G, P, Q).
-        points: points of each level; their sum is P.
+        points: number of points on each level; their sum is P.
         sampling: one of ``SAMPLINGS``.
 
     Returns:
@@ -63,7 +63,7 @@ def _by_gather(
     locations, weights = locations.permute(0, 4, 1, 2, 3), weights.permute(0, 3, 1, 2)
     batch, queries, heads = weights.shape[:3]
     channels = maps[0].shape[1] // heads
-    # Rows of D numbers, of all levels in a row: one lookup serves every level, head and corner.
+    # One table with a row of D numbers per cell of all levels and heads: a single lookup for all points and corners.
     cells = torch.cat([level.flatten(2) for level in maps], dim=2).transpose(1, 2)
     table = cells.reshape(-1, channels)
     size, start = point_constants(maps, points, locations)
@@ -85,7 +85,7 @@ def _by_gather(
 
 
 def _corners(place: Tensor, weights: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """The four cells around each place (B, Q, G, P, 4, 2), and their shares (B, Q, G, P, 4) of its weight."""
+    """The four cells around each point (B, Q, G, P, 4, 2), and their weights (B, Q, G, P, 4)."""
     low = place.floor()
     part = place - low
     shares, cells = [], []
@@ -101,7 +101,7 @@ def _corners(place: Tensor, weights: Tensor, size: Tensor) -> tuple[Tensor, Tens
 
 
 def point_constants(maps: Sequence[Tensor], points: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each point's level: (P, 2) width and height, and (P, 1) the index of its first cell among all levels'."""
+    """The width and height of each point's level (P, 2), and the index of its first cell in all levels (P, 1)."""
     sizes, starts = [], []
     start = 0
     for level, count in zip(maps, points):

@@ -1,4 +1,4 @@
-"""From class scores at a head's stride to a label map: what predicting runs and what an exported graph holds."""
+"""From class logits at the stride of a head to a label map, in prediction and in the exported graph."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ __all__ = ["label_map"]
 
 
 def label_map(logits: Tensor, size: tuple[int, int], align_corners: bool = False, coarse: bool = False) -> Tensor:
-    """The best class of each pixel.
+    """The class with the highest score in each pixel.
 
     Args:
         logits: (B, C, h, w) with C up to 255.
         size: (H, W) in pixels.
-        align_corners: how the head's scores lie in the image, as in ``torch.nn.functional.interpolate``.
-        coarse: choose the class at the logits' own size and repeat it, instead of interpolating the scores first: no
-            tensor of C scores a pixel is made, and edges follow the coarse grid.
+        align_corners: of the head, see ``torch.nn.functional.interpolate``.
+        coarse: take the argmax at the size of the logits and upsample it by nearest neighbor, instead of upsampling
+            the logits: no tensor of C scores per pixel is needed, and edges follow the coarse grid.
 
     Returns:
-        uint8 (B, H, W), indices of classes.
+        uint8 (B, H, W), class indices.
     """
     if coarse:
         labels = logits.argmax(1, keepdim=True).float()

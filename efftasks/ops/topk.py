@@ -1,4 +1,4 @@
-"""Selection of the best (point, class) pairs of a dense prediction, without any suppression."""
+"""Top-k over the (point, class) pairs of a dense prediction, without NMS."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["top_pairs"]
 def top_pairs(logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """The ``count`` best (point, class) pairs of each image, best first.
 
-    Works on logits, so that saturated sigmoids make no ties. First the best points by their best class, then the best
-    pairs among those: the same pairs as a search over all, at a fraction of the sort. A point may be there with
+    Top-k is on logits, since saturated sigmoids tie. It first selects the best points by their best class, then the
+    best pairs of those: the same pairs as top-k over all pairs, at a fraction of the cost. A point can be selected with
     several classes.
 
     Args:

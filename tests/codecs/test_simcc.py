@@ -14,9 +14,9 @@ def random_keypoints(count: int) -> np.ndarray:
     return np.concatenate([random.random((count, 2)) * SIZE[::-1], np.full((count, 1), 2)], axis=1).astype(np.float32)
 
 
-@pytest.mark.parametrize(("split_ratio", "normalise"), [(2.0, False), (2.0, True), (1.0, False), (3.0, False)])
-def test_round_trip_within_half_a_bin(split_ratio, normalise):
-    codec = SimCC(SIZE, split_ratio, normalise=normalise)
+@pytest.mark.parametrize(("split_ratio", "normalize"), [(2.0, False), (2.0, True), (1.0, False), (3.0, False)])
+def test_round_trip_within_half_a_bin(split_ratio, normalize):
+    codec = SimCC(SIZE, split_ratio, normalize=normalize)
     keypoints = random_keypoints(200)
     x, y, weights = codec.encode(keypoints)
     assert x.shape == (200, 192 * split_ratio) and y.shape == (200, 256 * split_ratio) and (weights == 1).all()
@@ -37,7 +37,7 @@ def test_a_target_against_the_formula_of_mmpose():
     found = SimCC(SIZE, ratio, sigma).encode(keypoints)
     np.testing.assert_allclose(found.x[0], x, atol=1e-6)
     np.testing.assert_allclose(found.y[0], y, atol=1e-6)
-    found = SimCC(SIZE, ratio, sigma, normalise=True).encode(keypoints)
+    found = SimCC(SIZE, ratio, sigma, normalize=True).encode(keypoints)
     np.testing.assert_allclose(found.x[0], x / (4.9 * math.sqrt(2 * math.pi)), atol=1e-6)
 
 
