@@ -1,5 +1,5 @@
-"""mmengine's training, adapted: the runner, optimizers, loaders, threads, resuming.
+"""Training on top of mmengine: the runner, optimizers, data loaders, threads, resuming.
 
-Hooks are in `engine/hooks`. Nothing here knows a model or a task.
+Hooks are in `engine/hooks`. Nothing here depends on a model or a task.
 May import `checkpoints`, `compression`, `ops`, `registry`, `structures`.
 """

@@ -1,4 +1,4 @@
-"""Mixed precision on a CPU, which mmengine's wrapper refuses."""
+"""Mixed precision on CPUs, which mmengine's `AmpOptimWrapper` does not support."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ __all__ = ["CpuAmpOptimWrapper", "has_fast_bfloat16"]
 
 
 def has_fast_bfloat16() -> bool:
-    """Whether this CPU may gain from bfloat16.
+    """Whether bfloat16 may be faster on this CPU.
 
-    Without instructions of its own oneDNN does not even run bfloat16 convolutions, and PyTorch's emulation is several
-    times slower than float32. AVX-512 without its bfloat16 part counts as a may: there, only a trial tells.
+    On CPUs without support oneDNN does not run bfloat16 convolutions, and PyTorch's emulation is several times slower
+    than float32. The result is true for AVX-512 without bfloat16 instructions, where it has to be measured.
     """
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @OPTIM_WRAPPERS.register_module()
 class CpuAmpOptimWrapper(OptimWrapper):
-    """Run the forward pass under bfloat16 autocast on the CPU; its range is float32's, so nothing is scaled.
+    """Run the forward pass under bfloat16 autocast on the CPU. Losses are not scaled: its range is that of float32.
 
     Attributes:
-        enabled: whether it does; :class:`efftasks.engine.hooks.precision.ChoosePrecision` switches it.
+        enabled: whether autocast is on; set by :class:`efftasks.engine.hooks.precision.ChoosePrecision`.
     """
 
     enabled = True
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """The context that mmengine runs the loss in."""
+        """The context in which mmengine computes the loss."""
         with super().optim_context(model), torch.autocast("cpu", torch.bfloat16, enabled=self.enabled):
             yield

@@ -1,4 +1,4 @@
-"""What a CPU needs to train at its speed: no denormal numbers, freed memory kept, and a format that does not crash."""
+"""Settings for training on CPUs: flushing of denormals, reuse of freed memory, and when channels-last is safe."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import torch
 
 __all__ = ["crashes_channels_last", "flush_denormals", "keep_freed_memory"]
 
-# glibc's mallopt: which setting, and the variable by which a user states it.
+# Parameters of glibc's mallopt, and the environment variables by which a user sets them.
 _MMAP_MAX, _TRIM_THRESHOLD, _TOP_PAD = -4, -1, -2
-_STATED_BY = ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES", "LD_PRELOAD")
-_GROWTH = 64 << 20  # bytes that the heap grows by
+_SET_BY = ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES", "LD_PRELOAD")
+_GROWTH = 64 << 20  # bytes by which the heap grows
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep what is freed instead of giving it back to the system, whose pages must be cleared again.
+    """Let glibc keep freed memory instead of returning it to the system, which would have to clear its pages again.
 
-    A step allocates and frees the same tensors again and again. By default those above some megabytes are mapped anew
-    each time, and the page faults of that are a tenth of a step at 320 px. What the user has set in the environment
-    stays, another allocator too; other systems are left alone.
+    Every step allocates and frees the same tensors. By default those above some megabytes are mapped anew each time,
+    and the page faults take a tenth of a step at 320 px. Nothing is changed if the user has set malloc options or
+    another allocator in the environment, or on systems without glibc.
 
     Returns:
-        Whether it was set.
+        Whether the settings were changed.
     """
-    if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in _STATED_BY):
+    if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in _SET_BY):
         return False
     libc = ctypes.CDLL(None)
     settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: _GROWTH}
@@ -36,20 +36,20 @@ def keep_freed_memory() -> bool:
 
 
 def flush_denormals() -> None:
-    """Let the CPU treat denormal numbers as zero: in training they slow a step down by up to twenty times.
+    """Let the CPU treat denormal numbers as zero: in training they make steps up to twenty times slower.
 
     Adam's second moments and vanishing gradients become denormal within the first hundred steps. The setting belongs
-    to a thread and is inherited by the threads it starts, so this must come before torch starts its workers.
+    to a thread and is inherited by the threads it starts: call this before torch starts its threads.
     """
-    # numpy computes its limits when first asked, with denormals; flushed, they would be wrong, with a warning.
+    # numpy computes its limits on first use. With denormals flushed they would be wrong, with a warning.
     np.finfo(np.float32), np.finfo(np.float64)
     torch.set_flush_denormal(True)
 
 
 def crashes_channels_last(model: torch.nn.Module) -> bool:
-    """Whether it has a layer whose gradient ends the process on a CPU in the channels-last format.
+    """Whether a model has a layer whose gradient crashes on CPUs in the channels-last format.
 
-    Seen with PyTorch 2.13 (oneDNN) for 1x1 convolutions with a stride and fewer channels than a vector register holds:
+    Observed with PyTorch 2.13 (oneDNN) for strided 1x1 convolutions with fewer channels than a vector register holds:
     ``Conv2d(8, 24, 1, stride=2)`` on (8, 8, 80, 80) writes past its buffer in the backward pass.
     """
     convolutions = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]

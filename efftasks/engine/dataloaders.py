@@ -1,4 +1,4 @@
-"""mmengine's data loaders, with as many processes as there are cores for, and a batch where it would give none."""
+"""mmengine's data loaders, with a number of workers that fits the machine, and never without a batch."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ __all__ = ["build_dataloader"]
 def build_dataloader(
     dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
 ) -> DataLoader:
-    """Build a loader; one that would drop all it has, a batch that is not full, keeps it, with a warning.
+    """Build a data loader.
 
-    Where ``num_workers`` is None it has as many as there are cores for, see :func:`free_workers`.
+    ``num_workers=None`` takes the number of :func:`free_workers`. A loader whose only batch would be dropped, because
+    it is not full, keeps it, with a warning.
     """
     if isinstance(dataloader, dict) and dataloader.get("num_workers", 0) is None:
         workers = free_workers(get_world_size())
-        is_kept = bool(dataloader.get("persistent_workers")) and workers > 0
-        dataloader = {**dataloader, "num_workers": workers, "persistent_workers": is_kept}
+        is_persistent = bool(dataloader.get("persistent_workers")) and workers > 0
+        dataloader = {**dataloader, "num_workers": workers, "persistent_workers": is_persistent}
     loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
-    samples = _samples_of_a_process(loader)
+    samples = _samples_per_process(loader)
     if not isinstance(dataloader, dict) or samples is None or not 0 < samples < (loader.batch_size or 0):
         return loader
     if not loader.drop_last:
@@ -39,7 +40,7 @@ def build_dataloader(
     return Runner.build_dataloader({**dataloader, "drop_last": False}, seed, diff_rank_seed)
 
 
-def _samples_of_a_process(loader: DataLoader) -> int | None:
-    """How many samples a process takes of a data set in an epoch; None where the sampler has no end."""
+def _samples_per_process(loader: DataLoader) -> int | None:
+    """Number of samples per epoch and process; None for samplers without end."""
     endless = isinstance(loader.sampler, InfiniteSampler)
     return None if endless or not isinstance(loader.sampler, Sized) else len(loader.sampler)

@@ -1,8 +1,8 @@
-"""Muon for the weights that mix channels, AdamW for everything else, in one optimizer.
+"""One optimizer with two update rules: Muon for weights that mix channels, AdamW for all other parameters.
 
 Source: Keller Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024): the momentum of a
-weight matrix is replaced by the nearest matrix with singular values near one, found by a few quintic Newton-Schulz
-steps. Convolutions are taken as matrices (out, in * k * k), as there. AdamW: arXiv 1711.05101.
+weight matrix is orthogonalized by a few quintic Newton-Schulz steps: its singular values become about one. As there,
+convolutions are matrices (out, in * k * k). AdamW: arXiv 1711.05101.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from torch import Tensor, nn
 
 from efftasks.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
-__all__ = ["MuonAdamW", "MuonConstructor", "orthogonalise", "split_parameters"]
+__all__ = ["MuonAdamW", "MuonConstructor", "orthogonalize", "split_parameters"]
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
-    """Matrices (N, rows, columns) with the same singular vectors and singular values of about one (0.7 to 1.2).
+def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Orthogonalize matrices (N, rows, columns): singular vectors stay, singular values become about one (0.7 to 1.2).
 
-    The quintic iteration x <- (a + b g + c g^2) x with g = x x^T is carried out on g alone, whose side is the shorter
-    one; its factors commute, and x is multiplied once, at the end. That halves the time against iterating x.
+    The quintic iteration x <- (a + b g + c g^2) x with g = x x^T is computed on g alone, which has the shorter side.
+    Its factors commute, and x is multiplied once, at the end. That takes half the time of iterating x.
     """
     a, b, c = _COEFFICIENTS
     wide = matrices.shape[-2] <= matrices.shape[-1]
@@ -37,19 +37,19 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
         factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         factor.diagonal(dim1=-2, dim2=-1).add_(a)
         product = factor if product is None else factor @ product
-        if step < steps - 1:  # nobody looks at the last one
+        if step < steps - 1:  # the last one is not needed
             gram = factor @ gram @ factor
     x = x if product is None else product @ x
     return x if wide else x.mT
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """Both update rules; ``muon=True`` in a parameter group chooses.
+    """AdamW, or Muon for parameter groups with ``muon=True``.
 
     Args:
-        params: parameter groups, each with ``muon`` and, if wanted, its own ``lr`` and ``weight_decay``.
-        lr: learning rate of AdamW; Muon groups give their own.
-        weight_decay: decoupled.
+        params: parameter groups, with ``muon`` and, optionally, ``lr`` and ``weight_decay``.
+        lr: learning rate of AdamW; groups of Muon have one of their own.
+        weight_decay: decoupled, of both.
         momentum: of Muon (Nesterov).
         betas: of AdamW.
         eps: of AdamW.
@@ -95,14 +95,14 @@ class MuonAdamW(torch.optim.Optimizer):
         for i, p in enumerate(params):
             by_shape[p.shape[0], p[0].numel()].append(i)
         torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-        for (rows, columns), members in by_shape.items():  # equal shapes share their matrix products
+        for (rows, columns), members in by_shape.items():  # matrices of equal shapes in one batch
             stack = torch.stack([directions[i].reshape(rows, columns) for i in members]).float()
             part = [params[i] for i in members]
-            updates = [update.view_as(p) for update, p in zip(orthogonalise(stack).unbind(), part)]
+            updates = [update.view_as(p) for update, p in zip(orthogonalize(stack).unbind(), part)]
             torch._foreach_add_(part, updates, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
 
     def _adamw(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        by_step: dict[int, list[Tensor]] = defaultdict(list)  # one, unless some had no gradient at times
+        by_step: dict[int, list[Tensor]] = defaultdict(list)  # several where some had no gradient
         for p in params:
             if not self.state[p]:
                 self.state[p].update(step=0, mean=torch.zeros_like(p), square=torch.zeros_like(p))
@@ -119,19 +119,19 @@ class MuonAdamW(torch.optim.Optimizer):
         torch._foreach_lerp_(means, gradients, 1 - beta1)
         torch._foreach_mul_(squares, beta2)
         torch._foreach_addcmul_(squares, gradients, gradients, 1 - beta2)
-        spread = torch._foreach_div(squares, 1 - beta2**step)
-        torch._foreach_sqrt_(spread)
-        torch._foreach_add_(spread, group["eps"])
+        denominator = torch._foreach_div(squares, 1 - beta2**step)
+        torch._foreach_sqrt_(denominator)
+        torch._foreach_add_(denominator, group["eps"])
         torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_addcdiv_(params, means, spread, -group["lr"] / (1 - beta1**step))
+        torch._foreach_addcdiv_(params, means, denominator, -group["lr"] / (1 - beta1**step))
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """Trainable parameters as (Muon's, AdamW's with decay, AdamW's without).
+    """Split trainable parameters into those of Muon, of AdamW with weight decay, and of AdamW without.
 
-    Muon takes linear layers and the convolutions without bias that mix channels. Depthwise kernels are no matrices,
-    and a convolution with bias is a prediction layer, whose rows are classes: AdamW decays those. Norms, biases and
-    lone scales do not decay.
+    Muon updates linear layers and convolutions without bias that mix channels. AdamW with weight decay updates
+    depthwise convolutions, which are no matrices, and convolutions with bias, which are prediction layers. Norms,
+    biases and scales have no weight decay.
     """
     mixing: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
@@ -155,12 +155,12 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class MuonConstructor:
-    """Build the optimizer wrapper of :class:`MuonAdamW`.
+    """Build an optimizer wrapper with :class:`MuonAdamW`.
 
     Args:
-        optim_wrapper_cfg: as mmengine has it; ``optimizer`` has the arguments of MuonAdamW, and ``muon_lr``.
-        paramwise_cfg: ``custom_keys`` as mmengine has it: part of a parameter's name -> ``lr_mult`` and ``decay_mult``;
-            the longest part that fits counts. Anything else is refused.
+        optim_wrapper_cfg: as in mmengine; ``optimizer`` takes the arguments of MuonAdamW, and ``muon_lr``.
+        paramwise_cfg: ``custom_keys`` as in mmengine: substring of a parameter's name -> ``lr_mult`` and
+            ``decay_mult``; the longest matching one counts.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
@@ -177,7 +177,7 @@ class MuonConstructor:
                 )
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """The wrapper for a model's trainable parameters."""
+        """Build the wrapper for the trainable parameters of a model."""
         arguments = dict(self.config["optimizer"])
         if arguments.pop("type", "MuonAdamW") != "MuonAdamW":
             raise ValueError(
@@ -192,8 +192,8 @@ class MuonConstructor:
             dict(params=plain, lr=lr, weight_decay=0.0),
         ]
         optimizer = MuonAdamW(self._apply_rules(model, groups), **arguments)
-        rest = {key: value for key, value in self.config.items() if key not in ("optimizer", "constructor")}
-        return OPTIM_WRAPPERS.build({"type": "OptimWrapper", **rest}, default_args=dict(optimizer=optimizer))
+        wrapper_cfg = {key: value for key, value in self.config.items() if key not in ("optimizer", "constructor")}
+        return OPTIM_WRAPPERS.build({"type": "OptimWrapper", **wrapper_cfg}, default_args=dict(optimizer=optimizer))
 
     def _apply_rules(self, model: nn.Module, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
         names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -204,8 +204,8 @@ class MuonConstructor:
         for group in groups:
             parts: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
             for parameter in group["params"]:
-                fitting = [key for key in self.custom_keys if key in names[id(parameter)]]
-                rule = self.custom_keys[max(fitting, key=len)] if fitting else {}
+                matching = [key for key in self.custom_keys if key in names[id(parameter)]]
+                rule = self.custom_keys[max(matching, key=len)] if matching else {}
                 parts[rule.get("lr_mult", 1.0), rule.get("decay_mult", 1.0)].append(parameter)
             result += [
                 {**group, "params": part, "lr": group["lr"] * lr, "weight_decay": group["weight_decay"] * decay}

@@ -1,4 +1,4 @@
-"""Bringing a resumed training to the schedule of its config, where that is another than the checkpoint's."""
+"""Resuming with the schedule of the config, where it differs from that of the checkpoint."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from efftasks.structures.errors import UserError
 
 __all__ = ["ScheduleOfConfig", "check_same_groups"]
 
-# What a scheduler counts while it runs; everything else of its state is how it was made.
+# Running counters of a scheduler; the rest of its state are its arguments.
 _COUNTERS = {"last_step", "_global_step", "_last_value", "verbose", "base_values"}
 
 
 class ScheduleOfConfig:
-    """Rates and schedulers as the config makes them, before a checkpoint's take their place.
+    """Learning rates and schedulers as built from the config, before those of a checkpoint are loaded.
 
     Args:
-        optim_wrapper: fresh, with fresh schedulers.
-        schedulers: mmengine's parameter schedulers. Those that go by a metric are left alone.
+        optim_wrapper: as built.
+        schedulers: mmengine's parameter schedulers, as built. Those that depend on a metric are ignored.
     """
 
     def __init__(self, optim_wrapper: Any, schedulers: Sequence[Any]) -> None:
@@ -30,26 +30,26 @@ class ScheduleOfConfig:
         self._states = [copy.deepcopy(scheduler.state_dict()) for scheduler in self._schedulers]
 
     def changes(self) -> list[str]:
-        """What differs from what has been loaded by now, as ``name old -> new``, each once."""
+        """The differences from the loaded state, as ``name old -> new`` without duplicates."""
         scheduled = {scheduler.param_name for scheduler in self._schedulers}
-        found = []
+        changes = []
         for i, (scheduler, fresh) in enumerate(zip(self._schedulers, self._states)):
             loaded = scheduler.state_dict()
-            found += [
+            changes += [
                 f"param_scheduler.{i} ({type(scheduler).__name__}) {change}"
                 for change in _differences(loaded, fresh, fresh.keys() - _COUNTERS)
             ]
         for group, fresh in zip(self._wrapper.param_groups, self._groups):
-            found += _differences(group, fresh, fresh.keys() - scheduled)
-        return list(dict.fromkeys(found))
+            changes += _differences(group, fresh, fresh.keys() - scheduled)
+        return list(dict.fromkeys(changes))
 
     def restore(self, epochs: int, steps_per_epoch: int, steps: int = 0) -> None:
-        """Put the config's rates and schedulers back, and take them to where training is, step by step.
+        """Restore the learning rates and schedulers of the config, and step them to the current point of training.
 
         Args:
-            epochs: how many are done; 0 where training counts none.
-            steps_per_epoch: the config's.
-            steps: how many are done beside those of whole epochs.
+            epochs: number of finished epochs; 0 if training is by iterations.
+            steps_per_epoch: with the data of the config.
+            steps: number of finished steps beside those of ``epochs``.
         """
         for group, fresh in zip(self._wrapper.param_groups, self._groups):
             group.update(fresh)
@@ -58,7 +58,7 @@ class ScheduleOfConfig:
         by_epoch = [scheduler for scheduler in self._schedulers if scheduler.by_epoch]
         by_step = [scheduler for scheduler in self._schedulers if not scheduler.by_epoch]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that the optimizer took no steps between
+            warnings.simplefilter("ignore")  # PyTorch warns that the optimizer took no steps in between
             for _ in range(epochs):
                 for _ in range(steps_per_epoch):
                     _step(by_step)
@@ -68,23 +68,24 @@ class ScheduleOfConfig:
 
 
 def check_same_groups(optim_wrapper: Any, saved: Mapping[str, Any], name: str) -> None:
-    """Check that an optimizer's state can be loaded.
+    """Check that the state of an optimizer can be loaded.
 
     Args:
-        optim_wrapper: fresh.
-        saved: the state of an optimizer wrapper.
+        optim_wrapper: as built from the config.
+        saved: state dict of an optimizer wrapper.
         name: of the checkpoint, for the message.
 
     Raises:
-        UserError: it is of another optimizer, or of other groups of parameters.
+        UserError: it is of another optimizer, or has other parameter groups.
     """
-    ours = optim_wrapper.optimizer.state_dict()["param_groups"]
-    theirs = saved.get("param_groups") or []
-    counts = [[len(group["params"]) for group in groups] for groups in (theirs, ours)]
-    unknown = {key for group in theirs for key in group} - {key for group in ours for key in group}
-    absent = {key for group in ours for key in group} - {key for group in theirs for key in group}
-    other = {key for key in unknown if not key.startswith("initial_")} and absent
-    if counts[0] != counts[1] or other:
+    built = optim_wrapper.optimizer.state_dict()["param_groups"]
+    loaded = saved.get("param_groups") or []
+    counts = [[len(group["params"]) for group in groups] for groups in (loaded, built)]
+    loaded_keys = {key for group in loaded for key in group}
+    built_keys = {key for group in built for key in group}
+    unknown = {key for key in loaded_keys - built_keys if not key.startswith("initial_")}
+    is_other = bool(unknown and built_keys - loaded_keys)
+    if counts[0] != counts[1] or is_other:
         raise UserError(
             f"{name}: training cannot be resumed from it, the optimizer of the config is another one (its groups have "
             f"{counts[1]} parameters, the file's {counts[0]}); to start anew from its weights, set load_from"

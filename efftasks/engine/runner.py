@@ -1,4 +1,4 @@
-"""mmengine's Runner with checkpoints that survive a crash, are read as data, and resume exactly."""
+"""mmengine's Runner with atomic checkpoints, which are read without running code and resume exactly."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ __all__ = ["EffRunner"]
 
 @RUNNERS.register_module()
 class EffRunner(Runner):
-    """Runner; see the module. On a CPU it also flushes denormals, and keeps freed memory for the next step.
+    """mmengine's Runner with atomic checkpoints, which are read without running code and resume exactly.
 
-    Convolutions are kept channels-last where that is safe.
+    On a CPU it also flushes denormals and keeps freed memory. Models are in the channels-last format where that is
+    safe.
     """
 
-    _has_loaded: bool  # mmengine's, which leaves its type open
+    _has_loaded: bool  # set by mmengine, without a type
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if get_device() == "cpu":
@@ -45,17 +46,17 @@ class EffRunner(Runner):
         super().__init__(*args, **kwargs)
 
     def set_randomness(self, *args: Any, **kwargs: Any) -> None:
-        """Seed, and choose deterministic algorithms if asked to, as mmengine does.
+        """Set seeds and, if configured, deterministic algorithms, as mmengine does.
 
-        Deterministic mode also fills every fresh tensor before it is written, to show reads of unwritten memory. That
-        debugging aid costs a pass over memory in every operation and changes no result.
+        PyTorch's deterministic mode also fills uninitialized memory, to reveal reads of it. That is switched off: it is
+        a pass over memory in every operation and changes no result.
         """
         super().set_randomness(*args, **kwargs)
         settings: Any = torch.utils.deterministic
         settings.fill_uninitialized_memory = False
 
     def train(self) -> torch.nn.Module:
-        """Train."""
+        """Convert the model to channels-last where that is safe, and train."""
         if self.distributed:
             self.register_hook(SyncBuffers())
         if get_device() != "cpu" or not crashes_channels_last(self.model):
@@ -65,13 +66,13 @@ class EffRunner(Runner):
         return super().train()
 
     def setup_env(self, env_cfg: dict) -> None:
-        """Set up processes; mmengine's own way asks for CUDA even where gloo is to join CPU processes."""
+        """Set up distributed training, with gloo on CPUs, where mmengine needs CUDA."""
         if self._launcher == "pytorch" and get_device() == "cpu" and not is_distributed():
             torch.distributed.init_process_group("gloo")
         super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: torch.nn.Module) -> torch.nn.Module:
-        """Wrap for several processes; on a CPU without the device ids that mmengine would give."""
+        """Wrap the model for distributed training; on CPUs without device ids, which mmengine would set."""
         if self.distributed and model_wrapper_cfg is None and get_device() == "cpu":
             unused = self.cfg.get("find_unused_parameters", False)
             return MMDistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=unused)
@@ -81,7 +82,7 @@ class EffRunner(Runner):
     def build_dataloader(
         dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
     ) -> DataLoader:
-        """Build a loader, see :func:`efftasks.engine.dataloaders.build_dataloader`."""
+        """Build a data loader, see :func:`efftasks.engine.dataloaders.build_dataloader`."""
         return build_dataloader(dataloader, seed, diff_rank_seed)
 
     def load_or_resume(self) -> None:
@@ -100,9 +101,9 @@ class EffRunner(Runner):
         self.logger.info("resumed from %s", path)
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Resume; where the config's schedule, rates or steps an epoch are others than the checkpoint's, they count.
+        """Resume from a checkpoint, with the schedule, learning rates and steps per epoch of the config.
 
-        Where nothing differs, the run is the uninterrupted one to the last bit.
+        If these are those of the checkpoint, the results are equal to an uninterrupted run to the last bit.
         """
         schedulers = self.param_schedulers or []
         if not isinstance(schedulers, list):  # several optimizers
@@ -144,10 +145,10 @@ class EffRunner(Runner):
             check_resumable(checkpoint, filename)
             if isinstance(self.optim_wrapper, OptimWrapper):
                 check_same_groups(self.optim_wrapper, checkpoint["optimizer"], filename)
-            checkpoint["meta"].pop("config", None)  # mmengine would run it as Python
+            checkpoint["meta"].pop("config", None)  # mmengine would execute it as Python
         weights = checkpoint["state_dict"] if self._resume else weights_of(checkpoint, filename)
         model = bare_model(self.model)
-        # Complete and of the right shapes, whatever was left out: hooks (the average) load it as well.
+        # A complete state dict with the shapes of the model, since hooks (EMA) load it as well.
         checkpoint["state_dict"], report = fitting_weights(model, weights, filename, not (self._resume or strict))
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         load_matching(model, checkpoint["state_dict"], name=filename)
@@ -157,10 +158,10 @@ class EffRunner(Runner):
         return checkpoint
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Save a checkpoint whole or not at all: beside its place first, then moved there.
+        """Save a checkpoint atomically: write it beside its target, then rename it.
 
         Raises:
-            WorkError: it could not be written; what was there before is untouched.
+            WorkError: it could not be written; an old file of that name is unchanged.
         """
         if self.rank == 0:
             with whole_or_nothing(Path(out_dir, filename)) as draft:

@@ -1,9 +1,9 @@
-"""How many threads PyTorch computes with, beside whatever else runs on the machine.
+"""The number of PyTorch's threads, adapted to the load of other programs on the machine.
 
-The threads of a parallel loop wait for the last of them. When another program takes the core of one, all others wait
-for it, and spin: one busy browser made a training step on two cores four to ten times slower, where one thread alone
-loses nothing. Threads that sleep while they wait (``OMP_WAIT_POLICY=passive``) are no cure: on the quiet machine of the
-benchmarks they made the same step 1.9 times slower, since waking one costs as much as a small operator.
+The threads of a parallel loop wait, spinning, for the last of them. When another program takes the core of one, all
+others wait for it: one busy browser made a training step on two cores four to ten times slower, but not with a single
+thread. Threads that sleep while they wait (``OMP_WAIT_POLICY=passive``) do not help: on an idle machine they made the
+same step 1.9 times slower, since waking a thread costs as much as a small operator.
 """
 
 from __future__ import annotations
@@ -20,27 +20,31 @@ __all__ = ["FairThreads", "Load", "ThreadCount", "free_workers", "read_load"]
 
 _FIXED_BY = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
-_MOST_WORKERS = 4
+_MAX_WORKERS = 4
 
 
 class Load(NamedTuple):
-    """Seconds since the start of the process or of the machine; differences of two are what counts."""
+    """Counters in seconds; only differences between two readings have a meaning."""
 
-    wall: float
-    waiting: float  # that threads of this process were ready to run and had no core, summed over threads
-    idle: float  # that cores open to this process had nothing to do, summed over cores
+    wall: float  # clock time
+    waiting: float  # for a core, summed over the threads of this process
+    idle: float  # summed over the cores of this process
 
 
 class ThreadCount:
-    """The number of threads by what a machine has left: a thread less for each that waits for a core.
+    """The number of threads for a machine under load: one less for each thread that waits for a core.
 
-    A thread comes back where a core idles. Where it is in the way again at once, it stays away twice as long as before.
+    The number grows again when a core is idle. If a thread then has to wait at once, the time until the next attempt is
+    doubled.
 
     Args:
-        most: threads on a quiet machine.
+        most: number of threads on an idle machine.
+
+    Attributes:
+        count: the current number.
     """
 
-    WAITING, IDLE = 0.3, 0.7  # of a core
+    WAITING, IDLE = 0.3, 0.7  # thresholds, in cores
     FIRST_BREAK, LONGEST_BREAK = 5.0, 300.0  # seconds
 
     def __init__(self, most: int) -> None:
@@ -49,12 +53,12 @@ class ThreadCount:
         self._changed = float("-inf")
 
     def update(self, before: Load, now: Load) -> int:
-        """The number from now on, by what happened between two readings."""
+        """Update the number from two readings, and return it."""
         seconds = now.wall - before.wall
         waiting, idle = (now.waiting - before.waiting) / seconds, (now.idle - before.idle) / seconds
         if waiting > self.WAITING and self.count > 1:
-            came_back = now.wall - self._changed < self.FIRST_BREAK
-            self._break = min(2 * self._break, self.LONGEST_BREAK) if came_back else self.FIRST_BREAK
+            failed_at_once = now.wall - self._changed < self.FIRST_BREAK
+            self._break = min(2 * self._break, self.LONGEST_BREAK) if failed_at_once else self.FIRST_BREAK
             self.count = max(1, self.count - max(1, round(waiting)))
             self._changed = now.wall
         elif idle > self.IDLE and self.count < self.most and now.wall - self._changed >= self._break:
@@ -64,27 +68,27 @@ class ThreadCount:
 
 
 def free_workers(processes: int = 1) -> int:
-    """How many worker processes may load data beside one of so many training processes.
+    """The number of data loader workers for each of ``processes`` training processes.
 
-    On a CPU they get the cores that PyTorch's threads leave. Where there is none, the training process loads its data
-    itself: a worker would take a core from threads that wait for one another, which on two cores cost more than the
-    loading (a step at 128 px: 0.23 s with a worker, 0.18 s without).
+    On a CPU they get the cores that PyTorch's threads do not use. If there are none, the training process loads the
+    data itself: a worker would take a core from one of the threads, which on two cores costs more than the loading (a
+    step at 128 px: 0.23 s with a worker, 0.18 s without).
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if torch.cuda.is_available():
-        return min(_MOST_WORKERS, max(1, cores // processes))
-    return min(_MOST_WORKERS, max(0, cores // processes - torch.get_num_threads()))
+        return min(_MAX_WORKERS, max(1, cores // processes))
+    return min(_MAX_WORKERS, max(0, cores // processes - torch.get_num_threads()))
 
 
 def read_load() -> Load | None:
-    """A reading of Linux's scheduler; None where there is none to read."""
+    """Read the counters of Linux's scheduler; None on other systems, or in containers that hide them."""
     try:
         waiting = sum(_waited(task) for task in Path("/proc/self/task").iterdir())
         cores = {f"cpu{i}" for i in os.sched_getaffinity(0)}
         lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
         ticks = sum(int(line[4]) for line in lines if line[0] in cores)
         return Load(time.monotonic(), waiting / 1e9, ticks / os.sysconf("SC_CLK_TCK"))
-    except (OSError, ValueError, IndexError, AttributeError):  # another system, or a container that hides it
+    except (OSError, ValueError, IndexError, AttributeError):
         return None
 
 
@@ -98,14 +102,14 @@ def _waited(task: Path) -> int:
 
 
 class FairThreads:
-    """Watches the load of the machine and sets the number of PyTorch's threads by it.
+    """Sets the number of PyTorch's threads by the load of the machine.
 
-    What the user has fixed stays: a number of threads, or a way to wait, in the environment.
+    Does nothing if the user has set a number of threads, or how threads wait, in the environment.
 
     Args:
-        log: told of every change, in a sentence.
-        interval: seconds between looks.
-        read: the reading; another one for tests.
+        log: called with a sentence at every change.
+        interval: seconds between readings.
+        read: returns a reading; replaced in tests.
     """
 
     def __init__(
@@ -117,7 +121,7 @@ class FairThreads:
         self._threads = ThreadCount(torch.get_num_threads())
 
     def look(self) -> None:
-        """Look at the machine, if it is time, and set the number; from the thread that computes."""
+        """Read the load, if the interval has passed, and set the number; call it in the thread that computes."""
         if self._last is None or self._threads.most == 1 or time.monotonic() - self._last.wall < self._interval:
             return
         now = self._read()

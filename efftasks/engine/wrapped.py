@@ -1,4 +1,4 @@
-"""The model inside what distributed training wraps it in."""
+"""The model inside a wrapper of distributed training."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ __all__ = ["bare_model"]
 
 
 def bare_model(model: nn.Module) -> nn.Module:
-    """The model itself, whose parameters have the names that configs and checkpoints use."""
+    """Unwrap a model, so that its parameters have the names that configs and checkpoints use."""
     return model.module if is_model_wrapper(model) else model  # type: ignore[return-value]

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from efftasks.engine.optimizers import MuonAdamW, MuonConstructor, orthogonalise, split_parameters
+from efftasks.engine.optimizers import MuonAdamW, MuonConstructor, orthogonalize, split_parameters
 
 
 def plain_newton_schulz(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
@@ -19,17 +19,17 @@ def plain_newton_schulz(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (16, 72), (64, 16), (1, 5)])
-def test_orthogonalise_equals_the_plain_iteration(shape):
+def test_orthogonalize_equals_the_plain_iteration(shape):
     torch.manual_seed(0)
     matrices = torch.randn(3, *shape)
     expected = torch.stack([plain_newton_schulz(m) for m in matrices])
-    assert_close(orthogonalise(matrices).double(), expected, atol=2e-4, rtol=1e-3)
+    assert_close(orthogonalize(matrices).double(), expected, atol=2e-4, rtol=1e-3)
 
 
 def test_singular_values_are_near_one_and_vectors_stay():
     torch.manual_seed(0)
     matrix = torch.randn(1, 32, 200)
-    result = orthogonalise(matrix)
+    result = orthogonalize(matrix)
     values = torch.linalg.svdvals(result[0])
     assert values.min() > 0.6 and values.max() < 1.3
     u, _, v = torch.linalg.svd(matrix[0], full_matrices=False)
