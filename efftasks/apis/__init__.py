@@ -1,7 +1,8 @@
-"""The use cases as functions: what the commands, the docs and the tests call.
+"""The use cases as functions, for commands and Python users: build, train, predict, evaluate, export, benchmark.
 
-A file a use case. They join what lies below (configs, models, data, runtimes) and print nothing; `cli/` parses a line,
-calls one of them and prints. May import everything but `cli`. What only exported files need imports no PyTorch.
+One file per use case. They combine configs, models, data and runtimes, and print nothing; `cli/` parses a command line,
+calls one of them and prints the result. May import everything but `cli`. Functions for exported files alone import no
+PyTorch.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from efftasks.bench.rows import BenchmarkSettings
     from efftasks.config import config_folder, config_path, load_config, shipped_configs
 
-# Where each name is defined. They are imported when they are asked for: a device without PyTorch has a part of them.
-_PLACES = {
+# Name -> module. Imported on first access, since some of them work without PyTorch.
+_MODULES = {
     "BenchmarkSettings": "bench.rows",
     "Evaluation": "apis.evaluating",
     "ExportSettings": "apis.exporting",
@@ -49,10 +50,10 @@ _PLACES = {
     "train": "apis.training",
 }
 
-__all__ = sorted(_PLACES)
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'efftasks.apis' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"efftasks.{_PLACES[name]}"), name)
+    return getattr(importlib.import_module(f"efftasks.{_MODULES[name]}"), name)

@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from efftasks.apis.evaluating import class_facts
+from efftasks.apis.evaluating import class_metadata
 from efftasks.checkpoints.files import dataset_meta_of, load_matching, read_checkpoint, weights_of
 from efftasks.config import (
     check_complete,
@@ -103,14 +103,14 @@ def describe(model: Model) -> ArtifactSpec:
     if height % divisor or width % divisor:
         raise UserError(f"image size: got {height} x {width}, expected multiples of {divisor}, the backbone's divisor")
     outputs = model.outputs(height, width)
-    said = class_facts(model.dataset_meta)
-    names, skeleton = said.pop("keypoint_names"), said.pop("skeleton")
+    metadata = class_metadata(model.dataset_meta)
+    names, skeleton = metadata.pop("keypoint_names"), metadata.pop("skeleton")
     if any(output.name == "keypoints" for output in outputs):
         sigmas = tuple(float(sigma) for sigma in model.dataset_meta["keypoints"]["sigmas"])
-        said.update(keypoints=names, keypoint_sigmas=sigmas, skeleton=skeleton)
+        metadata.update(keypoints=names, keypoint_sigmas=sigmas, skeleton=skeleton)
     return ArtifactSpec(
         task=model.task,
-        **said,
+        **metadata,
         input=InputSpec(
             name="images",
             height=height,

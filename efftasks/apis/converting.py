@@ -1,4 +1,4 @@
-"""Published checkpoints become this package's: the size is found, every tensor accounted for, classes kept in order."""
+"""Conversion of published checkpoints: find the config that fits, map every tensor, and name the classes."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ __all__ = ["Published", "read_published", "write_published"]
 
 @dataclass(frozen=True)
 class Published:
-    """A foreign checkpoint, understood."""
+    """A published checkpoint, mapped to a model of this package."""
 
     family: str
     file: str
-    config: str  # name or path of the config it fits
+    config: str  # name or path of the config that fits
     classes: tuple[str, ...]
     category_ids: tuple[int, ...]
-    rows: tuple[int, ...]  # which label of the file each label was
+    rows: tuple[int, ...]  # label in the file of each class
     conversion: Conversion
 
 
@@ -44,19 +44,19 @@ def read_published(
     categories: str | Path | None = None,
     plain_ids: bool = False,
 ) -> Published:
-    """Read a published checkpoint and find what it fits.
+    """Read a published checkpoint and find the config that fits.
 
     Args:
         family: dfine, deim, deimv2 or rtdetrv2.
         source: the authors' ``.pth``, or ``.safetensors`` or ``.bin`` of transformers (its ``config.json`` beside it
             names the classes).
-        config: path or name of the config; None finds the shipped one that fits.
-        categories: a COCO annotation file whose categories are to be taken, by their ids.
-        plain_ids: the file's labels are category ids themselves, as the authors' code has it for data of one's own;
-            so it is assumed of files without 80 classes.
+        config: path or name of the config; None searches the shipped ones.
+        categories: a COCO annotation file whose categories become the classes, matched by id.
+        plain_ids: the labels of the file are category ids, as in the authors' code for custom data. This is assumed of
+            files that do not have 80 classes.
 
     Raises:
-        UserError: the file is of none of the family's sizes, or the classes are not known.
+        UserError: no size of the family fits the file, or its classes are unknown.
     """
     if family not in foreign_files.FAMILIES:
         raise UserError(f"--from: got {family!r}, allowed {', '.join(foreign_files.FAMILIES)}")
@@ -71,15 +71,15 @@ def read_published(
 
 
 def write_published(published: Published, out: str | Path, allow_unmapped: bool = False) -> None:
-    """Write it as a checkpoint of this package.
+    """Write a published checkpoint as a checkpoint of this package.
 
     Args:
         published: from :func:`read_published`.
         out: the file to write.
-        allow_unmapped: write it even if tensors are unknown, missing or of another shape.
+        allow_unmapped: write the file even if tensors are unknown, missing or of another shape.
 
     Raises:
-        UserError: not every tensor has its place.
+        UserError: a tensor could not be mapped.
         WorkError: the file could not be written.
     """
     conversion = published.conversion
@@ -102,16 +102,16 @@ def write_published(published: Published, out: str | Path, allow_unmapped: bool 
 def _best_fit(
     family: str, tensors: Mapping[str, Tensor], layout: Layout, count: int, config: str | None
 ) -> tuple[str, Conversion]:
-    """The config whose model the tensors fill, or fill best."""
+    """The given config, or the shipped one of the family that all tensors fit, and the conversion to its model."""
     scale = foreign_files.regression_scale(tensors)
     names = [config] if config is not None else _configs_of(family)
     tried: list[tuple[int, str, Conversion]] = []
     for name in names:
         model = _empty_model(name, count)
         conversion = convert(tensors, model.state_dict(), layout)
-        own_scale = _scale_of(model)
-        if scale is not None and own_scale is not None and own_scale != scale:
-            conversion.mismatched.append(f"reg_scale {scale} for {own_scale}")
+        model_scale = _scale_of(model)
+        if scale is not None and model_scale is not None and model_scale != scale:
+            conversion.mismatched.append(f"reg_scale {scale} for {model_scale}")
         if conversion.complete:
             return name, conversion
         wrong = len(conversion.unknown) + len(conversion.missing) + len(conversion.mismatched)
@@ -131,7 +131,7 @@ def _configs_of(family: str) -> list[str]:
 
 
 def _empty_model(config: str, count: int) -> Any:
-    """The model of a config for so many classes, without memory for its weights."""
+    """The model of a config with ``count`` classes, on the meta device."""
     cfg = load_config(config, {"classes": [f"class {i}" for i in range(count)]})
     kind = str((cfg.model.get("head") or {}).get("type")).rpartition(".")[2]
     if kind != "QueryHead":
@@ -156,34 +156,34 @@ def _first(conversion: Conversion) -> str:
 def _classes(
     source: Path, count: int, categories: str | Path | None, plain_ids: bool
 ) -> tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]]:
-    """Names, category ids, and the file's label of each."""
-    known = _known_classes(source, count)
+    """Names and category ids of the classes, and their labels in the file."""
+    named = _named_classes(source, count)
     if categories is None:
-        if known is None:
+        if named is None:
             raise UserError(
                 f"{source}: it has {count} classes and does not name them, and only 80 are taken for COCO's; give a "
                 "COCO annotation file with its categories by --categories"
             )
-        names, ids = zip(*known)
+        names, ids = zip(*named)
         return names, ids, tuple(range(count))
-    wanted = match_classes(categories, read_coco(categories)["categories"], None)
-    plain = plain_ids or known is None
-    label_of = {i: i for i in range(count)} if plain else {id_: i for i, (_, id_) in enumerate(known or [])}
-    absent = [f"{name!r} (id {id_})" for name, id_ in wanted.items() if id_ not in label_of]
-    if absent:
+    id_of = match_classes(categories, read_coco(categories)["categories"], None)
+    plain = plain_ids or named is None
+    label_of = {i: i for i in range(count)} if plain else {id_: i for i, (_, id_) in enumerate(named or [])}
+    missing = [f"{name!r} (id {id_})" for name, id_ in id_of.items() if id_ not in label_of]
+    if missing:
         raise UserError(
-            f"{categories}: the checkpoint has no class with the id of {', '.join(absent[:3])}; it has "
+            f"{categories}: the checkpoint has no class with the id of {', '.join(missing[:3])}; it has "
             f"{count} classes, whose ids are {'their labels' if plain else 'those of COCO'}"
         )
-    return tuple(wanted), tuple(wanted.values()), tuple(label_of[id_] for id_ in wanted.values())
+    return tuple(id_of), tuple(id_of.values()), tuple(label_of[id_] for id_ in id_of.values())
 
 
-def _known_classes(source: Path, count: int) -> list[tuple[str, int]] | None:
-    """Name and category id of each label: from transformers' config, or COCO's if there are 80."""
+def _named_classes(source: Path, count: int) -> list[tuple[str, int]] | None:
+    """Name and category id of each label: of transformers' config, or of COCO for 80 classes; None if unknown."""
     coco = load_config(_configs_of("dfine")[0]).classes
-    beside = source.with_name("config.json")
-    if beside.is_file():
-        names = _labels(beside)
+    config = source.with_name("config.json")
+    if config.is_file():
+        names = _labels(config)
         if len(names) == count and not _are_placeholders(names):
             if sorted(names) == sorted(coco):
                 ids = dict(zip(coco, foreign_files.COCO_IDS))
@@ -195,7 +195,7 @@ def _known_classes(source: Path, count: int) -> list[tuple[str, int]] | None:
 
 
 def _labels(path: Path) -> list[str]:
-    """The names of the labels, in order, of a ``config.json`` of transformers; none where it has none."""
+    """The label names of a ``config.json`` of transformers, in order; empty if it has none."""
     try:
         labels = json.loads(path.read_text(encoding="utf-8")).get("id2label") or {}
         return [str(labels[key]) for key in sorted(labels, key=int)]

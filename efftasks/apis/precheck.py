@@ -1,4 +1,4 @@
-"""A quick check of a config's data before the first step of a training or a test."""
+"""A quick check of the data of a config before training or testing."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _KEYPOINT_FLAGS = ("keypoints",)
 
 
 def precheck_together(cfg: Config, parts: Sequence[str], logger: Any) -> None:
-    """Check in the first of several processes, log each warning once, and stop all of them at an error.
+    """Run :func:`precheck` in the main process, log its warnings, and raise its errors in all processes.
 
     Args:
         cfg: from :func:`efftasks.config.load_config`.
-        parts: of ``train``, ``val``, ``test``: whose data is checked.
-        logger: of the warnings.
+        parts: data sets to check, of ``train``, ``val`` and ``test``.
+        logger: for the warnings.
 
     Raises:
-        UserError: the errors, a sentence each.
+        UserError: all errors, one sentence each.
     """
     outcome: list[Any] = [None, []]
     if is_main_process():
@@ -56,25 +56,25 @@ def precheck_together(cfg: Config, parts: Sequence[str], logger: Any) -> None:
 
 
 def precheck(cfg: Config, parts: Sequence[str]) -> list[str]:
-    """Look at the annotations that a config trains on or scores, for what it takes from them.
+    """Check the annotations of a config for what its pipelines and metrics need.
 
-    A COCO file of 10,000 images takes two seconds, and nothing where it has not changed since. Pictures are not read,
-    but for a few.
+    A COCO file of 10,000 images takes two seconds the first time, and none while it does not change. Only a few images
+    are read.
 
     Args:
         cfg: from :func:`efftasks.config.load_config`.
-        parts: of ``train``, ``val``, ``test``: whose data is checked.
+        parts: data sets to check, of ``train``, ``val`` and ``test``.
 
     Returns:
-        The warnings, a sentence each.
+        The warnings, one sentence each.
 
     Raises:
-        UserError: the errors, a sentence each.
+        UserError: all errors, one sentence each.
     """
     findings = [finding for part in parts for finding in _check_part(cfg, part)]
     errors = list(dict.fromkeys(finding.message for finding in findings if finding.level == "error"))
     if errors:
-        listed = errors[0] if len(errors) == 1 else "; ".join(f"({i}) {what}" for i, what in enumerate(errors, start=1))
+        listed = errors[0] if len(errors) == 1 else "; ".join(f"({i}) {error}" for i, error in enumerate(errors, 1))
         raise UserError(f"{listed} (--skip-check goes on without this check)")
     return list(dict.fromkeys(finding.message for finding in findings))
 
@@ -89,9 +89,9 @@ def _check_part(cfg: Config, part: str) -> Iterator[Finding]:
     if len(datasets) > 1:
         looks = _unused_in_all(looks)
         yield from _lacking_in_all(files, looks)
-    for file, found in zip(files, looks):
+    for file, summary in zip(files, looks):
         needs = replace(file.needs, masks=False, keypoints=False) if len(datasets) > 1 else file.needs
-        yield from judge(file.path, file.images, found, needs)
+        yield from judge(file.path, file.images, summary, needs)
     label_maps = [leaf for leaf in datasets if _kind(leaf) in _SEMANTIC]
     yield from quick_check_semantic(label_maps, part == "train")
 
@@ -102,25 +102,26 @@ def _kind(leaf: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class _CocoFile:
-    """A file to look at, and for what."""
+    """A COCO file to check, and for what."""
 
     path: str
     images: str
     needs: CocoNeeds
     classes: tuple[str, ...] | None
     keypoints: dict[str, Any] | None
-    label_maps: str | None  # where that of an image is, with fields {folder} and {stem}
+    label_maps: str | None  # pattern of their paths, with fields {folder} and {stem}
     pixel_range: PixelRange | None
 
 
 def _coco_files(cfg: Config, part: str, leaf: Mapping[str, Any]) -> list[_CocoFile]:
-    """That of a data set; and where its metric scores another file, that one too."""
+    """The annotation file of a data set, and that of its metric if it is another one."""
     root = leaf.get("data_root") or ""
     paths = [os.path.join(root, str(leaf.get("ann_file", "")))]
     masks, keypoints = _loads(leaf, _MASK_FLAGS), _loads(leaf, _KEYPOINT_FLAGS)
     if part != "train":
-        given = cfg.get(f"{part}_evaluator") or []
-        metrics = [m for m in ([given] if isinstance(given, Mapping) else given) if _kind(m) == "CocoMetric"]
+        evaluators = cfg.get(f"{part}_evaluator") or []
+        evaluators = [evaluators] if isinstance(evaluators, Mapping) else evaluators
+        metrics = [metric for metric in evaluators if _kind(metric) == "CocoMetric"]
         kinds = {kind for metric in metrics for kind in metric.get("kinds", ("bbox",))}
         masks, keypoints = "segm" in kinds, "keypoints" in kinds
         paths += [str(metric["ann_file"]) for metric in metrics if metric.get("ann_file")]
@@ -141,50 +142,52 @@ def _coco_files(cfg: Config, part: str, leaf: Mapping[str, Any]) -> list[_CocoFi
 
 
 def _loads(leaf: Mapping[str, Any], flags: Sequence[str]) -> bool:
-    """Whether a pipeline loads what one of these arguments of its transforms asks for."""
+    """Whether a transform of the pipeline has one of these arguments set to True."""
     transforms = [t for t in leaf.get("pipeline") or () if isinstance(t, Mapping)]
     return any(t.get(flag) is True for t in transforms for flag in flags)
 
 
 def _look(file: _CocoFile) -> CocoLook:
-    """As :func:`efftasks.datasets.quick_check.look`, or what it gave before."""
+    """The result of :func:`efftasks.datasets.quick_check.look`, from the cache if the files have not changed."""
     files = (file.path, file.images)
     options = dict(asdict(file), needs=[file.needs.masks, file.needs.keypoints])
-    known = recall(files, options)
-    if known is not None:
-        return CocoLook(**known)
-    place = _label_map(file.label_maps)
-    found = look(file.path, file.images, file.needs, file.classes, file.keypoints, place, file.pixel_range)
-    faults = (found.broken, found.missing, found.missing_label_maps, found.unreadable, found.wrong_sizes)
-    if not any((*faults, found.depth_errors, found.depth_warnings)):
-        remember(files, options, asdict(found))  # pictures in subfolders may be mended without leaving a trace here
-    return found
+    cached = recall(files, options)
+    if cached is not None:
+        return CocoLook(**cached)
+    label_map_of = _label_map_path(file.label_maps)
+    summary = look(file.path, file.images, file.needs, file.classes, file.keypoints, label_map_of, file.pixel_range)
+    faults = (summary.broken, summary.missing, summary.missing_label_maps, summary.unreadable, summary.wrong_sizes)
+    # Files with faults are checked again: repairing images in subfolders does not change what the cache compares.
+    if not any((*faults, summary.depth_errors, summary.depth_warnings)):
+        remember(files, options, asdict(summary))
+    return summary
 
 
-def _label_map(pattern: str | None) -> Any:
+def _label_map_path(pattern: str | None) -> Any:
     if pattern is None:
         return None
 
-    def place(name: str) -> Path:
+    def path_of(name: str) -> Path:
         file = Path(name)
         return Path(pattern.format(folder="/".join(file.parent.parts), stem=file.stem))
 
-    return place
+    return path_of
 
 
 def _unused_in_all(looks: Sequence[CocoLook]) -> list[CocoLook]:
-    """A class that another data set of a mixture has objects of is not unused."""
-    unused = [set(found.unused_classes) for found in looks if not found.broken]
-    in_none = set.intersection(*unused) if unused else set()
+    """In a mixture of data sets, only classes without objects in any of them are unused."""
+    unused = [set(summary.unused_classes) for summary in looks if not summary.broken]
+    unused_in_all = set.intersection(*unused) if unused else set()
     return [
-        replace(found, unused_classes=[name for name in found.unused_classes if name in in_none]) for found in looks
+        replace(summary, unused_classes=[name for name in summary.unused_classes if name in unused_in_all])
+        for summary in looks
     ]
 
 
 def _lacking_in_all(files: Sequence[_CocoFile], looks: Sequence[CocoLook]) -> Iterator[Finding]:
-    """In a mixture a file may lack masks or keypoints, but not each of them."""
-    for what in ("masks", "keypoints"):
-        numbers = [getattr(found, what) for file, found in zip(files, looks) if getattr(file.needs, what)]
-        if numbers and not any(numbers):
+    """In a mixture of data sets, at least one must have the masks or keypoints that are needed."""
+    for kind in ("masks", "keypoints"):
+        counts = [getattr(summary, kind) for file, summary in zip(files, looks) if getattr(file.needs, kind)]
+        if counts and not any(counts):
             names = ", ".join(file.path for file in files)
-            yield Finding("error", f"{names}: no object of any of these files has {what}, which this config needs")
+            yield Finding("error", f"{names}: no object of any of these files has {kind}, which this config needs")

@@ -1,4 +1,4 @@
-"""Predictions of a PyTorch model on images, through the test pipeline of its config."""
+"""Prediction with PyTorch models, through the test pipeline of their config."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DefaultScope
 
 from efftasks.apis.building import Model
-from efftasks.apis.evaluating import class_facts
+from efftasks.apis.evaluating import class_metadata
 from efftasks.config import innermost, pixel_range
 from efftasks.imaging.prediction import Prediction
 from efftasks.imaging.sources import LoadedImage, each_image, in_batches, load_image
@@ -34,13 +34,13 @@ def predict(
 
     Args:
         model: from :func:`load`.
-        images: as :class:`efftasks.runtime.predictor.Predictor` takes them; or an entry of a data set (a dict), or
-            several. A top-down pose estimator takes entries alone: they have the boxes.
-        score_thr: drop detections below.
+        images: as for :class:`efftasks.runtime.predictor.Predictor`; or data infos of a data set (dicts). A top-down
+            pose estimator takes data infos only, since they have boxes.
+        score_thr: minimum score of detections.
         batch_size: images at a time.
 
     Returns:
-        One :class:`Prediction` an image, boxes xyxy and label maps in pixels of that image.
+        One :class:`Prediction` per image, in pixels of the image.
 
     Raises:
         UserError: an image cannot be read.
@@ -60,14 +60,15 @@ def predict(
 
 @torch.no_grad()
 def infer(model: Model, image: Any) -> dict[str, np.ndarray]:
-    """What a model of :func:`load` infers from one image, as an artifact gives it: in pixels of the network input.
+    """The raw outputs of a model of :func:`load` for one image, named as in an exported file.
 
     Args:
         model: from :func:`load`.
-        image: as :func:`predict` takes it.
+        image: one image, as for :func:`predict`.
 
     Returns:
-        ``images``: the network input float32 (3, H, W); and the outputs by name, those of this image.
+        ``images``, the network input float32 (3, H, W), and the outputs by name, without the batch dimension and in
+        pixels of the network input.
     """
     batch = pseudo_collate([_prepare(_pipeline(model), _entry(model, image))])
     images = model.data_preprocessor(batch, False)["inputs"]
@@ -82,7 +83,7 @@ def _pipeline(model: Model) -> Compose:
 
 
 def _prediction(entry: dict[str, Any] | LoadedImage, sample: Any, model: Model, score_thr: float) -> Prediction:
-    fields = dict(class_facts(model.dataset_meta), pixel_range=pixel_range(model.cfg))
+    fields = dict(class_metadata(model.dataset_meta), pixel_range=pixel_range(model.cfg))
     image: str | np.ndarray
     if isinstance(entry, dict):
         image = str(entry["img_path"])
@@ -91,15 +92,15 @@ def _prediction(entry: dict[str, Any] | LoadedImage, sample: Any, model: Model, 
     labels: Any = sample.pred_sem_seg.data[0].cpu().numpy() if "pred_sem_seg" in sample else None
     if "pred_instances" not in sample:
         return Prediction.of_labels(image, labels, **fields)
-    found = sample.pred_instances[sample.pred_instances.scores >= score_thr]
-    boxes, scores = found.bboxes.float().cpu().numpy(), found.scores.float().cpu().numpy()
-    prediction = Prediction(image, boxes, scores, found.labels.cpu().numpy(), segmentation=labels, **fields)
-    parts = {name: found[name].cpu().numpy() for name in ("masks", "keypoints") if name in found}
+    detections = sample.pred_instances[sample.pred_instances.scores >= score_thr]
+    boxes, scores = detections.bboxes.float().cpu().numpy(), detections.scores.float().cpu().numpy()
+    prediction = Prediction(image, boxes, scores, detections.labels.cpu().numpy(), segmentation=labels, **fields)
+    parts = {name: detections[name].cpu().numpy() for name in ("masks", "keypoints") if name in detections}
     return replace(prediction, **parts)
 
 
 def _entry(model: Model, image: Any, index: int = 0) -> dict[str, Any] | LoadedImage:
-    """An entry of a data set, or an image that has been read."""
+    """A copy of a data info, or a loaded image."""
     return dict(image) if isinstance(image, dict) else load_image(image, index, pixel_range(model.cfg))
 
 
@@ -108,6 +109,6 @@ def _prepare(pipeline: Compose, image: dict[str, Any] | LoadedImage) -> dict:
         return pipeline(dict(image))
     size = image.pixels.shape[:2]
     info = dict(img=image.pixels, img_path=str(image.name), img_id=0, img_shape=size, ori_shape=size)
-    for transform in pipeline.transforms[1:]:  # all but the loading
+    for transform in pipeline.transforms[1:]:  # the image is loaded already
         info = transform(info)
     return info

@@ -1,4 +1,4 @@
-"""Training a config."""
+"""Training of a config."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ def train(
 
     Args:
         cfg: from :func:`load_config`.
-        amp: mixed precision where it is faster: ``auto`` or True takes float16 with loss scaling on CUDA, and on a CPU
-            bfloat16 if steps of the model take less time in it. ``bfloat16`` and (on CUDA) ``float16`` force it.
-        resume: a checkpoint, or ``auto`` for the newest intact one of the work dir; None starts afresh.
+        amp: mixed precision. ``auto`` or True takes float16 with loss scaling on CUDA, and on a CPU bfloat16 if it is
+            faster than float32. ``bfloat16`` and (on CUDA) ``float16`` force it.
+        resume: a checkpoint, or ``auto`` for the newest intact one of the work dir; None starts a new training.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
-        threads: of PyTorch on a CPU; None takes what the machine has, and less while other programs need its cores.
-        check: look at the data before the first step, see :func:`efftasks.apis.precheck.precheck`.
+        threads: of PyTorch on a CPU; None takes all cores, and fewer while other programs use them.
+        check: check the data before the first step, see :func:`efftasks.apis.precheck.precheck`.
 
     Returns:
         The runner, after training.
 
     Raises:
-        UserError: the config lacks a part that training needs, the input size does not suit the model, the data are
-            not fit for it, or there is no such precision on this device.
+        UserError: the config lacks a part that training needs, the input size does not fit the model, the data have
+            errors, or the device does not support the precision.
     """
     check_to_train(cfg)
     check_complete(cfg)
     cfg.launcher = launcher
     if amp:
         cfg.merge_from_dict(_amp_options("auto" if amp is True else amp))
-    cfg.setdefault("default_hooks", {}).pop("threads", None)  # that of an earlier run, in a dumped config
+    cfg.setdefault("default_hooks", {}).pop("threads", None)  # of an earlier run, in a dumped config
     if not torch.cuda.is_available():
         cfg.setdefault("env_cfg", {}).setdefault("dist_cfg", {}).update(backend="gloo")
         if threads is not None:
@@ -87,7 +87,7 @@ def _check_divisor(cfg: Config, model: Any) -> None:
 
 
 def _amp_options(precision: str) -> dict[str, Any]:
-    """What a config needs for mixed precision."""
+    """The options of a config for mixed precision."""
     on_gpu = torch.cuda.is_available()
     allowed = ("auto", "bfloat16", *(("float16",) if on_gpu else ()))
     if precision not in allowed:

@@ -18,7 +18,7 @@ from efftasks.runtime.predictor import Predictor
 __all__ = ["verify"]
 
 Entries = Sequence[dict[str, Any]]
-_MOST_VALUES = 2**26  # of the masks of all candidates of one image: 256 MB
+_MOST_VALUES = 2**26  # in the masks of all candidates of one image: 256 MB
 
 
 def verify(model: Any, artifact: Path, outputs: Sequence[str], entries: Entries) -> Report:

@@ -50,6 +50,6 @@ def run(args: argparse.Namespace) -> int:
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         Path(args.out).write_text(json.dumps(result.metrics, indent=2) + "\n", encoding="utf-8")
     if args.show_dir:
-        apis.draw_comparison(cfg, result.kept, args.show_dir, args.score_thr)
+        apis.draw_comparison(cfg, result.predictions, args.show_dir, args.score_thr)
         print(f"pictures: {args.show_dir}")
     return 0
