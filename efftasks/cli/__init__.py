@@ -1,5 +1,4 @@
-"""The subcommands, a file each: they parse a line, call one function of `apis` and print what it returns.
+"""The subcommands, one file each: they parse a command line, call one function of `apis` and print its result.
 
-Nothing that a Python user would want to call. Importing a command imports the standard library alone. May import
-everything.
+Python users call `apis` instead. Importing a command imports only the standard library. May import everything.
 """

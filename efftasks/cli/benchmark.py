@@ -16,9 +16,9 @@ A model is an artifact (.onnx), a checkpoint of a work dir (.pth), a config, or 
 backbone:NAME[,argument=value...] with a registered name, or backbone:timm.NAME. Configs and backbones have random
 weights and are fused; for ONNX Runtime and OpenVINO they are exported on the way, with a batch of one.
 
-All models run in turn, in one process, on one image, in float32. "end to end" is everything but reading the file, from
-a uint8 picture to detections in its pixels. GFLOPs count a multiply-add as two, GMACs as one; activations are what
-convolutions and matrix products write. The peak RSS is that of a process of its own; in PyTorch most of it is PyTorch
+All models run in turn, in one process, on one image, in float32. "end to end" is everything but reading the file: from
+a uint8 image to detections in its pixels. GFLOPs count a multiply-add as two, GMACs as one; activations are what
+convolutions and matrix products write. The peak RSS is measured in a separate process; in PyTorch most of it is PyTorch
 and OpenMMLab. With --baseline, speed-up and FLOPs saved are against that model on the same backend, and gap is the
 first over the second.
 """
@@ -49,10 +49,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         nargs=2,
         action="append",
         metavar=("H", "W"),
-        help="input size of what has no size of its own to keep; several for several rows",
+        help="input size of models without a fixed one; repeat for several rows",
     )
-    parser.add_argument("--runs", type=int, default=100, help="timed calls of each (default 100)")
-    parser.add_argument("--warmup", type=int, default=10, help="untimed calls of each before (default 10)")
+    parser.add_argument("--runs", type=int, default=100, help="timed calls of each model (default 100)")
+    parser.add_argument("--warmup", type=int, default=10, help="untimed calls of each model before (default 10)")
     parser.add_argument("--threads", type=int, help="threads of the runtime (default: the runtime's choice)")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of the torch backends (default cpu)")
     parser.add_argument("--baseline", metavar="MODEL", help="compare every row with this model's")
@@ -60,7 +60,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure and print."""
+    """Measure the models, print the table, and write the report if asked to."""
     from efftasks.apis.benchmarking import benchmark
     from efftasks.bench.plot import draw_flops_against_latency
     from efftasks.bench.rows import BenchmarkSettings

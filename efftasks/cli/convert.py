@@ -1,4 +1,4 @@
-"""``efftasks convert``: published checkpoints -> this package's."""
+"""``efftasks convert``: convert published checkpoints to this package."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ EXAMPLES = """examples:
   efftasks convert --from rtdetrv2 mine.pth --out mine-eff.pth --categories annotations/train.json
   efftasks test dfine-n_hgnetv2-b0_8xb16-160e_coco-640 dfine-n.pth --cfg-options data_root=data/coco
 
-The size is found from the shapes. Every tensor is accounted for; one without a place is an error. The result has the
-names and category ids of its classes: COCO's 80 in their order, or those of --categories, taken by id.
+The config is found from the shapes of the tensors. A tensor that is not in its model is an error. The result has the
+names and category ids of its classes: the 80 of COCO in their order, or those of --categories, matched by id.
 """
 
 
@@ -27,30 +27,32 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--from", dest="family", required=True, choices=("dfine", "deim", "deimv2", "rtdetrv2"))
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help=".pth of the authors; .safetensors of transformers")
     parser.add_argument("--out", required=True, metavar="FILE", help="the checkpoint to write")
+    parser.add_argument("--config", metavar="CONFIG", help="its config (default: the shipped one that fits)")
+    parser.add_argument("--categories", metavar="FILE", help="a COCO annotation file with the classes, matched by id")
     parser.add_argument(
-        "--config", metavar="CONFIG", help="the config it belongs to (default: the shipped one that fits)"
+        "--plain-ids",
+        action="store_true",
+        help="the checkpoint's labels are category ids, not the 80 classes of COCO in order",
     )
-    parser.add_argument("--categories", metavar="FILE", help="a COCO annotation file: take its categories, by id")
     parser.add_argument(
-        "--plain-ids", action="store_true", help="the checkpoint's labels are category ids, not COCO's 80 in order"
+        "--allow-unmapped", action="store_true", help="write the checkpoint even if tensors are unknown or missing"
     )
-    parser.add_argument("--allow-unmapped", action="store_true", help="write it even if tensors have no place")
-    parser.add_argument("--list", action="store_true", help="print what became of every tensor")
+    parser.add_argument("--list", action="store_true", help="print the mapping of every tensor")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert and report."""
+    """Convert a checkpoint and print its config and classes."""
     from efftasks.apis.converting import read_published, write_published
 
-    found = read_published(args.family, args.checkpoint, args.config, args.categories, args.plain_ids)
+    published = read_published(args.family, args.checkpoint, args.config, args.categories, args.plain_ids)
     if args.list:
-        print(found.conversion.listing())
+        print(published.conversion.listing())
     if args.categories:
-        print("classes, taken by id:")
-        for name, id_, row in zip(found.classes, found.category_ids, found.rows):
+        print("classes, matched by id:")
+        for name, id_, row in zip(published.classes, published.category_ids, published.rows):
             print(f"  {name} (id {id_}): label {row} of the file")
-    print(f"{found.config}: {found.conversion.summary()}, {len(found.classes)} classes")
-    write_published(found, args.out, args.allow_unmapped)
+    print(f"{published.config}: {published.conversion.summary()}, {len(published.classes)} classes")
+    write_published(published, args.out, args.allow_unmapped)
     print(args.out)
     return 0

@@ -1,4 +1,4 @@
-"""``efftasks dataset``: write the built-in set; check, draw and convert a user's own."""
+"""``efftasks dataset``: check, draw and convert data sets, and write the built-in one."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ CHECK = """examples:
   efftasks dataset check masks/ --images photos/ --classes road,car,sky --ignore 255
   efftasks dataset check masks/ --images photos/ --classes background,object --values 0,255
 
-A file is one of COCO: boxes and keypoints may reach 1 px outside. A folder has label maps for semantic segmentation:
-PNGs of one channel with the index of a class in each pixel; the names come from --classes, or from a classes.json in
-the folder or up to two above it.
-Exit code: 0 no fault (warnings are none), 1 at least one, 2 a wrong call.
+A file is in COCO form; boxes and keypoints may reach 1 px outside of the image. A folder has label maps for semantic
+segmentation: PNGs of one channel with the class index of each pixel. Their class names come from --classes, or from a
+classes.json in the folder or up to two levels above it.
+Exit code: 0 no fault (there may be warnings), 1 at least one fault, 2 a wrong call.
 """
 
 PREVIEW = """examples:
@@ -52,10 +52,10 @@ IMAGES = (
     "folder of the images (default: DIR/images for DIR/annotations/ANN.json; DIR/img/X for DIR/ann/X, images for "
     "labels or annotations, img_dir for ann_dir, leftImg8bit for gtFine)"
 )
-IGNORE = "label maps: the number of pixels without a class (default: as classes.json says, or 255)"
+IGNORE = "label maps: the value of pixels without a class (default: that of classes.json, or 255)"
 VALUES = (
-    "label maps: the number of each class, in the order of the classes, such as 0,255 for binary masks (default: as "
-    "classes.json says, or 0,1,2,...)"
+    "label maps: the value of each class, in the order of the classes, such as 0,255 for binary masks (default: those "
+    "of classes.json, or 0,1,2,...)"
 )
 
 
@@ -101,13 +101,19 @@ def _add_check(actions: argparse._SubParsersAction) -> None:
     parser.add_argument("source", metavar="SOURCE", help=SOURCE)
     parser.add_argument("--images", metavar="DIR", help=IMAGES)
     parser.add_argument(
-        "--classes", metavar="A,B,...", help="the names that the categories must have, or those of the indices"
+        "--classes",
+        metavar="A,B,...",
+        help="class names: those that the categories must have, or those of the indices of label maps",
     )
     parser.add_argument("--ignore", type=int, metavar="K", help=IGNORE)
     parser.add_argument("--values", metavar="N,N,...", help=VALUES)
-    parser.add_argument("--keypoints", type=int, metavar="K", help="COCO: the keypoints that each object must have")
-    parser.add_argument("--examples", type=int, default=3, metavar="N", help="faults to show for a rule (default: 3)")
-    parser.add_argument("--out", metavar="FILE", help="write all faults as JSON too")
+    parser.add_argument(
+        "--keypoints", type=int, metavar="K", help="COCO: number of keypoints that each object must have"
+    )
+    parser.add_argument(
+        "--examples", type=int, default=3, metavar="N", help="examples shown for each kind of fault (default: 3)"
+    )
+    parser.add_argument("--out", metavar="FILE", help="also write all faults as JSON")
 
 
 def _add_preview(actions: argparse._SubParsersAction) -> None:
@@ -116,15 +122,15 @@ def _add_preview(actions: argparse._SubParsersAction) -> None:
     parser.add_argument("--images", metavar="DIR", help=IMAGES)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the pictures and the contact sheet")
     parser.add_argument("--num", type=int, default=16, metavar="N", help="images to draw (default: 16)")
-    parser.add_argument("--seed", type=int, default=0, metavar="K", help="which images are drawn (default: 0)")
-    parser.add_argument("--classes", metavar="A,B,...", help="label maps: the names of the indices")
+    parser.add_argument("--seed", type=int, default=0, metavar="K", help="of the choice of images (default: 0)")
+    parser.add_argument("--classes", metavar="A,B,...", help="label maps: class names")
     parser.add_argument("--ignore", type=int, metavar="K", help=IGNORE)
     parser.add_argument("--values", metavar="N,N,...", help=VALUES)
 
 
 def _add_convert(actions: argparse._SubParsersAction) -> None:
     add_options(
-        _action(actions, "convert", "bring YOLO, Pascal VOC, labelme or other COCO data into COCO form", CONVERT)
+        _action(actions, "convert", "convert YOLO, Pascal VOC, labelme or other COCO data to COCO form", CONVERT)
     )
 
 
@@ -136,10 +142,10 @@ def run(args: argparse.Namespace) -> int:
     try:
         return actions[args.action](args)
     except ModuleNotFoundError as error:
-        needed = {"pycocotools": "pycocotools", "PIL": "Pillow"}.get(error.name or "")
-        if needed is None:
+        package = {"pycocotools": "pycocotools", "PIL": "Pillow"}.get(error.name or "")
+        if package is None:
             raise
-        raise UserError(f"dataset {args.action} needs {needed}; pip install 'efftasks[train]'") from error
+        raise UserError(f"dataset {args.action} needs {package}; pip install 'efftasks[train]'") from error
 
 
 def _shapes(args: argparse.Namespace) -> int:
@@ -157,9 +163,9 @@ def _check(args: argparse.Namespace) -> int:
     from efftasks.datasets.coco_file import write_json
     from efftasks.structures.errors import UserError
 
-    for field, value, least in (("--keypoints", args.keypoints, 1), ("--examples", args.examples, 0)):
-        if value is not None and value < least:
-            raise UserError(f"{field}: got {value}, expected at least {least}")
+    for field, value, minimum in (("--keypoints", args.keypoints, 1), ("--examples", args.examples, 0)):
+        if value is not None and value < minimum:
+            raise UserError(f"{field}: got {value}, expected at least {minimum}")
     classes = split_names(args.classes)
     report: CheckReport | SemanticReport
     if Path(args.source).is_dir():
@@ -197,16 +203,16 @@ def _preview(args: argparse.Namespace) -> int:
         labels = dict(classes=args.classes, ignore=args.ignore, values=args.values)
         _only_for("folders of label maps", args.source, **labels)
         result = preview_coco(args.source, args.images, args.out, args.num, args.seed)
-    for what in result.left_out:
-        print(f"left out: {what}")
+    for reason in result.left_out:
+        print(f"left out: {reason}")
     print(f"{len(result.files)} pictures in {args.out}, all of them on {result.sheet}")
     return 0
 
 
-def _only_for(what: str, source: str, **options: object) -> None:
-    """Refuse options that say nothing about this kind of source."""
+def _only_for(kind: str, source: str, **options: object) -> None:
+    """Refuse options that do not apply to this kind of source."""
     from efftasks.structures.errors import UserError
 
     for name, value in options.items():
         if value is not None:
-            raise UserError(f"--{name}: is for {what}, and {source} is none")
+            raise UserError(f"--{name}: is for {kind}, and {source} is none")

@@ -1,4 +1,4 @@
-"""``efftasks dataset convert``: bring what annotation tools export into the form that training takes."""
+"""``efftasks dataset convert``: convert the exports of annotation tools to the form that training takes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ CONVERT = """examples:
   efftasks dataset convert --from labelme photos --out mine --val-share 0.2  one JSON file an image
   efftasks dataset convert --from yolo mine --split val --out val.json       one part, one file, images as they are
 
-OUT gets annotations/train.json, annotations/val.json (and test.json) and images/, which is what the custom configs
-train on with data_root=OUT. Images below OUT stay where they are; others are linked into OUT/images (hard links take
-no space, and need no rights on Windows), or copied where the file system has no links.
-An image whose annotations cannot be read is taken out, counted, and named.
+OUT gets annotations/train.json, annotations/val.json (and test.json) and images/: custom configs train on it with
+data_root=OUT. Images inside OUT stay where they are; others are linked into OUT/images (hard links take no space, and
+need no rights on Windows), or copied where the file system has no links.
+Images whose annotations cannot be read are left out, counted and named.
 """
 
-# option -> the forms that it is for
-_FOR = {
+# option -> forms that it applies to
+_FORMS_OF = {
     "names": ("yolo",),
     "labels": ("yolo", "voc", "labelme"),
     "voc_offset": ("voc",),
@@ -35,35 +35,37 @@ _FOR = {
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of the action."""
+    """Add the options of the action."""
     parser.add_argument("source", metavar="SOURCE", help="folder of the data set, its data.yaml, or a COCO file")
-    parser.add_argument("--from", dest="form", required=True, choices=FORMS, help="what SOURCE is")
+    parser.add_argument("--from", dest="form", required=True, choices=FORMS, help="form of SOURCE")
     parser.add_argument("--out", required=True, metavar="OUT", help="folder to write, or one ANN.json")
-    parser.add_argument("--val-share", type=float, metavar="X", help="share of the images to set aside for validation")
-    parser.add_argument("--seed", type=int, default=0, metavar="K", help="which images those are (default: 0)")
-    parser.add_argument("--split", metavar="NAME", help="take this part of SOURCE alone, such as train")
-    parser.add_argument("--images", metavar="DIR", help="folder of the images, where it is none of the usual")
-    parser.add_argument("--labels", metavar="DIR", help="folder of the label, XML or JSON files, likewise")
+    parser.add_argument("--val-share", type=float, metavar="X", help="share of the images for validation")
+    parser.add_argument("--seed", type=int, default=0, metavar="K", help="of the choice of those images (default: 0)")
+    parser.add_argument("--split", metavar="NAME", help="convert only this part of SOURCE, such as train")
+    parser.add_argument("--images", metavar="DIR", help="folder of the images, if it is not a usual one")
+    parser.add_argument(
+        "--labels", metavar="DIR", help="folder of the label, XML or JSON files, if it is not a usual one"
+    )
     parser.add_argument("--classes", metavar="A,B,...", help="class names in the order of the category ids")
     parser.add_argument("--names", metavar="FILE", help="yolo: data.yaml or classes.txt with the names")
     parser.add_argument(
         "--pictures",
         choices=("link", "copy", "refer"),
         default="link",
-        help="images elsewhere than below OUT: link (default) or copy them, or refer to them by a path",
+        help="images outside of OUT: link (default) or copy them, or refer to them by path",
     )
     parser.add_argument(
         "--voc-offset",
         type=int,
         choices=(0, 1),
-        help="voc: 1 (default) pixels count from 1 and xmax is inside the box, as VOC defines; 0 plain coordinates",
+        help="voc: 1 (default) pixels count from 1 and xmax is inside the box, as in VOC; 0 plain coordinates",
     )
     parser.add_argument("--skip-difficult", action="store_true", help="voc: leave out objects marked as difficult")
-    parser.add_argument("--no-crowd", action="store_true", help="coco: take regions marked iscrowd as objects")
+    parser.add_argument("--no-crowd", action="store_true", help="coco: convert regions with iscrowd to objects")
 
 
 def run_convert(args: argparse.Namespace) -> int:
-    """Convert, and print the report."""
+    """Convert a data set and print the report."""
     from pathlib import Path
 
     from efftasks.datasets.convert_run import choose_parts
@@ -73,7 +75,7 @@ def run_convert(args: argparse.Namespace) -> int:
     for folder in (args.images, args.labels):
         if folder is not None and not Path(folder).is_dir():
             raise UserError(f"{folder}: no such folder")
-    for option, forms in _FOR.items():
+    for option, forms in _FORMS_OF.items():
         value = getattr(args, option)
         if value is not None and value is not False and args.form not in forms:
             name = option.replace("_", "-")

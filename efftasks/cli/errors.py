@@ -1,4 +1,4 @@
-"""From an exception to one sentence and an exit code: 2 for a wrong call or input, 1 where the work failed."""
+"""Exceptions as one sentence and an exit code: 2 for a wrong call or input, 1 for a failure during the work."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ _EXTRAS = {
 _BASE = ("numpy", "cv2", "onnxruntime")
 _UNREGISTERED = re.compile(r"(?P<type>[^\s'\"`]+) is not in the (?:(?P<scope>\w+)::)?(?P<registry>.+?) registry")
 _UNTYPED = '`cfg` or `default_args` must contain the key "type"'
-# The original mmengine puts this in front of whatever a constructor raised; the maintained fork does not.
+# mmengine puts this in front of the message of a constructor's exception; its maintained fork does not.
 _WRAPPED = re.compile(r"^class `(?P<type>\w+)` in \S+: (?P<message>.*)$", re.DOTALL)
 _SIBLINGS = ("mmdet", "mmseg")
 
 
 class Failure(NamedTuple):
-    """What the user is told, and the exit code."""
+    """The message for the user, and the exit code."""
 
     sentence: str
     code: int
 
 
 def explain(error: BaseException) -> Failure:
-    """The sentence and the exit code for whatever a command raised."""
+    """The message and the exit code for an exception of a command."""
     if isinstance(error, KeyboardInterrupt):
         return Failure("interrupted", INTERRUPTED)
     if isinstance(error, ModuleNotFoundError):
         return Failure(_missing_module(error), USER)
     message = _message(error)
-    registry = _registry_mistake(error, message)
-    if registry is not None:
-        return Failure(registry, USER)
+    registry_message = _registry_message(error, message)
+    if registry_message is not None:
+        return Failure(registry_message, USER)
     if isinstance(error, FileNotFoundError) and error.filename is not None:
         return Failure(f"{error.filename}: no such file or folder", USER)
     if isinstance(error, (UserError, ValueError, FileNotFoundError)):
@@ -78,7 +78,7 @@ def _missing_module(error: ModuleNotFoundError) -> str:
 def _message(error: BaseException) -> str:
     # str() of a KeyError is the repr of its key.
     message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    if message.startswith("Caught ") and "Original Traceback" in message:  # from a data loader's worker process
+    if message.startswith("Caught ") and "Original Traceback" in message:  # from a worker of a data loader
         last = [line for line in message.splitlines() if line.strip()][-1]
         message = re.sub(r"^[\w.]+: ", "", last)
     wrapped = _WRAPPED.match(message)
@@ -92,19 +92,19 @@ def _one_line(message: str) -> str:
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
-def _registry_mistake(error: BaseException, message: str) -> str | None:
-    """The sentence for a dict of the config from which nothing can be built; None where it is something else."""
+def _registry_message(error: BaseException, message: str) -> str | None:
+    """The message where an object of the config cannot be built; None for other errors."""
     if isinstance(error, (KeyError, TypeError, ValueError)):
-        found = _UNREGISTERED.search(message)
-        if found is not None:
-            near = _nearest(found["type"], found["registry"])
+        match = _UNREGISTERED.search(message)
+        if match is not None:
+            near = _nearest(match["type"], match["registry"])
             hint = f"did you mean {near!r}?" if near else "no registered name is like it"
-            return f"type={found['type']!r} in the config: there is no such {found['registry']}; {hint}"
+            return f"type={match['type']!r} in the config: there is no such {match['registry']}; {hint}"
         if _UNTYPED in message:
             got = message.split("but got", 1)[-1].split("\n")[0].strip()
             return f"a part of the config that must be built has no 'type': {got}"
     if isinstance(error, TypeError) and _raised_in(error) == "build_from_cfg":
-        # The call itself failed, so that its arguments, which are those of the config, do not fit the signature.
+        # The call itself failed: its arguments, from the config, do not fit the signature.
         return "wrong arguments in the config: " + _one_line(message).replace(".__init__()", "")
     return None
 
@@ -117,27 +117,27 @@ def _raised_in(error: BaseException) -> str:
 
 
 def _nearest(typed: str, registry: str) -> str | None:
-    """The registered name most like the typed one, in the registry of this name or a sibling of it."""
+    """The most similar registered name, in the registry of this name or a sibling of it."""
     scope, _, tail = typed.rpartition(".")
     best, best_score = None, 0.6
     for name in _registered(registry):
-        own_scope, _, own_tail = name.rpartition(".")
-        score = difflib.SequenceMatcher(None, tail.lower(), own_tail.lower()).ratio()
-        score += 0.02 * (scope == own_scope)  # between equally near names, the one of the scope that was typed
+        other_scope, _, other_tail = name.rpartition(".")
+        score = difflib.SequenceMatcher(None, tail.lower(), other_tail.lower()).ratio()
+        score += 0.02 * (scope == other_scope)  # of equally similar names prefer that of the typed scope
         if score > best_score:
             best, best_score = name, score
     return best
 
 
 def _registered(registry: str) -> list[str]:
-    """All names of a registry as a config writes them: bare those of efftasks and mmengine, the others scoped."""
+    """All names of a registry as configs have them: with a scope, but for efftasks and mmengine."""
     import mmengine.registry as roots
 
     for sibling in _SIBLINGS:
         try:
             importlib.import_module(f"{sibling}.registry")
         except ImportError:
-            continue  # a suggestion less
+            continue  # no suggestions from it
     root = next((r for r in vars(roots).values() if isinstance(r, roots.Registry) and r.name == registry), None)
     if root is None:
         return []
@@ -149,6 +149,6 @@ def _registered(registry: str) -> list[str]:
 
 
 def _members(registry: Any) -> list[str]:
-    with contextlib.suppress(ImportError):  # then what is registered so far
+    with contextlib.suppress(ImportError):  # then only what is registered already
         registry.import_from_location()
     return list(registry.module_dict)

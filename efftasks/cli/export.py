@@ -1,4 +1,4 @@
-"""``efftasks export``: checkpoint -> a verified file that runs without PyTorch."""
+"""``efftasks export``: export a checkpoint to a verified file that runs without PyTorch."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--output",
         choices=("labels", "coarse-labels", "logits"),
-        help="semantic segmentation: a class for each pixel, chosen after enlarging the scores (labels, the default) "
-        "or before (coarse-labels: quicker, coarser edges); or the scores at the network's own stride (logits)",
+        help="semantic segmentation: the class of each pixel, by argmax after upsampling the scores (labels, the "
+        "default) or before (coarse-labels: faster, coarser edges); or the scores at the stride of the head (logits)",
     )
     parser.add_argument("--images", metavar="DIR", help="images to verify on (default: the config's test data)")
-    parser.add_argument("--num-images", type=int, default=16, help="how many of them (default 16)")
-    parser.add_argument("--eval", action="store_true", help="also the metrics of model and file on the test data")
+    parser.add_argument("--num-images", type=int, default=16, help="number of images (default 16)")
+    parser.add_argument("--eval", action="store_true", help="also evaluate model and file on the test data")
     add_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export and verify, then print what was compared."""
+    """Export and verify a checkpoint, and print the report."""
     from efftasks.apis.exporting import ExportSettings, export
 
     settings = ExportSettings(

@@ -1,4 +1,4 @@
-"""The ``efftasks`` command: it finds the subcommand, runs it, and turns what goes wrong into one sentence."""
+"""The ``efftasks`` command: parses the command line, runs the subcommand, and prints errors as one sentence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from efftasks.cli.quiet import quiet
 
 __all__ = ["build_parser", "main", "parse_args"]
 
-# In the order of the help. Each module imports only the standard library until its command runs.
+# In the order of the help. Importing these modules imports only the standard library.
 COMMANDS = (train, test, predict, export, benchmark, scale, convert, dataset, quickstart)
 
 
@@ -25,13 +25,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse a command line; on a mistake print what is wrong and exit with code 2, as argparse does."""
+    """Parse a command line; on errors print a message and exit with code 2, as argparse does."""
     parser = build_parser()
     words = [word for word in argv if word != "--debug"]
-    known = [command.__name__.rpartition(".")[2] for command in COMMANDS]
-    if words and not words[0].startswith("-") and words[0] not in known:
-        near = difflib.get_close_matches(words[0], known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    names = [command.__name__.rpartition(".")[2] for command in COMMANDS]
+    if words and not words[0].startswith("-") and words[0] not in names:
+        near = difflib.get_close_matches(words[0], names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
         parser.error(f"unknown command {words[0]!r}; {hint}")
     args = parser.parse_args(words)
     args.debug = len(words) < len(argv)
@@ -42,21 +42,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line.
 
     Args:
-        argv: the words after ``efftasks``; None takes those of the process.
+        argv: the arguments; None for those of the process.
 
     Returns:
-        The exit code: 0 success, 1 the work failed, 2 a wrong input, 130 interrupted.
+        The exit code: 0 success, 1 failure, 2 wrong input, 130 interrupted.
 
     Raises:
-        SystemExit: for ``--help``, ``--version`` (code 0) and a line that does not parse (code 2).
-        Exception: whatever went wrong, with ``--debug``.
+        SystemExit: for ``--help`` and ``--version`` (code 0), and if the command line is wrong (code 2).
+        Exception: any error, with ``--debug``.
     """
     args = parse_args(sys.argv[1:] if argv is None else argv)
     try:
         with quiet(not args.debug):
             return args.run(args)
     except BrokenPipeError:
-        # Whoever read the output is gone (`... | head`); keep the interpreter from writing to it at exit.
+        # The reader of the output has ended (`... | head`); keep the interpreter from writing to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (Exception, KeyboardInterrupt) as error:

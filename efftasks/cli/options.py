@@ -1,4 +1,4 @@
-"""Options that several commands have: overrides of a config's values, and whether the data are looked at first."""
+"""Options of several commands: overrides of config values, and whether the data are checked first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ __all__ = ["add_options", "add_skip_check", "parse_options"]
 def add_skip_check(parser: argparse.ArgumentParser) -> None:
     """Add ``--skip-check``."""
     parser.add_argument(
-        "--skip-check", action="store_true", help="do not look at the annotations before the first step (seconds)"
+        "--skip-check",
+        action="store_true",
+        help="do not check the annotations before the first step (it takes seconds)",
     )
 
 
@@ -26,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def parse_options(pairs: list[str]) -> dict:
     """``["a.b=1", "c=[2,3]"]`` -> ``{"a.b": 1, "c": [2, 3]}``.
 
-    A value is read as Python writes it; names may stand without quotes: ``classes=(cat,dog)``, ``classes=cat,dog``.
+    Values are Python literals; strings may have no quotes: ``classes=(cat,dog)``, ``classes=cat,dog``.
     """
     from efftasks.structures.errors import UserError
 
@@ -43,7 +45,7 @@ def parse_options(pairs: list[str]) -> dict:
 
 
 def _value(text: str) -> Any:
-    """What a value stands for; lists and tuples may nest."""
+    """Parse a value; lists and tuples may be nested."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -59,20 +61,20 @@ def _value(text: str) -> Any:
 
 
 def _parts(text: str) -> list[str]:
-    """The text cut at the commas that are not inside of brackets or quotes."""
+    """Split at commas that are not inside brackets or quotes."""
     parts, depth, quote = [""], 0, ""
-    for sign in text:
+    for character in text:
         if quote:
-            quote = "" if sign == quote else quote
-        elif sign in "'\"" and not parts[-1].strip():
-            quote = sign
-        depth += (sign in "([{") - (sign in ")]}") if not quote else 0
+            quote = "" if character == quote else quote
+        elif character in "'\"" and not parts[-1].strip():
+            quote = character
+        depth += (character in "([{") - (character in ")]}") if not quote else 0
         if depth < 0:
             raise ValueError("a bracket is closed that was not opened")
-        if sign == "," and depth == 0 and not quote:
+        if character == "," and depth == 0 and not quote:
             parts.append("")
         else:
-            parts[-1] += sign
+            parts[-1] += character
     if depth:
         raise ValueError("a bracket is not closed")
     return [part.strip() for part in parts]

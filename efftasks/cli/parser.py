@@ -1,4 +1,4 @@
-"""The parser of a command line, from the modules of its commands."""
+"""The argument parser, from the modules of the commands."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Exit code: 0 success, 1 the work failed, 2 a wrong call or input.
 
 
 class Command(Protocol):
-    """A module of a command."""
+    """A module with a command."""
 
     def add_parser(self, subparsers: argparse._SubParsersAction) -> None:
-        """Add the subcommand; its parser sets ``run``, which takes the parsed words and returns an exit code."""
+        """Add the subcommand. Its parser sets ``run``, which takes the parsed arguments and returns an exit code."""
         ...
 
 
 def parser_of(commands: Sequence[Command]) -> argparse.ArgumentParser:
-    """The parser with these subcommands, in the order of the help."""
+    """Build the parser with these subcommands, in the order of the help."""
     parser = argparse.ArgumentParser(
         prog="efftasks",
         description="NMS-free vision models for small hardware, from one config to a verified file.",
@@ -35,7 +35,7 @@ def parser_of(commands: Sequence[Command]) -> argparse.ArgumentParser:
     parser.add_argument(
         "--debug",
         action="store_true",
-        help="show the traceback of an error, and all that libraries print and log (in any place of the line)",
+        help="show tracebacks of errors, and everything that libraries print and log (anywhere in the command line)",
     )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in commands:

@@ -1,4 +1,4 @@
-"""``efftasks predict``: draw and write down what a model finds."""
+"""``efftasks predict``: draw and save predictions."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Step = TypeVar("Step")
 
 EXAMPLES = """examples:
   efftasks predict out/model.onnx photo.jpg
-  efftasks predict out/model.onnx photos/ --out found --score-thr 0.4
+  efftasks predict out/model.onnx photos/ --out results --score-thr 0.4
   efftasks predict out/model.onnx "photos/**/*.jpg" --batch-size 8
   efftasks predict out/model.onnx film.mp4
   efftasks predict best.pth photos/ --config my_config.py
 
-Writes a picture for each image and predictions.json: COCO results, with the lists of images and categories. Where the
-model gives masks and keypoints of objects, they are there as run lengths and as x, y and score. Label maps, alone or
-beside objects, go to labels/ as PNG: the index of a class in each pixel, coloured by a palette.
+Writes a picture for each image and predictions.json: COCO results, with the lists of images and categories. Masks of
+objects are in it as run lengths, keypoints as x, y and score. Label maps are written to labels/ as PNGs with a palette:
+the class index of each pixel.
 """
 
 
@@ -44,48 +44,50 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("source", metavar="SOURCE", help="image, folder, glob pattern or video file")
     parser.add_argument("--config", help="config of a checkpoint")
     parser.add_argument("--out", default="predictions", help="folder (default: predictions)")
-    parser.add_argument("--score-thr", type=float, default=0.3, help="least score drawn and written (default 0.3)")
+    parser.add_argument("--score-thr", type=float, default=0.3, help="minimum score of detections (default 0.3)")
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--threads", type=int, help="threads of the runtime (default: its choice)")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict, draw, write."""
+    """Predict, draw the pictures, and write ``predictions.json``."""
     from efftasks.imaging.images import VIDEO_SUFFIXES
     from efftasks.imaging.sources import find_images
     from efftasks.structures.suffixes import is_checkpoint
 
     _check(args)
-    clock = _Clock(_checkpoint(args) if is_checkpoint(args.model) else _artifact(args))
+    timed_predict = _TimedPredict(_checkpoint(args) if is_checkpoint(args.model) else _artifact(args))
     video = Path(args.source).suffix.lower() in VIDEO_SUFFIXES
     paths = [] if video else find_images(args.source)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     names = _free_names(out, paths)
-    written = _Written(out)
+    output = _Results(out)
     skipped: list[str] = []
-    results = _frames(args.source, clock) if video else _images(paths, args.batch_size, clock, skipped)
-    for name, prediction in results:
+    predictions = (
+        _frames(args.source, timed_predict) if video else _images(paths, args.batch_size, timed_predict, skipped)
+    )
+    for name, prediction in predictions:
         path = names.get(name) or out / f"{prediction.stem}.jpg"
         picture = prediction.draw(score_thr=args.score_thr)
         _write_picture(path, picture)
-        written.add(name, path.stem, prediction, picture.shape[0], picture.shape[1])
-    written.save()
+        output.add(name, path.stem, prediction, picture.shape[0], picture.shape[1])
+    output.save()
     for name in skipped:
         print(f"skipped, cannot be read: {name}")
-    count = len(written.images)
-    each = clock.seconds / max(1, count) * 1e3
-    print(f"{count} images, {each:.0f} ms each to read and predict: {written.summary()}")
+    count = len(output.images)
+    milliseconds = timed_predict.seconds / max(1, count) * 1e3
+    print(f"{count} images, {milliseconds:.0f} ms each to read and predict: {output.summary()}")
     print(f"{out}")
     return 0 if count else 1
 
 
-class _Written:
-    """What goes into ``predictions.json``, and the counts of it.
+class _Results:
+    """The content of ``predictions.json``, and counts for the summary.
 
     Args:
-        out: folder of that file, and of ``labels/``.
+        out: folder of the file and of ``labels/``.
     """
 
     def __init__(self, out: Path) -> None:
@@ -98,7 +100,7 @@ class _Written:
         self._pixels: Counter[str] = Counter()
 
     def add(self, name: str, stem: str, prediction: Prediction, height: int, width: int) -> None:
-        """One image; its label map is written as ``labels/<stem>.png``."""
+        """Add the predictions of an image, and write its label map as ``labels/<stem>.png``."""
         image_id = len(self.images) + 1
         self.images.append({"id": image_id, "file_name": name, "height": height, "width": width})
         if prediction.segmentation is not None:
@@ -122,7 +124,7 @@ class _Written:
         (self._out / "predictions.json").write_text(json.dumps(result) + "\n", encoding="utf-8")
 
     def summary(self) -> str:
-        """How many objects, and which share of the pixels."""
+        """The number of objects of each class, and the share of pixels of each semantic class."""
         total = max(1, self._pixels.total())
         objects = [f"{count} {name}" for name, count in self._objects.most_common()]
         pixels = [f"{count / total:.1%} {name}" for name, count in self._pixels.most_common()]
@@ -130,7 +132,7 @@ class _Written:
 
 
 def _pixels(segmentation: np.ndarray, names: Sequence[str]) -> Counter[str]:
-    """How many pixels each class has."""
+    """The number of pixels of each class."""
     import numpy as np
 
     pixels = np.bincount(segmentation.ravel(), minlength=len(names))
@@ -138,7 +140,7 @@ def _pixels(segmentation: np.ndarray, names: Sequence[str]) -> Counter[str]:
 
 
 def _categories(prediction: Prediction) -> list[dict[str, Any]]:
-    """As COCO files have them: a skeleton counts from 1."""
+    """The categories as in COCO files, where skeletons count from 1."""
     points: dict[str, Any] = {}
     if prediction.keypoints is not None:
         points["keypoints"] = list(prediction.keypoint_names)
@@ -146,8 +148,8 @@ def _categories(prediction: Prediction) -> list[dict[str, Any]]:
     return [{"id": key, "name": x, **points} for key, x in zip(prediction.category_ids, prediction.classes)]
 
 
-class _Clock:
-    """A predicting function that adds up its time."""
+class _TimedPredict:
+    """A prediction function that sums the time it takes."""
 
     def __init__(self, predict: Callable[[Sequence[Any]], list[Prediction]]) -> None:
         self._predict = predict
@@ -173,19 +175,19 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _free_names(out: Path, paths: Sequence[str]) -> dict[str, Path]:
-    """A picture's path for each image: no two the same, and none an image that is read."""
-    taken = {Path(path).resolve() for path in paths}
+    """A path of the picture of each image, unique, and none of an image that is read."""
+    used = {Path(path).resolve() for path in paths}
     names = {}
     for path in paths:
         stem = Path(path).stem
         candidates = (out / f"{stem}{end}.jpg" for end in ("", *(f"_{i}" for i in range(1, len(paths) + 2))))
-        names[path] = next(name for name in candidates if name.resolve() not in taken)
-        taken.add(names[path].resolve())
+        names[path] = next(name for name in candidates if name.resolve() not in used)
+        used.add(names[path].resolve())
     return names
 
 
-def _frames(source: str, predict: _Clock) -> Iterator[tuple[str, Prediction]]:
-    """(name, prediction) of every frame of a video."""
+def _frames(source: str, predict: _TimedPredict) -> Iterator[tuple[str, Prediction]]:
+    """Yield (name, prediction) of every frame of a video."""
     from efftasks.runtime.video import read_frames
 
     for i, frame in enumerate(_progress(read_frames(source), None)):
@@ -194,23 +196,23 @@ def _frames(source: str, predict: _Clock) -> Iterator[tuple[str, Prediction]]:
 
 
 def _images(
-    paths: Sequence[str], batch_size: int, predict: _Clock, skipped: list[str]
+    paths: Sequence[str], batch_size: int, predict: _TimedPredict, skipped: list[str]
 ) -> Iterator[tuple[str, Prediction]]:
-    """(path, prediction) of every image; those that cannot be read go to ``skipped``."""
+    """Yield (path, prediction) of every image; paths that cannot be read are added to ``skipped``."""
     from efftasks.structures.errors import UserError
 
     for start in _progress(range(0, len(paths), batch_size), -(-len(paths) // batch_size)):
         part = paths[start : start + batch_size]
         try:
-            found = predict(part)
+            batch_predictions = predict(part)
         except UserError:
             if len(paths) == 1:
                 raise
-            found = []
-        if found:
-            yield from zip(part, found)
+            batch_predictions = []
+        if batch_predictions:
+            yield from zip(part, batch_predictions)
             continue
-        for path in part:  # one of them cannot be read: the others count
+        for path in part:  # one of the batch cannot be read: predict the others
             try:
                 yield path, predict([path])[0]
             except UserError:
@@ -247,6 +249,6 @@ def _write_picture(path: Path, picture: Any) -> None:
 def _progress(steps: Iterable[Step], total: int | None) -> Iterable[Step]:
     try:
         from tqdm import tqdm
-    except ImportError:  # it comes with the extra "train"; a device has none
+    except ImportError:  # a dependency of the extra "train" only
         return steps
     return tqdm(steps, total=total, desc="predict", disable=None, leave=False)

@@ -1,4 +1,4 @@
-"""``efftasks quickstart``: the whole way on the built-in set, from nothing to a verified file and a page about it."""
+"""``efftasks quickstart``: train, test, export and verify on the built-in data set, and write a report."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from efftasks.cli.parser import parser_of
 
 
 class Task(NamedTuple):
-    """What is trained for a task, on which part of the built-in set, and the figure that says how good it is."""
+    """The config, data and metric of a task."""
 
     config: str
-    data: str  # below the built-in set
+    data: str  # subfolder of the built-in data set
     metric: str
     name: str
-    least: float  # below it nothing was learned
+    minimum: float  # of the metric; less is a failure
     epochs: int
     lead: str
 
@@ -72,7 +72,7 @@ EXAMPLES = """examples:
   efftasks quickstart --task insseg                          instance masks; or pose, or semseg
   efftasks quickstart --out work_dirs/first --epochs 10      quicker, less accurate
 
-Writes the built-in set, trains a detector (or what --task says) on it, tests it, exports and verifies it, tests the
+Writes the built-in data set, trains, tests, exports and verifies a detector (or a model for another --task), tests the
 exported file, measures both, and leaves index.html, metrics.json, model.onnx and model.json in --out.
 """
 
@@ -82,20 +82,20 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "quickstart",
         help="train, test, export, verify and report, end to end",
-        description="The whole way on the built-in shapes set: some minutes on two cores.",
+        description="Train, test, export and verify on the built-in shapes: some minutes on two cores.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--task", choices=tuple(TASKS), default="det", help="default: det")
     parser.add_argument("--out", default="work_dirs/quickstart", help="folder (default: work_dirs/quickstart)")
-    parser.add_argument("--epochs", type=int, help="train for so many epochs (default: 12, of keypoints 16)")
+    parser.add_argument("--epochs", type=int, help="number of epochs (default: 12, for pose 16)")
     parser.add_argument("--train", type=int, default=800, help="images to train on (default 800)")
     parser.add_argument("--val", type=int, default=100, help="images to validate on (default 100)")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Everything, one step after the other, each by the command that a user would type."""
+    """Run all steps with the commands that a user would type, and write the report."""
     from efftasks.structures.errors import UserError
 
     if args.epochs is not None and args.epochs < 1:
@@ -119,16 +119,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_learned(task: Task, value: float, epochs: int | None) -> None:
-    """Fail where nothing was learned, whatever else went well.
+    """Fail if the model has learned nothing.
 
     Raises:
-        WorkError: the metric is below the least of its task, or no number.
+        WorkError: the metric is below the minimum of the task, or nan.
     """
     from efftasks.structures.errors import WorkError
 
-    if not value >= task.least:
+    if not value >= task.minimum:
         few = "" if epochs is None else f"; {epochs} epochs may be too few, leave --epochs out for the usual number"
-        raise WorkError(f"the {task.name} is {value:.3g}, expected {task.least:g} at least: nothing was learned{few}")
+        raise WorkError(f"the {task.name} is {value:.3g}, expected {task.minimum:g} at least: nothing was learned{few}")
 
 
 def _commands(args: argparse.Namespace, out: Path) -> dict[str, list[str]]:

@@ -1,7 +1,7 @@
-"""What a command leaves out of the terminal: what libraries say and its user can do nothing about.
+"""Output of libraries that commands do not show in the terminal, since users can do nothing about it.
 
-Each line is left out by its own words, so that whatever is new still shows. The log file of a work dir has them all,
-and ``--debug`` shows them.
+Each line is matched by its text, so that new ones are shown. The log file of a work dir has all of them, and
+``--debug`` shows them.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Any, TextIO
 
 __all__ = ["quiet"]
 
-# Whole lines that libraries print.
+# Lines that libraries print.
 _PRINTED = re.compile(r"Could not import OneDL\b.*")
-# How mmengine's records begin on the terminal; the level may be coloured.
+# How mmengine's records begin on the terminal; the level may be colored.
 _RECORD = r"\d\d/\d\d \d\d:\d\d:\d\d - mmengine - \S*(?:INFO|WARNING)\S* - "
 _LOGGED = re.compile(
     _RECORD
     + "(?:"
     + "|".join(
         (
-            r"\s*-{20,}\s*System environment:",  # the file has it
-            r"Config:\n",  # the file has it, and so has the work dir
+            r"\s*-{20,}\s*System environment:",  # in the log file
+            r"Config:\n",  # in the log file and the work dir
             r"Hooks will be executed in the following order:",
             r"Distributed training is not used, all SyncBatchNorm",
             r"Exp name: ",
-            r"paramwise_options -- ",  # a line for each parameter
+            r"paramwise_options -- ",  # one line per parameter
             r'"FileClient" will be deprecated',
             r'"HardDiskBackend" is the alias of "LocalBackend"',
             r"The prefix is not set in metric class SemanticIoU",
@@ -37,7 +37,7 @@ _LOGGED = re.compile(
     )
     + ")"
 )
-# Category and beginning of the message of warnings.
+# Categories of warnings, and how their messages begin.
 _WARNED: tuple[tuple[type[Warning], str], ...] = (
     (UserWarning, r"For binary segmentation, we suggest using"),
     (DeprecationWarning, r"`isinstance\(treespec, LeafSpec\)` is deprecated"),
@@ -45,23 +45,23 @@ _WARNED: tuple[tuple[type[Warning], str], ...] = (
 
 
 class _Screen:
-    """A text stream that leaves out the records above; ``print`` and logging handlers write each record at once.
+    """A text stream without the records above. It relies on ``print`` and logging writing each record at once.
 
     Args:
-        stream: where everything else goes; it also has what is not said here, such as ``flush`` and ``isatty``.
+        stream: for everything else; it also provides the other methods, such as ``flush`` and ``isatty``.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._ends_a_dropped_line = False
+        self._after_dropped_line = False
 
     def write(self, text: str) -> int:
-        """Write, or leave out; ``print`` writes the end of a line by itself."""
-        ends, self._ends_a_dropped_line = self._ends_a_dropped_line and text == "\n", False
-        if ends:
+        """Write a record unless it is one of those above; ``print`` writes line ends separately."""
+        is_line_end, self._after_dropped_line = self._after_dropped_line and text == "\n", False
+        if is_line_end:
             return len(text)
         if _LOGGED.match(text) or _PRINTED.fullmatch(text.rstrip("\n")):
-            self._ends_a_dropped_line = not text.endswith("\n")
+            self._after_dropped_line = not text.endswith("\n")
             return len(text)
         return self._stream.write(text)
 
@@ -71,10 +71,10 @@ class _Screen:
 
 @contextlib.contextmanager
 def quiet(active: bool = True) -> Iterator[None]:
-    """Leave out such lines in the block; loggers and worker processes that begin in it do so as well.
+    """Do not show such lines while the block runs, also from loggers and workers that are created in it.
 
     Args:
-        active: false leaves out nothing.
+        active: false shows everything.
     """
     if not active:
         yield

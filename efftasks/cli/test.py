@@ -10,7 +10,7 @@ from efftasks.cli.options import add_options, add_skip_check, parse_options
 
 EXAMPLES = """examples:
   efftasks test my_config.py work_dirs/my_config/best.pth --out metrics.json
-  efftasks test my_config.py out/model.onnx --show-dir out/pictures     the artifact, same data, same metric
+  efftasks test my_config.py out/model.onnx --show-dir out/pictures     the artifact, on the same data
 """
 
 
@@ -27,15 +27,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("model", metavar="MODEL", help="checkpoint (.pth) or artifact (.onnx)")
     parser.add_argument("--out", metavar="FILE", help="write the metrics as flat JSON")
     parser.add_argument("--show-dir", metavar="DIR", help="write pictures: ground truth left, predictions right")
-    parser.add_argument("--show-num", type=int, default=16, help="how many pictures (default 16)")
-    parser.add_argument("--score-thr", type=float, default=0.3, help="least score drawn (default 0.3)")
+    parser.add_argument("--show-num", type=int, default=16, help="number of pictures (default 16)")
+    parser.add_argument("--score-thr", type=float, default=0.3, help="minimum score of drawn detections (default 0.3)")
     add_skip_check(parser)
     add_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate, print, write."""
+    """Evaluate the model, print the metrics, and write them and pictures if asked to."""
     from efftasks import apis
     from efftasks.apis.entry_predictors import entry_predictor
 

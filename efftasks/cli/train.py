@@ -34,13 +34,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="CKPT",
         help="continue from CKPT, or from the newest intact checkpoint of the work dir",
     )
-    parser.add_argument("--epochs", type=int, metavar="N", help="train for N epochs, the schedule with them")
+    parser.add_argument("--epochs", type=int, metavar="N", help="train for N epochs; the schedule is adapted")
     parser.add_argument(
         "--amp",
         nargs="?",
         const="auto",
         choices=("auto", "bfloat16", "float16"),
-        help="mixed precision: float16 on CUDA, and on a CPU bfloat16 where that is faster; a word forces it",
+        help="mixed precision: float16 on CUDA, and on a CPU bfloat16 if it is faster; a value forces it",
     )
     parser.add_argument(
         "--threads",
@@ -56,7 +56,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train."""
+    """Train the config."""
     from efftasks import apis
     from efftasks.structures.errors import UserError
 
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--threads: got {args.threads}, expected an integer from 1")
     options = parse_options(args.cfg_options)
     if args.epochs is not None:
-        options["train_cfg.max_epochs"] = args.epochs  # the schedule follows where the config leaves it open
+        options["train_cfg.max_epochs"] = args.epochs  # linking adapts the schedule
     cfg = apis.load_config(args.config, options)
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(args.config).stem))
     apis.train(
