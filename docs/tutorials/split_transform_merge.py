@@ -32,7 +32,7 @@ COLUMNS = ("backbone", "width", "params M", "GFLOPs", "AP", "AP50")
 
 
 def cost(options: dict[str, Any], size: tuple[int, int]) -> Complexity:
-    """Of the fused backbone."""
+    """Parameters and FLOPs of the fused backbone."""
     net = inference_model(RegNet(**options))
     return count_complexity(net, net, size)
 
@@ -42,8 +42,8 @@ def matched_width(target: float, measured: Callable[[Complexity], float], size: 
     low, high = 0.2, 1.0
     for _ in range(12):
         middle = (low + high) / 2
-        found = measured(cost(dict(group_width=DENSE, width=middle), size))
-        low, high = (middle, high) if found < target else (low, middle)
+        value = measured(cost(dict(group_width=DENSE, width=middle), size))
+        low, high = (middle, high) if value < target else (low, middle)
     return low
 
 
@@ -60,7 +60,7 @@ def train(options: dict[str, Any], args: argparse.Namespace, work_dir: Path) -> 
 
 
 def calls(options: dict[str, Any], size: tuple[int, int], folder: Path) -> dict[str, Callable[[], float]]:
-    """One timed pass of the whole detector a runtime."""
+    """Functions that time one pass of the detector, one per runtime."""
     cfg = apis.load_config(CONFIG)
     cfg.model.backbone = dict(type="RegNet", **options)
     model = apis.fuse(apis.build(cfg))
@@ -70,7 +70,7 @@ def calls(options: dict[str, Any], size: tuple[int, int], folder: Path) -> dict[
 
 
 def main() -> None:
-    """Match, train, time, print."""
+    """Match the widths, train and time the networks, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-root", default="data/bccd/")
     parser.add_argument("--out", type=Path, default=Path("work_dirs/split_transform_merge"))
@@ -92,8 +92,8 @@ def main() -> None:
         for i, (name, options) in enumerate(networks.items()):
             if i:
                 options["group_width"] = DENSE
-            found = cost(options, size)
-            row = {"backbone": name, "width": options["width"], "params M": found.params_m, "GFLOPs": found.gflops}
+            complexity = cost(options, size)
+            row = {"backbone": name, "width": options["width"], "params M": complexity.params_m, "GFLOPs": complexity.gflops}
             metrics = train(options, args, args.out / f"{i}")
             rows.append({**row, "AP": metrics["coco/bbox_mAP"], "AP50": metrics["coco/bbox_mAP_50"]})
             timed.update({f"{i} {engine}": call for engine, call in calls(options, size, Path(folder)).items()})
