@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from efftasks.datasets.convert_source import Source
-
-FORMS = ("yolo", "voc", "coco", "labelme")
 
 CONVERT = """examples:
   efftasks dataset convert --from yolo mine/data.yaml --out mine_coco        Ultralytics, Roboflow; or the folder
@@ -24,20 +23,20 @@ need no rights on Windows), or copied where the file system has no links.
 Images whose annotations cannot be read are left out, counted and named.
 """
 
-# option -> forms that it applies to
-_FORMS_OF = {
-    "names": ("yolo",),
-    "labels": ("yolo", "voc", "labelme"),
-    "voc_offset": ("voc",),
-    "skip_difficult": ("voc",),
-    "no_crowd": ("coco",),
-}
+Classes = Sequence[str] | None
+
+
+class Format(NamedTuple):
+    """An annotation format that can be converted."""
+
+    read: Callable[[argparse.Namespace, Classes], Source]
+    options: tuple[str, ...] = ()  # those that apply to some formats only
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the action."""
     parser.add_argument("source", metavar="SOURCE", help="folder of the data set, its data.yaml, or a COCO file")
-    parser.add_argument("--from", dest="form", required=True, choices=FORMS, help="form of SOURCE")
+    parser.add_argument("--from", dest="form", required=True, choices=tuple(FORMATS), help="format of SOURCE")
     parser.add_argument("--out", required=True, metavar="OUT", help="folder to write, or one ANN.json")
     parser.add_argument("--val-share", type=float, metavar="X", help="share of the images for validation")
     parser.add_argument("--seed", type=int, default=0, metavar="K", help="of the choice of those images (default: 0)")
@@ -68,6 +67,7 @@ def run_convert(args: argparse.Namespace) -> int:
     """Convert a data set and print the report."""
     from pathlib import Path
 
+    from efftasks.datasets.coco_convert import split_names
     from efftasks.datasets.convert_run import choose_parts
     from efftasks.datasets.convert_write import render_written, write_file, write_folder
     from efftasks.structures.errors import UserError
@@ -75,12 +75,12 @@ def run_convert(args: argparse.Namespace) -> int:
     for folder in (args.images, args.labels):
         if folder is not None and not Path(folder).is_dir():
             raise UserError(f"{folder}: no such folder")
-    for option, forms in _FORMS_OF.items():
+    for option in sorted({option for form in FORMATS.values() for option in form.options}):
         value = getattr(args, option)
-        if value is not None and value is not False and args.form not in forms:
-            name = option.replace("_", "-")
-            raise UserError(f"--{name}: is for --from {' or '.join(forms)}, got --from {args.form}")
-    source = _read(args)
+        if value is not None and value is not False and option not in FORMATS[args.form].options:
+            accepting = " or ".join(name for name, form in FORMATS.items() if option in form.options)
+            raise UserError(f"--{option.replace('_', '-')}: is for --from {accepting}, got --from {args.form}")
+    source = FORMATS[args.form].read(args, split_names(args.classes))
     one_file = Path(args.out).suffix.lower() == ".json"
     if one_file:
         parts = choose_parts(source, args.split) if args.split else dict(source.parts)
@@ -92,23 +92,35 @@ def run_convert(args: argparse.Namespace) -> int:
     return 0
 
 
-def _read(args: argparse.Namespace) -> Source:
-    from efftasks.datasets.coco_convert import split_names
+def _read_yolo(args: argparse.Namespace, classes: Classes) -> Source:
+    from efftasks.datasets.convert_yolo import read_yolo
 
-    classes = split_names(args.classes)
-    if args.form == "yolo":
-        from efftasks.datasets.convert_yolo import read_yolo
+    return read_yolo(args.source, classes, args.names, args.images, args.labels)
 
-        return read_yolo(args.source, classes, args.names, args.images, args.labels)
-    if args.form == "voc":
-        from efftasks.datasets.convert_voc import read_voc
 
-        offset = 1 if args.voc_offset is None else args.voc_offset
-        return read_voc(args.source, classes, args.images, args.labels, offset, args.skip_difficult)
-    if args.form == "coco":
-        from efftasks.datasets.convert_coco import read_coco_export
+def _read_voc(args: argparse.Namespace, classes: Classes) -> Source:
+    from efftasks.datasets.convert_voc import read_voc
 
-        return read_coco_export(args.source, classes, args.images, crowds=not args.no_crowd)
+    offset = 1 if args.voc_offset is None else args.voc_offset
+    return read_voc(args.source, classes, args.images, args.labels, offset, args.skip_difficult)
+
+
+def _read_coco(args: argparse.Namespace, classes: Classes) -> Source:
+    from efftasks.datasets.convert_coco import read_coco_export
+
+    return read_coco_export(args.source, classes, args.images, crowds=not args.no_crowd)
+
+
+def _read_labelme(args: argparse.Namespace, classes: Classes) -> Source:
     from efftasks.datasets.convert_labelme import read_labelme
 
     return read_labelme(args.source, classes, args.images, args.labels)
+
+
+# In the order of the help.
+FORMATS = {
+    "yolo": Format(_read_yolo, ("names", "labels")),
+    "voc": Format(_read_voc, ("labels", "voc_offset", "skip_difficult")),
+    "coco": Format(_read_coco, ("no_crowd",)),
+    "labelme": Format(_read_labelme, ("labels",)),
+}
