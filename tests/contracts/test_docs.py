@@ -151,6 +151,33 @@ def test_python_snippets_import_what_exists(page: Path) -> None:
                 assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
 
 
+def extension_points() -> list[list[str]]:
+    """The rows of "Where things go" in CONTRIBUTING: what to add, an example, its registration, where it is named."""
+    section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Where things go")[1].split("\n## ")[0]
+    rows = [row for row in section.splitlines() if re.match(r"\| an? ", row)]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_a_newcomer_finds_the_place_of_everything() -> None:
+    kinds = {row[0].split(" ", 1)[1] for row in extension_points()}
+    models = {"backbone", "loss", "transform", "metric", "compression step"}
+    assert kinds == models | {"runtime", "exporter", "data format"}
+
+
+@pytest.mark.parametrize(("kind", "example", "registered", "named"), extension_points())
+def test_the_place_is_as_described(kind: str, example: str, registered: str, named: str) -> None:
+    file = Path(example.strip("`"))
+    assert registered.strip("`") in (ROOT / file).read_text(encoding="utf-8")
+    if "register_module" in registered:
+        module = ".".join(file.with_suffix("").parts[1:])
+        assert f'"{module}"' in (ROOT / "efftasks" / "registry.py").read_text(encoding="utf-8").replace("efftasks.", "")
+    table = re.fullmatch(r"`(\w+)` in `([\w./]+)`", named)
+    if table is not None:
+        text = (ROOT / table[2]).read_text(encoding="utf-8")
+        assert re.search(rf"^{table[1]}\b", text, re.MULTILINE)
+        assert file.stem.removeprefix("convert_") in text[text.index(table[1]) :].casefold()
+
+
 def test_readme_starts_with_the_two_commands() -> None:
     readme = ROOT / "README.md"
     if not readme.exists():
