@@ -158,13 +158,16 @@ def draw_comparison(
     dataset = _test_dataset(cfg)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
+    paths: list[Path] = []
     for i, prediction in predictions.items():
         info = dataset.get_data_info(i)
         ground_truth = replace(_ground_truth(info, dataset.metainfo), pixel_range=pixel_range(cfg)).draw()
         predicted = prediction.draw(score_thr=score_thr)
         border = np.full_like(ground_truth[:, :4], 255)
-        paths.append(folder / f"{prediction.name or Path(info['img_path']).stem}.png")
+        stem = prediction.name or Path(info["img_path"]).stem
+        # Images may have the same name, and an image several objects that are predicted one by one.
+        candidates = (folder / f"{stem}{end}.png" for end in ("", *(f"_{n}" for n in range(1, len(predictions) + 1))))
+        paths.append(next(path for path in candidates if path not in paths))
         cv2.imwrite(str(paths[-1]), np.concatenate([ground_truth, border, predicted], axis=1))
     return paths
 
