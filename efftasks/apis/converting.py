@@ -146,10 +146,10 @@ def _scale_of(model: Any) -> float | None:
 
 
 def _first(conversion: Conversion) -> str:
-    for what in ("unknown", "missing", "mismatched"):
-        names = getattr(conversion, what)
+    for kind in ("unknown", "missing", "mismatched"):
+        names = getattr(conversion, kind)
         if names:
-            return f"{what} {names[0]}"
+            return f"{kind} {names[0]}"
     return "none"
 
 

@@ -1,4 +1,4 @@
-"""From a checkpoint to a file that is shipped only if it agrees with its model: draft, verify, then ship or reject."""
+"""Export of a checkpoint: write a draft, verify it against the model on real images, then ship or reject it."""
 
 from __future__ import annotations
 

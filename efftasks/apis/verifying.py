@@ -1,4 +1,4 @@
-"""Whether an exported file agrees with its model on real images, each with its own reading and preprocessing."""
+"""Verification of an exported file against its model on real images, each with its own reading and preprocessing."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class ThreadCount:
     doubled.
 
     Args:
-        most: number of threads on an idle machine.
+        maximum: number of threads on an idle machine.
 
     Attributes:
         count: the current number.
@@ -47,8 +47,8 @@ class ThreadCount:
     WAITING, IDLE = 0.3, 0.7  # thresholds, in cores
     FIRST_BREAK, LONGEST_BREAK = 5.0, 300.0  # seconds
 
-    def __init__(self, most: int) -> None:
-        self.most = self.count = most
+    def __init__(self, maximum: int) -> None:
+        self.maximum = self.count = maximum
         self._break = self.FIRST_BREAK
         self._changed = float("-inf")
 
@@ -61,7 +61,7 @@ class ThreadCount:
             self._break = min(2 * self._break, self.LONGEST_BREAK) if failed_at_once else self.FIRST_BREAK
             self.count = max(1, self.count - max(1, round(waiting)))
             self._changed = now.wall
-        elif idle > self.IDLE and self.count < self.most and now.wall - self._changed >= self._break:
+        elif idle > self.IDLE and self.count < self.maximum and now.wall - self._changed >= self._break:
             self.count += 1
             self._changed = now.wall
         return self.count
@@ -122,7 +122,7 @@ class FairThreads:
 
     def look(self) -> None:
         """Read the load, if the interval has passed, and set the number; call it in the thread that computes."""
-        if self._last is None or self._threads.most == 1 or time.monotonic() - self._last.wall < self._interval:
+        if self._last is None or self._threads.maximum == 1 or time.monotonic() - self._last.wall < self._interval:
             return
         now = self._read()
         if now is None:
@@ -132,4 +132,4 @@ class FairThreads:
         if new != old:
             torch.set_num_threads(new)
             why = "others use the processor" if new < old else "a core is free again"
-            self._log(f"computing with {new} of {self._threads.most} threads from here on: {why}")
+            self._log(f"computing with {new} of {self._threads.maximum} threads from here on: {why}")
