@@ -14,6 +14,7 @@ from mmengine.config import Config
 
 from efftasks.datasets.pixel_depth import range_of
 from efftasks.linking.data import DERIVED, METAINFO, leaves, link_classes, link_data_root, open_facts
+from efftasks.linking.hooks import link_hooks
 from efftasks.linking.links import Links, fresh
 from efftasks.linking.overrides import check_taken, merge_options
 from efftasks.linking.pixels import link_pixel_range
@@ -186,10 +187,11 @@ def _link(cfg: Config, links: Links) -> None:
     cfg.setdefault("default_scope", "efftasks")
     normalize_values(cfg)
     apply_scale(cfg)
+    link_hooks(cfg, links)
+    link_schedule(cfg, links)
     size = cfg.get("image_size")
     link_sizes(cfg, links, None if size is None else tuple(size))
     link_pixel_range(cfg, links)
-    link_schedule(cfg, links)
     visualizer = cfg.get("visualizer") or {}
     if cfg.get("vis_backends") is not None and visualizer.get("vis_backends") is None and visualizer:
         links.fill(("visualizer", "vis_backends"), fresh(cfg.vis_backends), "vis_backends")

@@ -1,6 +1,7 @@
 default_scope = "efftasks"
 runner_type = "EffRunner"
 
+# Hooks by name. Another config changes their settings, or takes one away with None; hooks of your own are custom_hooks.
 default_hooks = dict(
     runtime_info=dict(type="RuntimeInfoHook"),
     timer=dict(type="IterTimerHook"),
@@ -8,6 +9,10 @@ default_hooks = dict(
     logger=dict(type="LoggerHook", interval=20),
     param_scheduler=dict(type="ParamSchedulerHook"),
     checkpoint=dict(type="SafeCheckpointHook", interval=1, max_keep_ckpts=2, save_best="coco/bbox_mAP"),
+    epoch_seed=dict(type="EpochSeed"),  # a resumed run is the uninterrupted run
+    progress=dict(type="TrainingProgress"),  # for losses and augmentations that change during training
+    skipped_images=dict(type="ReportSkippedImages"),
+    ema=dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0002, gamma=200, update_buffers=True),
 )
 env_cfg = dict(
     cudnn_benchmark=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.optim import OptimWrapper
@@ -14,7 +15,8 @@ from efftasks.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
 __all__ = ["PatternConstructor"]
 
-_ALLOWED = {"lr", "weight_decay"}
+_ALLOWED = ("patterns", "backbone_lr_mult", "no_decay")
+_OF_PATTERNS = ("lr", "weight_decay")
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -23,8 +25,11 @@ class PatternConstructor:
 
     Args:
         optim_wrapper_cfg: as mmengine has it.
-        paramwise_cfg: ``patterns``: regular expression -> ``lr`` and ``weight_decay`` of the parameters whose name it
-            is found in; the first that fits counts, what fits none has the optimizer's own.
+        paramwise_cfg: either ``patterns``: regular expression -> ``lr`` and ``weight_decay`` of the parameters whose
+            name it is found in; the first that fits counts, what fits none has the optimizer's own. Or the way of query
+            detectors: ``backbone_lr_mult``, the backbone's rate as a factor of the optimizer's, and ``no_decay``, a
+            regular expression of what decays nowhere. With a factor other than 1 only the norms of a backbone do not
+            decay.
 
     Raises:
         ValueError: another key, or a pattern that no parameter fits.
@@ -32,12 +37,17 @@ class PatternConstructor:
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
         self.config = dict(optim_wrapper_cfg)
-        rules = dict(paramwise_cfg or {})
-        self.patterns: dict[str, dict[str, float]] = dict(rules.pop("patterns", {}))
-        if rules:
-            raise ValueError(f"optim_wrapper.paramwise_cfg: got {', '.join(rules)}, allowed is patterns")
+        rules = {key: value for key, value in (paramwise_cfg or {}).items() if value is not None}
+        if not set(rules) <= set(_ALLOWED) or ("patterns" in rules and len(rules) > 1):
+            raise ValueError(
+                f"optim_wrapper.paramwise_cfg: got {', '.join(rules)}, allowed are patterns, or backbone_lr_mult and "
+                "no_decay; what a base states of the others becomes None"
+            )
+        self.patterns: dict[str, dict[str, float]] = dict(rules.get("patterns", {}))
+        self.backbone_lr_mult: float = rules.get("backbone_lr_mult", 1.0)
+        self.no_decay: str | None = rules.get("no_decay")
         for pattern, rule in self.patterns.items():
-            if not set(rule) <= _ALLOWED:
+            if not set(rule) <= set(_OF_PATTERNS):
                 raise ValueError(
                     f"optim_wrapper.paramwise_cfg.patterns[{pattern!r}]: got {', '.join(rule)}, allowed are lr and "
                     "weight_decay"
@@ -46,17 +56,29 @@ class PatternConstructor:
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """The wrapper for a model's trainable parameters."""
         model = bare_model(model)
-        groups: dict[str | None, dict[str, Any]] = {None: dict(params=[])}
-        groups.update((pattern, dict(params=[], **rule)) for pattern, rule in self.patterns.items())
-        seen_names = [name for name, _ in model.named_parameters()]
+        names = [name for name, _ in model.named_parameters()]
         for pattern in self.patterns:
-            if not any(re.search(pattern, name) for name in seen_names):
+            if not any(re.search(pattern, name) for name in names):
                 raise ValueError(f"optim_wrapper.paramwise_cfg.patterns: got {pattern!r}, no parameter's name fits it")
+        patterns = self.patterns or self._query_patterns()
+        groups: dict[str | None, dict[str, Any]] = {None: dict(params=[])}
+        groups.update((pattern, dict(params=[], **rule)) for pattern, rule in patterns.items())
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                fitting = next((pattern for pattern in self.patterns if re.search(pattern, name)), None)
+                fitting = next((pattern for pattern in patterns if re.search(pattern, name)), None)
                 groups[fitting]["params"].append(parameter)
         arguments = dict(self.config["optimizer"], params=[group for group in groups.values() if group["params"]])
         optimizer = OPTIMIZERS.build(arguments)
         rest = {key: value for key, value in self.config.items() if key not in ("optimizer", "constructor")}
         return OPTIM_WRAPPERS.build({"type": "OptimWrapper", **rest}, default_args=dict(optimizer=optimizer))
+
+    def _query_patterns(self) -> Mapping[str, dict[str, float]]:
+        """The patterns of a backbone that learns at a rate of its own, and of what does not decay."""
+        patterns: dict[str, dict[str, float]] = {}
+        if self.backbone_lr_mult != 1:
+            rate = float(f"{self.config['optimizer']['lr'] * self.backbone_lr_mult:.12g}")  # 1e-4 * 0.01 is 1e-6
+            patterns[r"^backbone\..*norm"] = dict(lr=rate, weight_decay=0.0)
+            patterns[r"^backbone\."] = dict(lr=rate)
+        if self.no_decay is not None:
+            patterns[self.no_decay] = dict(weight_decay=0.0)
+        return patterns

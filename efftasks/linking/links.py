@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 __all__ = ["ABSENT", "Links", "Place", "fresh", "walk"]
 
 ABSENT = "absent"  # what is recorded where the key did not exist
 KEY = "linked"  # the top-level key of the record
+PAIRS = "in_order"  # of the record: the keys and values of a dict
 
 # Keys and indices that lead from the config to a value.
 Place = tuple[Any, ...]
@@ -33,7 +34,7 @@ class Links:
     def __init__(self, cfg: Config) -> None:
         self._cfg = cfg
         self._links = [
-            _Link(group["source"], _place(place), group["before"], group["value"])
+            _Link(group["source"], _place(place), _unpaired(group["before"]), group["value"])
             for group in cfg.get(KEY) or ()
             for place in group["places"]
         ]
@@ -48,7 +49,7 @@ class Links:
         node = self._node(place[:-1])
         before = node[place[-1]] if not isinstance(node, dict) or place[-1] in node else ABSENT
         node[place[-1]] = value
-        self._links.append(_Link(source, place, before, value))
+        self._links.append(_Link(source, place, before, fresh(value)))  # others may fill places inside of it
 
     def take_back(self, keep: frozenset[str] = frozenset()) -> None:
         """Restore what was there before, where the value is still the one that was filled in.
@@ -75,13 +76,14 @@ class Links:
         groups: list[dict[str, Any]] = []
         for link in self._links:
             for group in groups:
-                same = group["source"] == link.source and _alike(group["before"], link.before)
+                same = group["source"] == link.source and _alike(group["before"], _paired(link.before))
                 if same and _alike(group["value"], link.value):
                     group["places"].append("/".join(map(str, link.place)))
                     break
             else:
                 places = ["/".join(map(str, link.place))]
-                groups.append(dict(source=link.source, before=link.before, value=fresh(link.value), places=places))
+                before, value = _paired(link.before), fresh(link.value)
+                groups.append(dict(source=link.source, before=before, value=value, places=places))
         self._cfg[KEY] = groups
 
     def _node(self, place: Place) -> Any:
@@ -123,6 +125,16 @@ def fresh(node: Any) -> Any:
 
 def _place(text: str) -> Place:
     return tuple(int(part) if part.isdigit() else part for part in text.split("/"))
+
+
+def _paired(value: Any) -> Any:
+    """A dict with its keys in order, which a dumped one has not: it is sorted by name."""
+    return {PAIRS: [[key, fresh(part)] for key, part in value.items()]} if isinstance(value, dict) else value
+
+
+def _unpaired(value: Any) -> Any:
+    pairs = value.get(PAIRS) if isinstance(value, dict) else None
+    return value if pairs is None else ConfigDict({key: fresh(part) for key, part in pairs})
 
 
 def _holds(node: Any, key: Any, value: Any) -> bool:

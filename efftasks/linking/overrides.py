@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 from efftasks.linking.links import KEY, Links, Place, walk
+from efftasks.linking.schedule import is_by_name, list_schedulers
 from efftasks.linking.sizes import dotted, measures, size_places
 from efftasks.structures.errors import UserError
 
@@ -20,7 +21,7 @@ __all__ = ["LINKED_KEYS", "check_taken", "merge_options"]
 LINKED_KEYS = (
     *("data_root", "classes", "keypoints", "semantic_classes", "palette", "semantic_palette", "ignore"),
     *("label_values", "pixel_range"),
-    *("image_size", "crop_size", "scale", "max_epochs", "vis_backends"),
+    *("image_size", "crop_size", "scale", "max_epochs", "schedule", "vis_backends"),
 )
 # Those that mmengine's runner reads from the config beside its own arguments, and those of `apis`.
 _READ_BESIDE = (
@@ -49,6 +50,8 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
         if cfg.get(val) == cfg.get(test) and not any(key.split(".")[0] == test for key in merged):
             same = {test + key[len(val) :]: value for key, value in merged.items() if key.split(".")[0] == val}
             merged.update(same)
+    if is_by_name(cfg.get("param_scheduler")) and any(_is_of_list(key) for key in merged):
+        cfg.param_scheduler = list_schedulers(cfg.param_scheduler)
     for key, value in merged.items():
         try:
             cfg.merge_from_dict({key: value})
@@ -57,13 +60,13 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
             raise UserError(f"{key}: the config has no place for this value ({reason[:80]})") from error
 
 
-def check_taken(cfg: Config, links: Links, options: Iterable[str], before: Mapping[str, Any]) -> None:
+def check_taken(cfg: Config, links: Links, options: Mapping[str, Any], before: Mapping[str, Any]) -> None:
     """Check that every value that was overridden reached something.
 
     Args:
         cfg: the linked config.
         links: its record.
-        options: keys of the overrides, with dots.
+        options: the overrides, keys with dots.
         before: values of the config's top-level keys before the overrides.
 
     Raises:
@@ -88,6 +91,10 @@ def check_taken(cfg: Config, links: Links, options: Iterable[str], before: Mappi
         stated_too = any(option.endswith(f".{key}") for option in options)
         if key in given and cfg.get(key) is not None and not (taken or stated_too):
             raise UserError(f"{key}: nothing in this config takes it, so setting it changes nothing")
+    stated_points = {key.split(".")[1] for key in options if key.startswith("schedule.")}
+    for name in sorted({*stated_points, *(options.get("schedule") or ())}):
+        if f"schedule.{name}" not in links.sources:
+            raise UserError(f"schedule.{name}: nothing in this config takes it, so setting it changes nothing")
     if before.get("image_size") is None or not {"image_size", "crop_size"} & given:
         return
     old = measures(tuple(before["image_size"]), tuple(before.get("crop_size") or before["image_size"]))
@@ -99,6 +106,12 @@ def check_taken(cfg: Config, links: Links, options: Iterable[str], before: Mappi
                 f"{place}: the config states {tuple(value)} there itself, which image_size and crop_size do not "
                 "reach; set it to None in the config"
             )
+
+
+def _is_of_list(key: str) -> bool:
+    """Whether a key counts schedulers, which a config may have by name."""
+    first, *rest = key.split(".")
+    return first == "param_scheduler" and bool(rest) and rest[0].isdigit()
 
 
 def _check_key(cfg: Config, key: str) -> None:

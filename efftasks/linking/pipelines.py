@@ -10,6 +10,7 @@ from mmengine.config import Config
 from efftasks.datasets.findings import Finding
 from efftasks.imaging.crops import CROP_PADDING
 from efftasks.linking.data import leaves
+from efftasks.linking.hooks import hooks_of
 from efftasks.linking.links import Place, walk
 from efftasks.linking.sizes import dotted
 
@@ -146,6 +147,6 @@ def _pipelines(cfg: Config, loaders: tuple[str, ...]) -> Iterator[tuple[Place, A
 def _train_pipelines(cfg: Config) -> Iterator[tuple[Place, Any]]:
     """Those of the training data, and those that hooks switch to."""
     yield from _pipelines(cfg, ("train_dataloader",))
-    for i, hook in enumerate(cfg.get("custom_hooks") or ()):
-        if isinstance(hook, dict) and hook.get("switch_pipeline"):
-            yield ("custom_hooks", i, "switch_pipeline"), hook["switch_pipeline"]
+    for place, hook in hooks_of(cfg):
+        if hook.get("switch_pipeline"):
+            yield (*place, "switch_pipeline"), hook["switch_pipeline"]

@@ -1,52 +1,68 @@
-"""`max_epochs`: from the top of a config to the training loop, the schedules of rates and the hooks of an epoch.
+"""`max_epochs` and `schedule`: from the top of a config to the training loop, learning rates, hooks and losses.
 
-Where epochs are counted, None stands for the end of training, and a number between 0 and 1 for a share of it:
-``end=None``, ``begin=29 / 58``, ``switch_epoch=90 / 100``. Whole numbers stay what they are. ``T_max=None`` is the way
-from begin to end.
+``schedule`` names points of training: ``schedule = dict(warmup_iters=500, flat_until=29 / 58, no_aug_from=50 / 58)``.
+A whole number is an epoch (or an iteration, where iterations are counted), a number between 0 and 1 a share of
+``max_epochs``, None the end of training. Where epochs are counted, a string is the name of such a point; a share may
+stand there as well, and None as the end of a scheduler. What would begin at the end of training, or end at its
+beginning, is left out: no warm-up with ``warmup_epochs=0``, no decay with ``flat_until=None``. ``T_max=None`` is the
+way from begin to end.
+
+``param_scheduler`` may be a dict by name, which merges with that of a base; mmengine gets the list of its values.
 """
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
 
-from efftasks.linking.links import Links
+from efftasks.linking.declared import declared
+from efftasks.linking.hooks import hooks_of
+from efftasks.linking.links import Links, Place, fresh, walk
+from efftasks.linking.sizes import dotted
 from efftasks.structures.errors import UserError
 
-__all__ = ["epochs_of_share", "link_schedule", "schedule_faults"]
+__all__ = ["epochs_of_share", "is_by_name", "link_schedule", "list_schedulers", "schedule_faults"]
 
 SOURCE = "max_epochs"
-# Arguments of hooks that count epochs.
-_HOOK_EPOCHS = ("switch_epoch", "epoch", "begin_epoch", "num_last_epochs")
+POINTS = "schedule"
 
 
 def link_schedule(cfg: Config, links: Links) -> None:
-    """Fill every number of epochs that depends on ``max_epochs``.
+    """Fill every number that depends on ``max_epochs`` or on a point of ``schedule``.
 
     Raises:
-        UserError: ``max_epochs`` and ``train_cfg.max_epochs`` contradict each other.
+        UserError: ``max_epochs`` and ``train_cfg.max_epochs`` contradict each other, or there is no such point.
     """
-    loop = cfg.get("train_cfg") or {}
-    stated, epochs = loop.get("max_epochs"), cfg.get(SOURCE)
-    if stated is not None and epochs is not None and stated != epochs:
-        raise UserError(
-            f"max_epochs: got {epochs}, but the config states train_cfg.max_epochs={stated} itself; leave that out, or "
-            "set both"
-        )
-    epochs = stated if epochs is None else epochs
-    if epochs is None:
-        return
-    if loop and stated is None:
-        links.fill(("train_cfg", "max_epochs"), epochs, SOURCE)
+    points = _Points(cfg.get(POINTS) or {}, _link_epochs(cfg, links))
+    _leave_out_schedulers(cfg, links, points)
+    if is_by_name(cfg.get("param_scheduler")):
+        links.fill(("param_scheduler",), list_schedulers(cfg.param_scheduler), "param_scheduler")
     schedulers = cfg.get("param_scheduler") or []
     for i, scheduler in enumerate(schedulers if isinstance(schedulers, (list, tuple)) else ()):
-        if scheduler.get("by_epoch", True):
-            _link_scheduler(scheduler, ("param_scheduler", i), epochs, links)
-    for i, hook in enumerate(cfg.get("custom_hooks") or ()):
-        for key in _HOOK_EPOCHS:
-            if _is_share(hook.get(key)):
-                links.fill(("custom_hooks", i, key), epochs_of_share(hook[key], epochs), SOURCE)
+        _link_scheduler(scheduler, ("param_scheduler", i), points, links)
+    _order_hooks(cfg, points)
+    for place, hook in list(hooks_of(cfg)):
+        _link_hook(hook, place, points, links)
+    for place, part in walk(cfg.get("model") or {}, ("model",)):
+        for path in declared(part.get("type"), "linked_progress"):
+            _link_progress(part, place, tuple(path.split(".")), points, links)
+
+
+def is_by_name(schedulers: Any) -> bool:
+    """Whether it is a dict of schedulers, and not one scheduler, nor a list for each of several optimizers."""
+    return (
+        isinstance(schedulers, dict)
+        and "type" not in schedulers
+        and all(part is None or isinstance(part, dict) for part in schedulers.values())
+    )
+
+
+def list_schedulers(by_name: Mapping[str, Any]) -> list[Any]:
+    """Schedulers by name as mmengine takes them; those that are None are left out."""
+    return [fresh(scheduler) for scheduler in by_name.values() if scheduler is not None]
 
 
 def epochs_of_share(share: float, epochs: int) -> int:
@@ -78,16 +94,140 @@ def schedule_faults(cfg: Config) -> list[str]:
     return faults
 
 
-def _link_scheduler(scheduler: dict[str, Any], place: tuple[Any, ...], epochs: int, links: Links) -> None:
-    if _is_share(scheduler.get("begin")):
-        links.fill((*place, "begin"), epochs_of_share(scheduler["begin"], epochs), SOURCE)
+class _Points:
+    """The points of a schedule in a training of so many epochs; None where it counts none."""
+
+    def __init__(self, stated: Mapping[str, Any], epochs: int | None) -> None:
+        for name, value in stated.items():
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+            if not (value is None or whole or _is_share(value)):
+                raise UserError(
+                    f"{POINTS}.{name}: got {value!r}, expected a whole number, a share of training between 0 and 1, or "
+                    "None for its end"
+                )
+        self._stated, self.epochs = stated, epochs
+
+    def stated(self, name: str, place: Place) -> Any:
+        """What the config states for a point that a place names."""
+        if name not in self._stated:
+            near = difflib.get_close_matches(name, self._stated, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f", it has {', '.join(self._stated) or 'none'}"
+            raise UserError(f"{dotted(place)}: got {name!r}, but `{POINTS}` has no such point{hint}")
+        return self._stated[name]
+
+    def share(self, value: Any, place: Place) -> float:
+        """A point, a share or a number of epochs as a share of training, to sort by."""
+        stated = self.stated(value, place) if isinstance(value, str) else value
+        if stated is None:
+            return 1.0
+        return stated / (self.epochs or 1) if isinstance(stated, int) else stated
+
+    def number(self, value: Any, place: Place, by_epoch: bool = True) -> tuple[int, str] | None:
+        """A point, a share or None in epochs or iterations, and the key that it comes from; None where it stays."""
+        source = SOURCE
+        if isinstance(value, str):
+            source = f"{POINTS}.{value}"
+            value = self.stated(value, place)
+        elif self.epochs is None or not (value is None or _is_share(value)):
+            return None
+        if isinstance(value, int):
+            return value, source
+        if not by_epoch:
+            raise UserError(f"{source}: got {value!r}, but {dotted(place)} counts iterations, expected a whole number")
+        if self.epochs is None:
+            raise UserError(f"{source}: got {value!r}, a part of max_epochs, and the config states none")
+        return self.epochs if value is None else epochs_of_share(value, self.epochs), source
+
+
+def _link_epochs(cfg: Config, links: Links) -> int | None:
+    loop = cfg.get("train_cfg") or {}
+    stated, epochs = loop.get("max_epochs"), cfg.get(SOURCE)
+    if stated is not None and epochs is not None and stated != epochs:
+        raise UserError(
+            f"max_epochs: got {epochs}, but the config states train_cfg.max_epochs={stated} itself; leave that out, or "
+            "set both"
+        )
+    if loop and stated is None and epochs is not None:
+        links.fill(("train_cfg", "max_epochs"), epochs, SOURCE)
+    return stated if epochs is None else epochs
+
+
+def _leave_out_schedulers(cfg: Config, links: Links, points: _Points) -> None:
+    schedulers = cfg.get("param_scheduler")
+    if not is_by_name(schedulers):
+        return
+    for name, scheduler in schedulers.items():
+        for key, never in (("begin", None), ("end", 0)):
+            place = ("param_scheduler", name, key)
+            point = (scheduler or {}).get(key)
+            if isinstance(point, str) and points.stated(point, place) == never:
+                links.fill(place[:2], None, f"{POINTS}.{point}")
+                break
+
+
+def _link_scheduler(scheduler: dict[str, Any], place: Place, points: _Points, links: Links) -> None:
+    by_epoch = scheduler.get("by_epoch", True)
     begin = scheduler.get("begin", 0)
-    if "end" in scheduler and (scheduler["end"] is None or _is_share(scheduler["end"])):
-        end = epochs if scheduler["end"] is None else epochs_of_share(scheduler["end"], epochs)
+    number = None if begin is None else points.number(begin, (*place, "begin"), by_epoch)
+    if number is not None:
+        links.fill((*place, "begin"), *number)
+        begin = number[0]
+    end = scheduler.get("end", 0)
+    number = None if end is None and not by_epoch else points.number(end, (*place, "end"), by_epoch)
+    if number is not None:
         # In very short trainings, what would end where it begins begins after the last epoch.
-        links.fill((*place, "end"), max(end, begin + 1), SOURCE)
-    if "T_max" in scheduler and scheduler["T_max"] is None:
-        links.fill((*place, "T_max"), max(1, scheduler.get("end", epochs) - begin), SOURCE)
+        links.fill((*place, "end"), max(number[0], begin + 1), number[1])
+    if by_epoch and points.epochs is not None and "T_max" in scheduler and scheduler["T_max"] is None:
+        links.fill((*place, "T_max"), max(1, scheduler.get("end", points.epochs) - begin), SOURCE)
+
+
+def _link_hook(hook: dict[str, Any], place: Place, points: _Points, links: Links) -> None:
+    for key in declared(hook.get("type"), "linked_epochs"):
+        value = hook.get(key)
+        if value is None:
+            continue
+        if isinstance(value, str) and place[0] == "default_hooks" and points.stated(value, (*place, key)) is None:
+            links.fill(place, None, f"{POINTS}.{value}")  # it would act after the last epoch
+            return
+        number = points.number(value, (*place, key))
+        if number is not None:
+            links.fill((*place, key), *number)
+
+
+def _order_hooks(cfg: Config, points: _Points) -> None:
+    """Bring the default hooks that wait for an epoch into the order of their epochs; a dumped config is sorted by name.
+
+    A run that is resumed late meets all of them at once, and the last one decides which pipeline it has.
+    """
+    hooks = cfg.get("default_hooks") or {}
+    waiting = []
+    for name, hook in hooks.items():
+        for key in declared(hook.get("type"), "linked_epochs") if isinstance(hook, dict) else ():
+            if hook.get(key) is not None:
+                waiting.append((points.share(hook[key], ("default_hooks", name, key)), name))
+    for _, name in sorted(waiting):
+        hooks[name] = hooks.pop(name)
+
+
+def _link_progress(part: dict[str, Any], place: Place, path: Place, points: _Points, links: Links) -> None:
+    """Fill an argument that counts training from 0 in the first epoch to 1 in the last: one number or several."""
+    node: Any = part
+    for key in path[:-1]:
+        node = node.get(key) or {}
+    value = node.get(path[-1])
+    names = (
+        [value] if isinstance(value, str) else [x for x in value or () if isinstance(x, str)] if _many(value) else []
+    )
+    for name in names:
+        number = points.number(name, (*place, *path))
+        assert number is not None and points.epochs is not None
+        progress = number[0] / max(1, points.epochs - 1)
+        value = progress if isinstance(value, str) else type(value)(progress if x == name else x for x in value)
+        links.fill((*place, *path), value, number[1])
+
+
+def _many(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
 
 
 def _is_share(value: Any) -> bool:

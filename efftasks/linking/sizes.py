@@ -10,33 +10,16 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-import efftasks.compat  # noqa: F401
-
-# isort: split
 from mmengine.config import Config
-from mmengine.registry import HOOKS as ALL_HOOKS
-from mmengine.registry import MODELS as ALL_MODELS
-from mmengine.registry import TRANSFORMS as ALL_TRANSFORMS
-from mmengine.registry import Registry
 
+from efftasks.linking.declared import declared, registered
 from efftasks.linking.links import Links, Place, walk
-from efftasks.registry import HOOKS, MODELS, TRANSFORMS
 from efftasks.structures.errors import UserError
 
-__all__ = ["dotted", "linked_sizes", "link_sizes", "measures", "size_places"]
+__all__ = ["dotted", "link_sizes", "measures", "size_places"]
 
-# What the transforms of the siblings take, whose sizes are (width, height).
-_SIBLINGS: dict[str, dict[str, str]] = {
-    **{
-        name: {"img_scale": "image_size_wh"}
-        for name in ("mmdet.Mosaic", "mmdet.CachedMosaic", "mmdet.MixUp", "mmdet.CachedMixUp")
-    },
-    **{name: {"scale": "image_size_wh"} for name in ("mmdet.Resize", "mmseg.Resize", "mmcv.Resize", "Resize")},
-    "mmdet.RandomAffine": {"border": "mosaic_border"},  # it cuts the middle out of a mosaic
-    "mmdet.RandomCrop": {"crop_size": "crop_size"},
-    "mmseg.RandomCrop": {"crop_size": "crop_size"},
-}
-_SIZE_KEYS = ("image_size", "crop_size")
+# Where types stand, beside the loaders.
+_PARTS = ("model", "default_hooks", "custom_hooks", "tta_pipeline")
 
 
 def measures(image_size: tuple[int, int], crop_size: tuple[int, int]) -> dict[str, Any]:
@@ -52,29 +35,11 @@ def measures(image_size: tuple[int, int], crop_size: tuple[int, int]) -> dict[st
     )
 
 
-def linked_sizes(name: Any) -> Mapping[str, str]:
-    """What the class of a ``type=`` takes: argument -> name in :func:`measures`."""
-    kind = _registered(name)
-    return _SIBLINGS.get(name) or getattr(kind, "linked_sizes", {})
-
-
-def _registered(name: Any) -> type | None:
-    """The class of this package, or of mmengine's own registries, where users register theirs."""
-    bare = str(name).removeprefix("efftasks.").removeprefix("mmengine.")
-    own: Registry
-    for own, root in ((TRANSFORMS, ALL_TRANSFORMS), (MODELS, ALL_MODELS), (HOOKS, ALL_HOOKS)):
-        own.import_from_location()
-        kind = own.module_dict.get(bare) or root.module_dict.get(bare)
-        if kind is not None:
-            return kind
-    return None
-
-
 def _is_open(node: Mapping[str, Any], argument: str) -> bool:
     """Whether an argument is None, or left out although it has no default."""
     if argument in node:
         return node[argument] is None
-    kind = _registered(node["type"])
+    kind = registered(node["type"])
     return kind is not None and inspect.signature(kind).parameters[argument].default is inspect.Parameter.empty
 
 
@@ -118,12 +83,12 @@ def size_places(cfg: Config) -> dict[str, tuple[str, Any]]:
 
 def _sized(cfg: Config) -> list[tuple[Place, dict[str, Any], Mapping[str, str]]]:
     """The dicts, with their place, of everything that can be linked to a size."""
-    parts = [key for key in cfg if str(key).endswith("_dataloader") or key in ("model", "custom_hooks", "tta_pipeline")]
+    parts = [key for key in cfg if str(key).endswith("_dataloader") or key in _PARTS]
     return [
         (place, node, takes)
         for part in parts
         for place, node in walk(cfg[part], (part,))
-        if isinstance(node.get("type"), str) and (takes := linked_sizes(node["type"]))
+        if isinstance(node.get("type"), str) and (takes := declared(node["type"], "linked_sizes"))
     ]
 
 

@@ -26,7 +26,12 @@ Batch = tuple[Tensor, list[DetDataSample]]
 
 
 class Windowed(nn.Module):
-    """Something that acts in ``window`` = [start, end), fractions of training."""
+    """Something that acts in ``window`` = [start, end), fractions of training.
+
+    In a config a point of ``schedule`` may stand for either.
+    """
+
+    linked_progress: ClassVar[tuple[str, ...]] = ("window",)
 
     def __init__(self, window: tuple[float, float]) -> None:
         super().__init__()
@@ -170,6 +175,8 @@ class DenseBatchAugment(nn.Module):
         mixup: arguments of :class:`MixUp`; None for none.
         copyblend: arguments of :class:`CopyBlend`; None for none.
     """
+
+    linked_progress: ClassVar[tuple[str, ...]] = ("mixup.window", "copyblend.window")
 
     def __init__(self, mixup: dict[str, Any] | None = None, copyblend: dict[str, Any] | None = None) -> None:
         super().__init__()

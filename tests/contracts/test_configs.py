@@ -97,7 +97,7 @@ def known_classes(file: Path) -> dict[str, Any]:
 def test_schedule_ends_with_training(file: Path) -> None:
     """Or where the last augmentation ends, or training begins again from the best; the rate stays from there on."""
     cfg = load_config(str(file), known_classes(file))
-    hooks = [hook.get("switch_epoch", hook.get("epoch")) for hook in cfg.custom_hooks]
+    hooks = [hook.get("switch_epoch", hook.get("epoch")) for hook in cfg.default_hooks.values() if hook]
     ends = {cfg.max_epochs, *(epoch for epoch in hooks if epoch is not None)}
     decays = [x for x in cfg.param_scheduler if x.type in ("CosineAnnealingLR", "PolyLR")]
     for scheduler in decays:

@@ -60,9 +60,36 @@ def test_names_are_those_of_the_model_inside_a_wrapper() -> None:
     [
         (dict(patterns={"neck": dict(lr=1.0)}), "'neck', no parameter's name fits it"),
         (dict(patterns={"head": dict(momentum=1.0)}), "got momentum, allowed are lr and weight_decay"),
-        (dict(custom_keys={}), "got custom_keys, allowed is patterns"),
+        (dict(patterns={"head": dict(lr=1.0)}, no_decay="norm"), "got patterns, no_decay, allowed are patterns, or"),
+        (dict(custom_keys={}), "got custom_keys, allowed are patterns, or"),
     ],
 )
 def test_mistakes_are_named(paramwise: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PatternConstructor(OPTIMIZER, paramwise)(model())
+
+
+def settings(paramwise: dict) -> dict[str, tuple[float, float]]:
+    net = model()
+    groups = PatternConstructor(OPTIMIZER, paramwise)(net).optimizer.param_groups
+    found = {id(parameter): (group["lr"], group["weight_decay"]) for group in groups for parameter in group["params"]}
+    return {name: found[id(parameter)] for name, parameter in net.named_parameters() if id(parameter) in found}
+
+
+def test_a_factor_for_the_backbone_and_what_does_not_decay() -> None:
+    assert settings(dict(backbone_lr_mult=0.01, no_decay="bias")) == {
+        "backbone.0.weight": (1e-5, 0.1),
+        "backbone.0.bias": (1e-5, 0.1),  # in the backbone norms alone do not decay, and none is called so here
+        "backbone.1.weight": (1e-5, 0.1),
+        "backbone.1.bias": (1e-5, 0.1),
+        "head.weight": (1e-3, 0.1),
+        "head.bias": (1e-3, 0.0),
+    }
+    assert settings(dict(backbone_lr_mult=1.0, no_decay="bias"))["backbone.0.bias"] == (1e-3, 0.0)
+    assert settings(dict(backbone_lr_mult=None, no_decay=None)) == settings({})
+
+
+def test_norms_of_a_backbone_with_a_rate_of_its_own_do_not_decay() -> None:
+    net = nn.ModuleDict(dict(backbone=nn.ModuleDict(dict(norm=nn.BatchNorm2d(4), conv=nn.Conv2d(4, 4, 1)))))
+    groups = PatternConstructor(OPTIMIZER, dict(backbone_lr_mult=0.5))(net).optimizer.param_groups
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [(5e-4, 0.0), (5e-4, 0.1)]

@@ -1,6 +1,7 @@
-# AdamW with a warm-up and a cosine, an average of weights, no decay of norms and biases: RTMPose (arXiv 2303.07399,
-# section 4.1). Muon's steps are too long for heads that sharpen their logits tenfold: its loss grows.
+# AdamW with a warm-up and a cosine, no decay of norms and biases: RTMPose (arXiv 2303.07399, section 4.1). Muon's steps are
+# too long for heads that sharpen their logits tenfold: its loss grows.
 max_epochs = 60
+schedule = dict(warmup_epochs=1)
 
 optim_wrapper = dict(
     type="OptimWrapper",
@@ -8,16 +9,10 @@ optim_wrapper = dict(
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
     clip_grad=dict(max_norm=35.0),
 )
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
-    dict(type="CosineAnnealingLR", eta_min_ratio=0.01, by_epoch=True, T_max=None, convert_to_iter_based=True),
-]
+param_scheduler = dict(
+    warmup=dict(type="LinearLR", start_factor=0.01, begin=0, end="warmup_epochs", convert_to_iter_based=True),
+    decay=dict(type="CosineAnnealingLR", eta_min_ratio=0.01, T_max=None, convert_to_iter_based=True),
+)
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=None, val_interval=10)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
-
-custom_hooks = [
-    dict(type="EpochSeed"),
-    dict(type="ReportSkippedImages"),
-    dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0002, gamma=200, update_buffers=True),
-]

@@ -1,61 +1,24 @@
 # DEIM-D-FINE-M on COCO at 640 px, as published (arXiv 2412.04234): dense augmentation from epoch 4 to 49, none after 90.
 _base_ = [
-    "../../_base_/default_runtime.py",
-    "../../_base_/models/dfine.py",
-    "../../_base_/datasets/coco_detection.py",
+    "../../_base_/models/deim.py",
     "../../_base_/datasets/coco_80.py",
-    "../../_base_/datasets/detr_pipelines.py",
-    "../../_base_/schedules/adamw_queries.py",
+    "../../_base_/recipes/deim.py",
 ]
 
 max_epochs = 102
+schedule = dict(dense_from=4 / 102, flat_until=49 / 102, no_aug_from=90 / 102)
 model = dict(
     data_preprocessor=dict(
         batch_augments=[
-            dict(type="DenseBatchAugment", mixup=dict(prob=0.5, window=(4 / 101, 49 / 101))),
-            dict(type="MultiScale", base=None, base_repeat=6, window=(0.0, 90 / 101)),
+            dict(type="DenseBatchAugment", mixup=dict(prob=0.5, window=("dense_from", "flat_until"))),
+            dict(type="MultiScale", base=None, base_repeat=6, window=(0.0, "no_aug_from")),
         ]
     ),
     backbone=dict(variant="b2"),
     neck=dict(depth=2),
-    head=dict(
-        selection=dict(act="silu"),
-        decoder=dict(num_layers=4, ffn=dict(act="silu"), act="silu"),
-        criterion=dict(class_term=dict(type="MatchabilityTerm", gamma=1.5)),
-    ),
+    head=dict(decoder=dict(num_layers=4)),
 )
-train_dataloader = dict(batch_size=4, num_workers=4, dataset=dict(pipeline={{_base_.plain}}))
-val_dataloader = dict(dataset=dict(pipeline={{_base_.stretched_test}}))
-test_dataloader = val_dataloader
 optim_wrapper = dict(
-    optimizer=dict(lr=4e-4, weight_decay=1e-4),
-    paramwise_cfg=dict(
-        patterns={
-            r"^backbone\..*norm": dict(lr=4e-5, weight_decay=0.0),
-            r"^backbone\.": dict(lr=4e-5),
-            r"norm": dict(weight_decay=0.0),
-        }
-    ),
+    optimizer=dict(lr=4e-4),
+    paramwise_cfg=dict(backbone_lr_mult=0.1, no_decay="norm"),
 )
-param_scheduler = [
-    dict(type="mmdet.QuadraticWarmupLR", by_epoch=False, begin=0, end=2000),
-    dict(
-        type="CosineAnnealingLR",
-        eta_min_ratio=0.5,
-        by_epoch=True,
-        begin=49 / 102,
-        end=90 / 102,
-        T_max=None,
-        convert_to_iter_based=True,
-    ),
-]
-custom_hooks = [
-    dict(type="EpochSeed"),
-    dict(type="TrainingProgress"),
-    dict(type="ReportSkippedImages"),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=4 / 102, switch_pipeline={{_base_.dense}}),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=49 / 102, switch_pipeline={{_base_.augmented}}),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=90 / 102, switch_pipeline={{_base_.plain}}),
-    dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0001, gamma=1000, update_buffers=True),
-    dict(type="RestartFromBest", epoch=90 / 102),
-]

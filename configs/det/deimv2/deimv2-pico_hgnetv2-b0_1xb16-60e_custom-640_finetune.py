@@ -9,34 +9,17 @@ _base_ = ["./deimv2-pico_hgnetv2-b0_8xb16-500e_coco-640.py"]
 data_root = "data/custom/"
 classes = None
 max_epochs = 60
-model = dict(head=dict(criterion=dict(matcher=dict(late_from=54 / 59))))
+schedule = dict(warmup_iters=200, flat_until=30 / 60, no_aug_from=54 / 60, late_from=54 / 60, decay_until=54 / 60)
 train_dataloader = dict(batch_size=16, dataset=dict(pipeline={{_base_.augmented}}))
-optim_wrapper = dict(
-    optimizer=dict(lr=8e-4),
-    paramwise_cfg=dict(
-        patterns={
-            r"^backbone\..*norm": dict(lr=4e-4),
-            r"^backbone\.": dict(lr=4e-4),
-        }
-    ),
-)
+optim_wrapper = dict(optimizer=dict(lr=8e-4))
 train_cfg = dict(val_interval=3)
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=200),
-    dict(
-        type="CosineAnnealingLR",
-        eta_min_ratio=0.1,
-        by_epoch=True,
-        begin=30 / 60,
-        end=54 / 60,
-        T_max=None,
-        convert_to_iter_based=True,
-    ),
-]
-custom_hooks = [
-    dict(type="EpochSeed"),
-    dict(type="TrainingProgress"),
-    dict(type="ReportSkippedImages"),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=54 / 60, switch_pipeline={{_base_.plain}}),
-    dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0005, gamma=300, update_buffers=True),
-]
+param_scheduler = dict(
+    warmup=dict(type="LinearLR", start_factor=0.01),
+    decay=dict(eta_min_ratio=0.1),
+)
+default_hooks = dict(
+    ema=dict(momentum=0.0005, gamma=300),
+    dense=None,
+    augmented=None,
+    restart=None,
+)

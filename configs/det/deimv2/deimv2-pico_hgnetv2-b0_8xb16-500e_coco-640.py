@@ -8,6 +8,14 @@ _base_ = [
 ]
 
 max_epochs = 500
+schedule = dict(
+    warmup_iters=4000,
+    dense_from=4 / 500,
+    flat_until=250 / 500,
+    no_aug_from=400 / 500,
+    late_from=450 / 500,  # another cost of matching
+    decay_until=468 / 500,
+)
 image_size = (640, 640)
 model = dict(
     neck=dict(channels=112),
@@ -15,7 +23,7 @@ model = dict(
         channels=112,
         selection=dict(num_queries=200),
         decoder=dict(ffn=dict(hidden=320), position_widths=(112, 112)),
-        criterion=dict(matcher=dict(late_from=450 / 499)),
+        criterion=dict(matcher=dict(late_from="late_from")),
     ),
 )
 
@@ -44,35 +52,15 @@ stretched_test = [dict(type="LoadImage"), stretch, pack]
 train_dataloader = dict(batch_size=16, num_workers=4, dataset=dict(pipeline=plain))
 val_dataloader = dict(dataset=dict(pipeline=stretched_test))
 test_dataloader = val_dataloader
-optim_wrapper = dict(
-    optimizer=dict(lr=1.6e-3, weight_decay=1e-4),
-    paramwise_cfg=dict(
-        patterns={
-            r"^backbone\..*norm": dict(lr=8e-4, weight_decay=0.0),
-            r"^backbone\.": dict(lr=8e-4),
-            r"norm|bias": dict(weight_decay=0.0),
-        }
-    ),
+optim_wrapper = dict(optimizer=dict(lr=1.6e-3))
+param_scheduler = dict(
+    warmup=dict(type="mmdet.QuadraticWarmupLR"),
+    decay=dict(eta_min_ratio=0.5, end="decay_until"),
 )
-param_scheduler = [
-    dict(type="mmdet.QuadraticWarmupLR", by_epoch=False, begin=0, end=4000),
-    dict(
-        type="CosineAnnealingLR",
-        eta_min_ratio=0.5,
-        by_epoch=True,
-        begin=250 / 500,
-        end=468 / 500,
-        T_max=None,
-        convert_to_iter_based=True,
-    ),
-]
-custom_hooks = [
-    dict(type="EpochSeed"),
-    dict(type="TrainingProgress"),
-    dict(type="ReportSkippedImages"),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=4 / 500, switch_pipeline=dense),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=250 / 500, switch_pipeline=augmented),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=400 / 500, switch_pipeline=plain),
-    dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0001, gamma=1000, update_buffers=True),
-    dict(type="RestartFromBest", epoch=468 / 500),
-]
+default_hooks = dict(
+    ema=dict(momentum=0.0001, gamma=1000),
+    dense=dict(type="mmdet.PipelineSwitchHook", switch_epoch="dense_from", switch_pipeline=dense),
+    augmented=dict(type="mmdet.PipelineSwitchHook", switch_epoch="flat_until", switch_pipeline=augmented),
+    no_aug=dict(type="mmdet.PipelineSwitchHook", switch_epoch="no_aug_from", switch_pipeline=plain),
+    restart=dict(type="RestartFromBest", epoch="decay_until"),
+)

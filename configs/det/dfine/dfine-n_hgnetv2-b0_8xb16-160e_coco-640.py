@@ -1,38 +1,16 @@
 # D-FINE-N on COCO at 640 px, as published (arXiv 2410.13842): the last 12 epochs without augmentation.
 _base_ = [
-    "../../_base_/default_runtime.py",
     "../../_base_/models/dfine.py",
-    "../../_base_/datasets/coco_detection.py",
     "../../_base_/datasets/coco_80.py",
-    "../../_base_/datasets/detr_pipelines.py",
-    "../../_base_/schedules/adamw_queries.py",
+    "../../_base_/recipes/dfine.py",
 ]
 
 max_epochs = 160
+schedule = dict(no_aug_from=148 / 160)
 model = dict(
     backbone=dict(out_strides=(16, 32)),
     neck=dict(channels=128, ffn_channels=512, expansion=0.34, depth=2),
     head=dict(channels=128, decoder=dict(num_layers=3, num_points=(6, 6), ffn=dict(hidden=512))),
 )
-train_dataloader = dict(batch_size=16, num_workers=4, dataset=dict(pipeline={{_base_.augmented}}))
-val_dataloader = dict(dataset=dict(pipeline={{_base_.stretched_test}}))
-test_dataloader = val_dataloader
-optim_wrapper = dict(
-    optimizer=dict(lr=8e-4, weight_decay=1e-4),
-    paramwise_cfg=dict(
-        patterns={
-            r"^backbone\..*norm": dict(lr=4e-4, weight_decay=0.0),
-            r"^backbone\.": dict(lr=4e-4),
-            r"norm|bias": dict(weight_decay=0.0),
-        }
-    ),
-)
-param_scheduler = [dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=500)]
-custom_hooks = [
-    dict(type="EpochSeed"),
-    dict(type="TrainingProgress"),
-    dict(type="ReportSkippedImages"),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=148 / 160, switch_pipeline={{_base_.plain}}),
-    dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0001, gamma=1000, update_buffers=True),
-    dict(type="RestartFromBest", epoch=148 / 160),
-]
+train_dataloader = dict(batch_size=16)
+optim_wrapper = dict(optimizer=dict(lr=8e-4))

@@ -10,10 +10,8 @@ _base_ = [
 
 data_root = "data/custom/"
 max_epochs = 100
-custom_hooks = [
-    dict(type="EpochSeed"),
-    dict(type="TrainingProgress"),
-    dict(type="ReportSkippedImages"),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=90 / 100, switch_pipeline={{_base_.plain_pipeline}}),
-    dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0002, gamma=500, update_buffers=True),
-]
+schedule = dict(no_aug_from=90 / 100)
+default_hooks = dict(
+    ema=dict(gamma=500),
+    no_aug=dict(type="mmdet.PipelineSwitchHook", switch_epoch="no_aug_from", switch_pipeline={{_base_.plain_pipeline}}),
+)

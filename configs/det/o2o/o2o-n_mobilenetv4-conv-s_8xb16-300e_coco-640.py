@@ -8,10 +8,8 @@ _base_ = [
 ]
 
 max_epochs = 300
-custom_hooks = [
-    dict(type="EpochSeed"),
-    dict(type="TrainingProgress"),
-    dict(type="ReportSkippedImages"),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=285 / 300, switch_pipeline={{_base_.plain_pipeline}}),
-    dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0002, gamma=2000, update_buffers=True),
-]
+schedule = dict(no_aug_from=285 / 300)
+default_hooks = dict(
+    ema=dict(gamma=2000),
+    no_aug=dict(type="mmdet.PipelineSwitchHook", switch_epoch="no_aug_from", switch_pipeline={{_base_.plain_pipeline}}),
+)

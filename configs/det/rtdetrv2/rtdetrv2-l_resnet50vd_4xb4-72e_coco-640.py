@@ -1,41 +1,20 @@
 # RT-DETRv2-L on COCO at 640 px, as published (arXiv 2407.17140).
 _base_ = [
-    "../../_base_/default_runtime.py",
     "../../_base_/models/rtdetrv2.py",
-    "../../_base_/datasets/coco_detection.py",
     "../../_base_/datasets/coco_80.py",
-    "../../_base_/datasets/detr_pipelines.py",
-    "../../_base_/schedules/adamw_queries.py",
+    "../../_base_/recipes/rtdetrv2.py",
 ]
 
 max_epochs = 72
+schedule = dict(no_aug_from=71 / 72)
 model = dict(
     data_preprocessor=dict(
         batch_augments=[
-            dict(type="MultiScale", base=None, base_repeat=3, window=(0.0, 71 / 71)),
+            dict(type="MultiScale", base=None, base_repeat=3, window=(0.0, "no_aug_from")),
         ]
     ),
     backbone=dict(depth=50, frozen=("stem", "norms")),
     neck=dict(expansion=1.0),
     head=dict(decoder=dict(num_layers=6)),
 )
-train_dataloader = dict(batch_size=4, num_workers=4, dataset=dict(pipeline={{_base_.augmented}}))
-val_dataloader = dict(dataset=dict(pipeline={{_base_.stretched_test}}))
-test_dataloader = val_dataloader
-optim_wrapper = dict(
-    optimizer=dict(lr=1e-4, weight_decay=1e-4),
-    paramwise_cfg=dict(
-        patterns={
-            r"^backbone\.": dict(lr=1e-5),
-            r"norm": dict(weight_decay=0.0),
-        }
-    ),
-)
-param_scheduler = [dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=2000)]
-custom_hooks = [
-    dict(type="EpochSeed"),
-    dict(type="TrainingProgress"),
-    dict(type="ReportSkippedImages"),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=71 / 72, switch_pipeline={{_base_.plain}}),
-    dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0001, gamma=2000, update_buffers=True),
-]
+optim_wrapper = dict(paramwise_cfg=dict(backbone_lr_mult=0.1, no_decay="norm"))

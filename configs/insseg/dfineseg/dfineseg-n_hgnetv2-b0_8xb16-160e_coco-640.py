@@ -9,24 +9,13 @@ _base_ = [
 ]
 
 max_epochs = 160
+schedule = dict(no_aug_from=148 / 160)
 train_dataloader = dict(batch_size=16, num_workers=4)
-default_hooks = dict(checkpoint=dict(save_best="coco/segm_mAP"))
-optim_wrapper = dict(
-    optimizer=dict(lr=8e-4, weight_decay=1e-4),
-    paramwise_cfg=dict(
-        patterns={
-            r"^backbone\..*norm": dict(lr=4e-4, weight_decay=0.0),
-            r"^backbone\.": dict(lr=4e-4),
-            r"norm|bias": dict(weight_decay=0.0),
-        }
-    ),
+default_hooks = dict(
+    checkpoint=dict(save_best="coco/segm_mAP"),
+    ema=dict(momentum=0.0001, gamma=1000),
+    no_aug=dict(type="mmdet.PipelineSwitchHook", switch_epoch="no_aug_from", switch_pipeline={{_base_.plain_pipeline}}),
+    restart=dict(type="RestartFromBest", epoch="no_aug_from"),
 )
-param_scheduler = [dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=500)]
-custom_hooks = [
-    dict(type="EpochSeed"),
-    dict(type="TrainingProgress"),
-    dict(type="ReportSkippedImages"),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=148 / 160, switch_pipeline={{_base_.plain_pipeline}}),
-    dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0001, gamma=1000, update_buffers=True),
-    dict(type="RestartFromBest", epoch=148 / 160),
-]
+optim_wrapper = dict(optimizer=dict(lr=8e-4))
+param_scheduler = dict(warmup=dict(start_factor=0.001))

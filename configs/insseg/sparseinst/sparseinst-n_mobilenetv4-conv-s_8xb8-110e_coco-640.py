@@ -8,13 +8,11 @@ _base_ = [
 ]
 
 max_epochs = 110
+schedule = dict(no_aug_from=100 / 110)
 
-default_hooks = dict(checkpoint=dict(save_best="coco/segm_mAP"))
+default_hooks = dict(
+    checkpoint=dict(save_best="coco/segm_mAP"),
+    ema=dict(gamma=500),
+    no_aug=dict(type="mmdet.PipelineSwitchHook", switch_epoch="no_aug_from", switch_pipeline={{_base_.plain_pipeline}}),
+)
 train_dataloader = dict(batch_size=8, num_workers=4)
-custom_hooks = [
-    dict(type="EpochSeed"),
-    dict(type="TrainingProgress"),
-    dict(type="ReportSkippedImages"),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=100 / 110, switch_pipeline={{_base_.plain_pipeline}}),
-    dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0002, gamma=500, update_buffers=True),
-]

@@ -10,28 +10,17 @@ _base_ = [
 
 data_root = "data/custom/"
 max_epochs = 100
+schedule = dict(warmup_iters=100, flat_until=0, no_aug_from=90 / 100)
 
-default_hooks = dict(checkpoint=dict(save_best="coco/keypoints_mAP"))
+default_hooks = dict(
+    checkpoint=dict(save_best="coco/keypoints_mAP"),
+    ema=dict(momentum=0.0005, gamma=300),
+    no_aug=dict(type="mmdet.PipelineSwitchHook", switch_epoch="no_aug_from", switch_pipeline={{_base_.plain_pipeline}}),
+)
 train_dataloader = dict(batch_size=8)
 train_cfg = dict(val_interval=10)
-optim_wrapper = dict(
-    optimizer=dict(lr=4e-4, weight_decay=1e-4),
-    paramwise_cfg=dict(
-        patterns={
-            r"^backbone\..*norm": dict(lr=2e-4, weight_decay=0.0),
-            r"^backbone\.": dict(lr=2e-4),
-            r"norm|bias": dict(weight_decay=0.0),
-        }
-    ),
+optim_wrapper = dict(optimizer=dict(lr=4e-4))
+param_scheduler = dict(
+    warmup=dict(start_factor=0.01),
+    decay=dict(eta_min_ratio=0.05, end=None),
 )
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=100),
-    dict(type="CosineAnnealingLR", eta_min_ratio=0.05, by_epoch=True, T_max=None, convert_to_iter_based=True),
-]
-custom_hooks = [
-    dict(type="EpochSeed"),
-    dict(type="TrainingProgress"),
-    dict(type="ReportSkippedImages"),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=90 / 100, switch_pipeline={{_base_.plain_pipeline}}),
-    dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0005, gamma=300, update_buffers=True),
-]

@@ -16,24 +16,16 @@ keypoints = dict(
     )
 )
 max_epochs = 160
+schedule = dict(warmup_iters=1000, no_aug_from=140 / 160)
 
-default_hooks = dict(checkpoint=dict(save_best="coco/keypoints_mAP"))
+default_hooks = dict(
+    checkpoint=dict(save_best="coco/keypoints_mAP"),
+    ema=dict(momentum=0.0001, gamma=1000),
+    no_aug=dict(type="mmdet.PipelineSwitchHook", switch_epoch="no_aug_from", switch_pipeline={{_base_.plain_pipeline}}),
+)
 train_dataloader = dict(batch_size=4, num_workers=4)
 optim_wrapper = dict(
-    optimizer=dict(lr=1e-4, weight_decay=1e-4),
-    paramwise_cfg=dict(
-        patterns={
-            r"^backbone\..*norm": dict(lr=1e-5, weight_decay=0.0),
-            r"^backbone\.": dict(lr=1e-5),
-            r"norm|bias": dict(weight_decay=0.0),
-        }
-    ),
+    optimizer=dict(lr=1e-4),
+    paramwise_cfg=dict(backbone_lr_mult=0.1),
 )
-param_scheduler = [dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=1000)]
-custom_hooks = [
-    dict(type="EpochSeed"),
-    dict(type="TrainingProgress"),
-    dict(type="ReportSkippedImages"),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=140 / 160, switch_pipeline={{_base_.plain_pipeline}}),
-    dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0001, gamma=1000, update_buffers=True),
-]
+param_scheduler = dict(warmup=dict(start_factor=0.001))

@@ -15,13 +15,11 @@ keypoints = dict(
     )
 )
 max_epochs = 300
+schedule = dict(no_aug_from=280 / 300)
 
-default_hooks = dict(checkpoint=dict(save_best="coco/keypoints_mAP"))
+default_hooks = dict(
+    checkpoint=dict(save_best="coco/keypoints_mAP"),
+    ema=dict(gamma=2000),
+    no_aug=dict(type="mmdet.PipelineSwitchHook", switch_epoch="no_aug_from", switch_pipeline={{_base_.plain_pipeline}}),
+)
 train_dataloader = dict(num_workers=4)
-custom_hooks = [
-    dict(type="EpochSeed"),
-    dict(type="TrainingProgress"),
-    dict(type="ReportSkippedImages"),
-    dict(type="mmdet.PipelineSwitchHook", switch_epoch=280 / 300, switch_pipeline={{_base_.plain_pipeline}}),
-    dict(type="EMAHook", ema_type="mmdet.ExpMomentumEMA", momentum=0.0002, gamma=2000, update_buffers=True),
-]

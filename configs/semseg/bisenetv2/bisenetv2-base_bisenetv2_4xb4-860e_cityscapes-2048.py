@@ -7,10 +7,8 @@ _base_ = [
 ]
 
 max_epochs = 860
+schedule = dict(warmup_epochs=5 / 860)
 
 train_dataloader = dict(batch_size=4)
 optim_wrapper = dict(optimizer=dict(lr=0.05))
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.1, begin=0, end=5 / 860, by_epoch=True, convert_to_iter_based=True),
-    dict(type="PolyLR", power=0.9, eta_min=1e-4, begin=5 / 860, end=None, by_epoch=True, convert_to_iter_based=True),
-]
+param_scheduler = dict(decay=dict(eta_min=1e-4))

@@ -11,6 +11,4 @@ max_epochs = 1721
 
 train_dataloader = dict(batch_size=4)
 optim_wrapper = dict(optimizer=dict(lr=0.12, weight_decay=4e-5))
-param_scheduler = [
-    dict(type="PolyLR", power=0.9, eta_min=1e-4, begin=0, end=None, by_epoch=True, convert_to_iter_based=True),
-]
+param_scheduler = dict(decay=dict(eta_min=1e-4))

@@ -10,6 +10,4 @@ crop_size = (512, 1024)
 max_epochs = 860
 
 train_dataloader = dict(batch_size=4)
-param_scheduler = [
-    dict(type="PolyLR", power=0.9, eta_min=1e-4, begin=0, end=None, by_epoch=True, convert_to_iter_based=True),
-]
+param_scheduler = dict(decay=dict(eta_min=1e-4))

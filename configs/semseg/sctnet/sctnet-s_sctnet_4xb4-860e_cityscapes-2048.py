@@ -9,11 +9,8 @@ _base_ = [
 
 crop_size = (512, 1024)
 max_epochs = 860
+schedule = dict(warmup_epochs=8 / 860)
 
 train_dataloader = dict(batch_size=4)
 model = dict(guide=dict(type="TransformerGuide", teacher=dict(weights=None)))
 optim_wrapper = dict(optimizer=dict(lr=4e-4, weight_decay=0.0125))
-param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-6, begin=0, end=8 / 860, by_epoch=True, convert_to_iter_based=True),
-    dict(type="PolyLR", power=1.0, eta_min=0.0, begin=8 / 860, end=None, by_epoch=True, convert_to_iter_based=True),
-]

@@ -8,13 +8,10 @@ _base_ = [
 
 data_root = "data/mine/"
 max_epochs = 100
+schedule = dict(warmup_epochs=4 / 100)
 
 train_dataloader = dict(batch_size=8)
 optim_wrapper = dict(
     optimizer=dict(lr=3e-4),
     paramwise_cfg=dict(custom_keys=dict(query_position=dict(decay_mult=0.0), key_position=dict(decay_mult=0.0))),
 )
-param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-6, begin=0, end=4 / 100, by_epoch=True, convert_to_iter_based=True),
-    dict(type="PolyLR", power=1.0, eta_min=0.0, begin=4 / 100, end=None, by_epoch=True, convert_to_iter_based=True),
-]

@@ -8,9 +8,6 @@ _base_ = [
 
 data_root = "data/mine/"
 max_epochs = 100
+schedule = dict(warmup_epochs=4 / 100)
 
 train_dataloader = dict(batch_size=8)
-param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-6, begin=0, end=4 / 100, by_epoch=True, convert_to_iter_based=True),
-    dict(type="PolyLR", power=1.0, eta_min=0.0, begin=4 / 100, end=None, by_epoch=True, convert_to_iter_based=True),
-]

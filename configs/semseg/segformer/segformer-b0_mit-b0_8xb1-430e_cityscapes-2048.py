@@ -10,7 +10,3 @@ max_epochs = 430
 
 train_dataloader = dict(batch_size=1)
 model = dict(test_cfg=dict(mode="slide", crop_size=(1024, 1024), stride=(768, 768)))
-param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-6, begin=0, end=4 / 430, by_epoch=True, convert_to_iter_based=True),
-    dict(type="PolyLR", power=1.0, eta_min=0.0, begin=4 / 430, end=None, by_epoch=True, convert_to_iter_based=True),
-]

@@ -8,9 +8,7 @@ _base_ = [
 
 crop_size = (512, 1024)
 max_epochs = 1291
+schedule = dict(warmup_epochs=16 / 1291)
 
 train_dataloader = dict(batch_size=12)
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.1, begin=0, end=16 / 1291, by_epoch=True, convert_to_iter_based=True),
-    dict(type="PolyLR", power=0.9, eta_min=1e-4, begin=16 / 1291, end=None, by_epoch=True, convert_to_iter_based=True),
-]
+param_scheduler = dict(decay=dict(eta_min=1e-4))

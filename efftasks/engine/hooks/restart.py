@@ -6,7 +6,7 @@ Source: D-FINE (arXiv 2410.13842) and DEIM, whose last epochs, without augmentat
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mmengine.hooks import EMAHook, Hook
 
@@ -24,11 +24,13 @@ class RestartFromBest(Hook):
     The optimiser goes on as it is.
 
     Args:
-        epoch: before this one (counted from 0).
+        epoch: before this one (counted from 0). In a config a share of training or a point of ``schedule`` may stand
+            for it.
         file: name of the checkpoint in the work dir.
     """
 
     priority = "NORMAL"
+    linked_epochs: ClassVar[tuple[str, ...]] = ("epoch",)
 
     def __init__(self, epoch: int, file: str = "best.pth") -> None:
         self.epoch, self.file = epoch, file

@@ -10,7 +10,7 @@ Legend: L outputs (of decoder layers), B images, Q queries, C classes, M objects
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -126,10 +126,12 @@ class HungarianMatcher:
     Args:
         costs: their sum is minimised; configs of cost classes.
         late_costs: what replaces all costs late in training; None for never.
-        late_from: from this fraction of training on.
+        late_from: from this fraction of training on. In a config a point of ``schedule`` may stand for it.
         mask_costs: further costs of the outputs that have masks; an object without a mask costs nothing.
         mask_share: N over the cells of a mask. The cells are random, and the same for all queries, objects and outputs.
     """
+
+    linked_progress: ClassVar[tuple[str, ...]] = ("late_from",)
 
     def __init__(
         self,
