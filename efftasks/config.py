@@ -14,7 +14,9 @@ from mmengine.config import Config
 
 from efftasks.datasets.pixel_depth import range_of
 from efftasks.linking.data import DERIVED, METAINFO, leaves, link_classes, link_data_root, open_facts
+from efftasks.linking.declared import declared
 from efftasks.linking.hooks import link_hooks
+from efftasks.linking.linked import LinkedConfig
 from efftasks.linking.links import Links, fresh
 from efftasks.linking.overrides import check_taken, merge_options
 from efftasks.linking.pixels import link_pixel_range
@@ -33,12 +35,12 @@ __all__ = [
     "config_path",
     "fit_transform",
     "innermost",
+    "linked_config",
     "load_config",
     "pixel_range",
     "shipped_configs",
 ]
 
-_FIT_NAMES = ("FitImage", "CropBox")  # what brings test images to the size of the network input
 # Overrides after which what was read from the training data's files is read anew.
 _DATA_KEYS = ("data_root", "train_dataloader", "classes", "keypoints", "palette", "ignore", "label_values")
 
@@ -58,7 +60,7 @@ def shipped_configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.rglob("*.py")) if "_base_" not in path.parts}
 
 
-def load_config(config: str | Path | Config, options: dict[str, Any] | None = None) -> Config:
+def load_config(config: str | Path | Config, options: dict[str, Any] | None = None) -> LinkedConfig:
     """Read a config and make the links which it states only once; docs/configs.md lists them.
 
     A config that is linked already is linked anew: what linking filled in follows the values as they are now, and what
@@ -84,16 +86,25 @@ def load_config(config: str | Path | Config, options: dict[str, Any] | None = No
     merge_options(cfg, options)
     _link(cfg, links)
     check_taken(cfg, links, options, before)
-    return cfg
+    return LinkedConfig.of(cfg)
 
 
-def config_of_checkpoint(config: str | Path | Config, trained_on: Mapping[str, Any]) -> Config:
+def linked_config(config: str | Path | Config) -> LinkedConfig:
+    """A linked config as it stands; another, or the path or name of one, is linked first."""
+    return config if isinstance(config, LinkedConfig) else load_config(config)
+
+
+def config_of_checkpoint(config: str | Path | Config, trained_on: Mapping[str, Any]) -> LinkedConfig:
     """As :func:`load_config`, with what a checkpoint says of the data that it was trained on.
+
+    A linked config that a checkpoint says nothing about stays as it stands.
 
     Args:
         config: as there.
         trained_on: its ``meta.dataset_meta``; empty where it has none.
     """
+    if isinstance(config, LinkedConfig) and not trained_on:
+        return config
     cfg = _read(config)
     links = Links(cfg)
     links.take_back(keep=frozenset(() if trained_on else DERIVED))
@@ -103,10 +114,10 @@ def config_of_checkpoint(config: str | Path | Config, trained_on: Mapping[str, A
     if trained_on and len(cfg.get("palette") or ()) not in (0, len(cfg.classes)):
         cfg.palette = None  # it is of other classes
     _link(cfg, links)
-    return cfg
+    return LinkedConfig.of(cfg)
 
 
-def check_complete(cfg: Config) -> None:
+def check_complete(cfg: LinkedConfig) -> None:
     """Check that a linked config leaves nothing open that its model needs.
 
     Raises:
@@ -117,7 +128,7 @@ def check_complete(cfg: Config) -> None:
         raise UserError(missing)
 
 
-def class_metainfo(cfg: Config) -> dict[str, Any]:
+def class_metainfo(cfg: LinkedConfig) -> dict[str, Any]:
     """What a linked config says of its classes, as data sets and checkpoints have it; empty where it states none."""
     return {name: cfg[name] for name in METAINFO if cfg.get(name) is not None} if cfg.get("classes") else {}
 
@@ -144,8 +155,10 @@ def innermost(dataset: Any) -> Any:
     return next(leaves(dataset))[1]
 
 
-def fit_transform(cfg: Config) -> dict[str, Any]:
-    """The transform of the test pipeline that brings images to the size of the network input.
+def fit_transform(cfg: LinkedConfig) -> dict[str, Any]:
+    """The transform of the test pipeline that brings images to the size of the network input: FitImage or CropBox.
+
+    Its class says so: ``fits_input = True``.
 
     Raises:
         UserError: it has none.
@@ -154,12 +167,12 @@ def fit_transform(cfg: Config) -> dict[str, Any]:
     if not loader or not loader.get("dataset"):
         raise UserError("test_dataloader: the config has none, expected one: its pipeline says how images are fitted")
     for transform in innermost(loader["dataset"]).get("pipeline") or ():
-        if str(transform.get("type")).removeprefix("efftasks.") in _FIT_NAMES:
+        if declared(transform.get("type"), "fits_input"):
             return transform
     raise UserError("test_dataloader.dataset.pipeline has no FitImage, expected one: an artifact repeats its facts")
 
 
-def pixel_range(cfg: Config) -> PixelRange | None:
+def pixel_range(cfg: LinkedConfig) -> PixelRange | None:
     """What is black and white in pictures of more than 8 bits, as the test pipeline of a config loads them."""
     if not cfg.get("test_dataloader"):
         return checked_range(cfg.get("pixel_range"))

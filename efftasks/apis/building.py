@@ -19,10 +19,11 @@ from efftasks.config import (
     class_metainfo,
     config_of_checkpoint,
     fit_transform,
-    load_config,
+    linked_config,
     pixel_range,
 )
 from efftasks.imaging.crops import CROP_PADDING
+from efftasks.linking.linked import LinkedConfig
 from efftasks.models.detectors import Detector
 from efftasks.models.layers.fold import fold_model, inference_model, strip_model
 from efftasks.models.pose_estimators import PoseEstimator
@@ -37,12 +38,12 @@ Model = Detector | PoseEstimator | Segmentor
 
 
 def build(config: str | Path | Config) -> Model:
-    """The model of a config, freshly initialised.
+    """The model of a config, freshly initialised. A linked config is taken as it stands.
 
     Raises:
         UserError: a type that is not registered (the nearest is named), a wrong argument, or classes that nobody knows.
     """
-    cfg = load_config(config)
+    cfg = linked_config(config)
     if not cfg.get("model"):
         raise UserError("model: the config has none, expected one to build")
     check_complete(cfg)
@@ -135,12 +136,12 @@ def _fit_facts(fit: dict[str, Any]) -> dict[str, Any]:
     return dict(facts, resize=fit.get("mode", "letterbox"))
 
 
-def input_size(cfg: Config) -> tuple[int, int]:
+def input_size(cfg: LinkedConfig) -> tuple[int, int]:
     """The (height, width) that the test pipeline of a config brings images to."""
     height, width = fit_transform(cfg)["size"]
     return height, width
 
 
-def set_input_size(cfg: Config, size: tuple[int, int]) -> None:
+def set_input_size(cfg: LinkedConfig, size: tuple[int, int]) -> None:
     """Change the (height, width) that the test pipeline of a config brings images to."""
     fit_transform(cfg)["size"] = tuple(size)

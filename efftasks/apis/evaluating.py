@@ -13,7 +13,6 @@ import efftasks.compat  # noqa: F401
 import cv2
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
@@ -24,6 +23,7 @@ from efftasks.config import innermost, pixel_range
 from efftasks.datasets.coco_masks import decode_mask
 from efftasks.datasets.transforms.loading import LoadSegMap
 from efftasks.imaging.prediction import Prediction
+from efftasks.linking.linked import LinkedConfig
 from efftasks.registry import DATASETS
 from efftasks.structures.errors import UserError
 
@@ -59,19 +59,19 @@ def _rgb(palette: Any) -> tuple[tuple[int, int, int], ...]:
     return tuple((int(r), int(g), int(b)) for r, g, b in palette or ())
 
 
-def _test_dataset(cfg: Config) -> Any:
+def _test_dataset(cfg: LinkedConfig) -> Any:
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         return DATASETS.build(innermost(cfg.test_dataloader.dataset))
 
 
-def test_images(cfg: Config) -> list[Info]:
+def test_images(cfg: LinkedConfig) -> list[Info]:
     """The data infos of the test data of a config; ``img_path`` is the path of the image."""
     dataset = _test_dataset(cfg)
     return [dataset.get_data_info(i) for i in range(len(dataset))]
 
 
 def evaluate(
-    cfg: Config, predict: Predict, classes: Sequence[str], batch_size: int = 8, keep: int = 0, check: bool = True
+    cfg: LinkedConfig, predict: Predict, classes: Sequence[str], batch_size: int = 8, keep: int = 0, check: bool = True
 ) -> Evaluation:
     """Evaluate predictions on the test data of a config with the metrics of the config.
 
@@ -142,7 +142,7 @@ def _label_map(info: Info) -> np.ndarray:
 
 
 def draw_comparison(
-    cfg: Config, predictions: Mapping[int, Prediction], out: str | Path, score_thr: float = 0.3
+    cfg: LinkedConfig, predictions: Mapping[int, Prediction], out: str | Path, score_thr: float = 0.3
 ) -> list[Path]:
     """Write pictures of the test data with the ground truth on the left and the predictions on the right.
 

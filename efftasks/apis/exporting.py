@@ -21,6 +21,7 @@ from efftasks.export.exporters.onnx import export_onnx, write_metadata
 from efftasks.export.verify import Report
 from efftasks.imaging.images import UnreadableImage, read_image
 from efftasks.imaging.sources import find_images
+from efftasks.linking.linked import LinkedConfig
 from efftasks.structures.errors import UserError, WorkError
 from efftasks.structures.spec import ArtifactSpec
 
@@ -140,7 +141,7 @@ def _check_folder(folder: Path) -> None:
         raise UserError(f"--out: {folder} is a file, expected a folder")
 
 
-def _entries(cfg: Config, settings: ExportSettings) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+def _entries(cfg: LinkedConfig, settings: ExportSettings) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """What there is to verify on, spread evenly: entries of the test data, or the images of a folder."""
     folder = settings.images
     entries: list[dict[str, Any]] = (

@@ -11,7 +11,6 @@ from typing import Any
 import efftasks.compat  # noqa: F401
 
 # isort: split
-from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process
 
 from efftasks.datasets.check_cache import recall, remember
@@ -20,6 +19,7 @@ from efftasks.datasets.pixel_depth import range_of
 from efftasks.datasets.quick_check import CocoLook, CocoNeeds, judge, look
 from efftasks.datasets.quick_check_semantic import quick_check_semantic
 from efftasks.linking.data import leaves
+from efftasks.linking.linked import LinkedConfig
 from efftasks.structures.errors import UserError
 from efftasks.structures.pixel_range import PixelRange
 
@@ -31,7 +31,7 @@ _MASK_FLAGS = ("masks", "with_mask")  # of LoadObjects, and of mmdet's LoadAnnot
 _KEYPOINT_FLAGS = ("keypoints",)
 
 
-def precheck_together(cfg: Config, parts: Sequence[str], logger: Any) -> None:
+def precheck_together(cfg: LinkedConfig, parts: Sequence[str], logger: Any) -> None:
     """Run :func:`precheck` in the main process, log its warnings, and raise its errors in all processes.
 
     Args:
@@ -55,7 +55,7 @@ def precheck_together(cfg: Config, parts: Sequence[str], logger: Any) -> None:
         logger.warning(sentence)
 
 
-def precheck(cfg: Config, parts: Sequence[str]) -> list[str]:
+def precheck(cfg: LinkedConfig, parts: Sequence[str]) -> list[str]:
     """Check the annotations of a config for what its pipelines and metrics need.
 
     A COCO file of 10,000 images takes two seconds the first time, and none while it does not change. Only a few images
@@ -79,7 +79,7 @@ def precheck(cfg: Config, parts: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(finding.message for finding in findings))
 
 
-def _check_part(cfg: Config, part: str) -> Iterator[Finding]:
+def _check_part(cfg: LinkedConfig, part: str) -> Iterator[Finding]:
     loader = cfg.get(f"{part}_dataloader")
     if not loader or not isinstance(loader["dataset"], Mapping):
         return
@@ -113,7 +113,7 @@ class _CocoFile:
     pixel_range: PixelRange | None
 
 
-def _coco_files(cfg: Config, part: str, leaf: Mapping[str, Any]) -> list[_CocoFile]:
+def _coco_files(cfg: LinkedConfig, part: str, leaf: Mapping[str, Any]) -> list[_CocoFile]:
     """The annotation file of a data set, and that of its metric if it is another one."""
     root = leaf.get("data_root") or ""
     paths = [os.path.join(root, str(leaf.get("ann_file", "")))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import efftasks.compat  # noqa: F401
@@ -11,7 +12,7 @@ import torch
 from mmengine.config import Config
 
 from efftasks.apis.precheck import precheck_together
-from efftasks.config import check_complete
+from efftasks.config import check_complete, linked_config
 from efftasks.engine.wrapped import bare_model
 from efftasks.linking.pipelines import check_pipelines
 from efftasks.linking.schedule import schedule_faults
@@ -26,17 +27,17 @@ __all__ = ["train"]
 
 
 def train(
-    cfg: Config,
+    cfg: str | Path | Config,
     amp: bool | str = False,
     resume: str | None = None,
     launcher: str = "none",
     threads: int | None = None,
     check: bool = True,
 ) -> Any:
-    """Train a linked config in ``cfg.work_dir``.
+    """Train a config in its ``work_dir``.
 
     Args:
-        cfg: from :func:`load_config`.
+        cfg: a linked config of :func:`load_config`; another, or the path or name of one, is linked first.
         amp: mixed precision. ``auto`` or True takes float16 with loss scaling on CUDA, and on a CPU bfloat16 if it is
             faster than float32. ``bfloat16`` and (on CUDA) ``float16`` force it.
         resume: a checkpoint, or ``auto`` for the newest intact one of the work dir; None starts a new training.
@@ -51,6 +52,7 @@ def train(
         UserError: the config lacks a part that training needs, the input size does not fit the model, the data have
             errors, or the device does not support the precision.
     """
+    cfg = linked_config(cfg)
     check_to_train(cfg)
     check_complete(cfg)
     cfg.launcher = launcher

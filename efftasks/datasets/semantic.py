@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import efftasks.compat  # noqa: F401
 
@@ -42,6 +42,8 @@ class SemanticFolder(SkipUnreadable, BaseSegDataset):
         UserError: no class names, a folder is missing or has no images, images and label maps do not pair up, or the
             numbers are not one for each class.
     """
+
+    class_file: ClassVar[str] = "classes.json"  # in data_root: names, colors and numbers of the classes
 
     def __init__(self, data_prefix: Mapping[str, str], attempts: int = 50, **kwargs: Any) -> None:
         self.attempts = attempts

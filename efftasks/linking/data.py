@@ -11,6 +11,7 @@ from mmengine.config import Config
 from efftasks.datasets.coco import match_classes, read_coco
 from efftasks.datasets.coco_keypoints import category_keypoints
 from efftasks.datasets.semantic_files import ClassList, read_classes
+from efftasks.linking.declared import declared, registered
 from efftasks.linking.links import Links, Place, walk
 from efftasks.structures.errors import UserError
 from efftasks.structures.keypoints import KeypointFacts, keypoint_facts
@@ -144,7 +145,7 @@ def _link_label_values(cfg: Config, links: Links) -> None:
         if stated is None:
             continue
         for place, dataset in _datasets(cfg):
-            if str(dataset.get("type")).startswith("mmseg."):
+            if registered(dataset.get("type")) is None:
                 raise UserError(
                     f"{key}: got {stated!r} for {dataset.type}, which has its own; expected a SemanticFolder"
                 )
@@ -199,8 +200,9 @@ def _facts_of_file(cfg: Config, names: tuple[str, ...]) -> dict[str, Any]:
     if not cfg.get("train_dataloader"):
         return {}
     dataset = next(leaves(cfg.train_dataloader["dataset"]))[1]
-    path = Path(_under_root(dataset, "classes.json"))
-    if str(dataset.get("type")).removeprefix("efftasks.") != "SemanticFolder" or not path.is_file():
+    name = declared(dataset.get("type"), "class_file")
+    path = Path(_under_root(dataset, name or ""))
+    if not name or not path.is_file():
         return {}
     listed = read_classes(path)
     return _facts(listed) if listed.names == names else {}

@@ -4,7 +4,10 @@ A registered class states it in class attributes:
 
 - ``linked_sizes``: argument -> what of :func:`efftasks.linking.sizes.measures` it gets;
 - ``linked_epochs``: arguments of a hook that count epochs;
-- ``linked_progress``: arguments, with dots, that count training from 0 in the first epoch to 1 in the last.
+- ``linked_progress``: arguments, with dots, that count training from 0 in the first epoch to 1 in the last;
+- ``linked_values``: arguments that get the top-level key of the same name;
+- ``class_file``: the name of the file of a data set in which its classes stand;
+- ``fits_input``: whether a transform brings pictures to the size of the network input.
 
 What classes of mmengine, mmdet and mmseg take stands in the one table here, since they cannot state it.
 """
@@ -57,7 +60,7 @@ _FOREIGN: dict[str, dict[str, Any]] = {
 
 
 def declared(kind: Any, attribute: str) -> Any:
-    """What a type declares: a dict for ``linked_sizes``, else a tuple; empty where it declares nothing.
+    """What a type declares; where it declares nothing, an empty dict for ``linked_sizes`` and else an empty tuple.
 
     Args:
         kind: the value of ``type`` in a config.

@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.config import Config
 
 from efftasks.linking.data import LOADERS
+from efftasks.linking.declared import declared
 from efftasks.linking.links import Links, walk
 from efftasks.structures.errors import UserError
 from efftasks.structures.pixel_range import checked_range
@@ -37,4 +38,4 @@ def link_pixel_range(cfg: Config, links: Links) -> None:
 
 
 def _is_loader(part: Mapping[str, Any]) -> bool:
-    return str(part.get("type")).removeprefix("efftasks.") == "LoadImage"
+    return "pixel_range" in declared(part.get("type"), "linked_values")

@@ -169,17 +169,8 @@ def test_linking_again_changes_nothing_and_a_dumped_config_takes_overrides(name:
         assert ours[key] == theirs[key]
 
 
-PARTS = (
-    "backbones",
-    "necks",
-    "det_heads",
-    "insseg_heads",
-    "pose_heads",
-    "seg_heads",
-    "preprocessors",
-    "batch_augments",
-)
-PARTS += ("detectors", "segmentors", "pose_estimators")
+HEADS = ("det_heads", "insseg_heads", "pose_heads", "seg_heads")
+PARTS = ("backbones", "necks", *HEADS, "preprocessors", "batch_augments", "detectors", "segmentors", "pose_estimators")
 INSIDE = {"ProbedBackbone"}  # made by the package itself
 INSIDE |= {"ContrastiveDenoising", "QuerySelection", "BoxDecoder", "DistributionDecoder"}  # docs/query_detectors.md
 INSIDE |= {"PoseDecoder", "PoseDenoising", "PoseSelection"}  # parts of DETRPoseHead

@@ -52,6 +52,7 @@ class FitImage(BaseTransform):
     """
 
     linked_sizes: ClassVar[dict[str, str]] = {"size": "image_size"}
+    fits_input: ClassVar[bool] = True  # to the size of the network
 
     def __init__(self, size: tuple[int, int] | None, mode: str = "letterbox", pad_value: int = 114) -> None:
         if mode not in _MODES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -27,6 +28,8 @@ class LoadImage(BaseTransform):
             outside are clipped. None divides 16 bits by 256, with one warning where they seem to use a part only.
             ``pixel_range`` in a config states it for all.
     """
+
+    linked_values: ClassVar[tuple[str, ...]] = ("pixel_range",)
 
     def __init__(self, pixel_range: PixelRange | None = None) -> None:
         self.pixel_range = checked_range(pixel_range)

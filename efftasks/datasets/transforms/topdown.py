@@ -39,6 +39,7 @@ class CropBox(BaseTransform):
     """
 
     linked_sizes: ClassVar[dict[str, str]] = {"size": "image_size"}
+    fits_input: ClassVar[bool] = True  # to the size of the network
 
     def __init__(
         self,
