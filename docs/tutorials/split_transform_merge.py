@@ -93,7 +93,12 @@ def main() -> None:
             if i:
                 options["group_width"] = DENSE
             complexity = cost(options, size)
-            row = {"backbone": name, "width": options["width"], "params M": complexity.params_m, "GFLOPs": complexity.gflops}
+            row = {
+                "backbone": name,
+                "width": options["width"],
+                "params M": complexity.params_m,
+                "GFLOPs": complexity.gflops,
+            }
             metrics = train(options, args, args.out / f"{i}")
             rows.append({**row, "AP": metrics["coco/bbox_mAP"], "AP50": metrics["coco/bbox_mAP_50"]})
             timed.update({f"{i} {engine}": call for engine, call in calls(options, size, Path(folder)).items()})

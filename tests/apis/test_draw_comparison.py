@@ -23,7 +23,7 @@ def write_images_of_one_name(root: Path) -> list[str]:
     file = dict(images=images, annotations=[], categories=[dict(id=1, name="cat")])
     for part in ("train", "val"):
         (root / "annotations" / f"{part}.json").write_text(json.dumps(file))
-    return [str(root / "images" / image["file_name"]) for image in images]
+    return [str(root / "images" / str(image["file_name"])) for image in images]
 
 
 def test_images_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
