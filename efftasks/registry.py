@@ -90,14 +90,16 @@ DATASETS = _child("dataset", _roots.DATASETS, "datasets.coco", "datasets.coco_to
 TRANSFORMS = _child(
     "transform",
     _roots.TRANSFORMS,
-    "datasets.transforms.loading",
-    "datasets.transforms.random_scaled_crop",
+    "datasets.transforms.filter_objects",
     "datasets.transforms.fit_image",
-    "datasets.transforms.grid_mosaic",
     "datasets.transforms.load_objects",
+    "datasets.transforms.loading",
+    "datasets.transforms.object_mixup",
     "datasets.transforms.object_mosaic",
-    "datasets.transforms.random_warp",
     "datasets.transforms.pack_objects",
+    "datasets.transforms.random_crop",
+    "datasets.transforms.random_scaled_crop",
+    "datasets.transforms.random_warp",
     "datasets.transforms.topdown",
 )
 METRICS = _child("metric", _roots.METRICS, "evaluation.coco_metric", "evaluation.semantic_metric")

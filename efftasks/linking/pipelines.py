@@ -13,10 +13,16 @@ from efftasks.linking.data import leaves
 from efftasks.linking.hooks import hooks_of
 from efftasks.linking.links import Place, walk
 from efftasks.linking.sizes import dotted
+from efftasks.structures.errors import UserError
 
 __all__ = ["check_pipelines"]
 
 _PAD = 114
+# Transforms that earlier versions had, and what does the same now.
+_GONE = {
+    "GridMosaic": "ObjectMosaic with layout='grid', and behind it RandomWarp with mode='stretch' and min_visible=0.0, "
+    "as in configs/_base_/datasets/detr_pipelines.py"
+}
 
 
 class _Fit(NamedTuple):
@@ -39,7 +45,14 @@ def check_pipelines(cfg: Config) -> list[Finding]:
 
     Returns:
         A warning for each difference, that names both places.
+
+    Raises:
+        UserError: a pipeline, of an old config, has a transform that is gone; also one that training would switch to.
     """
+    for place, pipeline in _train_pipelines(cfg):
+        for inner, node in walk(pipeline, place):
+            if _bare(node) in _GONE:
+                raise UserError(f"{dotted(inner)}: {node['type']} is gone, expected {_GONE[_bare(node)]}")
     findings: list[Finding] = []
     seen: set[str] = set()
     for test_place, test in _pipelines(cfg, ("val_dataloader", "test_dataloader")):
@@ -107,7 +120,8 @@ def _fit(place: str, node: dict[str, Any]) -> _Fit | None:
         way = node.get("mode", "letterbox")
         return _Fit(place, way, pair, node.get("pad_value", _PAD) if way == "letterbox" else None)
     if kind == "RandomWarp":
-        return _Fit(place, "letterbox", pair, node.get("fill", _PAD))
+        way = node.get("mode", "letterbox")
+        return _Fit(place, way, pair, node.get("fill", _PAD) if way == "letterbox" else None)
     if kind == "RandomScaledCrop":
         return _Fit(place, "letterbox", None, node.get("pad_value", _PAD))
     if kind == "CropBox":

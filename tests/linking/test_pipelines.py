@@ -8,6 +8,7 @@ import pytest
 
 from efftasks import apis
 from efftasks.linking.pipelines import check_pipelines
+from efftasks.structures.errors import UserError
 
 SHAPES = "o2o-n_mobilenetv4-conv-s_1xb16-18e_shapes-128"
 QUERIES = "dfine-n_hgnetv2-b0_8xb16-160e_coco-640"
@@ -55,3 +56,21 @@ def test_resize_of_mmdet_is_compared_too() -> None:
 
 def test_what_is_the_same_is_silent_whatever_its_size() -> None:
     assert messages(SHAPES, {"image_size": (64, 96)}) == []
+
+
+def test_a_stretch_is_one_in_training_too() -> None:
+    bccd = "o2o-n_mobilenetv4-conv-s_1xb8-48e_bccd-320"
+    assert messages(bccd, {}) == []
+    (message,) = messages(bccd, {f"{TRAIN}.2.mode": "letterbox"})
+    assert "by letterbox, test by stretch" in message
+
+
+@pytest.mark.parametrize("place", ["train_dataloader.dataset.pipeline", "custom_hooks.3.switch_pipeline"])
+def test_a_transform_of_old_configs_that_is_gone_is_named_with_the_new_one(place: str) -> None:
+    """Before the first step, also where training would switch to it after many epochs."""
+    old = [dict(type="LoadImage"), dict(type="RandomChoice", transforms=[[dict(type="GridMosaic", tile_size=320)]])]
+    cfg = apis.load_config("o2o-n_mobilenetv4-conv-s_1xb16-100e_custom-640", {"classes": ["a"], place: old})
+    with pytest.raises(UserError) as error:
+        check_pipelines(cfg)
+    assert str(error.value).startswith(f"{place}.1.transforms.0.0: GridMosaic is gone, expected ObjectMosaic")
+    assert "RandomWarp" in str(error.value)

@@ -4,33 +4,22 @@
 data_root = "data/coco/"
 
 image_size = (640, 640)  # (height, width)
-meta_keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "skipped_files")
-load = [dict(type="LoadImage"), dict(type="mmdet.LoadAnnotations", with_bbox=True)]
-fit = dict(type="FitImage", size=None)
-affine = dict(
-    type="mmdet.RandomAffine",
-    scaling_ratio_range=(0.6, 1.6),
-    max_translate_ratio=0.1,
-    max_rotate_degree=0.0,
-    max_shear_degree=0.0,
-    border_val=(114, 114, 114),
-)
-finish = [
+load = [dict(type="LoadImage"), dict(type="LoadObjects")]
+augment = [
+    dict(type="RandomWarp", size=None, scale=(0.6, 1.6), translate=0.1),
     dict(type="mmdet.YOLOXHSVRandomAug"),
-    dict(type="mmdet.RandomFlip", prob=0.5),
-    dict(type="mmdet.PackDetInputs", meta_keys=meta_keys),
+    dict(type="FlipObjects", prob=0.5),
 ]
+pack = dict(type="PackObjects")
 train_pipeline = [
     *load,
-    fit,
-    dict(type="mmdet.CachedMosaic", img_scale=None, pad_val=114.0, max_cached_images=40, prob=0.5),
-    fit,
-    dict(type="mmdet.CachedMixUp", img_scale=None, ratio_range=(1.0, 1.0), max_cached_images=20, prob=0.1),
-    affine,
-    *finish,
+    dict(type="ObjectMosaic", size=None, prob=0.5),
+    *augment,
+    dict(type="ObjectMixUp", prob=0.1),
+    pack,
 ]
-plain_pipeline = [*load, fit, affine, *finish]  # the last epochs: neither mosaic nor mixup
-test_pipeline = [dict(type="LoadImage"), fit, dict(type="mmdet.PackDetInputs", meta_keys=meta_keys)]
+plain_pipeline = [*load, *augment, pack]  # the last epochs: neither mosaic nor mixup
+test_pipeline = [dict(type="LoadImage"), dict(type="FitImage", size=None), pack]
 
 train_dataloader = dict(
     batch_size=16,

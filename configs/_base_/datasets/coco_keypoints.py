@@ -11,10 +11,7 @@ finish = [
 ]
 train_pipeline = [*load, dict(type="ObjectMosaic", size=None, prob=0.5), *finish]
 plain_pipeline = [*load, *finish]  # the last epochs: no mosaic
-test_pipeline = [dict(type="LoadImage"), dict(type="FitImage", size=None), dict(type="PackObjects")]
 
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
 val_evaluator = dict(kinds=("bbox", "keypoints"))
 test_evaluator = val_evaluator

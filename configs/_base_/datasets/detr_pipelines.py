@@ -1,25 +1,24 @@
 # The pipelines of query detectors, for images stretched to the config's `image_size`. A config chooses one to start
 # with and switches at its epochs: `plain`, `augmented` (D-FINE, RT-DETRv2), `dense` (DEIM: half of the images are
 # mosaics, the others are augmented).
-pack_objects = dict(
-    type="mmdet.PackDetInputs",
-    meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "skipped_files"),
-)
-load_objects = [dict(type="LoadImage"), dict(type="mmdet.LoadAnnotations", with_bbox=True)]
+load_objects = [dict(type="LoadImage"), dict(type="LoadObjects")]
 stretch = dict(type="FitImage", size=None, mode="stretch")
-visible = dict(type="mmdet.FilterAnnotations", min_gt_bbox_wh=(1, 1), keep_empty=False)
-finish_objects = [dict(type="mmdet.RandomFlip", prob=0.5), stretch, visible, pack_objects]
+finish_objects = [
+    dict(type="FlipObjects", prob=0.5),
+    stretch,
+    dict(type="FilterObjects", min_side=1),
+    dict(type="PackObjects"),
+]
 distort = dict(type="mmdet.PhotoMetricDistortion")
 zoom_and_crop = [
     distort,
-    dict(type="mmdet.Expand", mean=(0, 0, 0), to_rgb=False, ratio_range=(1, 4), prob=0.5),
-    dict(type="RandomApply", prob=0.8, transforms=[dict(type="mmdet.MinIoURandomCrop")]),
-    visible,
+    dict(type="RandomZoomOut", ratio=(1, 4), prob=0.5),
+    dict(type="RandomIoUCrop", prob=0.8),
 ]
 mosaic = [
-    dict(type="GridMosaic", tile_size=None, max_rotate_degree=10.0, scaling_ratio_range=(0.5, 1.5)),
+    dict(type="ObjectMosaic", size=None, prob=1.0, layout="grid", fill=0),
+    dict(type="RandomWarp", size=None, mode="stretch", scale=(0.5, 1.5), rotate=10.0, fill=0, min_visible=0.0),
     distort,
-    visible,
 ]
 plain = [*load_objects, *finish_objects]
 augmented = [*load_objects, *zoom_and_crop, *finish_objects]
@@ -28,4 +27,4 @@ dense = [
     dict(type="RandomChoice", transforms=[mosaic, zoom_and_crop], prob=[0.5, 0.5]),
     *finish_objects,
 ]
-stretched_test = [dict(type="LoadImage"), stretch, pack_objects]
+stretched_test = [dict(type="LoadImage"), stretch, dict(type="PackObjects")]

@@ -26,30 +26,16 @@ model = dict(
     ),
 )
 
-load = [dict(type="LoadImage"), dict(type="mmdet.LoadAnnotations", with_bbox=True)]
-pack = dict(type="mmdet.PackDetInputs", meta_keys={{_base_.meta_keys}})
-stretch = dict(type="FitImage", size=None, mode="stretch")
-visible = dict(type="mmdet.FilterAnnotations", min_gt_bbox_wh=(12, 12), keep_empty=False)
-finish = [dict(type="mmdet.RandomFlip", prob=0.5), stretch, visible, pack]
-distort = dict(type="mmdet.PhotoMetricDistortion")
-zoom_and_crop = [
-    distort,
-    dict(type="mmdet.Expand", mean=(0, 0, 0), to_rgb=False, ratio_range=(1, 4), prob=0.5),
-    dict(type="RandomApply", prob=0.8, transforms=[dict(type="mmdet.MinIoURandomCrop")]),
-    visible,
-]
-mosaic = [
-    dict(type="GridMosaic", tile_size=None, max_rotate_degree=10.0, scaling_ratio_range=(0.5, 1.5)),
-    distort,
-    visible,
-]
+load = [dict(type="LoadImage"), dict(type="LoadObjects")]
+visible = dict(type="FilterObjects", min_side=12)
+finish = [dict(type="FlipObjects", prob=0.5), {{_base_.stretch}}, visible, dict(type="PackObjects")]
 plain = [*load, *finish]
-augmented = [*load, *zoom_and_crop, *finish]
-dense = [*load, dict(type="RandomChoice", transforms=[mosaic, zoom_and_crop], prob=[0.3, 0.7]), *finish]
-stretched_test = [dict(type="LoadImage"), stretch, pack]
+augmented = [*load, dict(type="RandomChoice", transforms=[{{_base_.zoom_and_crop}}]), visible, *finish]
+mixed = dict(type="RandomChoice", transforms=[{{_base_.mosaic}}, {{_base_.zoom_and_crop}}], prob=[0.3, 0.7])
+dense = [*load, mixed, visible, *finish]
 
 train_dataloader = dict(batch_size=16, num_workers=4, dataset=dict(pipeline=plain))
-val_dataloader = dict(dataset=dict(pipeline=stretched_test))
+val_dataloader = dict(dataset=dict(pipeline={{_base_.stretched_test}}))
 test_dataloader = val_dataloader
 optim_wrapper = dict(
     optimizer=dict(lr=2e-3),

@@ -20,11 +20,8 @@ train_pipeline = [
     dict(type="FlipObjects", prob=0.5),
     dict(type="PackObjects"),
 ]
-test_pipeline = [dict(type="LoadImage"), dict(type="FitImage", size=None), dict(type="PackObjects")]
 
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
 # Nine hundred steps are few: the rates are those of a sprint (AP 0.30 after 600 steps at a muon_lr of 0.02, 0.55 at 0.16).
 optim_wrapper = dict(optimizer=dict(muon_lr=0.16, lr=3e-3))
 train_cfg = dict(val_interval=6)

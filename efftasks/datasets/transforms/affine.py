@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
 __all__ = ["affine_about_centre", "between_pixels", "warp_boxes", "warp_image", "warp_points"]
 
 
-def affine_about_centre(size: tuple[int, int], degrees: float, shift: tuple[float, float], scale: float) -> np.ndarray:
-    """The map (2, 3) that turns and scales about the centre of an image and then moves it.
+def affine_about_centre(
+    size: tuple[int, int],
+    degrees: float,
+    shift: tuple[float, float],
+    scale: float,
+    stretch: Sequence[float] = (1.0, 1.0),
+) -> np.ndarray:
+    """The map (2, 3) that turns, scales and stretches about the centre of an image and then moves it.
 
     Args:
         size: (height, width) in pixels.
         degrees: clockwise as seen on the screen.
         shift: (x, y) in pixels.
         scale: factor.
+        stretch: (x, y), factors of the turned image's width and height.
     """
     height, width = size
     angle = np.deg2rad(degrees)
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    turn *= np.asarray(stretch)[:, None]
     center = np.array([width / 2, height / 2])
     return np.hstack([turn, (center + np.asarray(shift) - turn @ center)[:, None]])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import cv2
@@ -12,15 +13,21 @@ from efftasks.datasets.transforms.mask_windows import WindowMasks, move_windows,
 from efftasks.datasets.transforms.warp import IGNORE, warp_keypoints
 from efftasks.registry import TRANSFORMS
 
-__all__ = ["FitImage", "fitted_size", "resize_pixels"]
+__all__ = ["FIT_MODES", "FitImage", "fit_scales", "fitted_size", "resize_pixels"]
 
-_MODES = ("letterbox", "stretch")
+FIT_MODES = ("letterbox", "stretch")
 
 
-def fitted_size(shape: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+def fit_scales(shape: Sequence[int], size: Sequence[int], mode: str = "letterbox") -> np.ndarray:
+    """The factors (2,) of both sides that bring an image of ``shape`` to ``size``: equal unless it is stretched."""
+    factors = np.array([size[0] / shape[0], size[1] / shape[1]])
+    return factors if mode == "stretch" else np.full(2, factors.min())
+
+
+def fitted_size(shape: tuple[int, int], size: tuple[int, int], mode: str = "letterbox") -> tuple[int, int]:
     """(height, width) of an image of ``shape`` that fits into ``size``. Not mmcv's rule, which may turn the size."""
-    scale = min(size[0] / shape[0], size[1] / shape[1])
-    return max(1, int(shape[0] * scale + 0.5)), max(1, int(shape[1] * scale + 0.5))
+    scales = fit_scales(shape, size, mode)
+    return max(1, int(shape[0] * scales[0] + 0.5)), max(1, int(shape[1] * scales[1] + 0.5))
 
 
 def resize_pixels(results: dict[str, Any], shape: tuple[int, int]) -> np.ndarray:
@@ -55,8 +62,8 @@ class FitImage(BaseTransform):
     fits_input: ClassVar[bool] = True  # to the size of the network
 
     def __init__(self, size: tuple[int, int] | None, mode: str = "letterbox", pad_value: int = 114) -> None:
-        if mode not in _MODES:
-            raise ValueError(f"mode: got {mode!r}, allowed are {', '.join(map(repr, _MODES))}")
+        if mode not in FIT_MODES:
+            raise ValueError(f"mode: got {mode!r}, allowed are {', '.join(map(repr, FIT_MODES))}")
         if size is None:
             raise ValueError("size: got None, expected (height, width), or an image_size in the config")
         self.size = (int(size[0]), int(size[1]))
@@ -65,7 +72,7 @@ class FitImage(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Resize and pad; sets ``scale_factor`` (width, height) from the original to the new pixels."""
-        shape = self.size if self.mode == "stretch" else fitted_size(results["img"].shape[:2], self.size)
+        shape = fitted_size(results["img"].shape[:2], self.size, self.mode)
         matrix = resize_pixels(results, shape)
         results["img"] = self._padded(results["img"], self.pad_value)
         if "gt_seg_map" in results:

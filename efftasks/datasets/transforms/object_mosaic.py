@@ -1,7 +1,7 @@
-"""Four images around a random point, with all that is annotated in them.
+"""Four images in one, with all that is annotated in them.
 
-Source: the mosaic of YOLOv4 (arXiv 2004.10934, section 3.4) in the form that YOLOX (arXiv 2107.08430) gave it, with the
-cache of RTMDet (arXiv 2212.07784, section 3.4) instead of reading three more images from disk.
+Sources: the mosaic of YOLOv4 (arXiv 2004.10934, section 3.4) in the form that YOLOX (arXiv 2107.08430) gave it, and
+that of DEIM (arXiv 2412.04234, section 3.1, "dense one-to-one"), whose images are small and whole.
 """
 
 from __future__ import annotations
@@ -11,43 +11,40 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from efftasks.datasets.transforms.fit_image import fitted_size, resize_pixels
-from efftasks.datasets.transforms.warp import (
-    IGNORE,
-    Objects,
-    cut_objects,
-    join_objects,
-    move_objects,
-    put_objects,
-    take_objects,
-)
+from efftasks.datasets.transforms.fit_image import fitted_size
+from efftasks.datasets.transforms.tiles import Tile, TileCache, make_tile, put_tiles
+from efftasks.datasets.transforms.warp import IGNORE, cut_objects
 from efftasks.registry import TRANSFORMS
 
 __all__ = ["ObjectMosaic"]
 
+_LAYOUTS = ("point", "grid")
 
-class _Tile(NamedTuple):
-    """An image that fits into the frame of one, as it is kept: masks as windows, not as images."""
 
-    image: np.ndarray  # uint8 (h, w, 3)
-    labels: np.ndarray | None  # uint8 (h, w)
-    objects: Objects
-    mirror: tuple[int, ...] | None
+class _Place(NamedTuple):
+    """Where an image goes: its top left corner, and the part of the canvas that it may cover."""
+
+    corner: tuple[int, int]  # y, x
+    first: tuple[int, int]
+    last: tuple[int, int]
 
 
 @TRANSFORMS.register_module()
 class ObjectMosaic(BaseTransform):
-    """The image and three from a cache of earlier ones, on a canvas of twice ``size``.
+    """The image and three from a cache of earlier ones, on one canvas.
 
-    The canvas is for a :class:`RandomWarp` behind it, which brings it to ``size``: pixels keep their resolution until
-    the scale is drawn. What is not mosaicked passes as it is.
+    The canvas is for a :class:`RandomWarp` behind it, which brings it to the network's size: pixels keep their
+    resolution until the scale is drawn. What is not mosaicked passes as it is.
 
     Args:
-        size: (height, width) that each image fits into, in pixels. In a config None stands for the config's
-            ``image_size``.
+        size: (height, width) in pixels. In a config None stands for the config's ``image_size``.
         prob: of a mosaic.
+        layout: ``point``: each image fits into ``size``, all have one corner at a random point of a canvas of twice
+            ``size``, and end where their quarter does. ``grid``: each has half of the shorter side of ``size`` as its
+            shorter side, and lies, whole, at the top left of a cell of a 2 x 2 grid.
         cache: earlier images to draw from; a random one but the newest goes when there are more.
-        centre: the point where the images meet, as a range of parts of ``size``; 1 is the middle of the canvas.
+        centre: of the layout ``point``: where the images meet, as a range of parts of ``size``; 1 is the middle of the
+            canvas.
         fill: pixel value of what no image covers, 0..255.
         min_visible: objects of whose box a smaller part, by area, stays in their quarter are dropped.
     """
@@ -58,6 +55,7 @@ class ObjectMosaic(BaseTransform):
         self,
         size: tuple[int, int] | None,
         prob: float = 0.5,
+        layout: str = "point",
         cache: int = 40,
         centre: tuple[float, float] = (0.5, 1.5),
         fill: int = 114,
@@ -68,47 +66,39 @@ class ObjectMosaic(BaseTransform):
         for field, value in (("prob", prob), ("min_visible", min_visible)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{field}: got {value}, allowed 0 to 1")
-        if cache < 1:
-            raise ValueError(f"cache: got {cache}, allowed are numbers from 1")
+        if layout not in _LAYOUTS:
+            raise ValueError(f"layout: got {layout!r}, allowed are {', '.join(map(repr, _LAYOUTS))}")
         if not 0 < centre[0] <= centre[1] < 2:
             raise ValueError(f"centre: got {centre}, allowed 0 < least <= most < 2")
         self.size = (int(size[0]), int(size[1]))
         self.prob = prob
-        self.cache = cache
+        self.layout = layout
+        self.cache = TileCache(cache)
         self.centre = centre
         self.fill = fill
         self.min_visible = min_visible
-        self._tiles: list[_Tile] = []
 
     def transform(self, results: dict) -> dict:
         """Keep the image; and maybe replace it and its objects by those of a mosaic. Sets ``img_shape``."""
-        self._tiles.append(self._tile(results))
-        if len(self._tiles) > self.cache:
-            self._tiles.pop(np.random.randint(0, len(self._tiles) - 1))
+        tile = make_tile(results, self._tile_size(results["img"].shape[:2]))
+        self.cache.add(tile)
         if np.random.uniform() >= self.prob:
             return results
-        others = np.random.randint(0, len(self._tiles), 3)
-        return self._mosaic(results, [self._tiles[-1], *(self._tiles[i] for i in others)])
+        return self._mosaic(results, [tile, *self.cache.draw(3)])
 
-    def _tile(self, results: dict) -> _Tile:
-        shape = fitted_size(results["img"].shape[:2], self.size)
-        fitted = dict(results)
-        matrix = resize_pixels(fitted, shape)
-        objects = move_objects(take_objects(results), matrix, shape)
-        return _Tile(fitted["img"], fitted.get("gt_seg_map"), objects, results.get("keypoint_mirror"))
+    def _tile_size(self, shape: tuple[int, int]) -> tuple[int, int]:
+        if self.layout == "point":
+            return fitted_size(shape, self.size)
+        factor = min(self.size) // 2 / min(shape)
+        return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
 
-    def _mosaic(self, results: dict, tiles: list[_Tile]) -> dict:
-        height, width = 2 * self.size[0], 2 * self.size[1]
-        y, x = (int(side * np.random.uniform(*self.centre)) for side in self.size)
+    def _mosaic(self, results: dict, tiles: list[Tile]) -> dict:
+        (height, width), places = self._around_a_point(tiles) if self.layout == "point" else _on_a_grid(tiles)
         image = np.full((height, width, 3), self.fill, np.uint8)
         with_labels = any(tile.labels is not None for tile in tiles)
         labels = np.full((height, width), IGNORE, np.uint8) if with_labels else None
         parts = []
-        for i, tile in enumerate(tiles):
-            h, w = tile.image.shape[:2]
-            # Each image has one corner at the point, and ends where its quarter does.
-            top, left = (y - h if i < 2 else y), (x - w if i % 2 == 0 else x)
-            first, last = (max(0, top), max(0, left)), (min(height, top + h), min(width, left + w))
+        for tile, ((top, left), first, last) in zip(tiles, places):
             frame = slice(first[0], last[0]), slice(first[1], last[1])
             source = slice(first[0] - top, last[0] - top), slice(first[1] - left, last[1] - left)
             image[frame] = tile.image[source]
@@ -121,8 +111,29 @@ class ObjectMosaic(BaseTransform):
         results["img_shape"] = (height, width)
         if labels is not None:
             results["gt_seg_map"] = labels
-        mirrors = [tile.mirror for tile in tiles if tile.mirror is not None]
-        if mirrors:
-            results["keypoint_mirror"] = mirrors[0]
-        put_objects(results, join_objects(parts), (height, width))
+        put_tiles(results, tiles, parts, (height, width))
         return results
+
+    def _around_a_point(self, tiles: list[Tile]) -> tuple[tuple[int, int], list[_Place]]:
+        """Size of the canvas, and where images go: one corner at the point, and no further than their quarter."""
+        height, width = 2 * self.size[0], 2 * self.size[1]
+        y, x = (int(side * np.random.uniform(*self.centre)) for side in self.size)
+        places = []
+        for i, tile in enumerate(tiles):
+            h, w = tile.image.shape[:2]
+            top, left = (y - h if i < 2 else y), (x - w if i % 2 == 0 else x)
+            first = max(0, top), max(0, left)
+            places.append(_Place((top, left), first, (min(height, top + h), min(width, left + w))))
+        return (height, width), places
+
+
+def _on_a_grid(tiles: list[Tile]) -> tuple[tuple[int, int], list[_Place]]:
+    """Size of the canvas, and where images go: at the top left of the cells, rows first."""
+    height = max(tile.image.shape[0] for tile in tiles)
+    width = max(tile.image.shape[1] for tile in tiles)
+    places = []
+    for i, tile in enumerate(tiles):
+        top, left = height * (i // 2), width * (i % 2)
+        h, w = tile.image.shape[:2]
+        places.append(_Place((top, left), (top, left), (top + h, left + w)))
+    return (2 * height, 2 * width), places

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from efftasks.datasets.transforms.fit_image import fit_scales
 from efftasks.registry import TRANSFORMS
 
 __all__ = ["RandomScaledCrop"]
@@ -69,7 +70,7 @@ class RandomScaledCrop(BaseTransform):
             path, size = results.get("seg_map_path"), image.shape[:2]
             raise ValueError(f"{path}: got {labels.shape}, expected {size}, the image's height and width")
         whole = np.array(labels.shape)
-        factor = np.random.uniform(*self.scale) * min(np.array(self.fit) / whole)
+        factor = np.random.uniform(*self.scale) * fit_scales(labels.shape, self.fit)[0]
         window = np.minimum(np.ceil(np.array(self.size) / factor).astype(int), whole)  # in pixels of the image
         top, left = self._corner(labels, window)
         part = (slice(top, top + window[0]), slice(left, left + window[1]))

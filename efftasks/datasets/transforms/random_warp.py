@@ -10,6 +10,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 
 from efftasks.datasets.transforms.affine import affine_about_centre
+from efftasks.datasets.transforms.fit_image import FIT_MODES, fit_scales
 from efftasks.datasets.transforms.warp import move_objects, put_objects, take_objects, warp_objects
 from efftasks.registry import TRANSFORMS
 
@@ -28,6 +29,7 @@ class RandomWarp(BaseTransform):
 
     Args:
         size: (height, width) of the result in pixels. In a config None stands for the config's ``image_size``.
+        mode: how an image fits, as :class:`FitImage` of the test pipeline does: ``letterbox`` or ``stretch``.
         scale: the factor is drawn evenly from this range.
         translate: the move is at most this part of width and height.
         rotate: the turn is at most this many degrees in either direction.
@@ -42,6 +44,7 @@ class RandomWarp(BaseTransform):
     def __init__(
         self,
         size: tuple[int, int] | None,
+        mode: str = "letterbox",
         scale: tuple[float, float] = (0.6, 1.6),
         translate: float = 0.1,
         rotate: float = 0.0,
@@ -51,6 +54,8 @@ class RandomWarp(BaseTransform):
     ) -> None:
         if size is None:
             raise ValueError("size: got None, expected (height, width), or an image_size in the config")
+        if mode not in FIT_MODES:
+            raise ValueError(f"mode: got {mode!r}, allowed are {', '.join(map(repr, FIT_MODES))}")
         if not 0 < scale[0] <= scale[1]:
             raise ValueError(f"scale: got {scale}, allowed 0 < least <= most")
         for field, value in (("translate", translate), ("min_visible", min_visible)):
@@ -59,6 +64,7 @@ class RandomWarp(BaseTransform):
         if not 0 <= rotate <= 180:
             raise ValueError(f"rotate: got {rotate}, allowed 0 to 180 degrees")
         self.size = (int(size[0]), int(size[1]))
+        self.mode = mode
         self.scale = scale
         self.translate = translate
         self.rotate = rotate
@@ -76,13 +82,11 @@ class RandomWarp(BaseTransform):
         source, frame = np.array(shape[::-1]), np.array(self.size[::-1])
         limit = self.translate * frame
         shift = (frame - source) / 2 + np.random.uniform(-limit, limit)  # from centre to centre, and beside it
-        lying = source[::-1] if turns % 2 else source
-        return affine_about_centre(
-            shape,
-            degrees=90 * turns + np.random.uniform(-self.rotate, self.rotate),
-            shift=(shift[0], shift[1]),
-            scale=min(frame / lying) * np.random.uniform(*self.scale),
-        )
+        fit = fit_scales(shape[::-1] if turns % 2 else shape, self.size, self.mode)
+        degrees = 90 * turns + np.random.uniform(-self.rotate, self.rotate)
+        factor = np.random.uniform(*self.scale)
+        # One factor for both sides is the scale; what is left of the other is a stretch.
+        return affine_about_centre(shape, degrees, (shift[0], shift[1]), fit[0] * factor, stretch=(fit[1] / fit[0], 1))
 
 
 @TRANSFORMS.register_module()

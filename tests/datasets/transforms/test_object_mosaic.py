@@ -17,6 +17,7 @@ from mmengine.registry import DefaultScope
 
 from efftasks.datasets.coco import CocoDetection
 from efftasks.datasets.transforms.object_mosaic import ObjectMosaic
+from efftasks.datasets.transforms.random_warp import RandomWarp
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "_base_" / "datasets"
 
@@ -76,6 +77,67 @@ def test_masks_boxes_and_keypoints_are_where_the_picture_is(seed: int) -> None:
             assert mask[int(points[0, 1]), int(points[0, 0])] == 1
 
 
+def test_a_grid_of_whole_images_by_hand() -> None:
+    mosaic = ObjectMosaic(size=(80, 500), prob=1.0, layout="grid", fill=9)  # tiles have a shorter side of 40
+    mosaic(picture(50, size=(60, 90)))
+    for color in (100, 200):
+        after = mosaic(picture(color))
+    own, *others = after["gt_bboxes_labels"].tolist()
+    assert own == 200 and len(others) == 3
+    assert after["img"].shape == (80, 120, 3) and after["img_shape"] == (80, 120)
+    for label, box, mask, points, (x, y) in zip(
+        after["gt_bboxes_labels"],
+        after["gt_bboxes"].tensor.tolist(),
+        after["gt_masks"].masks,
+        after["gt_keypoints"],
+        [(0, 0), (60, 0), (0, 40), (60, 40)],
+    ):
+        factor = 40 / 60 if label == 50 else 0.5
+        np.testing.assert_allclose(box, np.array([30, 20, 90, 60]) * factor + [x, y, x, y], rtol=1e-6)
+        np.testing.assert_allclose(points[0], [60 * factor + x, 40 * factor + y, 2], rtol=1e-6)
+        assert np.median(after["img"][mask == 1]) == label
+
+
+def test_a_cell_of_the_grid_is_as_large_as_the_largest_image() -> None:
+    mosaic = ObjectMosaic(size=(80, 80), prob=1.0, layout="grid", fill=9)
+    for size in ((80, 120), (120, 80)):  # fitted: 40 x 60, 60 x 40
+        for _ in range(8):
+            after = mosaic(picture(50, size=size))
+    assert after["img_shape"] in ((80, 120), (120, 120), (120, 80))
+    assert (after["img"][:60, 40:60] == 9).all() or after["img_shape"] == (120, 80)  # beside its own, which is upright
+
+
+def test_a_grid_and_a_warp_are_the_dense_mosaic() -> None:
+    """What DEIM's mosaic is: the canvas turned, scaled and moved about its centre, and then stretched to the input."""
+    tiles = [picture(color) for color in (50, 100, 150, 200)]
+    for seed in range(5):
+        np.random.seed(seed)
+        mosaic = ObjectMosaic(size=(160, 160), prob=1.0, layout="grid", fill=0)
+        for tile in tiles:
+            canvas = mosaic(dict(tile))
+        warp = RandomWarp((96, 96), "stretch", (0.5, 1.5), rotate=10.0, fill=0, min_visible=0.0)
+        np.random.seed(seed)
+        boxes, labels = canvas["gt_bboxes"].numpy().copy(), canvas["gt_bboxes_labels"]
+        after = warp(canvas)
+        np.random.seed(seed)
+        shift = np.random.uniform([-9.6, -9.6], [9.6, 9.6])
+        angle, scale = np.deg2rad(np.random.uniform(-10, 10)), np.random.uniform(0.5, 1.5)
+        turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        expected = []
+        for (x1, y1, x2, y2), label in zip(boxes, labels):
+            corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]]) - [120, 80]  # from the centre of 160 x 240
+            corners = (corners @ turn.T) * [96 / 240, 96 / 160] + 48 + shift
+            box = np.concatenate([corners.min(0), corners.max(0)]).clip(0, 96)
+            if (box[2:] - box[:2] >= 1).all():
+                expected.append((label, box))
+        assert after["gt_bboxes_labels"].tolist() == [label for label, _ in expected]
+        kept = after["gt_bboxes"].numpy()
+        masked = after["gt_masks"].masks
+        for (_, box), actual, mask in zip(expected, kept, masked):
+            assert (actual >= box - 1).all() or mask.any()
+            assert (actual[:2] >= box[:2] - 1).all() and (actual[2:] <= box[2:] + 1).all()  # tight about the mask
+
+
 def test_images_of_data_sets_with_and_without_labels_and_keypoints() -> None:
     mosaic = ObjectMosaic(size=(40, 60), prob=1.0, centre=(1, 1))
     mosaic(picture(50, gt_seg_map=np.zeros((80, 120), np.uint8), keypoint_mirror=(1, 0)))
@@ -100,7 +162,7 @@ def test_later_steps_do_not_reach_the_cache() -> None:
     before = picture(50)
     mosaic(before)["img"][:] = 7
     before["gt_keypoints"][:] = -1
-    tile = mosaic._tiles[-1]
+    tile = mosaic.cache.tiles[-1]
     assert set(np.unique(tile.image)) == {0, 50} and tile.objects.keypoints is not None
     assert tile.objects.keypoints[0, 0].tolist() == [60, 40, 2]
 
@@ -109,8 +171,8 @@ def test_cache_is_bounded_and_keeps_the_newest() -> None:
     mosaic = ObjectMosaic(size=(20, 20), cache=3)
     for color in range(10, 100, 10):
         mosaic(picture(color))
-        assert mosaic._tiles[-1].objects.labels.tolist() == [color]
-    assert len(mosaic._tiles) == 3
+        assert mosaic.cache.tiles[-1].objects.labels.tolist() == [color]
+    assert len(mosaic.cache.tiles) == 3
 
 
 def test_seeds_hold() -> None:
@@ -123,7 +185,7 @@ def test_seeds_hold() -> None:
 
 
 def test_wrong_arguments() -> None:
-    wrong: dict[str, Any] = dict(size=None, prob=1.5, cache=0, centre=(0.5, 2), min_visible=-1)
+    wrong: dict[str, Any] = dict(size=None, prob=1.5, layout="row", cache=0, centre=(0.5, 2), min_visible=-1)
     for name, value in wrong.items():
         with pytest.raises(ValueError, match=f"{name}: got"):
             ObjectMosaic(**(dict(size=(4, 4)) | {name: value}))
@@ -177,8 +239,15 @@ def test_whole_pipelines_on_real_images(real_data: Path, name: str, side: int, m
     assert objects > 12
 
 
-@pytest.mark.parametrize(("config", "name"), [("coco_instances", "nuclei"), ("coco_keypoints", "glue_tubes")])
-def test_the_pipelines_of_the_configs(real_data: Path, config: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("config", "name", "own"),
+    [
+        ("coco_detection", "coco_mini", "bboxes"),
+        ("coco_instances", "nuclei", "masks"),
+        ("coco_keypoints", "glue_tubes", "keypoints"),
+    ],
+)
+def test_the_pipelines_of_the_configs(real_data: Path, config: str, name: str, own: str) -> None:
     DefaultScope.get_instance("test-mosaic", scope_name="efftasks")
     cfg = Config.fromfile(CONFIGS / f"{config}.py")
     for part in ("train_pipeline", "plain_pipeline", "test_pipeline"):
@@ -192,5 +261,4 @@ def test_the_pipelines_of_the_configs(real_data: Path, config: str, name: str) -
         for i in range(3):
             packed = dataset[i]
             assert packed["inputs"].shape == (3, 192, 256)
-            own = {"coco_instances": "masks", "coco_keypoints": "keypoints"}[config]
             assert (own in packed["data_samples"].gt_instances) == (part != "test_pipeline")

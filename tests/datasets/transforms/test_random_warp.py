@@ -12,6 +12,7 @@ import torch
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
 
+from efftasks.datasets.transforms.fit_image import FitImage
 from efftasks.datasets.transforms.random_warp import FlipObjects, RandomWarp
 
 
@@ -60,6 +61,28 @@ def test_everything_follows(seed: int, rotate: float) -> None:
     x, y, visible = found["gt_keypoints"][0].T
     inside = (x >= 0) & (x < 80) & (y >= 0) & (y < 90)
     assert visible.tolist() == (np.array([2, 1, 2]) * inside).tolist()
+
+
+def test_stretched_without_chance_it_is_what_the_test_pipeline_does() -> None:
+    found = RandomWarp((120, 180), "stretch", scale=(1, 1), translate=0)(picture())
+    fitted = FitImage((120, 180), "stretch")(picture())
+    for key in ("gt_bboxes", "gt_keypoints"):
+        np.testing.assert_allclose(_array(found[key]), _array(fitted[key]), rtol=1e-5)
+    np.testing.assert_array_equal(found["gt_masks"].masks, fitted["gt_masks"].masks)
+    np.testing.assert_allclose(found["img"].astype(float)[2:-2, 2:-2], fitted["img"][2:-2, 2:-2], atol=8)
+
+
+def _array(value: Any) -> np.ndarray:
+    return value.numpy() if isinstance(value, HorizontalBoxes) else value
+
+
+def test_a_stretch_follows_the_turn() -> None:
+    """A picture of 60 x 120 that is turned by a quarter is 120 x 60, and that is stretched."""
+    warp = RandomWarp((60, 120), "stretch", scale=(1, 1), translate=0, quarter_turns=True)
+    np.random.seed(0)
+    boxes = {tuple(warp(picture())["gt_bboxes"].tensor[0].round().int().tolist()) for _ in range(40)}
+    # Upright: [20, 10, 50, 40]; turned to the right in 120 x 60: [20, 20, 50, 50], and then 2 and 1 / 2 times as large.
+    assert boxes == {(20, 10, 50, 40), (40, 10, 100, 25), (70, 20, 100, 50), (20, 35, 80, 50)}
 
 
 def test_quarter_turns() -> None:
@@ -147,6 +170,8 @@ def test_probabilities(prob: Any, direction: Any, shares: dict[str, float]) -> N
 def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match="size: got None"):
         RandomWarp(size=None)
+    with pytest.raises(ValueError, match="mode: got 'crop', allowed are 'letterbox', 'stretch'"):
+        RandomWarp(size=(4, 4), mode="crop")
     with pytest.raises(ValueError, match="scale: got"):
         RandomWarp(size=(4, 4), scale=(2, 1))
     with pytest.raises(ValueError, match="translate: got 2"):
