@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from mmdet.structures import DetDataSample
-from mmengine.structures import InstanceData
+from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
 from efftasks.models.targets import plain_boxes
@@ -23,6 +23,7 @@ from efftasks.registry import MODELS
 __all__ = ["CopyBlend", "DenseBatchAugment", "MixUp", "MultiScale"]
 
 Batch = tuple[Tensor, list[DetDataSample]]
+_IGNORE = 255  # label of pixels that are no class
 
 
 class Windowed(nn.Module):
@@ -55,7 +56,8 @@ def _uniform(low: float, high: float) -> float:
 
 
 class MixUp(Windowed):
-    """Each image is mixed about half and half with the one before it in the batch; objects are united.
+    """Each image is mixed about half and half with the one before it in the batch; objects, with all they have, are
+    united. Pixels of which two label maps do not say the same get label 255.
 
     Args:
         prob: chance that a batch is mixed.
@@ -87,6 +89,8 @@ class MixUp(Windowed):
 class CopyBlend(Windowed):
     """Objects from anywhere in the batch are blended about half and half into other places, with some context.
 
+    For objects with boxes alone: masks and keypoints of what is covered would not be true any more.
+
     Args:
         prob: chance that a batch is changed.
         min_area: of an object that is copied, in pixels of the network input.
@@ -114,7 +118,14 @@ class CopyBlend(Windowed):
         return self.active and float(torch.rand(())) < self.prob
 
     def forward(self, inputs: Tensor, data_samples: list[DetDataSample]) -> Batch:
-        """Images (B, 3, H, W) and samples -> with objects blended in."""
+        """Images (B, 3, H, W) and samples -> with objects blended in.
+
+        Raises:
+            ValueError: objects have masks or keypoints.
+        """
+        for name in ("masks", "keypoints"):
+            if any(name in sample.gt_instances for sample in data_samples):
+                raise ValueError(f"CopyBlend: got objects with {name}, expected boxes alone; use MixUp for those")
         pool = self._pool(data_samples, inputs.shape[-2:])
         if not pool:
             return inputs, data_samples
@@ -131,7 +142,9 @@ class CopyBlend(Windowed):
                 bboxes=torch.tensor(boxes, dtype=torch.float32, device=sample.gt_instances.labels.device),
                 labels=torch.tensor(labels, dtype=torch.long, device=sample.gt_instances.labels.device),
             )
-            samples.append(_with_objects(sample, added))
+            new = sample.new()
+            new.gt_instances = InstanceData.cat([_boxes_alone(sample.gt_instances), added])
+            samples.append(new)
         return images, samples
 
     def _pool(self, samples: Sequence[DetDataSample], size: Sequence[int]) -> list[tuple[int, list[int], int]]:
@@ -239,31 +252,49 @@ class MultiScale(Windowed):
         if (height, width) == (side, side):
             return inputs, data_samples
         images = F.interpolate(inputs, size=(side, side), mode="bilinear", align_corners=False)
-        factor = torch.tensor([side / width, side / height] * 2)
         for sample in data_samples:
             for name in ("gt_instances", "ignored_instances"):
                 objects = sample.get(name)
                 if objects is not None and "bboxes" in objects:
-                    boxes = plain_boxes(objects.bboxes)
-                    objects.bboxes = boxes * factor.to(boxes.device)
+                    _resize_objects(objects, (side / height, side / width))
+            if "gt_sem_seg" in sample:
+                labels = sample.gt_sem_seg.data[None].float()
+                labels = F.interpolate(labels, size=(side, side), mode="nearest-exact")[0].long()
+                sample.gt_sem_seg = PixelData(data=labels)
             sample.set_metainfo(dict(batch_input_shape=(side, side), pad_shape=(side, side), img_shape=(side, side)))
         return images, data_samples
 
 
+def _resize_objects(objects: InstanceData, scale: tuple[float, float]) -> None:
+    """Boxes, keypoints and shares of cells, in place, by factors of (height, width)."""
+    boxes = plain_boxes(objects.bboxes)
+    factor = boxes.new_tensor([scale[1], scale[0]])
+    objects.bboxes = boxes * factor.repeat(2)
+    if "keypoints" in objects:
+        objects.keypoints = torch.cat([objects.keypoints[..., :2] * factor, objects.keypoints[..., 2:]], dim=-1)
+    if "masks" in objects:
+        cells = [round(side * by) for side, by in zip(objects.masks.shape[-2:], scale)]
+        shares = F.interpolate(objects.masks[:, None].float(), size=cells, mode="bilinear", antialias=True)
+        objects.masks = shares[:, 0].round().to(objects.masks.dtype)
+
+
 def _plain(objects: InstanceData) -> InstanceData:
+    """All that objects have, with boxes as a tensor."""
+    return InstanceData(**{**dict(objects.items()), "bboxes": plain_boxes(objects.bboxes)})
+
+
+def _boxes_alone(objects: InstanceData) -> InstanceData:
     return InstanceData(bboxes=plain_boxes(objects.bboxes), labels=objects.labels)
 
 
-def _with_objects(sample: DetDataSample, added: InstanceData) -> DetDataSample:
-    """A copy of a sample with more objects."""
-    new = sample.new()
-    new.gt_instances = InstanceData.cat([_plain(sample.gt_instances), added])
-    return new
-
-
 def _united(own: DetDataSample, other: DetDataSample) -> DetDataSample:
-    new = _with_objects(own, _plain(other.gt_instances))
+    """A copy of a sample with the objects of both."""
+    new = own.new()
+    new.gt_instances = InstanceData.cat([_plain(own.gt_instances), _plain(other.gt_instances)])
     crowds = [_plain(sample.ignored_instances) for sample in (own, other) if "ignored_instances" in sample]
     if crowds:
         new.ignored_instances = InstanceData.cat(crowds)
+    if "gt_sem_seg" in own and "gt_sem_seg" in other:
+        labels = own.gt_sem_seg.data
+        new.gt_sem_seg = PixelData(data=labels.masked_fill(labels != other.gt_sem_seg.data, _IGNORE))
     return new

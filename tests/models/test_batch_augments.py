@@ -7,7 +7,7 @@ import efftasks.compat  # noqa: F401
 import pytest
 import torch
 from mmdet.structures import DetDataSample
-from mmengine.structures import InstanceData
+from mmengine.structures import InstanceData, PixelData
 
 from efftasks.models.batch_augments import CopyBlend, DenseBatchAugment, MixUp, MultiScale
 
@@ -86,6 +86,49 @@ def test_multi_scale_moves_boxes_along() -> None:
     assert found.shape == (3, 3, 96, 96)
     torch.testing.assert_close(scaled[0].gt_instances.bboxes, torch.tensor([[6.0, 6.0, 36.0, 36.0]]))
     assert scaled[0].batch_input_shape == (96, 96)
+
+
+def annotated(left: int) -> DetDataSample:
+    """An object of 16 x 16 pixels with its cells, its corners as keypoints and its pixels, and a crowd region."""
+    made = sample((left, 8, left + 16, 24))
+    masks = torch.zeros(1, 16, 16, dtype=torch.uint8)
+    masks[:, 2:6, left // 4 : left // 4 + 4] = 255
+    made.gt_instances.masks = masks
+    made.gt_instances.keypoints = torch.tensor([[[left, 8.0, 2], [left + 16, 24.0, 1]]])
+    made.ignored_instances = InstanceData(bboxes=torch.tensor([[40.0, 40, 60, 60]]), labels=torch.tensor([0]))
+    labels = torch.zeros(1, 64, 64, dtype=torch.long)
+    labels[:, 8:24, left : left + 16] = 1
+    made.gt_sem_seg = PixelData(data=labels)
+    return made
+
+
+def test_multi_scale_moves_all_that_is_annotated() -> None:
+    _, (scaled,) = MultiScale(sizes=[128])(torch.zeros(1, 3, 64, 64), [annotated(16)])
+    assert scaled.gt_instances.bboxes.tolist() == [[32, 16, 64, 48]]
+    assert scaled.gt_instances.keypoints.tolist() == [[[32, 16, 2], [64, 48, 1]]]
+    assert scaled.ignored_instances.bboxes.tolist() == [[80, 80, 120, 120]]
+    masks, labels = scaled.gt_instances.masks, scaled.gt_sem_seg.data
+    assert masks.shape == (1, 32, 32) and masks.dtype == torch.uint8
+    ys, xs = torch.nonzero(masks[0] > 127, as_tuple=True)
+    assert (ys.min(), ys.max() + 1, xs.min(), xs.max() + 1) == (4, 12, 8, 16)
+    expected = torch.zeros(1, 128, 128, dtype=torch.long)
+    expected[:, 16:48, 32:64] = 1
+    assert torch.equal(labels, expected)
+
+
+def test_mixup_unites_all_that_is_annotated() -> None:
+    _, (first, second) = MixUp(prob=1.0)(torch.zeros(2, 3, 64, 64), [annotated(16), annotated(24)])
+    assert first.gt_instances.masks.shape == (2, 16, 16) and first.gt_instances.keypoints.shape == (2, 2, 3)
+    assert first.gt_instances.masks[1, 2, 9] == 255 and second.gt_instances.masks[1, 2, 4] == 255
+    assert first.ignored_instances.bboxes.shape == (2, 4)
+    row = first.gt_sem_seg.data[0, 10]
+    assert row[24:32].tolist() == [1] * 8 and (row[16:24] == 255).all() and (row[32:40] == 255).all()
+    assert row[40:].tolist() == [0] * 24
+
+
+def test_objects_that_are_more_than_boxes_are_not_copied() -> None:
+    with pytest.raises(ValueError, match="CopyBlend: got objects with masks, expected boxes alone"):
+        CopyBlend(prob=1.0)(torch.zeros(1, 3, 64, 64), [annotated(16)])
 
 
 def test_sizes_as_published() -> None:

@@ -28,8 +28,8 @@ def affine_about_centre(
     """
     height, width = size
     angle = np.deg2rad(degrees)
-    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    turn *= np.asarray(stretch)[:, None]
+    cos, sin, (x, y) = np.cos(angle), np.sin(angle), stretch
+    turn = scale * np.array([[x * cos, -x * sin], [y * sin, y * cos]])
     center = np.array([width / 2, height / 2])
     return np.hstack([turn, (center + np.asarray(shift) - turn @ center)[:, None]])
 

@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from efftasks.datasets.semantic_values import IGNORE
 from efftasks.datasets.transforms.mask_windows import WindowMasks, move_windows, windows_of
-from efftasks.datasets.transforms.warp import IGNORE, warp_keypoints
+from efftasks.datasets.transforms.warp import warp_keypoints
 from efftasks.registry import TRANSFORMS
 
 __all__ = ["FIT_MODES", "FitImage", "fit_scales", "fitted_size", "resize_pixels"]
@@ -18,10 +19,10 @@ __all__ = ["FIT_MODES", "FitImage", "fit_scales", "fitted_size", "resize_pixels"
 FIT_MODES = ("letterbox", "stretch")
 
 
-def fit_scales(shape: Sequence[int], size: Sequence[int], mode: str = "letterbox") -> np.ndarray:
-    """The factors (2,) of both sides that bring an image of ``shape`` to ``size``: equal unless it is stretched."""
-    factors = np.array([size[0] / shape[0], size[1] / shape[1]])
-    return factors if mode == "stretch" else np.full(2, factors.min())
+def fit_scales(shape: Sequence[int], size: Sequence[int], mode: str = "letterbox") -> tuple[float, float]:
+    """The factors of (height, width) that bring an image of ``shape`` to ``size``: equal unless it is stretched."""
+    scales = size[0] / shape[0], size[1] / shape[1]
+    return scales if mode == "stretch" else (min(scales), min(scales))
 
 
 def fitted_size(shape: tuple[int, int], size: tuple[int, int], mode: str = "letterbox") -> tuple[int, int]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from efftasks.datasets.semantic_values import IGNORE
 from efftasks.datasets.transforms.tiles import TileCache, make_tile, put_tiles
-from efftasks.datasets.transforms.warp import IGNORE, take_objects
+from efftasks.datasets.transforms.warp import take_objects
 from efftasks.registry import TRANSFORMS
 
 __all__ = ["ObjectMixUp"]

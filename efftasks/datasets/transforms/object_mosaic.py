@@ -11,9 +11,10 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from efftasks.datasets.semantic_values import IGNORE
 from efftasks.datasets.transforms.fit_image import fitted_size
 from efftasks.datasets.transforms.tiles import Tile, TileCache, make_tile, put_tiles
-from efftasks.datasets.transforms.warp import IGNORE, cut_objects
+from efftasks.datasets.transforms.warp import cut_objects
 from efftasks.registry import TRANSFORMS
 
 __all__ = ["ObjectMosaic"]

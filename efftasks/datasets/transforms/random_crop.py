@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from efftasks.datasets.transforms.warp import IGNORE, Objects, cut_objects, put_objects, take_objects
+from efftasks.datasets.semantic_values import IGNORE
+from efftasks.datasets.transforms.warp import Objects, cut_objects, put_objects, take_objects
 from efftasks.registry import TRANSFORMS
 
 __all__ = ["RandomIoUCrop", "RandomZoomOut"]

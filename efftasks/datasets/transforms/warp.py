@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from mmdet.structures.bbox import HorizontalBoxes
 
+from efftasks.datasets.semantic_values import IGNORE
 from efftasks.datasets.transforms.affine import between_pixels, warp_boxes, warp_image, warp_points
 from efftasks.datasets.transforms.mask_windows import (
     MaskWindows,
@@ -21,7 +22,6 @@ from efftasks.datasets.transforms.mask_windows import (
 )
 
 __all__ = [
-    "IGNORE",
     "Objects",
     "cut_objects",
     "drop_outside",
@@ -33,7 +33,6 @@ __all__ = [
     "warp_objects",
 ]
 
-IGNORE = 255  # label of pixels that are no class
 # Boxes that are narrower or lower than this many pixels after a map are gone.
 _LEAST_SIDE = 1.0
 
