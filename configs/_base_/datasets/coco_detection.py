@@ -5,20 +5,13 @@ data_root = "data/coco/"
 
 image_size = (640, 640)  # (height, width)
 load = [dict(type="LoadImage"), dict(type="LoadObjects")]
-augment = [
-    dict(type="RandomWarp", size=None, scale=(0.6, 1.6), translate=0.1),
-    dict(type="mmdet.YOLOXHSVRandomAug"),
-    dict(type="FlipObjects", prob=0.5),
-]
+warp = dict(type="RandomWarp", size=None, scale=(0.6, 1.6), translate=0.1)
+color = dict(type="mmdet.YOLOXHSVRandomAug")
+flip = dict(type="FlipObjects", prob=0.5)
 pack = dict(type="PackObjects")
-train_pipeline = [
-    *load,
-    dict(type="ObjectMosaic", size=None, prob=0.5),
-    *augment,
-    dict(type="ObjectMixUp", prob=0.1),
-    pack,
-]
-plain_pipeline = [*load, *augment, pack]  # the last epochs: neither mosaic nor mixup
+mixup = dict(type="ObjectMixUp", prob=0.1)
+train_pipeline = [*load, dict(type="ObjectMosaic", size=None, prob=0.5), warp, color, flip, mixup, pack]
+plain_pipeline = [*load, warp, color, flip, pack]  # the last epochs: neither mosaic nor mixup
 test_pipeline = [dict(type="LoadImage"), dict(type="FitImage", size=None), pack]
 
 train_dataloader = dict(

@@ -2,12 +2,7 @@
 _base_ = ["./coco_detection.py"]
 
 load = [dict(type="LoadImage"), dict(type="LoadObjects", masks=True)]
-finish = [
-    dict(type="RandomWarp", size=None, scale=(0.6, 1.6), translate=0.1),
-    dict(type="mmdet.YOLOXHSVRandomAug"),
-    dict(type="FlipObjects", prob=0.5),
-    dict(type="PackObjects"),
-]
+finish = [{{_base_.warp}}, {{_base_.color}}, {{_base_.flip}}, {{_base_.pack}}]
 train_pipeline = [*load, dict(type="ObjectMosaic", size=None, prob=0.5), *finish]
 plain_pipeline = [*load, *finish]  # the last epochs: no mosaic
 
