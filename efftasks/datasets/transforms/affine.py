@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-__all__ = ["affine_about_centre", "between_pixels", "warp_boxes", "warp_image", "warp_points"]
+from efftasks.imaging.crops import between_pixels
+
+__all__ = ["affine_about_centre", "warp_boxes", "warp_image"]
 
 
 def affine_about_centre(
@@ -34,21 +36,10 @@ def affine_about_centre(
     return np.hstack([turn, (center + np.asarray(shift) - turn @ center)[:, None]])
 
 
-def between_pixels(matrix: np.ndarray) -> np.ndarray:
-    """OpenCV's form of a map: it counts from the centre of the first pixel, boxes from its corner."""
-    moved = matrix.copy()
-    moved[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5
-    return moved
-
-
-def warp_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Points (..., 2) x, y under a map."""
-    return points @ matrix[:, :2].T + matrix[:, 2]
-
-
 def warp_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """The upright hulls (N, 4) xyxy of boxes (N, 4) xyxy under a map."""
-    moved = warp_points(boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2), matrix)
+    corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+    moved = corners @ matrix[:, :2].T + matrix[:, 2]
     return np.concatenate([moved.min(1), moved.max(1)], axis=1)
 
 

@@ -11,7 +11,7 @@ from mmcv.transforms import BaseTransform
 
 from efftasks.datasets.semantic_values import IGNORE
 from efftasks.datasets.transforms.mask_windows import WindowMasks, move_windows, windows_of
-from efftasks.datasets.transforms.warp import warp_keypoints
+from efftasks.imaging.crops import warp_points
 from efftasks.registry import TRANSFORMS
 
 __all__ = ["FIT_MODES", "FitImage", "fit_scales", "fitted_size", "resize_pixels"]
@@ -88,7 +88,7 @@ class FitImage(BaseTransform):
             moved = move_windows(windows_of(results["gt_masks"]), matrix, shape)
             results["gt_masks"] = WindowMasks(moved, *self.size)
         if "gt_keypoints" in results:
-            results["gt_keypoints"] = warp_keypoints(results["gt_keypoints"], matrix)
+            results["gt_keypoints"] = warp_points(results["gt_keypoints"], matrix)
         return results
 
     def _padded(self, array: np.ndarray, value: int) -> np.ndarray:

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from mmdet.structures.mask import BitmapMasks
 
-from efftasks.datasets.transforms.affine import between_pixels, warp_boxes
+from efftasks.datasets.transforms.affine import warp_boxes
+from efftasks.imaging.crops import between_pixels
 
 __all__ = [
     "mask_shares",

@@ -11,7 +11,7 @@ import torch
 from mmdet.structures.bbox import HorizontalBoxes
 
 from efftasks.datasets.semantic_values import IGNORE
-from efftasks.datasets.transforms.affine import between_pixels, warp_boxes, warp_image, warp_points
+from efftasks.datasets.transforms.affine import warp_boxes, warp_image
 from efftasks.datasets.transforms.mask_windows import (
     MaskWindows,
     WindowMasks,
@@ -20,6 +20,7 @@ from efftasks.datasets.transforms.mask_windows import (
     window_boxes,
     windows_of,
 )
+from efftasks.imaging.crops import between_pixels, warp_points
 
 __all__ = [
     "Objects",
@@ -29,7 +30,6 @@ __all__ = [
     "move_objects",
     "put_objects",
     "take_objects",
-    "warp_keypoints",
     "warp_objects",
 ]
 
@@ -115,13 +115,8 @@ def move_objects(objects: Objects, matrix: np.ndarray, size: tuple[int, int]) ->
     return objects._replace(
         boxes=warp_boxes(objects.boxes, matrix).astype(np.float32),
         masks=None if objects.masks is None else move_windows(objects.masks, matrix, size),
-        keypoints=None if objects.keypoints is None else warp_keypoints(objects.keypoints, matrix),
+        keypoints=None if objects.keypoints is None else warp_points(objects.keypoints, matrix),
     )
-
-
-def warp_keypoints(keypoints: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Keypoints (..., 3) under an affine map (2, 3), with the visibility they have: float32."""
-    return np.concatenate([warp_points(keypoints[..., :2], matrix), keypoints[..., 2:]], axis=-1).astype(np.float32)
 
 
 def drop_outside(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray:
