@@ -1,7 +1,7 @@
-"""COCO annotation files as people have them: read entry by entry, every error with its place.
+"""Read COCO annotation files entry by entry; every error names the entry and the field.
 
-Standard library and numpy only. What has one meaning is read, however it is written (ids as text, one polygon without a
-list around it, a byte order mark); what has none is a ValueError of one sentence.
+Standard library and numpy only. Unambiguous variants are read (ids as strings, one polygon without a list around it, a
+byte order mark); everything else is a ValueError of one sentence.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from efftasks.structures.errors import UserError
 
 __all__ = [
+    "annotation_name",
     "area_of",
     "box_of",
     "check_coco_entries",
@@ -28,18 +29,17 @@ __all__ = [
     "is_finite",
     "keypoints_of",
     "object_box",
-    "outline_of",
     "read_coco",
     "read_json",
     "rle_counts",
     "rle_runs",
-    "without_size_sentence",
-    "whose",
+    "segmentation_of",
+    "without_size_warning",
 ]
 
 Box = tuple[float, float, float, float]
-Outline = list[list[float]] | dict[str, Any]
-_FAR = 1e6  # pixels: a polygon that reaches further is broken, and filling it would take the memory
+Segmentation = list[list[float]] | dict[str, Any]
+_LIMIT = 1e6  # pixels: a polygon with larger ones is broken, and filling it would exhaust the memory
 
 
 def read_json(path: str | Path) -> Any:
@@ -61,11 +61,11 @@ def read_json(path: str | Path) -> Any:
 
 
 def read_coco(path: str | Path) -> dict[str, Any]:
-    """Read a COCO annotation file and check that it has the parts that everything needs.
+    """Read a COCO annotation file and check the lists, ids and names that every reader needs.
 
     Raises:
-        UserError: the file is missing, empty, no JSON, lacks images or categories, or has an entry without what says
-            what it is: ids and names.
+        UserError: the file is missing, empty or not JSON, has no images or categories, or has an entry without its ids
+            or name.
     """
     data = read_json(path)
     if not isinstance(data, dict) or not data:
@@ -82,26 +82,27 @@ def read_coco(path: str | Path) -> dict[str, Any]:
 
 
 def check_coco_entries(data: Mapping[str, Any], name: str | Path) -> None:
-    """Check what tells the entries of a COCO dict apart and joins them.
+    """Check the ids and names of a COCO dict.
 
     Raises:
-        UserError: an image, annotation or category is no object, lacks an id, a name or what it belongs to, or shares
-            its id with another.
+        UserError: an image, annotation or category is not an object, has no id or name, refers to no image or category,
+            or has the id of another.
     """
     for key, fields in _FIELDS.items():
         for number, entry in enumerate(data.get(key) or ()):
             if not isinstance(entry, dict):
                 raise UserError(f"{name}: {key}[{number}] is a {type(entry).__name__}, expected an object")
-            for field, (good, expected) in fields.items():
-                if not good(entry.get(field)):
+            for field, (valid, expected) in fields.items():
+                if not valid(entry.get(field)):
                     where = f"{key}[{number}]" + (f" (id {entry['id']})" if field != "id" and "id" in entry else "")
                     got = f"'{field}' is {_short(entry[field])}" if field in entry else f"'{field}' is missing"
                     raise UserError(f"{name}: {where}: {got}, expected {expected}")
     for key in ("images", "categories"):
         ids = [entry["id"] for entry in data[key]]
         if len(set(ids)) != len(ids):
-            twice = next(value for value, times in Counter(ids).items() if times > 1)
-            raise UserError(f"{name}: {ids.count(twice)} {key} have the id {twice!r}, expected ids that occur once")
+            repeated = next(value for value, times in Counter(ids).items() if times > 1)
+            count = ids.count(repeated)
+            raise UserError(f"{name}: {count} {key} have the id {repeated!r}, expected ids that occur once")
 
 
 def _is_number(value: Any) -> bool:
@@ -109,11 +110,11 @@ def _is_number(value: Any) -> bool:
 
 
 def is_finite(value: Any) -> bool:
-    """Whether it is a number that is neither nan nor infinite, nor so large that arithmetic overflows."""
+    """Whether a value is a number, not nan, not infinite, and below 1e18, so that sums do not overflow."""
     return _is_number(value) and -1e18 < value < 1e18
 
 
-def _is_whole(value: Any) -> bool:
+def _is_integer(value: Any) -> bool:
     return is_finite(value) and value == int(value)
 
 
@@ -122,15 +123,15 @@ def _is_name(value: Any) -> bool:
 
 
 def _is_key(value: Any) -> bool:
-    return _is_whole(value) or _is_name(value)
+    return _is_integer(value) or _is_name(value)
 
 
 _KEY = (_is_key, "a whole number or a text")
-_WHOLE = (_is_whole, "a whole number")
+_INTEGER = (_is_integer, "a whole number")
 _FIELDS: dict[str, dict[str, tuple[Any, str]]] = {
     "images": {"id": _KEY},
-    "categories": {"id": _WHOLE, "name": (_is_name, "a name")},
-    "annotations": {"image_id": _KEY, "category_id": _WHOLE},
+    "categories": {"id": _INTEGER, "name": (_is_name, "a name")},
+    "annotations": {"image_id": _KEY, "category_id": _INTEGER},
 }
 
 
@@ -139,14 +140,14 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def whose(annotation: Mapping[str, Any]) -> str:
-    """How a sentence names an annotation."""
+def annotation_name(annotation: Mapping[str, Any]) -> str:
+    """The annotation's name in messages: its id, or its image where it has no id."""
     key = annotation.get("id")
     return f"annotation {key}" if key is not None else f"an annotation of image {annotation.get('image_id')}"
 
 
 def file_name_of(image: Mapping[str, Any]) -> str:
-    """The file name of an image; raises ValueError where it has none that a file can have."""
+    """The file name of an image; raises ValueError if it is missing or no valid file name."""
     name = image.get("file_name")
     if isinstance(name, str) and name.strip() and "\0" not in name:
         return name
@@ -155,9 +156,9 @@ def file_name_of(image: Mapping[str, Any]) -> str:
 
 
 def image_size_of(image: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The (height, width) that a file states of an image, pixels; None where it states none that can be."""
+    """The annotated (height, width) of an image, pixels; None if missing or invalid."""
     height, width = image.get("height"), image.get("width")
-    if _is_whole(height) and _is_whole(width) and 0 < height < 1 << 24 and 0 < width < 1 << 24:  # type: ignore[operator]
+    if _is_integer(height) and _is_integer(width) and 0 < height < 1 << 24 and 0 < width < 1 << 24:  # type: ignore[operator]
         return int(height), int(width)  # type: ignore[arg-type]
     return None
 
@@ -166,7 +167,7 @@ def is_crowd(annotation: Mapping[str, Any]) -> bool:
     """Whether an annotation is a crowd region.
 
     Raises:
-        ValueError: ``iscrowd`` is something else than 0 or 1: a text would be taken for true.
+        ValueError: ``iscrowd`` is not 0 or 1; a string would count as true.
     """
     value = annotation.get("iscrowd")
     if value is None or (isinstance(value, (int, float)) and value in (0, 1)):
@@ -175,58 +176,58 @@ def is_crowd(annotation: Mapping[str, Any]) -> bool:
 
 
 def area_of(annotation: Mapping[str, Any]) -> float | None:
-    """The annotated area, pixels; None where there is none above 0."""
+    """The annotated area, square pixels; None if missing or not above 0."""
     area = annotation.get("area")
     return float(area) if is_finite(area) and area > 0 else None  # type: ignore[arg-type, operator]
 
 
 def box_of(annotation: Mapping[str, Any]) -> Box | None:
-    """The annotated box x, y, width, height, pixels; None where there is none, or none of any size.
+    """The annotated box x, y, width, height, pixels; None if missing or without area.
 
     Raises:
-        ValueError: ``bbox`` is something else than four numbers.
+        ValueError: ``bbox`` is not four numbers.
     """
     box = annotation.get("bbox")
     if box is None or box == []:
         return None
-    good = isinstance(box, list) and len(box) == 4
-    finite = good and _are_all_finite(box)
-    if not good or not (finite or all(v is None or _is_number(v) for v in box)):
+    valid = isinstance(box, list) and len(box) == 4
+    finite = valid and _are_all_finite(box)
+    if not valid or not (finite or all(v is None or _is_number(v) for v in box)):
         raise ValueError(f"'bbox' is {_short(box)}, expected four numbers: x, y, width, height in pixels")
     return tuple(box) if finite and box[2] > 0 and box[3] > 0 else None
 
 
-def outline_of(annotation: Mapping[str, Any]) -> Outline | None:
-    """The annotated mask: polygons of three corners and more, or run lengths that are not decoded; None without one.
+def segmentation_of(annotation: Mapping[str, Any]) -> Segmentation | None:
+    """The annotated mask: polygons of at least three points, or an RLE that is not decoded; None if missing.
 
-    One flat list of numbers, or of points, is one polygon.
+    One flat list of numbers, or of points, is read as one polygon.
 
     Raises:
-        ValueError: ``segmentation`` is something else.
+        ValueError: ``segmentation`` is neither polygons nor an RLE.
     """
-    shape = annotation.get("segmentation")
-    if not shape:
+    segmentation = annotation.get("segmentation")
+    if not segmentation:
         return None
-    if isinstance(shape, dict):
-        _check_rle_form(shape)
-        return shape
-    if not isinstance(shape, list):
-        raise ValueError(f"'segmentation' is {_short(shape)}, expected polygons or run lengths")
-    if _is_number(shape[0]):
-        shape = [shape]
-    elif len(shape) > 2 and all(isinstance(part, list) and len(part) == 2 for part in shape):
-        shape = [[value for point in shape for value in point]]
-    for part in shape:
+    if isinstance(segmentation, dict):
+        _check_rle_form(segmentation)
+        return segmentation
+    if not isinstance(segmentation, list):
+        raise ValueError(f"'segmentation' is {_short(segmentation)}, expected polygons or run lengths")
+    if _is_number(segmentation[0]):
+        segmentation = [segmentation]
+    elif len(segmentation) > 2 and all(isinstance(part, list) and len(part) == 2 for part in segmentation):
+        segmentation = [[value for point in segmentation for value in point]]
+    for part in segmentation:
         _check_polygon(part)
-    return [part for part in shape if len(part) >= 6] or None
+    return [part for part in segmentation if len(part) >= 6] or None
 
 
 def _check_polygon(part: Any) -> None:
     try:
-        good = isinstance(part, list) and (not part or -_FAR < min(part) <= max(part) < _FAR) and sum(part) < 1e18
+        valid = isinstance(part, list) and (not part or -_LIMIT < min(part) <= max(part) < _LIMIT) and sum(part) < 1e18
     except TypeError:
-        good = False
-    if not good:
+        valid = False
+    if not valid:
         raise ValueError(
             f"'segmentation' has the polygon {_short(part)}, expected numbers x1, y1, x2, y2, ... in pixels"
         )
@@ -236,19 +237,19 @@ def _check_polygon(part: Any) -> None:
 
 def _check_rle_form(rle: Mapping[str, Any]) -> None:
     size, counts = rle.get("size"), rle.get("counts")
-    if not isinstance(size, list) or len(size) != 2 or not all(_is_whole(v) and 0 < v < 1 << 24 for v in size):
+    if not isinstance(size, list) or len(size) != 2 or not all(_is_integer(v) and 0 < v < 1 << 24 for v in size):
         raise ValueError(f"'segmentation' has run lengths of size {_short(size)}, expected [height, width]")
     if not isinstance(counts, (str, list)):
         raise ValueError(f"'segmentation' has counts of {_short(counts)}, expected a text or a list of whole numbers")
 
 
 def keypoints_of(annotation: Mapping[str, Any], count: int) -> list[list[float]] | None:
-    """The keypoints as ``count`` rows of x, y, visibility; None where there are none.
+    """The keypoints as ``count`` rows of x, y, visibility; None if missing.
 
-    A place that is not known (null, nan) is one that is not annotated.
+    A keypoint of visibility 0 with null or nan as coordinates becomes (0, 0, 0).
 
     Raises:
-        ValueError: ``keypoints`` is something else than 3 ``count`` numbers, or a visible keypoint has no place.
+        ValueError: ``keypoints`` is not 3 ``count`` numbers, or a visible keypoint has no coordinates.
     """
     flat = annotation.get("keypoints")
     if not flat:
@@ -264,7 +265,7 @@ def keypoints_of(annotation: Mapping[str, Any], count: int) -> list[list[float]]
 
 
 def _are_all_finite(values: Sequence[Any]) -> bool:
-    """A quick yes; a no is to be looked at value by value."""
+    """Fast test for the usual case; after False each value needs a look with :func:`is_finite`."""
     try:
         return sum(map(abs, values)) < 1e18 and bool not in set(map(type, values))
     except (TypeError, OverflowError):
@@ -280,34 +281,34 @@ def _keypoint(row: list[Any]) -> list[float]:
 
 
 def object_box(annotation: Mapping[str, Any], size: tuple[int, int] | None = None) -> Box | None:
-    """The box xyxy of an object, pixels: the annotated one, that of its mask, or that around its keypoints.
+    """The box xyxy of an object, pixels: the annotated box, else the bounds of its mask, else of its keypoints.
 
     Args:
         annotation: an entry of ``annotations``.
-        size: (height, width) of its image, where run lengths are to be of it.
+        size: (height, width) of its image, which an RLE must match; None accepts any.
 
     Returns:
-        The box, or None where none of them has any size.
+        The box, or None if none of them has an area.
 
     Raises:
-        ValueError: one of them is broken, or there is none at all.
+        ValueError: one of them is broken, or all are missing.
     """
     box = box_of(annotation)
     if box is not None:
         return box[0], box[1], box[0] + box[2], box[1] + box[3]
-    outline = outline_of(annotation)
-    if isinstance(outline, dict):
-        check_rle_size(outline, size)
-        bounds = _rle_bounds(outline)
+    segmentation = segmentation_of(annotation)
+    if isinstance(segmentation, dict):
+        check_rle_size(segmentation, size)
+        bounds = _rle_bounds(segmentation)
     else:
-        bounds = _bounds(outline or ())
+        bounds = _bounds(segmentation or ())
     if bounds is not None:
         return bounds
     points = annotation.get("keypoints")
     if isinstance(points, list) and points and len(points) % 3 == 0:
         rows = keypoints_of(annotation, len(points) // 3) or []
         return _bounds([[value for x, y, v in rows if v > 0 for value in (x, y)]])
-    if annotation.get("bbox") in (None, []) and outline is None:
+    if annotation.get("bbox") in (None, []) and segmentation is None:
         raise ValueError("neither 'bbox' nor a mask is there, expected a box [x, y, width, height]")
     return None
 
@@ -321,7 +322,7 @@ def _bounds(parts: Iterable[Sequence[float]]) -> Box | None:
 
 
 def check_rle_size(rle: Mapping[str, Any], size: tuple[int, int] | None) -> None:
-    """Raises ValueError where run lengths are of another (height, width) than their image; None is any."""
+    """Raise ValueError if an RLE has another (height, width) than its image; a ``size`` of None accepts any."""
     if size is not None and tuple(rle["size"]) != tuple(size):
         raise ValueError(f"run lengths are of size {rle['size']}, expected the image's {list(size)}")
 
@@ -334,16 +335,16 @@ def _rle_bounds(rle: Mapping[str, Any]) -> Box | None:
     if not len(first):
         return None
     left, right = int(first[0]) // height, int(last[-1]) // height
-    whole = (first // height != last // height).any()  # a run that goes on in the next column
-    top, bottom = (0, height - 1) if whole else (int((first % height).min()), int((last % height).max()))
+    spans_columns = (first // height != last // height).any()  # a run that goes on in the next column
+    top, bottom = (0, height - 1) if spans_columns else (int((first % height).min()), int((last % height).max()))
     return float(left), float(top), float(right + 1), float(bottom + 1)
 
 
 def rle_runs(rle: Mapping[str, Any]) -> NDArray[np.int64]:
-    """The run lengths of COCO's compressed or plain form, outside first.
+    """Run lengths int64 of an RLE, compressed or not, background first.
 
     Raises:
-        ValueError: they are none, or cover another number of pixels than their size has.
+        ValueError: the counts are broken, or their sum is not height x width.
     """
     try:
         runs = rle_counts(rle.get("counts"))
@@ -356,16 +357,16 @@ def rle_runs(rle: Mapping[str, Any]) -> NDArray[np.int64]:
 
 
 def rle_counts(counts: Any) -> NDArray[np.int64]:
-    """Run lengths of COCO's compressed (str) or plain (list) form, without trusting them.
+    """Run lengths int64 of COCO's compressed (str) or uncompressed (list) counts, which may be broken.
 
-    The compressed form: characters 48..111, six bits each, five of a little-endian number and one "goes on"; from the
-    fourth run on, a run is stored as its difference to the run two before.
+    The compressed form: characters 48..111 hold six bits each, five of a little-endian number and one that says that
+    more follow; from the fourth run on, a run is stored as its difference to the run two before.
 
     Raises:
-        ValueError: it is neither form.
+        ValueError: the counts have neither form.
     """
     if isinstance(counts, list):
-        if not counts or not all(_is_whole(v) and abs(v) < 1 << 53 for v in counts):
+        if not counts or not all(_is_integer(v) and abs(v) < 1 << 53 for v in counts):
             raise ValueError("are not a list of whole numbers")
         return np.array(counts, dtype=np.int64)
     if not isinstance(counts, str) or not counts or not counts.isascii():
@@ -376,18 +377,18 @@ def rle_counts(counts: Any) -> NDArray[np.int64]:
         raise ValueError("are no compressed run lengths")
     ends = np.flatnonzero(last)
     starts = np.concatenate([[0], ends[:-1] + 1])
-    place = np.arange(len(codes)) - np.repeat(starts, ends - starts + 1)
-    if place.max() > 8:
+    digit = np.arange(len(codes)) - np.repeat(starts, ends - starts + 1)
+    if digit.max() > 8:
         raise ValueError("have a number of too many digits")
-    values = np.add.reduceat((codes & 0x1F) << (5 * place), starts)
-    values -= np.where(codes[ends] & 0x10, np.int64(1) << (5 * (place[ends] + 1)), 0)  # two's complement
+    values = np.add.reduceat((codes & 0x1F) << (5 * digit), starts)
+    values -= np.where(codes[ends] & 0x10, np.int64(1) << (5 * (digit[ends] + 1)), 0)  # two's complement
     values[1::2] = np.cumsum(values[1::2])
     values[2::2] = np.cumsum(values[2::2])
     return values
 
 
-def without_size_sentence(name: str | Path, number: int) -> str:
-    """What is told of objects that are left out, the same wherever it is told."""
+def without_size_warning(name: str | Path, number: int) -> str:
+    """The warning about objects without size, the same in training, scoring and the check."""
     return (
         f"{name}: {number} objects have no size (a box of zero, negative or unknown width or height, and no mask) and "
         f"are left out, of training and of scores alike"

@@ -11,15 +11,15 @@ import numpy as np
 from mmdet.datasets.base_det_dataset import BaseDetDataset
 
 from efftasks.annotations.coco import (
+    annotation_name,
     area_of,
     file_name_of,
     image_size_of,
     is_crowd,
     keypoints_of,
     object_box,
-    outline_of,
     read_coco,
-    whose,
+    segmentation_of,
 )
 from efftasks.datasets.coco_keypoints import category_keypoints
 from efftasks.datasets.image_files import image_size
@@ -138,7 +138,7 @@ class CocoDetection(SkipUnreadable, BaseDetDataset):
                 try:
                     instance = self._instance((height, width), row, labels)
                 except ValueError as error:
-                    raise UserError(f"{self.ann_file}: {whose(row)}: {error}") from error
+                    raise UserError(f"{self.ann_file}: {annotation_name(row)}: {error}") from error
                 if instance is not None:
                     instances.append(instance)
         info = dict(img_path=str(path), img_id=image["id"], width=width, height=height, instances=instances)
@@ -176,7 +176,7 @@ class CocoDetection(SkipUnreadable, BaseDetDataset):
             "ignore_flag": int(is_crowd(annotation)),
             "id": annotation.get("id"),
         }
-        outline, area = outline_of(annotation), area_of(annotation)
+        outline, area = segmentation_of(annotation), area_of(annotation)
         if outline is not None:
             instance["mask"] = outline
         if area is not None:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from efftasks.annotations.coco import check_rle_size, outline_of, rle_runs
+from efftasks.annotations.coco import check_rle_size, rle_runs, segmentation_of
 
 __all__ = ["DecodedMask", "decode_mask"]
 
@@ -32,13 +32,13 @@ def decode_mask(segmentation: Any, size: tuple[int, int]) -> DecodedMask:
 
     Args:
         segmentation: list of polygons, whose parts are united; or run lengths, as text or as a list; or nothing. See
-            :func:`efftasks.annotations.coco.outline_of`.
+            :func:`efftasks.annotations.coco.segmentation_of`.
         size: (height, width) of the image.
 
     Raises:
         ValueError: what is wrong with it, to be completed by whose it is.
     """
-    parts = outline_of({"segmentation": segmentation})
+    parts = segmentation_of({"segmentation": segmentation})
     if parts is None:
         return _EMPTY
     if isinstance(parts, dict):

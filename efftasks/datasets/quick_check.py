@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from efftasks.annotations.coco import (
+    annotation_name,
     box_of,
     check_rle_size,
     file_name_of,
@@ -20,11 +21,10 @@ from efftasks.annotations.coco import (
     is_crowd,
     keypoints_of,
     object_box,
-    outline_of,
     read_coco,
     rle_runs,
-    whose,
-    without_size_sentence,
+    segmentation_of,
+    without_size_warning,
 )
 from efftasks.datasets.coco import match_classes
 from efftasks.datasets.coco_keypoints import category_keypoints
@@ -183,7 +183,7 @@ def _look_at_annotations(
                 if masks and number % step == 0:
                     _decode_runs(annotation)
             except ValueError as error:
-                raise UserError(f"{path}: {whose(annotation)}: {error}") from error
+                raise UserError(f"{path}: {annotation_name(annotation)}: {error}") from error
             if usable:
                 used.add(category)
     found.other_categories = dict(others)
@@ -212,7 +212,7 @@ def _look_at_object(
         return False
     found.objects += 1
     if masks:
-        outline = outline_of(annotation)
+        outline = segmentation_of(annotation)
         found.masks += outline is not None
         if isinstance(outline, dict):
             check_rle_size(outline, size)
@@ -223,7 +223,7 @@ def _look_at_object(
 
 
 def _decode_runs(annotation: dict) -> None:
-    outline = outline_of(annotation)
+    outline = segmentation_of(annotation)
     if isinstance(outline, dict):
         rle_runs(outline)
 
@@ -333,7 +333,7 @@ def _warnings(path: str | Path, found: CocoLook, needs: CocoNeeds) -> Iterator[s
             "the last epoch_N.pth)"
         )
     if found.without_size:
-        yield without_size_sentence(path, found.without_size)
+        yield without_size_warning(path, found.without_size)
     if found.boxless:
         yield (
             f"{path}: {found.boxless} objects have no box of any size, that around their mask or their keypoints is "

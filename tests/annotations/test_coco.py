@@ -18,8 +18,8 @@ from efftasks.annotations.coco import (
     is_crowd,
     keypoints_of,
     object_box,
-    outline_of,
     read_coco,
+    segmentation_of,
 )
 from efftasks.structures.errors import UserError
 
@@ -103,9 +103,9 @@ def test_boxes_that_are_none(box: Any) -> None:
 def test_one_polygon_without_a_list_around_it() -> None:
     points = [SQUARE[i : i + 2] for i in range(0, 8, 2)]
     ways: list[Any] = [SQUARE, [SQUARE], points]
-    assert [outline_of(dict(segmentation=shape)) for shape in ways] == [[SQUARE]] * 3
+    assert [segmentation_of(dict(segmentation=shape)) for shape in ways] == [[SQUARE]] * 3
     none: list[Any] = [None, [], {}, [[]], [[1, 2, 3, 4]]]
-    assert [outline_of(dict(segmentation=shape)) for shape in none] == [None] * 5
+    assert [segmentation_of(dict(segmentation=shape)) for shape in none] == [None] * 5
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_one_polygon_without_a_list_around_it() -> None:
 )
 def test_masks_that_are_none(shape: Any) -> None:
     with pytest.raises(ValueError, match="'segmentation'"):
-        outline_of(dict(segmentation=shape))
+        segmentation_of(dict(segmentation=shape))
 
 
 @pytest.mark.parametrize("seed", range(5))
