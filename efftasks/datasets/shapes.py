@@ -1,14 +1,14 @@
-"""The built-in set: the same scenes with boxes, masks and keypoints in COCO form, and as Cityscapes-form label maps.
+"""The built-in data set: scenes with boxes, masks and keypoints as COCO files, and with label maps as Cityscapes has.
 
 Below the folder::
 
-    shapes.json                          how it was made; class, keypoint and skeleton names
+    shapes.json                          arguments of the set; class, keypoint and skeleton names
     annotations/{train,val}.json         COCO; file names relative to images/
     images/{train,val}/000000.png
     cityscapes/leftImg8bit/{train,val}/shapes/shapes_000000_000019_leftImg8bit.png       the same files, linked
     cityscapes/gtFine/{train,val}/shapes/shapes_000000_000019_gtFine_labelTrainIds.png   0 background, 1.. classes
 
-It is a convenience for tests and first steps, never evidence.
+It is for tests and first steps; results on it are no evidence for photographs.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ __all__ = ["SEMANTIC_CLASSES", "write_shapes"]
 
 SEMANTIC_CLASSES = ("background", *CLASSES)
 SPLITS = ("train", "val")
-VERSION = 2  # raised when the same seed gives other pictures
+VERSION = 2  # increased when the same seed gives other pictures
 
 _MARKER = "shapes.json"
-_OURS = re.compile(r"(?:shapes_)?(\d{6})(?:_000019_leftImg8bit|_000019_gtFine_labelTrainIds)?\.png")
+_OWN_FILE = re.compile(r"(?:shapes_)?(\d{6})(?:_000019_leftImg8bit|_000019_gtFine_labelTrainIds)?\.png")
 
 
 def write_shapes(out: str | Path, train: int = 800, val: int = 100, size: int = 128, seed: int = 0) -> Path:
-    """Write the set to a folder; the same arguments give the same bytes, and a larger set begins with the smaller.
+    """Write the set to a folder; equal arguments give equal bytes, and a larger set begins with the smaller one.
 
     Args:
-        out: the folder: new, empty, or one that holds such a set already, which is then replaced.
-        train: images to train on.
-        val: images of the other split, from random streams of their own.
+        out: the folder: new, empty, or with a set of shapes, which is replaced.
+        train: number of training images.
+        val: number of validation images, which have their own random streams.
         size: side of the square images in pixels.
-        seed: of the set.
+        seed: seed of the set.
 
     Returns:
         The folder.
 
     Raises:
-        UserError: a number out of range, or a folder with something else in it.
+        UserError: a number is out of range, or the folder holds something else.
     """
     for field, value, low, high in (("train", train, 1, 999999), ("val", val, 1, 999999), ("size", size, 64, 4096)):
         if not low <= value <= high:
@@ -72,13 +72,13 @@ def write_shapes(out: str | Path, train: int = 800, val: int = 100, size: int = 
 
 
 def _claim(root: Path, made_by: dict[str, int]) -> None:
-    """Make the folder ours, or refuse it."""
+    """Create the folder and its marker file; refuse a folder that holds something else."""
     if root.exists() and not root.is_dir():
         raise UserError(f"{root}: is a file, expected a folder to write the set to")
     if root.is_dir() and any(root.iterdir()) and not (root / _MARKER).is_file():
         raise UserError(f"{root}: holds something else than a shapes set, expected a new or an empty folder")
     root.mkdir(parents=True, exist_ok=True)
-    about = {
+    metadata = {
         "made_by": "efftasks dataset shapes",
         **made_by,
         "classes": CLASSES,
@@ -87,7 +87,7 @@ def _claim(root: Path, made_by: dict[str, int]) -> None:
         "flip": FLIP,
         "skeleton": SKELETON,
     }
-    (root / _MARKER).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    (root / _MARKER).write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
 
 
 def _folders(root: Path, split: str) -> tuple[Path, Path, Path]:
@@ -112,11 +112,11 @@ def _write_split(root: Path, split: str, number: int, count: int, size: int, see
 
 
 def _write_pictures(root: Path, split: str, index: int, scene: Scene) -> None:
-    images, left, truth = _folders(root, split)
+    images, links, label_maps = _folders(root, split)
     picture = images / f"{index:06d}.png"
     _write_png(picture, scene.image)
-    _link(picture, left / f"shapes_{index:06d}_000019_leftImg8bit.png")
-    _write_png(truth / f"shapes_{index:06d}_000019_gtFine_labelTrainIds.png", scene.semantic)
+    _link(picture, links / f"shapes_{index:06d}_000019_leftImg8bit.png")
+    _write_png(label_maps / f"shapes_{index:06d}_000019_gtFine_labelTrainIds.png", scene.semantic)
 
 
 def _write_png(path: Path, image: NDArray[np.uint8]) -> None:
@@ -127,7 +127,7 @@ def _write_png(path: Path, image: NDArray[np.uint8]) -> None:
 
 
 def _link(picture: Path, name: Path) -> None:
-    """A second name of the same file, or a copy where the file system has no hard links."""
+    """Make a hard link, or a copy if the file system has none."""
     name.unlink(missing_ok=True)
     try:
         os.link(picture, name)
@@ -136,11 +136,11 @@ def _link(picture: Path, name: Path) -> None:
 
 
 def _drop_surplus(root: Path, split: str, count: int) -> None:
-    """Remove what an earlier, larger set of this kind left: segmentation data sets take all files of a folder."""
+    """Remove files of an earlier, larger set, since segmentation data sets read all files of a folder."""
     for folder in _folders(root, split):
         for path in folder.iterdir():
-            found = _OURS.fullmatch(path.name)
-            if found and int(found.group(1)) >= count:
+            match = _OWN_FILE.fullmatch(path.name)
+            if match and int(match.group(1)) >= count:
                 path.unlink()
 
 
@@ -153,7 +153,7 @@ def _categories() -> list[dict[str, Any]]:
 
 
 def _annotation(instance: Instance, annotation_id: int, image_id: int) -> dict[str, Any]:
-    """COCO's form; the mask run-length encoded, for a polygon has no holes and a ring needs one."""
+    """An annotation in COCO's form, with the mask as RLE, since a polygon cannot have the hole of a ring."""
     ys, xs = np.nonzero(instance.mask)
     left, top = int(xs.min()), int(ys.min())
     encoded = coco_mask.encode(np.asfortranarray(instance.mask.astype(np.uint8)))

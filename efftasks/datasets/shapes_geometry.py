@@ -1,6 +1,6 @@
-"""Outlines and keypoints of the classes of the built-in set, in each object's own frame.
+"""Outlines and keypoints of the classes of the built-in data set, in the object's coordinate frame.
 
-The frame: radius about 1, the head towards +x, y downwards as in pictures, so that +y is the object's right-hand side.
+In that frame an object has a radius of about 1 and its head at +x. As in pictures y points down, so +y is its right.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ KEYPOINTS = ("head", "right", "tail", "left")
 SKELETON = ((0, 2), (1, 3))  # indices from 0
 FLIP = (0, 3, 2, 1)  # what each keypoint becomes in a mirrored picture
 
-# (degrees from the head, distance from the centre) of head, right, tail, left: all well inside the outline
+# (degrees from the head, distance from the center) of head, right, tail, left: all well inside the outline
 _KEYPOINTS: dict[str, tuple[tuple[float, float], ...]] = {
     "circle": ((0, 0.68), (90, 0.68), (180, 0.68), (270, 0.68)),
     "square": ((0, 0.58), (90, 0.58), (180, 0.58), (270, 0.58)),
@@ -35,13 +35,13 @@ def _polar(degrees: ArrayLike, radius: ArrayLike) -> Points:
 
 
 def keypoints_of(name: str) -> Points:
-    """(4, 2): where the keypoints of a class are, in the order of ``KEYPOINTS``."""
+    """The keypoints (4, 2) of a class, in the order of ``KEYPOINTS``."""
     degrees, radius = np.array(_KEYPOINTS[name], dtype=float).T
     return _polar(degrees, radius)
 
 
 def outlines_of(name: str) -> list[Points]:
-    """The closed outlines of a class, each (n, 2); inside is what an odd number of them encloses (a ring has two)."""
+    """The closed outlines (n, 2) of a class, to be filled by the even-odd rule (a ring has two)."""
     if name == "circle":
         return [_polar(np.arange(0, 360, 5.0), 1.0)]
     if name == "ring":
@@ -60,21 +60,21 @@ def outlines_of(name: str) -> list[Points]:
 
 
 def cover(outlines: list[Points]) -> tuple[int, int, NDArray[np.float32]]:
-    """How much of each pixel lies inside closed outlines.
+    """The coverage of each pixel by closed outlines.
 
     Args:
         outlines: each (n, 2), in pixels of the picture; they may reach beyond it.
 
     Returns:
-        left, top, (h, w) shares in [0, 1] of the block of pixels that begins there and holds all of the outlines.
+        left, top, and the coverage (h, w) in [0, 1] of a block of pixels that begins there and holds all outlines.
     """
-    every = np.concatenate(outlines)
-    left, top = np.floor(every.min(0)).astype(int) - 1
-    right, bottom = np.ceil(every.max(0)).astype(int) + 1
+    points = np.concatenate(outlines)
+    left, top = np.floor(points.min(0)).astype(int) - 1
+    right, bottom = np.ceil(points.max(0)).astype(int) + 1
     fine = 4 if max(right - left, bottom - top) <= 256 else 2
     block = np.zeros(((bottom - top) * fine, (right - left) * fine), np.uint8)
-    shift = 4  # fillPoly takes fixed-point numbers; its pixel i is centred at i, ours at i + 0.5
+    shift = 4  # fillPoly takes fixed-point numbers; the center of its pixel i is at i, here it is at i + 0.5
     fixed = [np.rint(((line - (left, top)) * fine - 0.5) * (1 << shift)).astype(np.int32) for line in outlines]
     cv2.fillPoly(block, fixed, 255, cv2.LINE_8, shift)
-    shares = cv2.resize(block.astype(np.float32), None, fx=1 / fine, fy=1 / fine, interpolation=cv2.INTER_AREA)
-    return int(left), int(top), (shares / 255.0).astype(np.float32)
+    coverage = cv2.resize(block.astype(np.float32), None, fx=1 / fine, fy=1 / fine, interpolation=cv2.INTER_AREA)
+    return int(left), int(top), (coverage / 255.0).astype(np.float32)

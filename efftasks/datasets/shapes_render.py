@@ -1,4 +1,4 @@
-"""How the pictures of the built-in set look: textures, colours, light and the sensor."""
+"""Rendering of the built-in data set: textures, colors, light and the sensor."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MUTED", "VIVID", "add_shadow", "background", "colour_unlike", "expose", "fill", "paint", "texture"]
+__all__ = ["MUTED", "VIVID", "add_shadow", "background", "color_unlike", "expose", "fill", "paint", "texture"]
 
 Float = NDArray[np.float32]
 
-MUTED, VIVID = (0.0, 0.35), (0.5, 1.0)  # ranges of saturation: what lies behind, and what is to be found
+MUTED, VIVID = (0.0, 0.35), (0.5, 1.0)  # ranges of saturation of backgrounds and of objects
 _KINDS = ("flat", "gradient", "noise", "stripes", "checker", "blobs")
 
 
 def texture(rng: np.random.Generator, kind: str, height: int, width: int, period: float) -> Float:
-    """A grey pattern (height, width) in [-1, 1]; ``period`` is the size of its features in pixels."""
+    """A gray pattern (height, width) in [-1, 1]; ``period`` is the size of its features in pixels."""
     angle = rng.uniform(0, 2 * np.pi)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     y = np.arange(height, dtype=np.float32)[:, None]
@@ -48,19 +48,19 @@ def _cloud(rng: np.random.Generator, height: int, width: int, period: float) -> 
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def random_colour(rng: np.random.Generator, saturation: tuple[float, float]) -> Float:
-    """(3,) BGR in 0..255: any hue, dark to bright, with a saturation (0 grey to 1) from a range."""
+def random_color(rng: np.random.Generator, saturation: tuple[float, float]) -> Float:
+    """(3,) BGR in 0..255: any hue, dark to bright, with a saturation (0 gray to 1) from a range."""
     hsv = np.array([[[rng.uniform(0, 360), rng.uniform(*saturation), rng.uniform(0.3, 1.0)]]], np.float32)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0] * np.float32(255)
 
 
-def colour_unlike(rng: np.random.Generator, other: Float, distance: float, saturation: tuple[float, float]) -> Float:
-    """A colour some distance (Euclidean, BGR 0..255) away from another one; the farthest of some tries if none is."""
-    best = random_colour(rng, saturation)
+def color_unlike(rng: np.random.Generator, other: Float, distance: float, saturation: tuple[float, float]) -> Float:
+    """A color at least ``distance`` (Euclidean, BGR 0..255) from another one, or the farthest of eight tries."""
+    best = random_color(rng, saturation)
     for _ in range(7):
         if np.linalg.norm(best - other) >= distance:
             break
-        best = max(best, random_colour(rng, saturation), key=lambda colour: float(np.linalg.norm(colour - other)))
+        best = max(best, random_color(rng, saturation), key=lambda color: float(np.linalg.norm(color - other)))
     return best
 
 
@@ -73,15 +73,15 @@ def fill(
     period: float,
     saturation: tuple[float, float],
 ) -> Float:
-    """A coloured texture (height, width, 3) around a base colour; ``strength`` 0..1 is how far it strays from it."""
+    """A colored texture (height, width, 3) around a base color; ``strength`` 0..1 is how much it deviates from it."""
     pattern = texture(rng, _KINDS[rng.integers(len(_KINDS))], height, width, period)
-    swing = (random_colour(rng, saturation) - base) * np.float32(strength)
+    swing = (random_color(rng, saturation) - base) * np.float32(strength)
     return base + swing * (pattern * np.float32(0.5) + np.float32(0.5))[..., None]
 
 
 def background(rng: np.random.Generator, size: int) -> Float:
-    """(size, size, 3) BGR in 0..255: two textures of different scale over one muted colour."""
-    base = random_colour(rng, MUTED)
+    """(size, size, 3) BGR in 0..255: two textures of different scale over one muted color."""
+    base = random_color(rng, MUTED)
     canvas = fill(rng, base, size, size, rng.uniform(0.1, 0.5), size * rng.uniform(0.08, 0.5), MUTED)
     fine = texture(rng, _KINDS[rng.integers(1, len(_KINDS))], size, size, size * rng.uniform(0.02, 0.09))
     canvas += (fine * np.float32(rng.uniform(2, 14)))[..., None]
@@ -90,17 +90,17 @@ def background(rng: np.random.Generator, size: int) -> Float:
     return canvas
 
 
-def paint(canvas: Float, left: int, top: int, alpha: Float, colour: Float) -> None:
-    """Lay a colour, (3,) or (h, w, 3), over the canvas in place; what lies beyond the canvas is cut."""
+def paint(canvas: Float, left: int, top: int, alpha: Float, color: Float) -> None:
+    """Blend a color, (3,) or (h, w, 3), over the canvas in place; parts outside the canvas are cut off."""
     rows, columns = _inside(canvas, left, top, alpha)
     if rows.stop <= rows.start or columns.stop <= columns.start:
         return
-    share = alpha[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left, None]
-    ink = colour
-    if colour.ndim == 3:
-        ink = colour[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    opacity = alpha[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left, None]
+    ink = color
+    if color.ndim == 3:
+        ink = color[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
     block = canvas[rows, columns]
-    block += (ink - block) * share
+    block += (ink - block) * opacity
 
 
 def add_shadow(canvas: Float, left: int, top: int, alpha: Float, offset: tuple[int, int], depth: float) -> None:
@@ -117,7 +117,7 @@ def _inside(canvas: Float, left: int, top: int, alpha: Float) -> tuple[slice, sl
 
 
 def expose(rng: np.random.Generator, canvas: Float) -> NDArray[np.uint8]:
-    """From scene to photograph: uneven light, contrast, colour cast, a little blur, sensor noise; uint8."""
+    """Simulate a photograph of the scene: uneven light, contrast, color cast, blur, sensor noise; uint8."""
     height, width = canvas.shape[:2]
     light = texture(rng, ("gradient", "noise")[rng.integers(2)], height, width, max(height, width) * 0.6)
     light = np.float32(1) + light * np.float32(rng.uniform(0.0, 0.35))
