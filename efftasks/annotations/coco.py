@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,20 +105,20 @@ def check_coco_entries(data: Mapping[str, Any], name: str | Path) -> None:
             raise UserError(f"{name}: {count} {key} have the id {repeated!r}, expected ids that occur once")
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> TypeGuard[float]:
     """Whether a value is a number, not nan, not infinite, and below 1e18, so that sums do not overflow."""
     return _is_number(value) and -1e18 < value < 1e18
 
 
-def _is_integer(value: Any) -> bool:
+def _is_integer(value: Any) -> TypeGuard[float]:
     return is_finite(value) and value == int(value)
 
 
-def _is_name(value: Any) -> bool:
+def _is_name(value: Any) -> TypeGuard[str]:
     return isinstance(value, str) and bool(value.strip())
 
 
@@ -158,8 +158,8 @@ def file_name_of(image: Mapping[str, Any]) -> str:
 def image_size_of(image: Mapping[str, Any]) -> tuple[int, int] | None:
     """The annotated (height, width) of an image, pixels; None if missing or invalid."""
     height, width = image.get("height"), image.get("width")
-    if _is_integer(height) and _is_integer(width) and 0 < height < 1 << 24 and 0 < width < 1 << 24:  # type: ignore[operator]
-        return int(height), int(width)  # type: ignore[arg-type]
+    if _is_integer(height) and _is_integer(width) and 0 < height < 1 << 24 and 0 < width < 1 << 24:
+        return int(height), int(width)
     return None
 
 
@@ -178,7 +178,7 @@ def is_crowd(annotation: Mapping[str, Any]) -> bool:
 def area_of(annotation: Mapping[str, Any]) -> float | None:
     """The annotated area, square pixels; None if missing or not above 0."""
     area = annotation.get("area")
-    return float(area) if is_finite(area) and area > 0 else None  # type: ignore[arg-type, operator]
+    return float(area) if is_finite(area) and area > 0 else None
 
 
 def box_of(annotation: Mapping[str, Any]) -> Box | None:

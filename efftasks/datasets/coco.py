@@ -1,4 +1,4 @@
-"""COCO-form detection data, read strictly: nothing that would give a silent zero AP passes in silence."""
+"""The COCO data set of detection, instance segmentation and keypoints; what would give an AP of 0 is an error."""
 
 from __future__ import annotations
 
@@ -34,49 +34,50 @@ __all__ = ["CocoDetection", "match_classes", "read_coco"]
 
 
 def match_classes(path: str | Path, categories: Sequence[dict], classes: Sequence[str] | None) -> dict[str, int]:
-    """Category id of each class, in the order of the labels.
+    """Class name -> category id, in the order of the labels.
 
     Args:
-        path: the annotation file, for the message.
+        path: the annotation file, for messages.
         categories: its categories.
-        classes: the names wanted, in the order of the labels; None takes the file's, ordered by id.
+        classes: class names in the order of the labels; None takes those of the file, ordered by id.
 
     Raises:
-        UserError: a name is not a category of the file, or is there twice.
+        UserError: a name is not a category of the file, or occurs twice.
     """
-    known = {category["name"]: int(category["id"]) for category in sorted(categories, key=lambda c: c["id"])}
-    if len(known) != len(categories):
+    ids = {category["name"]: int(category["id"]) for category in sorted(categories, key=lambda c: c["id"])}
+    if len(ids) != len(categories):
         names = [category["name"] for category in categories]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise UserError(f"{path}: category names occur twice ({', '.join(twice)}), expected each once")
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        raise UserError(f"{path}: category names occur twice ({', '.join(repeated)}), expected each once")
     if classes is None:
-        return known
+        return ids
     if len(set(classes)) != len(classes):
         raise UserError(f"metainfo.classes: names occur twice in {tuple(classes)}, expected each once")
     for name in classes:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the file has {', '.join(map(repr, list(known)[:10]))}"
+        if name not in ids:
+            nearest = difflib.get_close_matches(name, ids, n=1)
+            listed = ", ".join(map(repr, list(ids)[:10]))
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"the file has {listed}"
             raise UserError(f"{path}: metainfo.classes names {name!r}, which is no category of the file; {hint}")
-    return {name: known[name] for name in classes}
+    return {name: ids[name] for name in classes}
 
 
 @DATASETS.register_module()
 class CocoDetection(SkipUnreadable, BaseDetDataset):
-    """Boxes, masks and keypoints of a COCO file, and a label map of each image beside it.
+    """Boxes, masks and keypoints of a COCO file, and optionally a label map of each image.
 
-    Labels follow the order of ``metainfo.classes``, or of the category ids where no classes are given; ids may have
-    gaps. ``metainfo`` also has ``category_ids``, the id of each label, and ``keypoints``, see
-    :class:`efftasks.structures.keypoints.KeypointFacts`, where the categories or the given metainfo have any. Images
-    without objects are kept; those that cannot be read are skipped, see :class:`SkipUnreadable`.
+    Labels follow the order of ``metainfo.classes``, without it that of the category ids, which may have gaps.
+    ``metainfo`` gets ``category_ids``, the id of each label. If the categories or the given metainfo have keypoints, it
+    also gets ``keypoints``, see :class:`efftasks.structures.keypoints.KeypointFacts`. Images without objects are kept;
+    unreadable ones are skipped, see :class:`SkipUnreadable`.
 
     Args:
-        attempts: how many images in a row may be unreadable before training gives up.
-        seg_map: where the label map of an image is, relative to ``data_root``; ``{folder}`` and ``{stem}`` stand for
-            those of its file name. Then ``metainfo`` must have ``semantic_classes``, their names, and may have
-            ``label_values`` and ``ignore`` as for :class:`efftasks.datasets.semantic.SemanticFolder`.
-        kwargs: as mmengine's BaseDataset: ann_file, data_root, data_prefix, metainfo, pipeline, test_mode, indices...
-            ``file_name`` is relative to ``data_prefix.img``, or without it to ``data_root``.
+        attempts: number of unreadable images in a row after which training stops.
+        seg_map: path of an image's label map, relative to ``data_root``; ``{folder}`` and ``{stem}`` are replaced by
+            the folder and the stem of the image's file name. It needs ``metainfo.semantic_classes``, and takes
+            ``label_values`` and ``ignore`` as :class:`efftasks.datasets.semantic.SemanticFolder` does.
+        kwargs: of mmengine's BaseDataset: ann_file, data_root, data_prefix, metainfo, pipeline, test_mode, indices...
+            ``file_name`` is relative to ``data_prefix.img``, without it to ``data_root``.
     """
 
     METAINFO: dict[str, Any] = {}
@@ -88,14 +89,14 @@ class CocoDetection(SkipUnreadable, BaseDetDataset):
         super().__init__(*args, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Read the annotation file; one dict an image."""
+        """Read the annotation file; one dict per image."""
         data = read_coco(self.ann_file)
         ids = match_classes(self.ann_file, data["categories"], self._metainfo.get("classes"))
         self._metainfo["classes"] = tuple(ids)
         self._metainfo["category_ids"] = tuple(ids.values())
         labels = {category_id: label for label, category_id in enumerate(ids.values())}
-        used = sorted((c for c in data["categories"] if c["id"] in labels), key=lambda c: labels[c["id"]])
-        self.keypoints = category_keypoints(self.ann_file, used, self._metainfo.get("keypoints"))
+        used_categories = sorted((c for c in data["categories"] if c["id"] in labels), key=lambda c: labels[c["id"]])
+        self.keypoints = category_keypoints(self.ann_file, used_categories, self._metainfo.get("keypoints"))
         if self.keypoints is not None:
             self._metainfo["keypoints"] = self.keypoints.to_dict()
         self._check_seg_map()
@@ -114,13 +115,14 @@ class CocoDetection(SkipUnreadable, BaseDetDataset):
             self.seg_map.format(folder="", stem="")
         except (KeyError, IndexError, ValueError) as error:
             raise UserError(f"seg_map: got {self.seg_map!r}, expected no fields but {{folder}} and {{stem}}") from error
-        facts = self._metainfo
-        self._label_values = label_values(facts["semantic_classes"], facts.get("label_values"), facts.get("ignore"))
+        metainfo = self._metainfo
+        classes, values, ignore = (metainfo.get(key) for key in ("semantic_classes", "label_values", "ignore"))
+        self._label_values = label_values(classes, values, ignore)
 
     def _check_usable(self, data: dict, annotations: dict[Any, list[dict]], labels: dict[int, int]) -> None:
-        known = {image["id"] for image in data["images"]}
-        used = sum(a["category_id"] in labels for i, rows in annotations.items() if i in known for a in rows)
-        if used == 0 and not self.test_mode:
+        image_ids = {image["id"] for image in data["images"]}
+        usable = sum(a["category_id"] in labels for i, rows in annotations.items() if i in image_ids for a in rows)
+        if usable == 0 and not self.test_mode:
             raise UserError(
                 f"{self.ann_file}: none of {len(data['annotations'])} annotations belongs to an image of the "
                 f"file and to one of the classes {self._metainfo['classes']}, expected at least one to train on"
@@ -152,7 +154,7 @@ class CocoDetection(SkipUnreadable, BaseDetDataset):
         return info
 
     def _size_of_picture(self, image: dict, path: Path) -> tuple[int, int]:
-        """The (height, width) of an image of which the file states none."""
+        """The (height, width) of an image for which the annotation file states none."""
         try:
             return image_size(path)
         except UnreadableImage as error:
@@ -161,10 +163,10 @@ class CocoDetection(SkipUnreadable, BaseDetDataset):
             ) from error
 
     def _instance(self, size: tuple[int, int], annotation: dict, labels: dict[int, int]) -> dict | None:
-        """One object as mmdet names its parts, with its id and what else is annotated; None without extent.
+        """One object with mmdet's keys, and its id; None if its box has no area inside the image.
 
         Raises:
-            ValueError: a field is broken, to be completed by whose it is.
+            ValueError: a field is broken; the message does not name the annotation.
         """
         left, top, right, bottom = object_box(annotation, size) or (0.0, 0.0, 0.0, 0.0)
         box = [max(left, 0.0), max(top, 0.0), min(right, size[1]), min(bottom, size[0])]
@@ -176,9 +178,9 @@ class CocoDetection(SkipUnreadable, BaseDetDataset):
             "ignore_flag": int(is_crowd(annotation)),
             "id": annotation.get("id"),
         }
-        outline, area = segmentation_of(annotation), area_of(annotation)
-        if outline is not None:
-            instance["mask"] = outline
+        segmentation, area = segmentation_of(annotation), area_of(annotation)
+        if segmentation is not None:
+            instance["mask"] = segmentation
         if area is not None:
             instance["area"] = area
         if self.keypoints is not None:
@@ -188,6 +190,6 @@ class CocoDetection(SkipUnreadable, BaseDetDataset):
         return instance
 
     def blank_image(self, info: dict) -> dict[str, Any]:
-        """Grey, of the size that the file states."""
+        """A gray image of the annotated size."""
         shape = (int(info["height"]), int(info["width"]))
         return dict(img=np.full((*shape, 3), 114, np.uint8), img_shape=shape, ori_shape=shape)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from efftasks.datasets.coco_rules import rle_counts
+from efftasks.annotations.coco import rle_counts
 from efftasks.structures.errors import UserError
 
 __all__ = ["Conversion", "Report", "Shape", "UnreadableLabel", "is_ours", "polygon_bounds", "split_names"]

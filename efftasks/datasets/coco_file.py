@@ -1,4 +1,4 @@
-"""Writing COCO files: the same content always gives the same bytes."""
+"""Write COCO files; equal content gives equal bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["write_json"]
 
 
 def write_json(path: str | Path, data: Any) -> None:
-    """Write compact JSON, keys in the order given, through a temporary file: the old one survives a full disk."""
+    """Write compact JSON, keys in the given order, through a temporary file, so that a full disk keeps the old one."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

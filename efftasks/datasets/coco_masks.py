@@ -1,4 +1,4 @@
-"""Masks of COCO annotations: polygons, run lengths compressed or not, each decoded where it lies and nowhere else."""
+"""Decode masks of COCO annotations (polygons, RLE compressed or not), each as a crop of the image."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from efftasks.annotations.coco import check_rle_size, rle_runs, segmentation_of
 
 __all__ = ["DecodedMask", "decode_mask"]
 
-_FINE = 5  # COCO's tools fill polygons after rounding them to fifths of a pixel
+_SUBPIXELS = 5  # COCO's tools fill polygons after rounding them to fifths of a pixel
 
 
 class DecodedMask(NamedTuple):
-    """Part of an image that holds a whole mask."""
+    """A mask as a crop of its image, and the place of the crop's upper left corner."""
 
     left: int
     top: int
@@ -28,45 +28,45 @@ _EMPTY = DecodedMask(0, 0, np.zeros((0, 0), np.uint8))
 
 
 def decode_mask(segmentation: Any, size: tuple[int, int]) -> DecodedMask:
-    """A mask as COCO's tools would fill it.
+    """Decode a mask, pixel by pixel as pycocotools does.
 
     Args:
-        segmentation: list of polygons, whose parts are united; or run lengths, as text or as a list; or nothing. See
+        segmentation: a list of polygons, of which the union is taken; an RLE with counts as str or list; or None. See
             :func:`efftasks.annotations.coco.segmentation_of`.
         size: (height, width) of the image.
 
     Raises:
-        ValueError: what is wrong with it, to be completed by whose it is.
+        ValueError: the mask is broken; the message does not name the annotation.
     """
-    parts = segmentation_of({"segmentation": segmentation})
-    if parts is None:
+    mask = segmentation_of({"segmentation": segmentation})
+    if mask is None:
         return _EMPTY
-    if isinstance(parts, dict):
-        return _decode_runs(parts, size)
-    # Filling is the same wherever whole pixels are moved to, so only the part of the image around them is filled.
-    low, high = _bounds(parts)
+    if isinstance(mask, dict):
+        return _decode_runs(mask, size)
+    # Filling does not change under a shift by whole pixels, so only the part of the image around the mask is filled.
+    low, high = _bounds(mask)
     left, top = (int(v) for v in np.clip(np.floor(low), 0, size[::-1]))
     right, bottom = (int(v) for v in np.clip(np.ceil(high) + 1, 0, size[::-1]))
     if right <= left or bottom <= top:
         return _EMPTY
-    moved = [_shifted(part, left, top) for part in parts]
-    runs = coco_mask.merge(coco_mask.frPyObjects(moved, bottom - top, right - left))
-    return DecodedMask(left, top, np.ascontiguousarray(coco_mask.decode(runs)))
+    polygons = [_shifted(polygon, left, top) for polygon in mask]
+    rle = coco_mask.merge(coco_mask.frPyObjects(polygons, bottom - top, right - left))
+    return DecodedMask(left, top, np.ascontiguousarray(coco_mask.decode(rle)))
 
 
-def _bounds(parts: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
-    points = np.concatenate([np.asarray(part, np.float64).reshape(-1, 2) for part in parts])
+def _bounds(mask: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
+    points = np.concatenate([np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in mask])
     return points.min(0), points.max(0)
 
 
-def _shifted(part: Sequence[float], left: int, top: int) -> list[float]:
-    """Rounded before it is moved: a move first would turn some of the halves the other way."""
-    fine = np.trunc(np.asarray(part, np.float64).reshape(-1, 2) * _FINE + 0.5)
-    return ((fine - (_FINE * left, _FINE * top)) / _FINE).reshape(-1).tolist()
+def _shifted(polygon: Sequence[float], left: int, top: int) -> list[float]:
+    """A polygon moved by (-left, -top); rounded first, since the shift could round halves the other way."""
+    fixed = np.trunc(np.asarray(polygon, np.float64).reshape(-1, 2) * _SUBPIXELS + 0.5)
+    return ((fixed - (_SUBPIXELS * left, _SUBPIXELS * top)) / _SUBPIXELS).reshape(-1).tolist()
 
 
 def _decode_runs(segmentation: dict[str, Any], size: tuple[int, int]) -> DecodedMask:
-    """Drawn as columns, which is how runs go, and cut to what they hold."""
+    """Decode an RLE, which runs down the columns, and crop it to its pixels."""
     check_rle_size(segmentation, size)
     counts = rle_runs(segmentation)
     values = np.zeros(len(counts), np.uint8)

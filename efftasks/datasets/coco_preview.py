@@ -1,4 +1,4 @@
-"""Draw what a COCO file says on its images, to be looked at before anything is trained."""
+"""Draw the annotations of a COCO file on its images, to check them by eye before training."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from efftasks.annotations.coco import read_json
 from efftasks.datasets import coco_rules as rules
 from efftasks.datasets.coco_check import images_beside
+from efftasks.datasets.coco_masks import decode_mask
 from efftasks.datasets.coco_rules import Content
 from efftasks.datasets.image_files import BrokenImageError, read_whole_image, write_image
 from efftasks.datasets.preview import SHEET, Preview, draw_sheet, fit_picture
@@ -21,7 +21,7 @@ from efftasks.datasets.progress import progress
 from efftasks.imaging.drawing import draw_instances
 from efftasks.structures.errors import UserError
 
-__all__ = ["decode_mask", "preview_coco"]
+__all__ = ["fit_mask", "preview_coco"]
 
 _HARMLESS = ("box-outside", "keypoint-count", "keypoint-outside", "keypoint-names", "keypoint-visibility")
 
@@ -31,10 +31,10 @@ def preview_coco(path: str | Path, images: str | Path | None, out: str | Path, n
 
     Args:
         path: the annotation file.
-        images: the folder that ``file_name`` is relative to; None takes the one that ``images_beside`` finds.
+        images: the folder that ``file_name`` is relative to; None takes that of ``images_beside``.
         out: the folder to write to.
-        num: how many images; they are drawn by lot, and shown in the order of the file.
-        seed: of the lot.
+        num: number of images, chosen at random and shown in the order of the file.
+        seed: seed of the choice.
 
     Raises:
         UserError: the file or the folder is missing or unusable, or none of the images can be read.
@@ -53,7 +53,7 @@ def preview_coco(path: str | Path, images: str | Path | None, out: str | Path, n
     target = Path(out)
     target.mkdir(parents=True, exist_ok=True)
     result = Preview()
-    sound = _sound_annotations(content, result)
+    annotations = _drawable_annotations(content, result)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(usable))[:num])
     pictures: list[NDArray[np.uint8]] = []
     for index in progress(chosen, len(chosen), "preview"):
@@ -63,7 +63,7 @@ def preview_coco(path: str | Path, images: str | Path | None, out: str | Path, n
         except BrokenImageError as error:
             result.left_out.append(f"image {image.get('id')}: {Path(images) / image['file_name']} {error}")
             continue
-        pictures.append(_draw(picture, sound.get(str(image.get("id")), []), content))
+        pictures.append(_draw(picture, annotations.get(str(image.get("id")), []), content))
         file = target / _flat_name(image, result.files)
         write_image(file, pictures[-1])
         result.files.append(file)
@@ -74,43 +74,43 @@ def preview_coco(path: str | Path, images: str | Path | None, out: str | Path, n
     return result
 
 
-def _sound_annotations(content: Content, result: Preview) -> dict[str, list[dict[str, Any]]]:
+def _drawable_annotations(content: Content, result: Preview) -> dict[str, list[dict[str, Any]]]:
     """The annotations of each image that can be drawn."""
-    found = [*rules.references(content), *rules.boxes(content), *rules.masks(content), *rules.keypoints(content, None)]
-    broken = {str(fault.annotation_id) for fault in found if fault.rule not in _HARMLESS}
-    sound: dict[str, list[dict[str, Any]]] = {}
+    faults = [*rules.references(content), *rules.boxes(content), *rules.masks(content), *rules.keypoints(content, None)]
+    broken = {str(fault.annotation_id) for fault in faults if fault.rule not in _HARMLESS}
+    drawable: dict[str, list[dict[str, Any]]] = {}
     count = 0
     for annotation in content.annotations:
         category_id = annotation.get("category_id")
-        known = isinstance(category_id, int) and category_id in content.category_of
-        whole = annotation.get("bbox") is not None and rules.is_key(annotation.get("image_id"))
-        if known and whole and str(annotation.get("id")) not in broken:
-            sound.setdefault(str(annotation["image_id"]), []).append(annotation)
+        has_category = isinstance(category_id, int) and category_id in content.category_of
+        has_box = annotation.get("bbox") is not None and rules.is_key(annotation.get("image_id"))
+        if has_category and has_box and str(annotation.get("id")) not in broken:
+            drawable.setdefault(str(annotation["image_id"]), []).append(annotation)
         else:
             count += 1
     if count:
         result.left_out.append(f"{count} broken annotations; `efftasks dataset check` names them")
-    return sound
+    return drawable
 
 
 def _flat_name(image: dict[str, Any], files: Sequence[Path]) -> str:
-    """One folder for all, whatever folders the images are in."""
+    """A file name in the output folder, whatever folder the image is in."""
     name = Path(image["file_name"].replace("\\", "/").strip("/").replace("/", "_")).stem + ".jpg"
-    taken = name == SHEET or any(file.name == name for file in files)
-    return f"{image.get('id')}_{name}" if taken else name
+    used = name == SHEET or any(file.name == name for file in files)
+    return f"{image.get('id')}_{name}" if used else name
 
 
 def _draw(picture: NDArray[np.uint8], annotations: Sequence[dict[str, Any]], content: Content) -> NDArray[np.uint8]:
     canvas, scale = fit_picture(picture)
     height, width = canvas.shape[:2]
-    ids = list(content.category_of)[::-1]  # as the file orders them
+    ids = list(content.category_of)[::-1]  # in the order of the file
     names = [str(content.category_of[key].get("name")) for key in ids]
     boxes = np.array([annotation["bbox"] for annotation in annotations], float).reshape(-1, 4) * scale
     boxes[:, 2:] += boxes[:, :2]
     masks = np.zeros((len(annotations), height, width), bool)
     for layer, annotation in zip(masks, annotations, strict=True):
         if annotation.get("segmentation"):
-            mask = decode_mask(annotation["segmentation"], *picture.shape[:2])
+            mask = fit_mask(annotation["segmentation"], *picture.shape[:2])
             layer[:] = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
     points, skeleton = _keypoints(annotations, content, scale)
     return draw_instances(
@@ -128,7 +128,7 @@ def _draw(picture: NDArray[np.uint8], annotations: Sequence[dict[str, Any]], con
 def _keypoints(
     annotations: Sequence[dict[str, Any]], content: Content, scale: float
 ) -> tuple[NDArray[np.float64], list[tuple[int, int]]]:
-    """(K, P, 3) scaled points, zeros where an object has fewer, and the first skeleton that a category names."""
+    """Scaled keypoints (K, P, 3), padded with zeros, and the skeleton of the first category that has one."""
     lists = [np.array(a.get("keypoints") or [], float).reshape(-1, 3) for a in annotations]
     points = np.zeros((len(lists), max((len(rows) for rows in lists), default=0), 3))
     for into, rows in zip(points, lists, strict=True):
@@ -141,16 +141,11 @@ def _keypoints(
     return points, []
 
 
-def decode_mask(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
-    """(height, width) bool of COCO's polygons or run-length form; a mask of another size is cut or filled up."""
-    if isinstance(segmentation, list):
-        encoded = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        encoded = coco_mask.frPyObjects(segmentation, *segmentation["size"])
-    else:
-        encoded = segmentation
-    mask = coco_mask.decode(encoded).astype(bool)
-    fitted = np.zeros((height, width), bool)
-    rows, columns = min(height, mask.shape[0]), min(width, mask.shape[1])
-    fitted[:rows, :columns] = mask[:rows, :columns]
-    return fitted
+def fit_mask(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
+    """Decode a mask to bool (height, width); an RLE of another size is cropped or padded."""
+    size = segmentation["size"] if isinstance(segmentation, dict) else (height, width)
+    left, top, crop = decode_mask(segmentation, (size[0], size[1]))
+    mask = np.zeros((height, width), bool)
+    target = mask[top : top + crop.shape[0], left : left + crop.shape[1]]
+    target[:] = crop[: target.shape[0], : target.shape[1]]
+    return mask

@@ -1,4 +1,4 @@
-"""What must hold in a COCO file, rule by rule; each function yields the faults of its rules and raises none."""
+"""The rules of a COCO file; each function yields the faults of its rules and raises nothing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
-from efftasks.annotations.coco import rle_counts
+from efftasks.annotations.coco import is_finite, rle_counts
 
-__all__ = ["RULES", "SLACK", "Content", "Fault", "is_key", "rle_counts"]
+__all__ = ["RULES", "SLACK", "Content", "Fault", "is_key"]
 
 # One line for each rule, in the order in which a report shows them.
 RULES = {
@@ -39,12 +39,12 @@ RULES = {
     "keypoint-count": "num_keypoints is not the number of labelled keypoints",
 }
 
-SLACK = 1.0  # pixels that boxes and keypoints may reach outside: many tools round, or count pixels from 1
+SLACK = 1.0  # pixels by which boxes and keypoints may exceed the image: many tools round, or count pixels from 1
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: the rule (a key of ``RULES``), a sentence that names what it is about, and where it is."""
+    """One fault: the rule (a key of ``RULES``), a sentence, and the image, annotation or file that it is about."""
 
     rule: str
     message: str
@@ -55,7 +55,7 @@ class Fault:
 
 @dataclass
 class Content:
-    """The entries of a COCO file that are objects at all, and how to look them up."""
+    """The entries of a COCO file that are JSON objects, and images and categories by id."""
 
     images: list[dict[str, Any]] = field(default_factory=list)
     annotations: list[dict[str, Any]] = field(default_factory=list)
@@ -63,18 +63,18 @@ class Content:
     image_of: dict[int | str, dict[str, Any]] = field(default_factory=dict)
     category_of: dict[int, dict[str, Any]] = field(default_factory=dict)
 
-    def fault(self, rule: str, annotation: dict[str, Any], what: str) -> Fault:
+    def fault(self, rule: str, annotation: dict[str, Any], problem: str) -> Fault:
         """A fault of an annotation."""
         image_id, key = annotation.get("image_id"), annotation.get("id")
         image = self.image_of.get(image_id, {}) if is_key(image_id) else {}
         name = image.get("file_name")
         where = f"image {image_id}, {name}" if name else f"image {image_id}"
         return Fault(
-            rule, f"annotation {key} ({where}): {what}", image_id, key, name if isinstance(name, str) else None
+            rule, f"annotation {key} ({where}): {problem}", image_id, key, name if isinstance(name, str) else None
         )
 
     def size_of(self, annotation: dict[str, Any]) -> tuple[int, int] | None:
-        """Width and height of an annotation's image, where the file gives them."""
+        """Width and height of an annotation's image; None if the file states none."""
         image_id = annotation.get("image_id")
         image = self.image_of.get(image_id, {}) if is_key(image_id) else {}
         width, height = image.get("width"), image.get("height")
@@ -86,13 +86,8 @@ def _is_id(value: Any) -> TypeGuard[int]:
 
 
 def is_key(value: Any) -> TypeGuard[int | str]:
-    """Whether an image or an annotation may be called so: a whole number, or a text."""
+    """Whether a value can be the id of an image or an annotation: an integer, or a string that is not empty."""
     return _is_id(value) or _is_name(value)
-
-
-def _is_finite(value: Any) -> TypeGuard[float]:
-    """A number that is neither nan nor infinite, nor so large that arithmetic overflows."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e18
 
 
 def _is_name(value: Any) -> TypeGuard[str]:
@@ -104,7 +99,7 @@ def _is_side(value: Any) -> TypeGuard[int]:
 
 
 def _is_area(value: Any) -> bool:
-    return _is_finite(value) and value > 0
+    return is_finite(value) and value > 0
 
 
 def _is_present(value: Any) -> bool:
@@ -130,7 +125,7 @@ _FIELDS: dict[str, dict[str, tuple[Any, str]]] = {
 
 
 def structure(data: Any) -> tuple[Content, list[Fault]]:
-    """The usable entries of parsed JSON, and what is wrong with its form."""
+    """Parse the top level and the fields: the usable entries, and the faults."""
     content = Content()
     if not isinstance(data, dict):
         return content, [Fault("file", f"the top level is a {type(data).__name__}, expected an object")]
@@ -159,14 +154,14 @@ def structure(data: Any) -> tuple[Content, list[Fault]]:
 
 
 def _wrong_fields(key: str, number: int, entry: dict[str, Any]) -> Iterator[Fault]:
-    who = f"{key}[{number}]" + (f" (id {entry['id']})" if "id" in entry else "")
-    for name, (good, expected) in _FIELDS[key].items():
+    where = f"{key}[{number}]" + (f" (id {entry['id']})" if "id" in entry else "")
+    for name, (valid, expected) in _FIELDS[key].items():
         if name not in entry:
-            yield _field_fault(key, entry, f"{who}: '{name}' is missing, expected {expected}")
-        elif not good(entry[name]):
-            yield _field_fault(key, entry, f"{who}: '{name}' is {str(entry[name])[:40]!r}, expected {expected}")
+            yield _field_fault(key, entry, f"{where}: '{name}' is missing, expected {expected}")
+        elif not valid(entry[name]):
+            yield _field_fault(key, entry, f"{where}: '{name}' is {str(entry[name])[:40]!r}, expected {expected}")
     if key == "annotations" and entry.get("iscrowd", 0) not in (0, 1):
-        yield _field_fault(key, entry, f"{who}: 'iscrowd' is {str(entry['iscrowd'])[:40]!r}, expected 0 or 1")
+        yield _field_fault(key, entry, f"{where}: 'iscrowd' is {str(entry['iscrowd'])[:40]!r}, expected 0 or 1")
 
 
 def _field_fault(key: str, entry: dict[str, Any], message: str) -> Fault:
@@ -176,15 +171,15 @@ def _field_fault(key: str, entry: dict[str, Any], message: str) -> Fault:
 
 
 def duplicates(content: Content) -> Iterator[Fault]:
-    """Ids and names that must be unique and are not."""
-    for rule, entries, name, good in (
+    """Ids and names that occur more than once."""
+    for rule, entries, name, valid in (
         ("duplicate-image-id", content.images, "id", is_key),
         ("duplicate-file-name", content.images, "file_name", _is_name),
         ("duplicate-annotation-id", content.annotations, "id", is_key),
         ("duplicate-category-id", content.categories, "id", _is_id),
         ("duplicate-category-name", content.categories, "name", _is_name),
     ):
-        values = Counter(entry[name] for entry in entries if good(entry.get(name)))
+        values = Counter(entry[name] for entry in entries if valid(entry.get(name)))
         for value, times in values.items():
             if times > 1:
                 yield Fault(
@@ -197,22 +192,22 @@ def duplicates(content: Content) -> Iterator[Fault]:
 
 
 def class_list(content: Content, classes: Sequence[str]) -> Iterator[Fault]:
-    """Names in the list that no category has, and the other way round."""
-    known = [c["name"] for c in content.categories if _is_name(c.get("name"))]
+    """Classes of the list without a category, and categories that are not in the list."""
+    names = [c["name"] for c in content.categories if _is_name(c.get("name"))]
     for name, times in Counter(classes).items():
         if times > 1:
             yield Fault("classes", f"class {name!r} is {times} times in the list")
-        if name not in known:
-            yield Fault("classes", f"class {name!r} is no category of the file{_nearest(name, known)}")
-    for name in dict.fromkeys(known):
+        if name not in names:
+            yield Fault("classes", f"class {name!r} is no category of the file{_nearest(name, names)}")
+    for name in dict.fromkeys(names):
         if name not in classes:
             yield Fault("classes", f"category {name!r} of the file is not in the class list{_nearest(name, classes)}")
 
 
-def _nearest(name: str, others: Sequence[str]) -> str:
-    lower = {other.lower().strip(): other for other in others}
-    found = difflib.get_close_matches(name.lower().strip(), lower, n=1)
-    return f"; the nearest is {lower[found[0]]!r}" if found else ""
+def _nearest(name: str, candidates: Sequence[str]) -> str:
+    lower = {other.lower().strip(): other for other in candidates}
+    matches = difflib.get_close_matches(name.lower().strip(), lower, n=1)
+    return f"; the nearest is {lower[matches[0]]!r}" if matches else ""
 
 
 def references(content: Content) -> Iterator[Fault]:
@@ -226,12 +221,12 @@ def references(content: Content) -> Iterator[Fault]:
 
 
 def boxes(content: Content) -> Iterator[Fault]:
-    """Boxes that are no boxes, have no area, or reach outside."""
+    """Boxes that are not four numbers, have no area, or reach outside their image."""
     for annotation in content.annotations:
         box = annotation.get("bbox")
         if box is None:
             continue
-        if not isinstance(box, list) or len(box) != 4 or not all(_is_finite(v) for v in box):
+        if not isinstance(box, list) or len(box) != 4 or not all(is_finite(v) for v in box):
             yield content.fault("box-form", annotation, f"bbox is {str(box)[:60]}, expected four finite numbers")
             continue
         x, y, width, height = box
@@ -251,23 +246,23 @@ def _short(numbers: Sequence[float]) -> str:
 
 
 def masks(content: Content) -> Iterator[Fault]:
-    """Polygons and run-length masks that do not decode; an empty 'segmentation' means that there is no mask."""
+    """Polygons and RLEs that do not decode; an empty 'segmentation' means no mask."""
     for annotation in content.annotations:
         mask = annotation.get("segmentation")
         if mask is None or mask == []:
             continue
         if isinstance(mask, dict):
-            wrong = _wrong_rle(mask, content.size_of(annotation))
-            if wrong:
-                yield content.fault("mask-rle", annotation, wrong)
+            problem = _wrong_rle(mask, content.size_of(annotation))
+            if problem:
+                yield content.fault("mask-rle", annotation, problem)
         elif isinstance(mask, list) and not any(isinstance(part, list) for part in mask):
-            what = f"segmentation is one flat list of {len(mask)} values, expected a list of polygons"
-            yield content.fault("mask-polygon", annotation, what)
+            problem = f"segmentation is one flat list of {len(mask)} values, expected a list of polygons"
+            yield content.fault("mask-polygon", annotation, problem)
         elif isinstance(mask, list):
             for number, polygon in enumerate(mask):
-                wrong = _wrong_polygon(polygon)
-                if wrong:
-                    yield content.fault("mask-polygon", annotation, f"polygon {number} {wrong}")
+                problem = _wrong_polygon(polygon)
+                if problem:
+                    yield content.fault("mask-polygon", annotation, f"polygon {number} {problem}")
         else:
             got = type(mask).__name__
             yield content.fault("mask-polygon", annotation, f"segmentation is a {got}, expected polygons or an RLE")
@@ -280,7 +275,7 @@ def _wrong_polygon(polygon: Any) -> str | None:
         return f"has {len(polygon)} numbers, expected at least 6"
     if len(polygon) % 2:
         return f"has {len(polygon)} numbers, expected an even count"
-    if not all(_is_finite(v) for v in polygon):
+    if not all(is_finite(v) for v in polygon):
         return "has something else than finite numbers"
     return None
 
@@ -303,7 +298,7 @@ def _wrong_rle(mask: dict[str, Any], size: tuple[int, int] | None) -> str | None
 
 
 def keypoints(content: Content, count: int | None) -> Iterator[Fault]:
-    """Keypoints against ``count``, or against the names that their category has."""
+    """Keypoint lists that differ from ``count``, or if it is None from the names of their category."""
     for category in content.categories:
         yield from _wrong_names(category, count)
     for annotation in content.annotations:
@@ -319,39 +314,39 @@ def keypoints(content: Content, count: int | None) -> Iterator[Fault]:
 
 def _wrong_names(category: dict[str, Any], count: int | None) -> Iterator[Fault]:
     names, skeleton = category.get("keypoints"), category.get("skeleton") or []
-    who = f"category {category.get('name')!r}"
+    where = f"category {category.get('name')!r}"
     if names is None:
         return
     if not isinstance(names, list) or not all(_is_name(name) for name in names):
-        yield Fault("keypoint-names", f"{who}: 'keypoints' is {str(names)[:40]}, expected a list of names")
+        yield Fault("keypoint-names", f"{where}: 'keypoints' is {str(names)[:40]}, expected a list of names")
         return
     if count is not None and len(names) != count:
-        yield Fault("keypoint-names", f"{who} names {len(names)} keypoints, expected {count}")
+        yield Fault("keypoint-names", f"{where} names {len(names)} keypoints, expected {count}")
     pairs = skeleton if isinstance(skeleton, list) else [skeleton]
     for pair in pairs:
         if not (isinstance(pair, list) and len(pair) == 2 and all(_is_id(v) and 1 <= v <= len(names) for v in pair)):
             expected = f"two numbers from 1 to {len(names)}"
-            yield Fault("keypoint-names", f"{who}: skeleton has {str(pair)[:40]}, expected {expected}")
+            yield Fault("keypoint-names", f"{where}: skeleton has {str(pair)[:40]}, expected {expected}")
 
 
 def _wrong_points(content: Content, annotation: dict[str, Any], points: Any, expected: int | None) -> Iterator[Fault]:
-    if not isinstance(points, list) or not all(_is_finite(v) for v in points):
+    if not isinstance(points, list) or not all(is_finite(v) for v in points):
         yield content.fault("keypoint-length", annotation, "keypoints are not a list of finite numbers")
         return
     if len(points) % 3 or (expected is not None and len(points) != 3 * expected):
-        wanted = "a multiple of 3" if expected is None else f"3 * {expected} = {3 * expected}"
-        yield content.fault("keypoint-length", annotation, f"{len(points)} numbers in keypoints, expected {wanted}")
+        needed = "a multiple of 3" if expected is None else f"3 * {expected} = {3 * expected}"
+        yield content.fault("keypoint-length", annotation, f"{len(points)} numbers in keypoints, expected {needed}")
         return
     visible = points[2::3]
     strange = [v for v in visible if v not in (0, 1, 2)]
     if strange:
         yield content.fault("keypoint-visibility", annotation, f"visibility {strange[0]:g}, expected 0, 1 or 2")
-    labelled = sum(v > 0 for v in visible)
-    if annotation.get("num_keypoints") != labelled:
+    labeled = sum(v > 0 for v in visible)
+    if annotation.get("num_keypoints") != labeled:
         got = f"num_keypoints is {annotation.get('num_keypoints', 'missing')}"
-        yield content.fault("keypoint-count", annotation, f"{got}, expected {labelled} as labelled in keypoints")
+        yield content.fault("keypoint-count", annotation, f"{got}, expected {labeled} as labelled in keypoints")
     size = content.size_of(annotation)
     for number, (x, y, v) in enumerate(zip(points[::3], points[1::3], visible, strict=True)):
         if size and v > 0 and max(-x, -y, x - size[0], y - size[1]) > SLACK:
-            what = f"keypoint {number} at ({x:g}, {y:g}) is outside {size[0]:g} x {size[1]:g}"
-            yield content.fault("keypoint-outside", annotation, what)
+            problem = f"keypoint {number} at ({x:g}, {y:g}) is outside {size[0]:g} x {size[1]:g}"
+            yield content.fault("keypoint-outside", annotation, problem)

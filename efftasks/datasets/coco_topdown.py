@@ -1,4 +1,4 @@
-"""One sample an object of a COCO keypoints file: for estimators that look at one object at a time."""
+"""The COCO data set of top-down pose estimators: one sample per annotated object."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ __all__ = ["CocoTopDown"]
 
 @DATASETS.register_module()
 class CocoTopDown(CocoDetection):
-    """The annotated objects of a COCO keypoints file, crowd regions left out.
+    """The annotated objects of a COCO keypoints file, without crowd regions.
 
-    In training, objects without an annotated keypoint are left out too; in testing every box is asked for. Classes,
-    keypoints and arguments are those of :class:`~efftasks.datasets.coco.CocoDetection`.
+    Training also leaves out objects without a labeled keypoint; testing takes every box. Classes, keypoints and
+    arguments are those of :class:`~efftasks.datasets.coco.CocoDetection`.
 
     A sample is that of its image, with this one object in ``instances``. For the transforms it also has ``ann_id``,
     ``box`` (xyxy, pixels, clipped to the image), ``label`` and ``keypoints`` float32 (P, 3): x, y in pixels and COCO's
-    visibility, 0 where nothing is annotated.
+    visibility, 0 for a keypoint that is not annotated.
     """
 
     def load_data_list(self) -> list[dict]:
-        """Read the annotation file; one dict an object.
+        """Read the annotation file; one dict per object.
 
         Raises:
-            UserError: it is no keypoints file, or has nothing to train on.
+            UserError: it is not a keypoints file, or has no object to train on.
         """
         images = super().load_data_list()
         if self.keypoints is None:
@@ -36,15 +36,15 @@ class CocoTopDown(CocoDetection):
                 "names as COCO has them"
             )
         samples = [self._sample(image, instance) for image in images for instance in image["instances"]]
-        kept = [sample for sample in samples if sample is not None]
-        if not kept and not self.test_mode:
+        objects = [sample for sample in samples if sample is not None]
+        if not objects and not self.test_mode:
             raise UserError(
                 f"{self.ann_file}: none of {len(samples)} annotations has keypoints, expected at least one to train on"
             )
-        return kept
+        return objects
 
     def _sample(self, image: dict, instance: dict) -> dict | None:
-        """What is known of an object; None if it is a crowd, or if there is nothing to learn from it in training."""
+        """The sample of an object; None for a crowd, and in training for an object without labeled keypoints."""
         assert self.keypoints is not None
         keypoints = np.array(instance.get("keypoints", np.zeros((len(self.keypoints), 3))), np.float32)
         if instance["ignore_flag"] or not (self.test_mode or (keypoints[:, 2] > 0).any()):

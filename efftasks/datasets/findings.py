@@ -1,4 +1,4 @@
-"""What a check of data finds before the first step of a training or a test."""
+"""Findings of the checks of data before training and testing."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["Finding"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding.
+    """A problem with the data.
 
     Args:
         level: ``error`` stops the command before its first step, ``warning`` is logged once.
-        message: one sentence that names the file, the place in it, and what to do.
+        message: one sentence with the file, the place in it, and the remedy.
     """
 
     level: Literal["error", "warning"]

@@ -1,8 +1,8 @@
-"""Image files as they lie on the disk: find them, read them, and tell a whole one from a truncated one.
+"""Image files: find, read and write them, and detect truncated ones.
 
-OpenCV fills the missing rest of a truncated JPEG with grey and says nothing, so a file is also walked along the
-structure of its format to its end mark. What this cannot see is damage inside the compressed data of a JPEG that
-still has its end mark; the checksums of a PNG show that too.
+OpenCV fills the missing rest of a truncated JPEG with gray and reports no error, so the structure of a file is also
+parsed up to its end marker. Damage inside the compressed data of a JPEG that has its end marker is not detected; the
+checksums of a PNG detect that too.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ __all__ = [
     "BrokenImageError",
     "find_images",
     "image_size",
+    "is_file",
     "missing_part",
     "read_whole_file",
     "read_whole_image",
@@ -31,22 +32,22 @@ __all__ = [
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION = 0x0112  # the number of the Exif tag
-_SIDEWAYS = (5, 6, 7, 8)  # orientations in which the sides change places
-# In the scan of a JPEG, FF 00 is a data byte FF, FF D0..D7 are restart marks, and FF FF is padding.
-_NEXT_MARK = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_TRANSPOSED = (5, 6, 7, 8)  # orientations in which the sides change places
+# In the scan of a JPEG, FF 00 is a data byte FF, FF D0..D7 are restart markers, and FF FF is padding.
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 class BrokenImageError(ValueError):
-    """An image file cannot be used; the message says why, without the file's name."""
+    """An image file cannot be used; the message is the predicate of a sentence, without the file's name."""
 
 
 def read_whole_image(path: str | Path) -> NDArray[np.uint8]:
-    """As ``structures.images.read_image``, and strict: what lacks its end is refused, and the reason is given.
+    """Read an image as uint8 (H, W, 3) BGR like ``imaging.images.read_image``, and refuse truncated files.
 
-    To be looked at, not to be trained on: more than 8 bits are brought to 8 by the range that they seem to have.
+    For display, not for training: more than 8 bits are scaled to 8 by the range that the pixels seem to use.
 
     Raises:
-        BrokenImageError: the file is missing, empty, truncated or no image.
+        BrokenImageError: the file is missing, empty, truncated or not an image.
     """
     pixels = decode_pixels(read_whole_file(path))
     if pixels is None:
@@ -56,10 +57,10 @@ def read_whole_image(path: str | Path) -> NDArray[np.uint8]:
 
 
 def read_whole_file(path: str | Path) -> bytes:
-    """What is in an image file.
+    """The bytes of an image file.
 
     Raises:
-        BrokenImageError: the file is missing or empty, or lacks its end.
+        BrokenImageError: the file is missing, empty or truncated.
     """
     try:
         data = Path(path).read_bytes()
@@ -69,45 +70,53 @@ def read_whole_file(path: str | Path) -> bytes:
         raise BrokenImageError("cannot be read (the name is none of a file)") from error
     if not data:
         raise BrokenImageError("is empty (0 bytes)")
-    lacking = missing_part(data)
-    if lacking:
-        raise BrokenImageError(f"is truncated or damaged ({lacking})")
+    problem = missing_part(data)
+    if problem:
+        raise BrokenImageError(f"is truncated or damaged ({problem})")
     return data
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """The (height, width) that ``structures.images.read_image`` gives, pixels, from the header of a JPEG or PNG alone.
+    """The (height, width) that ``imaging.images.read_image`` gives, pixels; of a JPEG or PNG only the header is read.
 
     Raises:
-        UnreadableImage: the file is missing, or is no image.
+        UnreadableImage: the file is missing or not an image.
     """
     try:
         with Image.open(path) as image:
             width, height = image.size
             orientation = image.getexif().get(_ORIENTATION, 1) if image.format in ("JPEG", "MPO") else None
-            plain = image.format == "PNG" and "exif" not in image.info
-    except Exception:  # PIL's readers raise whatever a broken file leads them to, and refuse very large ones
-        orientation, plain = None, False
-    if orientation is None and not plain:
+            exif_free = image.format == "PNG" and "exif" not in image.info
+    except Exception:  # PIL raises exceptions of many types for broken files, and refuses very large ones
+        orientation, exif_free = None, False
+    if orientation is None and not exif_free:
         height, width = read_pixels(path).shape[:2]
-    return (width, height) if orientation in _SIDEWAYS else (height, width)
+    return (width, height) if orientation in _TRANSPOSED else (height, width)
 
 
 def write_image(path: str | Path, image: NDArray[np.uint8]) -> None:
-    """Encode by the suffix of the path (JPEG quality 92) and write; the folder must exist."""
+    """Write an image in the format of the path's suffix (JPEG quality 92); the folder must exist."""
     done, data = cv2.imencode(Path(path).suffix, image, [cv2.IMWRITE_JPEG_QUALITY, 92])
     assert done, f"no encoder for {Path(path).suffix}"
     Path(path).write_bytes(data.tobytes())
 
 
+def is_file(path: Path) -> bool:
+    """Whether a path is a file; False also where the system refuses the name, as one that is too long."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def find_images(folder: str | Path) -> list[Path]:
-    """All image files below a folder, sorted by their path."""
+    """All image files below a folder, sorted by path."""
     root = Path(folder)
     return sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
 
 
 def missing_part(data: bytes) -> str | None:
-    """What a JPEG, PNG or WebP file lacks to be whole; None where it is whole, or of another format."""
+    """What is missing in a truncated JPEG, PNG or WebP file; None if complete, or of another format."""
     if data.startswith(b"\xff\xd8"):
         return _walk_jpeg(data)
     if data.startswith(_PNG):
@@ -118,30 +127,30 @@ def missing_part(data: bytes) -> str | None:
 
 
 def _walk_jpeg(data: bytes) -> str | None:
-    """From segment to segment to the end mark; an embedded thumbnail's own end mark lies inside a segment."""
-    lacking = "JPEG without its end mark"
+    """Go from segment to segment to the end marker; the end marker of an embedded thumbnail is inside a segment."""
+    problem = "JPEG without its end mark"
     at = 2
     while True:
         while at + 1 < len(data) and data[at] == 0xFF and data[at + 1] == 0xFF:
             at += 1
         if at + 1 >= len(data):
-            return lacking
+            return problem
         if data[at] != 0xFF:
             return "JPEG with a broken segment"
-        mark = data[at + 1]
-        if mark == 0xD9:
+        marker = data[at + 1]
+        if marker == 0xD9:
             return None
-        if mark == 0x01 or 0xD0 <= mark <= 0xD8:
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
             at += 2
             continue
         if at + 4 > len(data):
-            return lacking
+            return problem
         at += 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
-        if mark == 0xDA:  # the compressed scan has no length: it runs to the next mark
-            following = _NEXT_MARK.search(data, at)
-            if following is None:
-                return lacking
-            at = following.start()
+        if marker == 0xDA:  # the compressed scan has no length: it runs to the next mark
+            next_marker = _NEXT_MARKER.search(data, at)
+            if next_marker is None:
+                return problem
+            at = next_marker.start()
 
 
 def _walk_png(data: bytes) -> str | None:

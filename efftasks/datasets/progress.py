@@ -1,4 +1,4 @@
-"""A progress bar where one helps, and nothing where it does not."""
+"""A progress bar for long loops on a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def progress(items: Iterable[T], total: int, what: str, least: int = 50) -> Iterator[T]:
-    """Pass the items on, with a bar on stderr if that is a terminal, tqdm is installed and there are enough of them."""
+    """Yield the items, with a bar on stderr if that is a terminal, tqdm is installed and ``total`` >= ``least``."""
     if total < least:
         yield from items
         return

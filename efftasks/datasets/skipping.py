@@ -1,4 +1,4 @@
-"""What a data set does about a file that cannot be read: go on without it, and say so."""
+"""Data sets skip unreadable images and report them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["SkipUnreadable"]
 
 
 class SkipUnreadable:
-    """For a data set of mmengine, before its base class.
+    """Mixin for data sets of mmengine; it stands before their base class.
 
-    An image that cannot be read is replaced in training (by the next one) and blank in testing; ``skipped_files`` of
-    the sample names it.
+    An unreadable image is replaced by the next one in training and by a blank one in testing; ``skipped_files`` of the
+    sample names it.
     """
 
-    attempts: int  # how many in a row may be unreadable before training gives up
+    attempts: int  # number of unreadable images in a row after which training stops
     pipeline: Any
     test_mode: bool
 
@@ -41,10 +41,10 @@ class SkipUnreadable:
         data: Any = self
         info = data.get_data_info(index)
         info.update(self.blank_image(info), skipped_files=tuple(skipped))
-        for transform in self.pipeline.transforms[1:]:  # all but the loading
+        for transform in self.pipeline.transforms[1:]:  # the first one loads the image
             info = transform(info)
         return info
 
     def blank_image(self, info: dict) -> dict[str, Any]:
-        """What loading would have set: ``img`` uint8 (H, W, 3), ``img_shape``, ``ori_shape``."""
+        """The keys that loading would have set: ``img`` uint8 (H, W, 3), ``img_shape``, ``ori_shape``."""
         raise NotImplementedError

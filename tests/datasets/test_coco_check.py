@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from efftasks.annotations.coco import rle_counts
 from efftasks.datasets.coco_check import check_coco, images_beside
-from efftasks.datasets.coco_rules import RULES, rle_counts
+from efftasks.datasets.coco_rules import RULES
 from efftasks.structures.errors import UserError
 
 WIDTH, HEIGHT = 40, 30

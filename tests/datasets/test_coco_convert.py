@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from efftasks.annotations.coco import rle_counts
 from efftasks.datasets.coco_convert import Conversion, Report, Shape, UnreadableLabel, split_names
-from efftasks.datasets.coco_rules import rle_counts
 from efftasks.imaging.rle import decode_rle, encode_rle
 from efftasks.structures.errors import UserError
 

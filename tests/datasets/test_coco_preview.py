@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from efftasks.datasets.coco_preview import decode_mask, preview_coco
+from efftasks.datasets.coco_preview import fit_mask, preview_coco
 from efftasks.datasets.shapes import write_shapes
 from efftasks.structures.errors import UserError
 
@@ -95,8 +95,8 @@ def test_all_three_forms_of_a_mask_decode_to_the_same():
         {"size": [20, 30], "counts": runs},
     ]
     for form in forms:
-        np.testing.assert_array_equal(decode_mask(form, 20, 30), mask > 0)
-    assert decode_mask(forms[1], 10, 40).shape == (10, 40)
+        np.testing.assert_array_equal(fit_mask(form, 20, 30), mask > 0)
+    assert fit_mask(forms[1], 10, 40).shape == (10, 40)
 
 
 def test_wrong_calls(root, tmp_path):
