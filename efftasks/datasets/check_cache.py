@@ -1,4 +1,4 @@
-"""What was looked at once, in the user's cache folder: a file that has not changed is not looked at again."""
+"""Results of checks in the user's cache folder: a file that has not changed is not read again."""
 
 from __future__ import annotations
 
@@ -11,45 +11,74 @@ from typing import Any
 
 import efftasks
 
-__all__ = ["recall", "remember"]
+__all__ = ["digest", "file_stamp", "load_json", "recall", "remember", "save_json"]
 
-_FORM = 1  # of what is kept
+_FORMAT = 1  # version of the entries
 
 
 def recall(files: Sequence[str | Path], options: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What was kept of files; None where one of them has changed since, or nothing is known.
+    """The value that :func:`remember` stored; None if there is none, or one of the files has changed since.
 
     Args:
-        files: files and folders that it depends on, by their time and size.
-        options: whatever else it depends on.
+        files: files and folders that the value depends on, compared by their times and sizes.
+        options: everything else that it depends on.
     """
+    entry = load_json(_entry_name(files, options))
     try:
-        kept = json.loads(_place(files, options).read_bytes())
-        return kept["value"] if kept["stamp"] == _stamp(files) else None
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # RuntimeError: nobody knows the home folder
+        return entry["value"] if entry["stamp"] == _stamp(files) else None
+    except (OSError, KeyError, TypeError):
         return None
 
 
 def remember(files: Sequence[str | Path], options: Mapping[str, Any], value: Mapping[str, Any]) -> None:
-    """Keep plain data for :func:`recall`; in silence nothing is kept where that is not possible."""
+    """Store plain data for :func:`recall`; without a usable cache folder nothing is stored, and nothing is raised."""
     try:
-        place = _place(files, options)
-        draft = place.with_name(f"{place.name}.{os.getpid()}")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(dict(stamp=_stamp(files), value=value)))
-        os.replace(draft, place)
-    except (OSError, RuntimeError):
+        stamp = _stamp(files)
+    except OSError:
+        return
+    save_json(_entry_name(files, options), dict(stamp=stamp, value=value))
+
+
+def load_json(name: str) -> Any:
+    """Read a file of the cache folder; None if it is missing or broken."""
+    try:
+        return json.loads(_path(name).read_bytes())
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: the home folder is unknown
+        return None
+
+
+def save_json(name: str, data: Any) -> None:
+    """Write a file of the cache folder atomically; nothing is raised if that is not possible."""
+    try:
+        path = _path(name)
+        draft = path.with_name(f"{path.name}.{os.getpid()}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps(data))
+        os.replace(draft, path)
+    except (OSError, RuntimeError):  # checks are only slower without it
         return
 
 
-def _place(files: Sequence[str | Path], options: Mapping[str, Any]) -> Path:
-    """Of the same files and options there is one entry: what is no longer true is overwritten."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    names = [os.path.abspath(file) for file in files]
-    text = json.dumps([names, options], sort_keys=True, default=str)
-    return root / "efftasks" / "checks" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+def file_stamp(path: str | Path) -> list[int]:
+    """Time and size of a file or folder, which change when it does; raises OSError if it is missing."""
+    state = os.stat(path)
+    return [state.st_mtime_ns, state.st_size]
+
+
+def digest(text: str, length: int) -> str:
+    """The first hexadecimal digits of a hash, for file names."""
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def _path(name: str) -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "efftasks", name)
+
+
+def _entry_name(files: Sequence[str | Path], options: Mapping[str, Any]) -> str:
+    """One entry for the same files and options, so that an outdated one is overwritten."""
+    key = json.dumps([[os.path.abspath(file) for file in files], options], sort_keys=True, default=str)
+    return f"checks/{digest(key, 32)}.json"
 
 
 def _stamp(files: Sequence[str | Path]) -> list[Any]:
-    states = [os.stat(file) for file in files]
-    return [efftasks.__version__, _FORM, *([state.st_mtime_ns, state.st_size] for state in states)]
+    return [efftasks.__version__, _FORMAT, *(file_stamp(file) for file in files)]

@@ -1,4 +1,4 @@
-"""The quick check of label maps and images, of the data sets that a config names."""
+"""The quick check of label maps and images of a config's data sets."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from efftasks.structures.errors import UserError
 __all__ = ["quick_check_semantic"]
 
 
-class _Numbers(NamedTuple):
-    """What is stated about the numbers in label maps."""
+class _LabelScheme(NamedTuple):
+    """Classes and their numbers in label maps, as a config states them."""
 
     classes: tuple[str, ...]
     values: tuple[int, ...] | None
@@ -27,19 +27,19 @@ class _Numbers(NamedTuple):
 def quick_check_semantic(
     datasets: Sequence[Mapping[str, Any]], training: bool, seconds: float = SECONDS
 ) -> list[Finding]:
-    """Check the data sets of a part together: a class that one of them has is not missing.
+    """Check data sets together; a class that occurs in one of them is not missing.
 
     Args:
-        datasets: configs of SemanticFolder or mmseg's, as ``load_config`` leaves them; those without label maps or
-            names of classes are passed over.
-        training: whether they are trained on; else they are scored.
-        seconds: for reading label maps.
+        datasets: linked configs of SemanticFolder or mmseg's data sets; those without label maps or class names are
+            skipped.
+        training: whether the data is trained on; otherwise it is scored.
+        seconds: time for reading label maps.
 
     Returns:
         The findings, errors first.
     """
     findings: list[Finding] = []
-    groups: dict[_Numbers, list[tuple[str, list[Pair]]]] = {}
+    groups: dict[_LabelScheme, list[tuple[str, list[Pair]]]] = {}
     for dataset in datasets:
         prefix, root = dataset.get("data_prefix") or {}, dataset.get("data_root") or ""
         classes = tuple((dataset.get("metainfo") or {}).get("classes") or ())
@@ -47,30 +47,30 @@ def quick_check_semantic(
             continue
         images, labels = (Path(root, prefix[name]) for name in ("img_path", "seg_map_path"))
         try:
-            pairs, lacking = pair_labels(
+            pairs, unpaired = pair_labels(
                 images, labels, dataset.get("img_suffix") or "", dataset.get("seg_map_suffix") or ""
             )
         except UserError as error:
             findings.append(Finding("error", str(error)))
             continue
-        findings += lacking
-        groups.setdefault(_numbers(dataset, classes), []).append((str(labels), pairs))
+        findings += unpaired
+        groups.setdefault(_label_scheme(dataset, classes), []).append((str(labels), pairs))
         findings += quick_check_range([pair.image for pair in pairs], range_of(dataset))
-    for numbers, parts in groups.items():
+    for scheme, parts in groups.items():
         place = os.path.commonpath([labels for labels, _ in parts]) if len(parts) > 1 else parts[0][0]
         pooled = [pair for _, pairs in parts for pair in pairs]
         try:
             findings += quick_check_pairs(
-                pooled, place, numbers.classes, numbers.ignore, training, numbers.values, seconds
+                pooled, place, scheme.classes, scheme.ignore, training, scheme.values, seconds
             )
         except UserError as error:
             findings.append(Finding("error", str(error)))
     return sorted(findings, key=lambda finding: finding.level != "error")
 
 
-def _numbers(dataset: Mapping[str, Any], classes: tuple[str, ...]) -> _Numbers:
+def _label_scheme(dataset: Mapping[str, Any], classes: tuple[str, ...]) -> _LabelScheme:
     metainfo = dataset["metainfo"]
     values = metainfo.get("label_values")
     if dataset.get("reduce_zero_label"):
-        return _Numbers(classes, tuple(range(1, len(classes) + 1)), 0)
-    return _Numbers(classes, tuple(values) if isinstance(values, (list, tuple)) else values, metainfo.get("ignore"))
+        return _LabelScheme(classes, tuple(range(1, len(classes) + 1)), 0)
+    return _LabelScheme(classes, tuple(values) if isinstance(values, (list, tuple)) else values, metainfo.get("ignore"))

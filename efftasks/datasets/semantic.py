@@ -1,4 +1,4 @@
-"""Semantic segmentation from a folder of images and a folder of label maps."""
+"""The data set of semantic segmentation: a folder of images and a folder of label maps."""
 
 from __future__ import annotations
 
@@ -23,24 +23,25 @@ __all__ = ["SemanticFolder"]
 
 @DATASETS.register_module()
 class SemanticFolder(SkipUnreadable, BaseSegDataset):
-    """Images and label maps (8-bit, one channel, the index of a class in each pixel, 255 ignored) of the same names.
+    """Images and label maps of the same names; a label map has 8 bits, one channel, class indices, and 255 to ignore.
 
-    Where classes have other numbers than their indices, ``metainfo.label_values`` states the number of each, such as
-    ``(0, 255)`` for binary masks; 255 is ignored where no class has it. Where ``metainfo.ignore`` names another number,
-    that one is ignored too. A ``classes.json`` may state both. Any other number is an error when the map is read.
+    If the numbers of the classes are not their indices, ``metainfo.label_values`` states the number of each class, such
+    as ``(0, 255)`` for binary masks. 255 is ignored unless a class has it; ``metainfo.ignore`` is another number to
+    ignore. A ``classes.json`` may state both. Any other number is an error when the map is read.
 
-    Images of any usual suffix, in subfolders as well; see :func:`efftasks.datasets.semantic_files.find_pairs`. Every
-    image needs its label map, and a label map without an image is an error too: a wrong folder would otherwise train
-    on a part in silence. Images that cannot be read are skipped, see :class:`SkipUnreadable`.
+    Subfolders are searched, and images may have any usual suffix, see
+    :func:`efftasks.datasets.semantic_files.find_pairs`. An image without a label map is an error, and so is a label map
+    without an image, as a wrong folder would otherwise go unnoticed. Unreadable images are skipped, see
+    :class:`SkipUnreadable`.
 
     Args:
         data_prefix: ``img_path`` and ``seg_map_path``, relative to ``data_root``.
-        attempts: how many images in a row may be unreadable before training gives up.
-        kwargs: as mmseg's BaseSegDataset: data_root, metainfo, pipeline, test_mode, indices, reduce_zero_label.
+        attempts: number of unreadable images in a row after which training stops.
+        kwargs: of mmseg's BaseSegDataset: data_root, metainfo, pipeline, test_mode, indices, reduce_zero_label.
 
     Raises:
-        UserError: no class names, a folder is missing or has no images, images and label maps do not pair up, or the
-            numbers are not one for each class.
+        UserError: class names are missing, a folder is missing or has no images, images and label maps do not pair up,
+            or the values are not one number for each class.
     """
 
     class_file: ClassVar[str] = "classes.json"  # in data_root: names, colors and numbers of the classes
@@ -55,30 +56,30 @@ class SemanticFolder(SkipUnreadable, BaseSegDataset):
         super().__init__(data_prefix=dict(data_prefix), metainfo=metainfo, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """One dict an image, by name."""
+        """One dict per image, sorted by name."""
         images, labels = self.data_prefix["img_path"], self.data_prefix["seg_map_path"]
-        found = find_pairs(images, labels)
-        alike = [path for group in (*found.same_image, *found.same_label) for path in group]
-        wrong = [
-            (found.without_label, f"have no label map in {labels}"),
-            (found.without_image, f"have no image in {images}"),
-            (alike, "share a name without suffix"),
+        pairing = find_pairs(images, labels)
+        ambiguous = [path for group in (*pairing.same_image, *pairing.same_label) for path in group]
+        problems = [
+            (pairing.without_label, f"have no label map in {labels}"),
+            (pairing.without_image, f"have no image in {images}"),
+            (ambiguous, "share a name without suffix"),
         ]
-        for paths, what in wrong:
+        for paths, problem in problems:
             if paths:
-                raise UserError(
-                    f"{paths[0]}: one of {len(paths)} files that {what}; `efftasks dataset check {labels}` lists them"
-                )
+                check = f"`efftasks dataset check {labels}` lists them"
+                raise UserError(f"{paths[0]}: one of {len(paths)} files that {problem}; {check}")
         values, ignore = self.metainfo.get("label_values"), self.metainfo.get("ignore")
         if values is not None and self.reduce_zero_label:
             raise UserError("reduce_zero_label: got True beside label_values, expected one of the two")
-        known = label_values(self.metainfo["classes"], values, ignore)
-        facts = dict(label_values=known, reduce_zero_label=self.reduce_zero_label)
+        value_map = label_values(self.metainfo["classes"], values, ignore)
+        fields = dict(label_values=value_map, reduce_zero_label=self.reduce_zero_label)
         return [
-            dict(img_path=str(pair.image), seg_map_path=str(pair.label), seg_fields=[], **facts) for pair in found.pairs
+            dict(img_path=str(pair.image), seg_map_path=str(pair.label), seg_fields=[], **fields)
+            for pair in pairing.pairs
         ]
 
     def blank_image(self, info: dict) -> dict[str, Any]:
-        """Grey, of the size of its label map."""
+        """A gray image of the size of its label map."""
         shape = read_label(info["seg_map_path"]).shape[:2]
         return dict(img=np.full((*shape, 3), 114, np.uint8), img_shape=shape, ori_shape=shape)

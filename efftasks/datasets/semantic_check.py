@@ -1,4 +1,4 @@
-"""Check a folder of label maps for semantic segmentation, and its images, for every fault at once."""
+"""Check a folder of label maps and its images; the report has every fault."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Severity = Literal["fault", "warning"]
 
 
 class Rule(NamedTuple):
-    """How grave it is, and one line for the report. A warning may be as it should be."""
+    """Severity of a rule, and its line in the report. A warning may be intended."""
 
     severity: Severity
     text: str
@@ -62,7 +62,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class SemanticFault:
-    """One fault or warning: the rule (a key of ``RULES``), a sentence that names what it is about, and the files."""
+    """One fault or warning: the rule (a key of ``RULES``), a sentence, and the files that it is about."""
 
     rule: str
     message: str
@@ -70,7 +70,7 @@ class SemanticFault:
     label: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The fault as plain data, for JSON."""
         return {
             "rule": self.rule,
             "message": self.message,
@@ -81,10 +81,10 @@ class SemanticFault:
 
 @dataclass(frozen=True)
 class ClassCount:
-    """How often a number occurs: ``pixels``, their ``share`` of all pixels counted, and ``images`` with any of them."""
+    """How often a number occurs: in ``pixels``, as a ``share`` of all counted pixels, and in how many ``images``."""
 
     id: int  # the number in the label maps
-    name: str | None  # None for a number that is no class, and for all where no names are known
+    name: str | None  # None for a number that is no class, and for all numbers without class names
     pixels: int
     share: float
     images: int
@@ -92,15 +92,15 @@ class ClassCount:
 
 @dataclass
 class SemanticReport:
-    """What a check found.
+    """The result of a check.
 
-    ``faults`` has warnings too. ``table`` has the classes and whatever other numbers occur, by their id; only label
-    maps whose numbers can be taken at their word are counted, ``counted`` of them. ``notes`` are worth knowing.
+    ``faults`` includes warnings. ``table`` has the classes and all other numbers that occur, by id, in the ``counted``
+    label maps that are in a valid format. ``notes`` are neither faults nor warnings.
     """
 
     labels: str
     images: str
-    ignore: int | None  # None where all numbers that are ignored otherwise are classes
+    ignore: int | None  # the ignored number; None if none is stated and 255 is a class
     classes: ClassList | None = None
     counts: dict[str, int] = field(default_factory=dict)
     faults: list[SemanticFault] = field(default_factory=list)
@@ -110,22 +110,22 @@ class SemanticReport:
 
     @property
     def ok(self) -> bool:
-        """Whether there is no fault; warnings may be."""
+        """True if there are no faults; there may be warnings."""
         return not self.number_of("fault")
 
     def number_of(self, severity: Severity) -> int:
-        """How many faults or warnings there are."""
+        """The number of faults or of warnings."""
         return sum(RULES[fault.rule].severity == severity for fault in self.faults)
 
     def by_rule(self, severity: Severity | None = None) -> dict[str, list[SemanticFault]]:
-        """The faults of each rule that has any, in the order of ``RULES``; None takes both severities."""
-        found: dict[str, list[SemanticFault]] = {name: [] for name in RULES}
+        """Faults grouped by rule, in the order of ``RULES``, without empty groups; None takes both severities."""
+        groups: dict[str, list[SemanticFault]] = {name: [] for name in RULES}
         for fault in self.faults:
-            found[fault.rule].append(fault)
-        return {name: faults for name, faults in found.items() if faults and severity in (None, RULES[name].severity)}
+            groups[fault.rule].append(fault)
+        return {name: faults for name, faults in groups.items() if faults and severity in (None, RULES[name].severity)}
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The report as plain data, for JSON."""
         return {
             "path": self.labels,
             "images": self.images,
@@ -142,7 +142,7 @@ class SemanticReport:
         }
 
     def render_text(self, examples: int = 3) -> str:
-        """The report to be read: every rule with its count and the first few of its faults, the classes, the notes."""
+        """The report as text: each rule with its count and up to ``examples`` of its faults, the classes, the notes."""
         lines = [f"{self.labels}: " + ", ".join(f"{number} {name}" for name, number in self.counts.items())]
         lines.append(f"images in {self.images}")
         if self.classes is not None:
@@ -175,28 +175,28 @@ def _render_table(table: Sequence[ClassCount], ignore: int | None, named: bool) 
     lines = [f" id  {'class' if named else '':{width}}  {'pixels':>15}  {'share':>8}  images"]
     for row, name in zip(table, names, strict=True):
         # A class of few pixels is not one of none.
-        share = "< 0.01 %" if 0 < row.share < 5e-5 else f"{row.share:.2%}".replace("%", " %")
-        lines.append(f"{row.id:3}  {name:{width}}  {row.pixels:15,}  {share:>8}  {row.images:6}")
+        percentage = "< 0.01 %" if 0 < row.share < 5e-5 else f"{row.share:.2%}".replace("%", " %")
+        lines.append(f"{row.id:3}  {name:{width}}  {row.pixels:15,}  {percentage:>8}  {row.images:6}")
     return lines
 
 
 def ignore_label(classes: ClassList | None, ignore: int | None) -> int | None:
-    """The number of pixels that belong to no class: the one given, else that of the classes' file, else 255.
+    """The number of pixels without a class: ``ignore``, else that of the ``classes.json``, else 255.
 
     Returns:
-        The number; None where nothing is stated and 255 is a class.
+        The number; None if none is stated and 255 is a class.
 
     Raises:
-        UserError: it is no number of 8 bits, or that of a class.
+        UserError: the number is not 0 to 255, or it is that of a class.
     """
-    stated = classes.ignore if classes is not None and ignore is None else ignore
+    number = classes.ignore if classes is not None and ignore is None else ignore
     if classes is None:
         names: tuple[str, ...] = ()
         values = None
     else:
         names, values = classes.names, classes.values
-    known = label_values(names, values, stated)
-    return stated if stated is not None else next(iter(known.ignored), None)
+    value_map = label_values(names, values, number)
+    return number if number is not None else next(iter(value_map.ignored), None)
 
 
 def check_semantic(
@@ -211,104 +211,106 @@ def check_semantic(
 
     Args:
         labels: the folder of the label maps.
-        images: the folder of their images; None takes the one that ``images_of`` finds.
-        classes: the names; None takes those of the file that ``find_classes`` finds. Without any, ids are counted and
-            not judged, and a note says so.
-        ignore: the label of pixels that belong to no class; None takes what the classes' file says, or 255.
-        threads: that decode files; None takes one for each core.
-        values: the number of each class in the label maps; None takes what the classes' file says, or the index.
+        images: the folder of their images; None takes that of ``images_of``.
+        classes: class names; None takes those of ``find_classes``. Without names the numbers are counted but not
+            checked, and a note says so.
+        ignore: the number of pixels without a class; None takes that of the ``classes.json``, or 255.
+        threads: number of threads that decode files; None takes one per core.
+        values: the number of each class in the label maps; None takes that of the ``classes.json``, or the index.
 
     Raises:
-        UserError: a folder is missing, has no pictures or is not found, or the classes cannot be used. What is wrong
-            *in* the folders is in the report.
+        UserError: a folder is missing or has no pictures, or the classes cannot be used. Faults *in* the folders are in
+            the report.
     """
     if not Path(labels).is_dir():
         raise UserError(f"{labels}: no such folder of label maps")
-    known = classes_of(labels, classes, values)
-    ignored = ignore_label(known, ignore)
-    numbers = None if known is None else label_values(known.names, known.values, ignored)
-    if numbers is not None and ignored is not None:
-        numbers = replace(numbers, ignored=(ignored,))  # 255 is a number like any other then
+    class_list = classes_of(labels, classes, values)
+    ignored = ignore_label(class_list, ignore)
+    value_map = None if class_list is None else label_values(class_list.names, class_list.values, ignored)
+    if value_map is not None and ignored is not None:
+        value_map = replace(value_map, ignored=(ignored,))  # with another ignored number, 255 is unexpected
     images = images_of(labels) if images is None else images
-    found = find_pairs(images, labels)
-    report = SemanticReport(str(labels), str(images), ignored, known)
-    together = sum(pair.label is not None for pair in found.pairs)
-    alone = len(found.without_image)
+    pairing = find_pairs(images, labels)
+    report = SemanticReport(str(labels), str(images), ignored, class_list)
+    paired = sum(pair.label is not None for pair in pairing.pairs)
+    unpaired = len(pairing.without_image)
     report.counts = {
-        "images": len(found.pairs) + sum(len(group) - 1 for group in found.same_image),
-        "label maps": together + alone + sum(len(group) - 1 for group in found.same_label),
-        "pairs": together,
+        "images": len(pairing.pairs) + sum(len(group) - 1 for group in pairing.same_image),
+        "label maps": paired + unpaired + sum(len(group) - 1 for group in pairing.same_label),
+        "pairs": paired,
     }
-    report.faults += _unpaired(found)
+    report.faults += _unpaired(pairing)
     tally = _Tally()
-    with ThreadPoolExecutor(max_workers=threads or os.cpu_count() or 1) as pool:  # decoding is outside Python's lock
-        results = pool.map(lambda pair: _examine(pair, numbers, ignored), found.pairs)
-        for faults, pixels in progress(results, len(found.pairs), "images and label maps"):
+    with ThreadPoolExecutor(max_workers=threads or os.cpu_count() or 1) as pool:  # decoding releases the GIL
+        results = pool.map(lambda pair: _examine(pair, value_map, ignored), pairing.pairs)
+        for faults, pixels in progress(results, len(pairing.pairs), "images and label maps"):
             report.faults += faults
             tally.add(pixels)
     report.counted = tally.maps
-    report.table = tally.rows(numbers)
-    if known is not None and numbers is not None and tally.maps:
-        report.faults += _absent(numbers, tally, ignore if ignore is not None else known.ignore)
-        advice = suggest_values(tally.pixels, numbers, ignored)
+    report.table = tally.rows(value_map)
+    if class_list is not None and value_map is not None and tally.maps:
+        report.faults += _absent(value_map, tally, ignore if ignore is not None else class_list.ignore)
+        advice = suggest_values(tally.pixels, value_map, ignored)
         report.notes += [] if advice is None else [f"the label maps have {_some(tally.pixels)}; {advice}"]
-    report.notes += _notes(found, report)
+    report.notes += _notes(pairing, report)
     return report
 
 
-def _absent(numbers: LabelValues, tally: _Tally, ignore: int | None) -> Iterator[SemanticFault]:
-    """What the classes that occur in no label map tell; ``ignore`` where it is stated."""
+def _absent(value_map: LabelValues, tally: _Tally, ignore: int | None) -> Iterator[SemanticFault]:
+    """Faults about classes that occur in no label map; ``ignore`` is None if it is not stated."""
     maps, present = _many(tally.maps, "label map"), set(tally.pixels)
-    advice = None if numbers.strange(present) else suggest_values(present, numbers, ignore)
-    missing = numbers.missing(present)
+    advice = None if value_map.unexpected(present) else suggest_values(present, value_map, ignore)
+    missing = value_map.missing(present)
     if advice is not None:
         yield SemanticFault("label-values", f"{maps} have {_some(present)}, and 255 is ignored; {advice}")
-    elif len(missing) == len(numbers.classes) - 1 > 0:
-        (name,) = set(numbers.classes) - set(missing)
+    elif len(missing) == len(value_map.classes) - 1 > 0:
+        (name,) = set(value_map.classes) - set(missing)
         yield SemanticFault("class-alone", f"all pixels of {maps} that are not ignored are {name!r}: nothing to learn")
     else:
         for name in missing:
-            index = numbers.classes.index(name)
-            drawn = f" ({numbers.values[index]})" if numbers.stated else ""
+            index = value_map.classes.index(name)
+            drawn = f" ({value_map.values[index]})" if value_map.custom else ""
             yield SemanticFault("class-unused", f"class {index} {name!r}{drawn} occurs in none of {maps}")
 
 
 def _some(numbers: Iterable[int]) -> str:
-    """The numbers, or the first of many."""
+    """The numbers as a phrase; of more than ten the first ten."""
     listed = sorted(set(numbers))
     more = f" and {len(listed) - 10} more" if len(listed) > 10 else ""
     return "the numbers " + ", ".join(map(str, listed[:10])) + more
 
 
-def _unpaired(found: Pairing) -> Iterator[SemanticFault]:
-    for group in found.same_image:
+def _unpaired(pairing: Pairing) -> Iterator[SemanticFault]:
+    for group in pairing.same_image:
         names = ", ".join(map(str, group))
         yield SemanticFault("image-ambiguous", f"{names}: one name, {len(group)} images", image=group[0])
-    for group in found.same_label:
+    for group in pairing.same_label:
         names = ", ".join(map(str, group))
         yield SemanticFault("label-ambiguous", f"{names}: one name, {len(group)} label maps", label=group[0])
-    for path in found.without_label:
+    for path in pairing.without_label:
         yield SemanticFault("image-without-label", f"{path} has no label map", image=path)
-    for path in found.without_image:
+    for path in pairing.without_image:
         yield SemanticFault("label-without-image", f"{path} has no image", label=path)
 
 
-def _notes(found: Pairing, report: SemanticReport) -> Iterator[str]:
+def _notes(pairing: Pairing, report: SemanticReport) -> Iterator[str]:
     if not report.counts["pairs"]:
         yield f"not one image has a label map: is {report.images} the folder of the images of {report.labels}?"
     if report.classes is None:
         yield "the names of the classes are not known, ids were not judged: --classes A,B,... or a classes.json"
-    note = depth_note([pair.image for pair in found.pairs])
+    note = depth_note([pair.image for pair in pairing.pairs])
     if note is not None:
         yield note
-    if found.passed_over:
-        several = _many(len(found.passed_over), "other picture")
+    if pairing.skipped:
+        count = _many(len(pairing.skipped), "other picture")
         expected = "those in *_gtFine_labelTrainIds.png are read"
-        yield f"{several} of Cityscapes passed over, such as {found.passed_over[0].name}; {expected}"
+        yield f"{count} of Cityscapes passed over, such as {pairing.skipped[0].name}; {expected}"
 
 
-def _examine(pair: Pair, known: LabelValues | None, ignore: int | None) -> tuple[list[SemanticFault], dict[int, int]]:
-    """What is wrong with an image and its label map, and how many pixels each id has."""
+def _examine(
+    pair: Pair, value_map: LabelValues | None, ignore: int | None
+) -> tuple[list[SemanticFault], dict[int, int]]:
+    """The faults of an image and its label map, and the pixels of each number."""
     faults: list[SemanticFault] = []
     size = None
     try:
@@ -323,18 +325,18 @@ def _examine(pair: Pair, known: LabelValues | None, ignore: int | None) -> tuple
         return [*faults, SemanticFault("label-unreadable", f"{pair.label} {error}", *pair[1:])], {}
     if size is not None and stored.array.shape[:2] != size:
         faults.append(SemanticFault("label-size", f"{pair.label} {_sizes(stored.array.shape[:2], size)}", *pair[1:]))
-    wrong = list(stored.wrong_forms())
-    if wrong:
-        return faults + [SemanticFault(form.rule, f"{pair.label} {form.reason}", *pair[1:]) for form in wrong], {}
+    problems = list(stored.format_problems())
+    if problems:
+        return faults + [SemanticFault(form.rule, f"{pair.label} {form.reason}", *pair[1:]) for form in problems], {}
     pixels = _count(stored.array)
-    for rule, what in _judge(stored, pixels, known, ignore):
-        faults.append(SemanticFault(rule, f"{pair.label} {what}", *pair[1:]))
+    for rule, problem in _judge(stored, pixels, value_map, ignore):
+        faults.append(SemanticFault(rule, f"{pair.label} {problem}", *pair[1:]))
     return faults, pixels
 
 
 def _sizes(label: tuple[int, ...], image: tuple[int, ...]) -> str:
-    turned = "; the two sides are swapped" if label == image[::-1] else ""
-    return f"is {label[1]} x {label[0]}, its image {image[1]} x {image[0]}{turned}"
+    swapped = "; the two sides are swapped" if label == image[::-1] else ""
+    return f"is {label[1]} x {label[0]}, its image {image[1]} x {image[0]}{swapped}"
 
 
 def _count(labels: NDArray[Any]) -> dict[int, int]:
@@ -343,23 +345,23 @@ def _count(labels: NDArray[Any]) -> dict[int, int]:
 
 
 def _judge(
-    stored: StoredLabel, pixels: dict[int, int], known: LabelValues | None, ignore: int | None
+    stored: StoredLabel, pixels: dict[int, int], value_map: LabelValues | None, ignore: int | None
 ) -> Iterator[tuple[str, str]]:
-    """Rule and reason for what is wrong with the numbers of one label map."""
+    """Rule and reason of each fault in the numbers of one label map."""
     if stored.array.dtype != np.uint8:
         yield "label-type", f"has 16 bit a pixel, its largest number is {max(pixels)}; expected 8 bit"
     if set(pixels) == {ignore}:
         yield "only-ignored", f"has the label {ignore} only"
-    strange = [] if known is None else known.strange(pixels)
-    if known is not None and strange:
-        most = sorted(strange, key=lambda number: -pixels[number])[:5]
+    unexpected = [] if value_map is None else value_map.unexpected(pixels)
+    if value_map is not None and unexpected:
+        most = sorted(unexpected, key=lambda number: -pixels[number])[:5]
         some = ", ".join(f"{number} ({pixels[number]} px)" for number in sorted(most))
-        more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
-        yield "label-ids", f"has {some}{more}; expected {known.expected()}"
+        more = f" and {len(unexpected) - 5} more" if len(unexpected) > 5 else ""
+        yield "label-ids", f"has {some}{more}; expected {value_map.expected()}"
 
 
 class _Tally:
-    """Pixels and label maps of each id."""
+    """Counts pixels and label maps of each number."""
 
     def __init__(self) -> None:
         self.maps = 0
@@ -367,15 +369,15 @@ class _Tally:
         self.images: dict[int, int] = {}
 
     def add(self, pixels: dict[int, int]) -> None:
-        """Add one label map; one without any counts was none."""
+        """Add the pixels of one label map; an empty dict stands for one that cannot be used."""
         self.maps += bool(pixels)
         for number, count in pixels.items():
             self.pixels[number] = self.pixels.get(number, 0) + count
             self.images[number] = self.images.get(number, 0) + 1
 
-    def rows(self, known: LabelValues | None) -> list[ClassCount]:
+    def rows(self, value_map: LabelValues | None) -> list[ClassCount]:
         """One row for each class and each other number that occurs."""
-        names = dict(zip(known.values, known.classes)) if known is not None else {}
+        names = dict(zip(value_map.values, value_map.classes)) if value_map is not None else {}
         total = sum(self.pixels.values())
         rows = []
         for number in sorted({*names, *self.pixels}) if total else ():

@@ -1,4 +1,4 @@
-"""Lay label maps over their images, to be looked at before anything is trained."""
+"""Draw label maps over their images, to check them by eye before training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from efftasks.structures.errors import UserError
 
 __all__ = ["preview_semantic"]
 
-NO_CLASS = (255, 0, 255)  # of numbers that no class has
+NO_CLASS = (255, 0, 255)  # color of numbers that are no class
 
 
 def preview_semantic(
@@ -32,47 +32,47 @@ def preview_semantic(
     ignore: int | None = None,
     values: Sequence[int] | None = None,
 ) -> Preview:
-    """Lay the label maps of some images over them, with a legend on the sheet of all.
+    """Draw the label maps of some images over them, with a legend on the contact sheet.
 
     Args:
         labels: the folder of the label maps.
-        images: the folder of their images; None takes the one that ``images_of`` finds.
+        images: the folder of their images; None takes that of ``images_of``.
         out: the folder to write to.
-        num: how many images; they are drawn by lot, and shown in the order of their paths.
-        seed: of the lot.
-        classes: as ``check_semantic``; colours are those of the classes' file, where it has any.
-        ignore: as ``check_semantic``; such pixels are left as the image has them.
-        values: as ``check_semantic``.
+        num: number of images, chosen at random and shown in the order of their paths.
+        seed: seed of the choice.
+        classes: as in ``check_semantic``; colors are those of the ``classes.json``, if it has any.
+        ignore: as in ``check_semantic``; the image shows through at such pixels.
+        values: as in ``check_semantic``.
 
     Raises:
-        UserError: a folder is missing, has no pictures or is not found, the classes cannot be used, or none of the
-            images and label maps can be drawn.
+        UserError: a folder is missing or has no images, the classes cannot be used, or no image with its label map can
+            be drawn.
     """
     if num < 1:
         raise UserError(f"num: got {num}, expected at least 1")
     if not Path(labels).is_dir():
         raise UserError(f"{labels}: no such folder of label maps")
-    known = classes_of(labels, classes, values)
-    ignored = ignore_label(known, ignore)
-    found = find_pairs(images_of(labels) if images is None else images, labels)
-    usable = [pair for pair in found.pairs if pair.label is not None]
+    class_list = classes_of(labels, classes, values)
+    ignored = ignore_label(class_list, ignore)
+    pairing = find_pairs(images_of(labels) if images is None else images, labels)
+    usable = [pair for pair in pairing.pairs if pair.label is not None]
     if not usable:
-        raise UserError(f"{labels}: not one image of {len(found.pairs)} has a label map here")
+        raise UserError(f"{labels}: not one image of {len(pairing.pairs)} has a label map here")
     target = Path(out)
     target.mkdir(parents=True, exist_ok=True)
     result = Preview()
-    if found.without_label:
+    if pairing.without_label:
         result.left_out.append(
-            f"{len(found.without_label)} images without a label map, such as {found.without_label[0]}"
+            f"{len(pairing.without_label)} images without a label map, such as {pairing.without_label[0]}"
         )
     chosen = np.sort(np.random.default_rng(seed).permutation(len(usable))[:num])
-    colours = _colours(known)
+    colors = _colors(class_list)
     pictures: list[NDArray[np.uint8]] = []
     present: set[int] = set()
     for index in progress(chosen, len(chosen), "preview"):
         pair = usable[int(index)]
         try:
-            picture, numbers = _draw(pair, colours, ignored)
+            picture, numbers = _draw(pair, colors, ignored)
         except UserError as error:
             result.left_out.append(str(error))
             continue
@@ -84,43 +84,41 @@ def preview_semantic(
         first = result.left_out[-len(chosen)]
         raise UserError(f"{labels}: none of {len(chosen)} label maps can be drawn, the first: {first}")
     result.sheet = target / SHEET
-    write_image(result.sheet, _sheet(pictures, _entries(known, colours, present - {ignored})))
+    write_image(result.sheet, _sheet(pictures, _entries(class_list, colors, present - {ignored})))
     return result
 
 
-def _colours(classes: ClassList | None) -> list[tuple[int, int, int]]:
-    """(b, g, r) of each of the 256 labels."""
+def _colors(classes: ClassList | None) -> list[tuple[int, int, int]]:
+    """BGR color of each of the 256 numbers."""
     if classes is None:
         return semantic_palette(256)
     if classes.palette is None:
-        known = semantic_palette(len(classes.names))
+        class_colors = semantic_palette(len(classes.names))
     else:
-        known = [(b, g, r) for r, g, b in classes.palette]
-    colours = [NO_CLASS] * 256
-    for number, colour in zip(_numbers(classes), known):
-        colours[number] = colour
-    return colours
+        class_colors = [(b, g, r) for r, g, b in classes.palette]
+    colors = [NO_CLASS] * 256
+    for number, color in zip(_class_values(classes), class_colors):
+        colors[number] = color
+    return colors
 
 
-def _numbers(classes: ClassList) -> Sequence[int]:
-    """That of each class in label maps."""
+def _class_values(classes: ClassList) -> Sequence[int]:
+    """The number of each class in label maps."""
     return range(len(classes.names)) if classes.values is None else classes.values
 
 
 def _entries(
-    classes: ClassList | None, colours: Sequence[tuple[int, int, int]], present: set[int]
+    classes: ClassList | None, colors: Sequence[tuple[int, int, int]], present: set[int]
 ) -> list[tuple[str, tuple[int, int, int]]]:
-    """Names and colours for the legend: of all classes, or of the numbers that occur where no names are known."""
+    """Names and colors for the legend: of all classes, or without names of the numbers that occur."""
     if classes is None:
-        return [(str(number), colours[number]) for number in sorted(present)]
-    entries = [(name, colours[number]) for name, number in zip(classes.names, _numbers(classes))]
-    strange = sorted(present.difference(_numbers(classes)))
-    return [*entries, (f"no class: {', '.join(map(str, strange))}", NO_CLASS)] if strange else entries
+        return [(str(number), colors[number]) for number in sorted(present)]
+    entries = [(name, colors[number]) for name, number in zip(classes.names, _class_values(classes))]
+    unexpected = sorted(present.difference(_class_values(classes)))
+    return [*entries, (f"no class: {', '.join(map(str, unexpected))}", NO_CLASS)] if unexpected else entries
 
 
-def _draw(
-    pair: Pair, colours: Sequence[tuple[int, int, int]], ignore: int | None
-) -> tuple[NDArray[np.uint8], set[int]]:
+def _draw(pair: Pair, colors: Sequence[tuple[int, int, int]], ignore: int | None) -> tuple[NDArray[np.uint8], set[int]]:
     """The picture, and the numbers in its label map."""
     assert pair.label is not None
     try:
@@ -137,15 +135,15 @@ def _draw(
     canvas, _ = fit_picture(image)
     height, width = canvas.shape[:2]
     fitted = cv2.resize(labels.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-    drawn = draw_semantic(canvas, np.asarray(fitted, np.uint8), colours, ignore=-1 if ignore is None else ignore)
+    drawn = draw_semantic(canvas, np.asarray(fitted, np.uint8), colors, ignore=-1 if ignore is None else ignore)
     return drawn, numbers
 
 
 def _flat_name(pair: Pair, files: Sequence[Path]) -> str:
-    """One folder for all, whatever folders the images are in."""
+    """A file name in the output folder, whatever folder the image is in."""
     name = pair.name.replace("/", "_")
-    taken = {file.stem for file in files} | {Path(SHEET).stem}
-    number = next(n for n in range(len(files) + 2) if (f"{name}_{n}" if n else name) not in taken)
+    used = {file.stem for file in files} | {Path(SHEET).stem}
+    number = next(n for n in range(len(files) + 2) if (f"{name}_{n}" if n else name) not in used)
     return f"{name}_{number}.jpg" if number else f"{name}.jpg"
 
 
@@ -155,5 +153,5 @@ def _sheet(
     sheet = draw_sheet(pictures)
     if not entries:  # ignored pixels only
         return sheet
-    names, colours = zip(*entries, strict=True)
-    return np.concatenate([sheet, draw_legend(names, colours, sheet.shape[1])])
+    names, colors = zip(*entries, strict=True)
+    return np.concatenate([sheet, draw_legend(names, colors, sheet.shape[1])])

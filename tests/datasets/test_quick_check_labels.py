@@ -16,7 +16,7 @@ from efftasks.cli.options import parse_options
 from efftasks.config import load_config
 from efftasks.datasets.findings import Finding
 from efftasks.datasets.label_survey import survey_labels
-from efftasks.datasets.quick_check_labels import quick_check_labels, quick_check_pairs
+from efftasks.datasets.quick_check_labels import pair_labels, quick_check_pairs
 from efftasks.datasets.quick_check_semantic import quick_check_semantic
 from efftasks.datasets.semantic_files import find_pairs
 from efftasks.structures.errors import UserError
@@ -52,7 +52,11 @@ def check(
     values: Sequence[int] | None = None,
     seconds: float = 3.0,
 ) -> list[Finding]:
-    return quick_check_labels(root / "img", root / "ann", classes, ignore, "", "", training, values, seconds)
+    try:
+        pairs, findings = pair_labels(root / "img", root / "ann", "", "")
+        return [*findings, *quick_check_pairs(pairs, str(root / "ann"), classes, ignore, training, values, seconds)]
+    except UserError as error:
+        return [Finding("error", str(error))]
 
 
 def test_sound_label_maps_have_no_findings(tmp_path: Path) -> None:
@@ -119,14 +123,19 @@ def test_files_without_a_counterpart_and_wrong_facts_are_errors(tmp_path: Path) 
     assert finding.level == "error" and "expected 2 different integers" in finding.message
 
 
-def test_names_may_be_told_by_their_suffixes(tmp_path: Path) -> None:
+def test_suffixes_pair_images_and_label_maps(tmp_path: Path) -> None:
     draw(tmp_path, [of(0, 1), of(0, 1)], suffix="_labels.png")
-    args = (tmp_path / "img", tmp_path / "ann", "ab", None)
-    assert quick_check_labels(*args, ".png", "_labels.png", True) == []
+
+    def check_suffixes(image: str, label: str) -> list[Finding]:
+        prefix = dict(img_path="img", seg_map_path="ann")
+        dataset = dict(data_root=str(tmp_path), data_prefix=prefix, img_suffix=image, seg_map_suffix=label)
+        return quick_check_semantic([dict(dataset, metainfo=dict(classes=("a", "b")))], training=True)
+
+    assert check_suffixes(".png", "_labels.png") == []
     (tmp_path / "ann/001_labels.png").unlink()
-    (finding,) = quick_check_labels(*args, ".png", "_labels.png", True)
+    (finding,) = check_suffixes(".png", "_labels.png")
     assert "one of 1 images without a label map" in finding.message
-    (finding,) = quick_check_labels(*args, ".jpg", ".png", True)
+    (finding,) = check_suffixes(".jpg", ".png")
     assert "there are no images *.jpg" in finding.message
 
 
@@ -155,7 +164,7 @@ def test_in_no_time_it_reads_a_few_evenly_and_goes_on_in_the_next_run(tmp_path: 
     known: set[int] = set()
     while len(known) < 64:
         survey = survey_labels(pairs, place, seconds=0)
-        now = {int(Path(fact.label).stem) for fact in survey.facts}
+        now = {int(Path(info.label).stem) for info in survey.maps}
         assert now > known and (survey.complete == (len(now) == 64))
         if not known:
             assert 16 <= len(now) < 64 and max(np.diff(sorted(now))) <= 4  # spread over the folder
@@ -165,7 +174,7 @@ def test_in_no_time_it_reads_a_few_evenly_and_goes_on_in_the_next_run(tmp_path: 
     assert runs > 1 and quick_check_pairs(pairs, place, "abc", None, True, seconds=0) == []
 
 
-def test_what_is_remembered_is_not_read_again_unless_the_file_changes(tmp_path: Path, cache: Path) -> None:
+def test_cached_label_maps_are_not_read_again_unless_the_file_changes(tmp_path: Path, cache: Path) -> None:
     draw(tmp_path, [of(0, 1)])
     path = tmp_path / "ann/000.png"
     assert check(tmp_path, "ab") == []
@@ -175,10 +184,10 @@ def test_what_is_remembered_is_not_read_again_unless_the_file_changes(tmp_path: 
     assert check(tmp_path, "ab") == []
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 10**9))
     assert check(tmp_path, "ab")[0].level == "error"
-    (memory,) = cache.glob("efftasks/*.json")
-    memory.write_text("{")  # whatever is in it
+    (cached,) = cache.glob("efftasks/*.json")
+    cached.write_text("{")  # whatever is in it
     assert check(tmp_path, "ab")[0].level == "error"
-    assert len(json.loads(memory.read_text())["entries"]) == 1
+    assert len(json.loads(cached.read_text())["entries"]) == 1
 
 
 def test_without_a_cache_folder_it_works_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,8 +200,9 @@ def test_without_a_cache_folder_it_works_as_well(tmp_path: Path, monkeypatch: py
 def test_real_label_maps_are_sound(real_data: Path) -> None:
     names = json.loads((real_data / "camvid/classes.json").read_text())
     names = [entry["name"] if isinstance(entry, dict) else entry for entry in names.get("classes", names)]
-    folders = (real_data / "camvid/img/val", real_data / "camvid/ann/val")
-    assert quick_check_labels(*folders, names, None, "", "", training=True, seconds=60) == []
+    prefix = dict(img_path="img/val", seg_map_path="ann/val")
+    dataset = dict(data_root=str(real_data / "camvid"), data_prefix=prefix, metainfo=dict(classes=names))
+    assert quick_check_semantic([dataset], training=True, seconds=60) == []
 
 
 def test_wrong_values_of_pairs_are_raised(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_files_pair_by_their_path_without_suffix(tmp_path) -> None:
     ]
     assert found.without_label == [tmp_path / "img/alone.webp"]
     assert found.without_image == [tmp_path / "ann/y/b.v2.png"]
-    assert found.same_image == found.same_label == found.passed_over == []
+    assert found.same_image == found.same_label == found.skipped == []
 
 
 def test_cityscapes_names_pair_and_its_other_pictures_are_passed_over(tmp_path) -> None:
@@ -64,7 +64,7 @@ def test_cityscapes_names_pair_and_its_other_pictures_are_passed_over(tmp_path) 
             "0001_labelTrainIds.png",
             "ulm_000000_000019_gtFine_labelTrainIds.png",
         ]
-        assert len(found.passed_over) == 4 and not found.without_image and not found.without_label
+        assert len(found.skipped) == 4 and not found.without_image and not found.without_label
 
 
 def test_files_of_one_name_are_told_and_the_first_is_taken(tmp_path) -> None:
