@@ -1,4 +1,4 @@
-"""What all conversions to COCO share: shapes go in, one file comes out, and a report says what is not in it and why."""
+"""Shared by all conversions to COCO: objects are collected into one file, and a report lists what was left out."""
 
 from __future__ import annotations
 
@@ -11,14 +11,23 @@ import numpy as np
 from efftasks.annotations.coco import rle_counts
 from efftasks.structures.errors import UserError
 
-__all__ = ["Conversion", "Report", "Shape", "UnreadableLabel", "is_ours", "polygon_bounds", "split_names"]
+__all__ = [
+    "Conversion",
+    "Report",
+    "Shape",
+    "UnreadableLabel",
+    "check_size",
+    "is_converted",
+    "polygon_bounds",
+    "split_names",
+]
 
 
 class UnreadableLabel(ValueError):
-    """An annotation cannot be read. Its whole image is taken out: without it, it would show an object that is none.
+    """An annotation cannot be read; its image is taken out, as training would take the object for background.
 
     Args:
-        reason: a plural noun phrase, the same for all of its kind.
+        reason: a plural noun phrase, the same for all errors of its kind.
         where: file and place in it.
     """
 
@@ -30,10 +39,10 @@ class UnreadableLabel(ValueError):
 
 @dataclass
 class Report:
-    """What happened to the data on the way, each reason with the places where it applied.
+    """What a conversion left out or changed: lists of places by reason.
 
-    ``removed`` counts images that are not in the result, ``skipped`` objects and files that are not, ``notes`` what was
-    read otherwise than it is written. ``warnings`` are sentences about the whole set.
+    ``removed`` are images left out, ``skipped`` objects and files left out, ``notes`` are changes to what was read.
+    ``warnings`` are sentences about the data set.
     """
 
     warnings: list[str] = field(default_factory=list)
@@ -42,30 +51,30 @@ class Report:
     notes: dict[str, list[str]] = field(default_factory=dict)
 
     def warn(self, sentence: str) -> None:
-        """Say something of the whole set, once."""
+        """Add a warning about the data set, unless it is there already."""
         if sentence not in self.warnings:
             self.warnings.append(sentence)
 
     def remove(self, reason: str, where: str) -> None:
-        """Remember that an image was taken out."""
+        """Record that an image was left out."""
         self.removed.setdefault(reason, []).append(where)
 
     def skip(self, reason: str, where: str) -> None:
-        """Remember that an object or a file was left out."""
+        """Record that an object or a file was left out."""
         self.skipped.setdefault(reason, []).append(where)
 
     def note(self, reason: str, where: str) -> None:
-        """Remember that something was changed."""
+        """Record that something was changed."""
         self.notes.setdefault(reason, []).append(where)
 
     def first_reason(self) -> str:
-        """The first thing that went wrong, for the message when nothing is left."""
+        """The first reason for leaving something out, for the error when nothing is left."""
         groups = [*self.removed.items(), *self.skipped.items()]
         reasons = [f"{reason} ({places[0]})" for reason, places in groups]
         return next(iter([*reasons, *self.warnings]), "no annotation is there")
 
     def render_lines(self, examples: int = 3) -> list[str]:
-        """The report to be read: warnings first, then each reason with a few of its places."""
+        """The report as lines of text: warnings, then each reason with up to ``examples`` of its places."""
         lines = [f"WARNING: {sentence}" for sentence in self.warnings]
         total = sum(map(len, self.removed.values()))
         for title, groups in (
@@ -83,17 +92,17 @@ class Report:
 
 @dataclass(frozen=True)
 class Shape:
-    """One object as it is read from a label file, in pixels of its image.
+    """One object of a label file, in pixels of its image.
 
     Args:
         label: index of its class.
-        where: file and place, for the report.
-        box: x1, y1, x2, y2; None takes the bounds of its mask.
-        polygons: each x1, y1, x2, y2, ...; the parts of one object.
-        rle: a run-length mask of COCO's form, in place of polygons.
-        keypoints: x, y, visibility of each.
-        crowd: a region to ignore.
-        area: as annotated; None computes it.
+        where: file and place in it, for the report.
+        box: xyxy; None takes the bounds of the mask.
+        polygons: each x1, y1, x2, y2, ...; their union is the mask.
+        rle: the mask as COCO's RLE, instead of polygons.
+        keypoints: a flat list of x, y, visibility.
+        crowd: whether it is a crowd region, which training ignores.
+        area: the annotated area; None computes it.
     """
 
     label: int
@@ -108,9 +117,9 @@ class Shape:
 
 @dataclass
 class Conversion:
-    """A COCO file in the making. Ids count from 1 in the order of adding; numbers are rounded to 1/1000 pixel.
+    """Builds a COCO file. Ids count from 1 in the order of adding; numbers are rounded to 1/1000 pixel.
 
-    ``categories`` are those of the file without their ids.
+    ``categories`` are those of the file, without ids.
     """
 
     categories: Sequence[Mapping[str, Any]]
@@ -119,10 +128,10 @@ class Conversion:
     annotations: list[dict[str, Any]] = field(default_factory=list)
 
     def add_image(self, file_name: str, width: int, height: int, shapes: Sequence[Shape]) -> None:
-        """Add an image with the objects on it.
+        """Add an image with its objects.
 
         Raises:
-            UnreadableLabel: the mask of one is broken; then nothing was added.
+            UnreadableLabel: a mask is broken; then nothing is added.
         """
         before = len(self.annotations)
         entry = {"id": len(self.images) + 1, "file_name": file_name, "width": width, "height": height}
@@ -135,10 +144,10 @@ class Conversion:
         self.images.append(entry)
 
     def _add(self, image: dict[str, Any], shape: Shape) -> None:
-        """Add an object, cut to its image; left out if nothing of it is in there."""
+        """Add an object, clipped to its image; it is left out if it is completely outside."""
         size = (image["width"], image["height"])
         box = shape.box if shape.box is not None else _mask_bounds(shape, size)
-        inside = self._cut(box, size, shape.where)
+        inside = self._clip(box, size, shape.where)
         if inside is None:
             return
         entry: dict[str, Any] = {
@@ -166,12 +175,12 @@ class Conversion:
             entry["num_keypoints"] = sum(v > 0 for v in entry["keypoints"][2::3])
         self.annotations.append(entry)
 
-    def _cut(self, box: Sequence[float], size: tuple[int, int], where: str) -> list[float] | None:
-        """The box x, y, width, height inside its image; None where it has no area there."""
-        cut = np.clip(np.asarray(box, dtype=float), 0, [*size, *size])
-        if np.abs(cut - box).max() > 1:
+    def _clip(self, box: Sequence[float], size: tuple[int, int], where: str) -> list[float] | None:
+        """Clip a box xyxy to its image and return it as xywh; None if no area is left."""
+        clipped = np.clip(np.asarray(box, dtype=float), 0, [*size, *size])
+        if np.abs(clipped - box).max() > 1:
             self.report.note("boxes reached more than 1 px outside their image and were cut to it", where)
-        x1, y1, x2, y2 = (round(float(v), 3) for v in cut)
+        x1, y1, x2, y2 = (round(float(v), 3) for v in clipped)
         if x2 <= x1 or y2 <= y1:
             self.report.skip("boxes without area inside their image", where)
             return None
@@ -188,36 +197,36 @@ class Conversion:
         return flat
 
     def to_coco(self, form: str) -> dict[str, Any]:
-        """The file.
+        """The content of the file.
 
         Args:
-            form: what it was made from; it is told in ``info``.
+            form: the source format, which is written into ``info``.
 
         Raises:
-            UserError: there is no image in it.
+            UserError: it has no images.
         """
         if not self.images:
             raise UserError(f"no image could be converted: {self.report.first_reason()}")
         categories = [{"id": number, **entry} for number, entry in enumerate(self.categories, start=1)]
         return {
-            "info": {"description": f"{_MADE_BY} --from {form}"},
+            "info": {"description": f"{_DESCRIPTION} --from {form}"},
             "images": self.images,
             "annotations": self.annotations,
             "categories": categories,
         }
 
 
-_MADE_BY = "efftasks dataset convert"
+_DESCRIPTION = "efftasks dataset convert"
 
 
-def is_ours(data: Any) -> bool:
-    """Whether the content of a COCO file is from this command, which may overwrite it then."""
+def is_converted(data: Any) -> bool:
+    """Whether the content of a COCO file was written by ``efftasks dataset convert``, which may overwrite it."""
     info = data.get("info") if isinstance(data, dict) else None
-    return isinstance(info, dict) and str(info.get("description", "")).startswith(_MADE_BY)
+    return isinstance(info, dict) and str(info.get("description", "")).startswith(_DESCRIPTION)
 
 
 def polygon_bounds(polygons: Sequence[Sequence[float]]) -> list[float]:
-    """x1, y1, x2, y2 around polygons of x1, y1, x2, y2, ..."""
+    """The bounding box xyxy of polygons x1, y1, x2, y2, ..."""
     points = np.concatenate([np.reshape(part, (-1, 2)) for part in polygons])
     return [*points.min(0).tolist(), *points.max(0).tolist()]
 
@@ -233,14 +242,14 @@ def _rle_mask(shape: Shape, size: tuple[int, int]) -> np.ndarray:
     """The mask bool (H, W).
 
     Raises:
-        UnreadableLabel: the run lengths are broken, empty, or of another size.
+        UnreadableLabel: the RLE is broken, empty, or of another size than the image.
     """
     rle = shape.rle or {}
     width, height = size
     try:
         counts = rle_counts(rle.get("counts"))
-        whole = list(rle.get("size") or ()) == [height, width] and int(counts.sum()) == width * height
-        if not whole or (counts < 0).any() or not counts[1::2].any():
+        size_matches = list(rle.get("size") or ()) == [height, width] and int(counts.sum()) == width * height
+        if not size_matches or (counts < 0).any() or not counts[1::2].any():
             raise ValueError
     except ValueError:
         reason = "run-length masks that are broken, empty or of another size than their image"
@@ -249,16 +258,24 @@ def _rle_mask(shape: Shape, size: tuple[int, int]) -> np.ndarray:
 
 
 def _polygon_area(points: np.ndarray) -> float:
-    """The shoelace formula; points (n, 2)."""
+    """The area of a polygon (n, 2), by the shoelace formula."""
     x, y = points.T
     return round(abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2, 3)
+
+
+def check_size(annotated: tuple[int, int] | None, size: tuple[int, int], step: str, where: str) -> None:
+    """Raise UnreadableLabel if an image has another (width, height) than annotated; ``step`` may have resized it."""
+    if annotated is not None and annotated != size:
+        reason = f"images of another size than their annotations say (resized or turned after {step}?)"
+        sizes = f"{size[0]} x {size[1]}, annotated as {annotated[0]} x {annotated[1]}"
+        raise UnreadableLabel(reason, f"{where} is {sizes}")
 
 
 def split_names(text: str | None) -> list[str] | None:
     """``"a, b"`` -> ``["a", "b"]``; None stays None.
 
     Raises:
-        UserError: no name, or one twice.
+        UserError: the text has no names, or a name occurs more than once.
     """
     if text is None:
         return None

@@ -1,28 +1,29 @@
-"""COCO files as annotation tools export them: other names, other folders, image names of another machine, no division.
+"""COCO files as annotation tools export them, with their layouts of folders and image names of another machine.
 
 The layouts: ``annotations/instances_PART.json`` with ``images/PART`` (CVAT, COCO itself),
-``PART/_annotations.coco.json`` beside its images (Roboflow), ``result.json`` with ``images/`` (Label Studio), any file.
+``PART/_annotations.coco.json`` beside its images (Roboflow), ``result.json`` with ``images/`` (Label Studio), or a
+single file.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
-from efftasks.datasets.coco_convert import Report, Shape, UnreadableLabel, is_ours
+from efftasks.annotations.coco import is_finite
+from efftasks.datasets.coco_convert import Report, Shape, UnreadableLabel, check_size, is_converted
 from efftasks.datasets.convert_source import (
     ImageFinder,
     Item,
     Part,
     Source,
     common_folder,
+    display_path,
     first_folder,
     part_name,
-    place,
     read_text,
 )
 from efftasks.structures.errors import UserError
@@ -43,23 +44,23 @@ def read_coco_export(
 
     Args:
         source: the folder, or one file.
-        classes: the names to take, in the order of the new category ids; None takes all that are there.
-        images: the folder of the images, where they do not lie as the tools put them.
-        crowds: keep ``iscrowd``; False makes every such region an object.
+        classes: class names in the order of the new category ids; None takes all categories.
+        images: the folder of the images, if they are in none of the above.
+        crowds: keep ``iscrowd``; False turns crowd regions into objects.
 
     Raises:
-        UserError: there is no COCO file, two claim to be the same part, or their categories do not fit together.
+        UserError: there is no COCO file, two files are the same part, or category names are missing or repeated.
     """
-    given = Path(source)
-    if given.is_file():
-        files, root = [given], given.parent.parent if given.parent.name == "annotations" else given.parent
+    path = Path(source)
+    if path.is_file():
+        files, root = [path], path.parent.parent if path.parent.name == "annotations" else path.parent
     else:
-        root = first_folder([given], "a COCO export")
+        root = first_folder([path], "a COCO export")
         files = _files(root)
     loaded = {file: _load(file) for file in files}
     contents = {file: data for file, data in loaded.items() if data is not None}
     if not contents:
-        raise UserError(f"{given}: holds no COCO file, expected a JSON file with images, annotations and categories")
+        raise UserError(f"{path}: holds no COCO file, expected a JSON file with images, annotations and categories")
     report = Report()
     categories = _categories(contents, classes, report)
     labels = {category["name"]: number for number, category in enumerate(categories)}
@@ -71,7 +72,7 @@ def read_coco_export(
         parts[name] = _part(file, data, root, images, finder, report)
 
     if crowds:
-        _tell_crowds([row for data in contents.values() for row in data["annotations"]], report)
+        _warn_crowds([row for data in contents.values() for row in data["annotations"]], report)
 
     def shapes(item: Item, width: int, height: int) -> list[Shape]:
         return _Shapes(item, (width, height), labels, crowds, report).read()
@@ -79,8 +80,8 @@ def read_coco_export(
     return Source("coco", root, parts, categories, shapes, report, files=frozenset(contents))
 
 
-def _tell_crowds(rows: Sequence[Mapping[str, Any]], report: Report) -> None:
-    """Warn where they are more than the few that COCO's own files have."""
+def _warn_crowds(rows: Sequence[Mapping[str, Any]], report: Report) -> None:
+    """Warn if crowds are more than a tenth of the annotations; COCO has few."""
     count = sum(bool(row.get("iscrowd")) for row in rows)
     if 10 * count > len(rows):
         report.warn(
@@ -90,19 +91,19 @@ def _tell_crowds(rows: Sequence[Mapping[str, Any]], report: Report) -> None:
 
 
 def _files(root: Path) -> list[Path]:
-    """The COCO files of an export. Those of this command are what it became, and taken if there are no others."""
-    ours: list[Path] = []
+    """The COCO files of an export; files that this command has written are only taken if there are no others."""
+    converted: list[Path] = []
     for pattern in (f"*/{_ROBOFLOW}", _ROBOFLOW, "annotations/*.json", "*.json", "*/*.json"):
         files = {file: data for file in sorted(root.glob(pattern)) if (data := _load(file)) is not None}
-        others = [file for file, data in files.items() if not is_ours(data)]
-        if others:
-            return others
-        ours = ours or list(files)
-    return ours
+        exported = [file for file, data in files.items() if not is_converted(data)]
+        if exported:
+            return exported
+        converted = converted or list(files)
+    return converted
 
 
 def _load(file: Path) -> dict[str, Any] | None:
-    """The content of a COCO file; None for another JSON file."""
+    """The content of a COCO file; None for any other JSON file."""
     try:
         data = json.loads(read_text(file))
     except UnreadableLabel as error:
@@ -119,7 +120,7 @@ def _load(file: Path) -> dict[str, Any] | None:
 
 
 def _part_of(file: Path, root: Path) -> str:
-    """``train``, ``val``, ``test``, or the name as it is written."""
+    """The part of a file: ``train``, ``val``, ``test``, or else the name in its path."""
     text = file.parent.name if file.name == _ROBOFLOW else _PREFIX.sub("", file.stem)
     if part_name(text) is None and file.parent != root and part_name(file.parent.name):
         text = file.parent.name
@@ -127,22 +128,24 @@ def _part_of(file: Path, root: Path) -> str:
 
 
 def _by_part(contents: Mapping[Path, dict], root: Path, report: Report) -> dict[Path, dict]:
-    """One file for each part: ``instances`` where there is more than one."""
+    """One file for each part; of several the one with ``instances`` in its name."""
     chosen: dict[str, Path] = {}
     for file in sorted(contents, key=lambda file: not file.name.startswith("instances")):
         name = _part_of(file, root)
         if name not in chosen:
             chosen[name] = file
         elif chosen[name].name.startswith("instances_") and not file.name.startswith("instances_"):
-            report.skip(f"files that {chosen[name].name} goes before; give one as SOURCE to take it", place(file, root))
+            report.skip(
+                f"files that {chosen[name].name} goes before; give one as SOURCE to take it", display_path(file, root)
+            )
         else:
             raise UserError(f"{root}: {chosen[name].name} and {file.name} both are {name!r}; give one as SOURCE")
     return {file: contents[file] for file in chosen.values()}
 
 
 def _categories(contents: Mapping[Path, dict], classes: Sequence[str] | None, report: Report) -> list[dict[str, Any]]:
-    """The categories of all files by name, in the order of their ids."""
-    known: dict[str, dict[str, Any]] = {}
+    """The categories of all files, merged by name, in the order of their ids."""
+    categories: dict[str, dict[str, Any]] = {}
     used: set[str] = set()
     for file, data in contents.items():
         names = {str(row.get("id")): str(row.get("name", "")).strip() for row in data["categories"]}
@@ -150,23 +153,23 @@ def _categories(contents: Mapping[Path, dict], classes: Sequence[str] | None, re
             raise UserError(f"{file}: 'categories' are {list(names.values())}, expected a name for each, each once")
         used |= {names.get(str(row.get("category_id")), "") for row in data["annotations"]}
         for row in sorted(data["categories"], key=lambda row: (len(str(row.get("id"))), str(row.get("id")))):
-            kept = {key: row[key] for key in ("keypoints", "skeleton") if row.get(key)}
+            optional = {key: row[key] for key in ("keypoints", "skeleton") if row.get(key)}
             name = str(row["name"]).strip()
-            known.setdefault(name, {"name": name, "supercategory": row.get("supercategory") or "none", **kept})
+            categories.setdefault(name, {"name": name, "supercategory": row.get("supercategory") or "none", **optional})
     if classes is not None:
-        unknown = [name for name in classes if name not in known]
+        unknown = [name for name in classes if name not in categories]
         if unknown:
-            raise UserError(f"--classes: got {', '.join(unknown)}, expected some of {', '.join(known)}")
-        return [known[name] for name in classes]
-    above = {str(entry["supercategory"]) for entry in known.values()}
-    for name in [name for name in known if name in above and name not in used and len(known) > 1]:
+            raise UserError(f"--classes: got {', '.join(unknown)}, expected some of {', '.join(categories)}")
+        return [categories[name] for name in classes]
+    supercategories = {str(entry["supercategory"]) for entry in categories.values()}
+    for name in [name for name in categories if name in supercategories and name not in used and len(categories) > 1]:
         report.note("categories stand for a group and have no annotations; they were left out", name)
-        del known[name]
-    return list(known.values())
+        del categories[name]
+    return list(categories.values())
 
 
 def _part(file: Path, data: dict, root: Path, images: str | Path | None, finder: ImageFinder, report: Report) -> Part:
-    where = place(file, root)
+    where = display_path(file, root)
     subset = file.parent.name if file.name == _ROBOFLOW else _PREFIX.sub("", file.stem)
     folders = [file.parent, root / "images" / subset, root / subset, root / "images", root / "data", root]
     if images is not None:
@@ -188,40 +191,33 @@ def _part(file: Path, data: dict, root: Path, images: str | Path | None, finder:
         elif path in items:
             report.remove("images whose file another image has", at)
         else:
-            items[path] = Item(path, (at, rows[str(image.get("id"))]), _stated(image))
+            items[path] = Item(path, (at, rows[str(image.get("id"))]), _annotated_size(image))
     folder = common_folder([path.parent for path in items]) if items else root
     return Part(folder, list(items.values()))
 
 
-def _stated(image: Mapping[str, Any]) -> tuple[int, int] | None:
+def _annotated_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
     width, height = image.get("width"), image.get("height")
-    return (int(width), int(height)) if _is_number(width) and _is_number(height) and width and height else None
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return (int(width), int(height)) if is_finite(width) and is_finite(height) and width and height else None
 
 
 class _Shapes:
-    """The annotations of one image."""
+    """Reads the annotations of one image."""
 
     def __init__(
         self, item: Item, size: tuple[int, int], labels: Mapping[str, int], crowds: bool, report: Report
     ) -> None:
         self.where, self.rows = item.label
-        self.stated, self.size = item.size, size
+        self.annotated_size, self.size = item.size, size
         self.labels, self.crowds, self.report = labels, crowds, report
 
     def read(self) -> list[Shape]:
-        """All of them that belong to the classes.
+        """The objects that belong to the classes.
 
         Raises:
-            UnreadableLabel: one cannot be read, or the image is not the one that was annotated.
+            UnreadableLabel: an annotation cannot be read, or the image has another size than annotated.
         """
-        if self.stated is not None and self.stated != self.size:
-            sizes = f"{self.size[0]} x {self.size[1]}, annotated as {self.stated[0]} x {self.stated[1]}"
-            reason = "images of another size than their annotations say (resized or turned after the export?)"
-            raise UnreadableLabel(reason, f"{self.where} is {sizes}")
+        check_size(self.annotated_size, self.size, "the export", self.where)
         shapes = []
         for row in self.rows:
             at = f"{self.where}, annotation {row.get('id')}"
@@ -238,19 +234,21 @@ class _Shapes:
         box, mask, points = row.get("bbox"), row.get("segmentation"), row.get("keypoints")
         corners = None
         if box:
-            if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+            if not isinstance(box, list) or len(box) != 4 or not all(map(is_finite, box)):
                 raise UnreadableLabel("images with a bbox that is not four numbers", f"{at}: {str(box)[:40]}")
             corners = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
         rle = mask if isinstance(mask, dict) else None
         polygons = self._polygons(mask, at) if isinstance(mask, list) else []
         if corners is None and rle is None and not polygons:
             raise UnreadableLabel("images with an annotation that has neither bbox nor segmentation", at)
-        if points and (not isinstance(points, list) or len(points) % 3 or not all(map(_is_number, points))):
+        if points and (not isinstance(points, list) or len(points) % 3 or not all(map(is_finite, points))):
             raise UnreadableLabel("images with keypoints that are not x, y, visibility of each", at)
         crowd = bool(row.get("iscrowd"))
         if crowd:
-            what = "are regions that training ignores (--no-crowd: objects)" if self.crowds else "are taken as objects"
-            self.report.note(f"annotations marked iscrowd {what}", at)
+            effect = (
+                "are regions that training ignores (--no-crowd: objects)" if self.crowds else "are taken as objects"
+            )
+            self.report.note(f"annotations marked iscrowd {effect}", at)
         area = row.get("area")
         return Shape(
             label,
@@ -260,17 +258,17 @@ class _Shapes:
             rle,
             points or None,
             crowd=crowd and self.crowds,
-            area=area if _is_number(area) and area > 0 else None,
+            area=area if is_finite(area) and area > 0 else None,
         )
 
     def _polygons(self, mask: list, at: str) -> list[list[float]]:
-        parts = [mask] if mask and all(map(_is_number, mask)) else mask
-        good = []
+        parts = [mask] if mask and all(map(is_finite, mask)) else mask
+        polygons = []
         for part in parts:
-            if not isinstance(part, list) or len(part) % 2 or not all(map(_is_number, part)):
+            if not isinstance(part, list) or len(part) % 2 or not all(map(is_finite, part)):
                 raise UnreadableLabel("images with a polygon that is not x1, y1, x2, y2, ...", at)
             if len(part) < 6:
                 self.report.skip("polygons of fewer than three points", at)
             else:
-                good.append(part)
-        return good
+                polygons.append(part)
+        return polygons

@@ -1,4 +1,4 @@
-"""labelme's JSON files, one an image: ``shapes`` with a label, a type and points in pixels."""
+"""labelme's JSON files, one per image: ``shapes`` with a label, a type and points in pixels."""
 
 from __future__ import annotations
 
@@ -13,8 +13,17 @@ from typing import Any
 import cv2
 import numpy as np
 
-from efftasks.datasets.coco_convert import Report, Shape, UnreadableLabel
-from efftasks.datasets.convert_source import ImageFinder, Item, Part, Source, divide, first_folder, place, read_text
+from efftasks.datasets.coco_convert import Report, Shape, UnreadableLabel, check_size
+from efftasks.datasets.convert_source import (
+    ImageFinder,
+    Item,
+    Part,
+    Source,
+    display_path,
+    divide,
+    first_folder,
+    read_text,
+)
 from efftasks.datasets.image_files import find_images
 from efftasks.imaging.images import IMAGE_SUFFIXES
 from efftasks.imaging.rle import encode_rle
@@ -23,7 +32,7 @@ from efftasks.structures.errors import UserError
 __all__ = ["read_labelme"]
 
 _CIRCLE_POINTS = 64
-_LEAST = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2, "oriented_rectangle": 4}
+_MIN_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2, "oriented_rectangle": 4}
 
 
 def read_labelme(
@@ -34,18 +43,18 @@ def read_labelme(
 ) -> Source:
     """Find the JSON files of a data set and their images.
 
-    Polygons and circles become boxes with a mask, rectangles boxes; shapes of one label and one ``group_id`` are one
-    object. A point with the ``group_id`` of an object is left out. Parts are folders named ``train``, ``valid`` and
-    the like.
+    Polygons and circles become masks with boxes, rectangles become boxes; shapes of the same label and ``group_id`` are
+    one object. Points with the ``group_id`` of an object are left out. Parts are folders with names such as ``train``
+    and ``valid``.
 
     Args:
         source: the folder.
-        classes: the labels to take, in the order of the category ids; None takes all, sorted.
-        images: the folder of the images, where they do not lie where ``imagePath`` says.
-        labels: the folder of the JSON files, where they are not below ``source``.
+        classes: labels in the order of the category ids; None takes all, sorted.
+        images: the folder of the images, if ``imagePath`` does not lead to them.
+        labels: the folder of the JSON files, if they are not below ``source``.
 
     Raises:
-        UserError: there is no such folder, or no file of labelme in it.
+        UserError: the folder does not exist, or has no labelme file.
     """
     root = first_folder([Path(source)], "a labelme data set")
     folder = Path(labels) if labels else root
@@ -53,7 +62,7 @@ def read_labelme(
     parsed = _parse(folder, root, report)
     if not parsed:
         raise UserError(f"{folder}: holds no JSON file of labelme, expected some with 'shapes' and 'imagePath'")
-    names = {_label(shape) for data in parsed.values() for shape in data["shapes"] if _extent(shape)}
+    names = {_label(shape) for data in parsed.values() for shape in data["shapes"] if _has_extent(shape)}
     chosen = list(classes) if classes is not None else sorted(names - {""})
     pictures = Path(images) if images else root
     items = _pair(parsed, folder, pictures, root, report)
@@ -61,10 +70,7 @@ def read_labelme(
 
     def shapes(item: Item, width: int, height: int) -> list[Shape]:
         where, data = item.label
-        if item.size and item.size != (width, height):
-            sizes = f"{width} x {height}, annotated as {item.size[0]} x {item.size[1]}"
-            reason = "images of another size than their annotations say (resized or turned after labeling?)"
-            raise UnreadableLabel(reason, f"{where} is {sizes}")
+        check_size(item.size, (width, height), "labeling", where)
         return _shapes(data["shapes"], where, chosen, classes is None, (width, height), report)
 
     categories = [{"name": name, "supercategory": "none"} for name in chosen]
@@ -74,7 +80,7 @@ def read_labelme(
 def _parse(folder: Path, root: Path, report: Report) -> dict[Path, dict[str, Any]]:
     parsed = {}
     for file in sorted(folder.rglob("*.json")):
-        where = place(file, root)
+        where = display_path(file, root)
         try:
             data = json.loads(read_text(file, where))
         except UnreadableLabel as error:
@@ -98,7 +104,7 @@ def _pair(
     finder = ImageFinder(pictures)
     items, used = [], set()
     for file, data in parsed.items():
-        where = place(file, root)
+        where = display_path(file, root)
         path, content = _picture(file, data, finder, pictures), None
         if path is None:
             content = _embedded(data)
@@ -113,16 +119,16 @@ def _pair(
             items.append((file.relative_to(folder), Item(path, (where, data), size, content)))
     for path in find_images(pictures):
         if path not in used:
-            report.note("images have no JSON file, and are not in the result", place(path, root))
+            report.note("images have no JSON file, and are not in the result", display_path(path, root))
     return items
 
 
 def _picture(file: Path, data: Mapping[str, Any], finder: ImageFinder, pictures: Path) -> Path | None:
-    """The image beside the file, where ``imagePath`` says, or of that name."""
+    """The image of a JSON file: that of ``imagePath``, else one of the same name beside it."""
     path = finder.find(str(data["imagePath"]), [file.parent, pictures])
     if path is not None:
         return path
-    return next((file.with_suffix(end) for end in IMAGE_SUFFIXES if file.with_suffix(end).is_file()), None)
+    return next((file.with_suffix(suffix) for suffix in IMAGE_SUFFIXES if file.with_suffix(suffix).is_file()), None)
 
 
 def _suffix(name: Any) -> str:
@@ -131,7 +137,7 @@ def _suffix(name: Any) -> str:
 
 
 def _embedded(data: Mapping[str, Any]) -> bytes | None:
-    """The image that the file itself holds."""
+    """The image in ``imageData``, None without one."""
     try:
         return base64.b64decode(data.get("imageData") or "") or None
     except (binascii.Error, TypeError, ValueError):
@@ -148,34 +154,34 @@ def _label(shape: Mapping[str, Any]) -> str:
 
 
 def _type(shape: Mapping[str, Any]) -> str:
-    return str(shape.get("shape_type") or "polygon")  # old versions had no other
+    return str(shape.get("shape_type") or "polygon")  # old versions had polygons only
 
 
-def _extent(shape: Mapping[str, Any]) -> bool:
-    return _type(shape) in _LEAST
+def _has_extent(shape: Mapping[str, Any]) -> bool:
+    return _type(shape) in _MIN_POINTS
 
 
 def _shapes(
     rows: Sequence[Mapping[str, Any]],
     where: str,
     classes: Sequence[str],
-    all_taken: bool,
+    all_classes: bool,
     size: tuple[int, int],
     report: Report,
 ) -> list[Shape]:
-    groups = {row.get("group_id") for row in rows if _extent(row)} - {None}
+    groups = {row.get("group_id") for row in rows if _has_extent(row)} - {None}
     joined: dict[Any, Shape] = {}
     for number, row in enumerate(rows, start=1):
         at, label, kind, group = f"{where}, shape {number}", _label(row), _type(row), row.get("group_id")
         if not label:
             raise UnreadableLabel("files with a shape without a label", at)
-        if not all_taken and label not in classes:
+        if not all_classes and label not in classes:
             report.skip(f"objects of class {label!r}, which is not in the class list", at)
             continue
         if kind == "point" and group in groups:
             report.skip("points that belong to an object (keypoints are not read from labelme)", at)
             continue
-        if not _extent(row):
+        if not _has_extent(row):
             raise UnreadableLabel(f"files with a shape of type {kind!r}, which has no box", at)
         shape = _shape(row, kind, classes.index(label), at, size)
         key = (label, group) if group is not None and shape.polygons else number
@@ -203,25 +209,25 @@ def _points(row: Mapping[str, Any], kind: str, at: str) -> np.ndarray:
         points = np.asarray(row.get("points"), dtype=float)
     except (TypeError, ValueError):
         points = np.zeros(0)
-    if points.ndim != 2 or points.shape[1] != 2 or len(points) < _LEAST[kind] or not np.isfinite(points).all():
-        reason = f"files with a {kind} of fewer than {_LEAST[kind]} points, or of something else than numbers"
+    if points.ndim != 2 or points.shape[1] != 2 or len(points) < _MIN_POINTS[kind] or not np.isfinite(points).all():
+        reason = f"files with a {kind} of fewer than {_MIN_POINTS[kind]} points, or of something else than numbers"
         raise UnreadableLabel(reason, at)
     return points
 
 
 def _mask(row: Mapping[str, Any], points: np.ndarray, size: tuple[int, int], at: str) -> dict[str, Any]:
-    """The run lengths of a mask, which is a picture of what lies inside two corners."""
+    """The RLE of a mask, which is a picture of the region between two corners."""
     data = np.frombuffer(_embedded({"imageData": row.get("mask")}) or b"", np.uint8)
     crop = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
     if crop is None or crop.ndim != 2:
         raise UnreadableLabel("files with a mask that is no picture of one channel", at)
     width, height = size
     left, top = (int(v) for v in points.min(0))
-    whole = np.zeros((height + crop.shape[0], width + crop.shape[1]), bool)
+    mask = np.zeros((height + crop.shape[0], width + crop.shape[1]), bool)
     if not (0 <= left < width and 0 <= top < height):
         raise UnreadableLabel("files with a mask outside its image", at)
-    whole[top : top + crop.shape[0], left : left + crop.shape[1]] = crop > 0
-    whole = np.ascontiguousarray(whole[:height, :width])
-    if not whole.any():
+    mask[top : top + crop.shape[0], left : left + crop.shape[1]] = crop > 0
+    mask = np.ascontiguousarray(mask[:height, :width])
+    if not mask.any():
         raise UnreadableLabel("files with a mask without a pixel", at)
-    return encode_rle(whole)
+    return encode_rle(mask)

@@ -1,4 +1,4 @@
-"""What a converter reads: the parts of a data set, their images, and for each image the shapes on it."""
+"""A data set as a converter reads it: its parts, their images, and the objects on each image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
     "divide",
     "first_folder",
     "part_name",
-    "place",
+    "display_path",
     "read_text",
 ]
 
@@ -32,7 +32,7 @@ _PARTS = {
     "val": ("val", "valid", "validation", "obj_valid_data"),
     "test": ("test", "testing", "obj_test_data"),
 }
-_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Item:
     """An image of a data set.
 
     Args:
-        path: its file. Where ``data`` is given there is none, and this is the name that it would have.
-        label: what its form has of it: a label file, a parsed one, a list of annotations.
-        size: width and height as the annotations state them; None where they do not.
-        data: the file's content, where the annotations bring it along.
+        path: its file; with ``data`` the file does not exist, and this is the name that it would have.
+        label: its annotations, in a form of the converter: a label file, a parsed one, a list of annotations.
+        size: the annotated width and height; None if they are not stated.
+        data: the bytes of the image file, if the annotations contain them.
     """
 
     path: Path
@@ -54,13 +54,13 @@ class Item:
 
 @dataclass
 class Part:
-    """The images of a part of a data set, and the folder that their names are relative to."""
+    """One part (such as ``train``) of a data set: its images, and the folder that their names are relative to."""
 
     folder: Path
     items: list[Item] = field(default_factory=list)
 
     def name(self, item: Item) -> str:
-        """The POSIX path of an image below the folder; of one that lies elsewhere, its whole path without the root."""
+        """The POSIX path of an image relative to the folder; if it is elsewhere, its absolute path without the root."""
         path = Path(os.path.abspath(item.path))
         folder = Path(os.path.abspath(self.folder))
         return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else Path(*path.parts[1:]).as_posix()
@@ -68,16 +68,16 @@ class Part:
 
 @dataclass
 class Source:
-    """A data set as one of the converters reads it.
+    """A data set as a converter reads it.
 
     Args:
         form: ``yolo``, ``voc``, ``coco`` or ``labelme``.
         root: its folder, for messages.
-        parts: by name; ``train``, ``val``, ``test`` where they are one of those, ``""`` where it is not divided.
-        categories: of COCO's form without their ids, in the order of the labels.
-        shapes: gives what is on an image of that width and height; raises UnreadableLabel.
-        report: what was noticed so far.
-        refused: reasons that refuse the whole set if they apply to most of its images, each with the remedy.
+        parts: by name: ``train``, ``val``, ``test`` or another name, ``""`` if the data set is not divided.
+        categories: COCO categories without ids, in the order of the labels.
+        shapes: returns the objects on an image of the given width and height; raises UnreadableLabel.
+        report: the report so far.
+        refused: reasons that are an error if they apply to most images, each with its remedy.
         files: annotation files that the result must not overwrite.
     """
 
@@ -92,17 +92,17 @@ class Source:
 
 
 def part_name(text: str) -> str | None:
-    """``train``, ``val`` or ``test`` for one of their many names, such as ``Valid`` or ``train2017``; else None."""
+    """``train``, ``val`` or ``test`` for a usual name of it, such as ``Valid`` or ``train2017``; else None."""
     word = text.strip().lower().rstrip("0123456789")
     return next((name for name, words in _PARTS.items() if word in words), None)
 
 
 def divide(items: Iterable[tuple[Path, Item]], folder: Path) -> dict[str, Part]:
-    """Parts by the first folder of each path that is named like one; ``""`` where none is.
+    """Divide images into parts, by the first folder of a path that is named like a part; ``""`` if there is none.
 
     Args:
-        items: each with the path, relative to the data set, that decides.
-        folder: that the names of images are relative to.
+        items: paths relative to the data set, each with its image.
+        folder: the folder that the names of the images are relative to.
     """
     parts: dict[str, Part] = {}
     for path, item in items:
@@ -111,43 +111,43 @@ def divide(items: Iterable[tuple[Path, Item]], folder: Path) -> dict[str, Part]:
     return parts
 
 
-def place(path: Path, root: Path) -> str:
-    """A path as a report names it: relative to the data set, where it lies in there."""
+def display_path(path: Path, root: Path) -> str:
+    """A path for reports: relative to the data set if it is inside."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 
 def common_folder(folders: Sequence[Path]) -> Path:
-    """The innermost folder around all of them; their first one where there is none (two drives)."""
+    """The innermost common parent of folders; the first of them if there is none (two drives)."""
     try:
         return Path(os.path.commonpath([os.path.abspath(folder) for folder in folders]))
     except ValueError:
         return folders[0]
 
 
-def first_folder(candidates: Sequence[Path], what: str) -> Path:
-    """The first of some folders that exists.
+def first_folder(candidates: Sequence[Path], expected: str) -> Path:
+    """The first folder that exists.
 
     Raises:
-        UserError: none does.
+        UserError: none of them exists.
     """
     for folder in candidates:
         if folder.is_dir():
             return folder
-    raise UserError(f"{candidates[0]}: no such folder; expected {what} in {' or '.join(map(str, candidates))}")
+    raise UserError(f"{candidates[0]}: no such folder; expected {expected} in {' or '.join(map(str, candidates))}")
 
 
 def read_text(path: Path, where: str | None = None) -> str:
-    """A text file in UTF-8, or in UTF-16 with its mark; the mark is no part of the text.
+    """Read a text file in UTF-8, or in UTF-16 with a byte order mark; the mark is removed.
 
     Raises:
-        UnreadableLabel: it cannot be opened, or is no such text.
+        UnreadableLabel: the file cannot be opened, or has another encoding.
     """
     where = where or path.as_posix()
     try:
         data = path.read_bytes()
     except OSError as error:
         raise UnreadableLabel(f"label files that cannot be read ({error.strerror})", where) from error
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -155,30 +155,30 @@ def read_text(path: Path, where: str | None = None) -> str:
 
 
 class ImageFinder:
-    """Finds the file of an image name as annotation tools write it, which is often that of another machine.
+    """Finds image files by the names in annotations, which are often paths of another machine.
 
     Args:
-        root: the data set's folder, searched as a whole for names that lead nowhere.
+        root: the folder of the data set; it is searched for names that lead to no file.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._by_name: dict[str, list[Path]] | None = None
 
-    def find(self, written: str, folders: Sequence[Path]) -> Path | None:
-        """The file, or None where there is none, or where it could be several.
+    def find(self, name: str, folders: Sequence[Path]) -> Path | None:
+        """Find the file of a name; None if there is none, or if several files match.
 
         Args:
-            written: a name, a path (with ``/`` or a backslash), or a URL with one in it.
-            folders: that it may be relative to, the likeliest first.
+            name: a file name, a path (with ``/`` or backslashes), or a URL that contains one.
+            folders: the folders that it may be relative to, the most likely one first.
         """
-        for text in _spellings(written):
+        for text in _variants(name):
             parts = [part for part in text.split("/") if part not in ("", ".", "..")]
-            literal = Path(text)
+            path = Path(text)
             if not parts:
                 continue
-            if literal.is_absolute() and literal.is_file():
-                return literal
+            if path.is_absolute() and path.is_file():
+                return path
             for folder in folders:
                 if (folder / text).is_file() and not text.startswith("/"):
                     return Path(os.path.normpath(folder / text))
@@ -187,13 +187,13 @@ class ImageFinder:
                 for folder in (*folders, self.root):
                     if folder.joinpath(*parts[drop:]).is_file():
                         return folder.joinpath(*parts[drop:])
-            alike = self._alike(parts)
-            if alike is not None:
-                return alike
+            only = self._only_match(parts)
+            if only is not None:
+                return only
         return None
 
-    def _alike(self, parts: Sequence[str]) -> Path | None:
-        """The one image of that name below the root; of several, the only one whose folder has the same name too."""
+    def _only_match(self, parts: Sequence[str]) -> Path | None:
+        """The image of that name below the root; of several, the one whose folder has the same name as well."""
         if self._by_name is None:
             self._by_name = {}
             for path in find_images(self.root):
@@ -204,12 +204,12 @@ class ImageFinder:
         return candidates[0] if len(candidates) == 1 else None
 
 
-def _spellings(written: str) -> list[str]:
-    """What a name may mean: as it is, with slashes, the path or the ``?d=`` of a URL, without percent signs."""
-    text = written.strip()
-    spellings = [text, text.replace("\\", "/")]
+def _variants(name: str) -> list[str]:
+    """Variants of a name: unchanged, with slashes, the path or the ``?d=`` of a URL, percent-decoded."""
+    text = name.strip()
+    variants = [text, text.replace("\\", "/")]
     if "://" in text or "?" in text:
         url = urlsplit(text)
-        spellings += [*parse_qs(url.query).get("d", []), url.path]
-    spellings += [unquote(spelling) for spelling in spellings]
-    return list(dict.fromkeys(spellings))
+        variants += [*parse_qs(url.query).get("d", []), url.path]
+    variants += [unquote(variant) for variant in variants]
+    return list(dict.fromkeys(variants))

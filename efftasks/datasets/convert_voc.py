@@ -1,8 +1,8 @@
-"""Pascal VOC XML files, one an image.
+"""Pascal VOC XML files, one per image.
 
-The pixels of VOC count from 1, and ``xmax``, ``ymax`` are the last pixels *inside* a box. In COCO's frame, where pixel
-i covers [i, i + 1), that is x = xmin - 1 and width = xmax - xmin + 1: ``offset=1``. Many tools write plain coordinates
-into the same XML, with x = xmin and width = xmax - xmin: ``offset=0``.
+VOC counts pixels from 1, and ``xmax``, ``ymax`` are the last pixels *inside* a box. In COCO's coordinates, where pixel
+i covers [i, i + 1), this means x = xmin - 1 and width = xmax - xmin + 1: ``offset=1``. Many tools write plain
+coordinates into the same XML, with x = xmin and width = xmax - xmin: ``offset=0``.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from efftasks.datasets.convert_source import (
     Item,
     Part,
     Source,
+    display_path,
     divide,
     first_folder,
     part_name,
-    place,
     read_text,
 )
 from efftasks.datasets.image_files import find_images
@@ -32,12 +32,12 @@ from efftasks.structures.errors import UserError
 __all__ = ["read_voc"]
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-_FLAG = re.compile(r"\s+-?[01]$")  # of the lists that each class has: whether it is in the image
+_FLAG = re.compile(r"\s+-?[01]$")  # in the lists of a class: whether the image shows the class
 
 
 @dataclass(frozen=True)
 class _Xml:
-    """A parsed file, and how the report names it."""
+    """A parsed file, and its name in reports."""
 
     tree: ElementTree.Element
     where: str
@@ -53,25 +53,25 @@ def read_voc(
 ) -> Source:
     """Find the XML files of a data set and their images.
 
-    Known: ``JPEGImages/`` or ``images/`` with ``Annotations/`` or ``annotations/``, or both mixed in one folder. Parts
-    are the lists in ``ImageSets/Main/``, or folders named ``train``, ``valid`` and the like.
+    The layouts: ``JPEGImages/`` or ``images/`` with ``Annotations/`` or ``annotations/``, or images and XML files in
+    one folder. Parts are the lists in ``ImageSets/Main/``, or folders with names such as ``train`` and ``valid``.
 
     Args:
         source: the folder.
-        classes: the names to take, in the order of the category ids; None takes all, sorted.
-        images: the folder of images, where it is none of those.
+        classes: class names in the order of the category ids; None takes all, sorted.
+        images: the folder of images, if it is none of the above.
         labels: the folder of XML files, likewise.
-        offset: 1 for VOC's own convention, 0 for plain coordinates (see above).
+        offset: 1 for VOC's convention, 0 for plain coordinates (see above).
         skip_difficult: leave out objects marked as difficult.
 
     Raises:
-        UserError: there is no such folder, or no XML file.
+        UserError: the folder does not exist, or has no XML file.
     """
     root = first_folder([Path(source)], "a VOC data set")
-    usual = [root / name for name in ("JPEGImages", "images") if find_images(root / name)]
-    pictures = Path(images) if images else [*usual, root][0]
-    usual = [root / name for name in ("Annotations", "annotations") if any((root / name).rglob("*.xml"))]
-    folder = Path(labels) if labels else [*usual, root][0]
+    candidates = [root / name for name in ("JPEGImages", "images") if find_images(root / name)]
+    pictures = Path(images) if images else [*candidates, root][0]
+    candidates = [root / name for name in ("Annotations", "annotations") if any((root / name).rglob("*.xml"))]
+    folder = Path(labels) if labels else [*candidates, root][0]
     files = sorted(folder.rglob("*.xml"))
     if not files:
         raise UserError(f"{folder}: holds no .xml file, expected those of a VOC data set")
@@ -83,8 +83,8 @@ def read_voc(
     chosen = list(classes) if classes is not None else sorted(names - {""})
 
     def shapes(item: Item, width: int, height: int) -> list[Shape]:
-        written = item.size
-        if written and min(written) > 0 and written != (width, height):
+        stated = item.size
+        if stated and min(stated) > 0 and stated != (width, height):
             report.note("the XML has another image size; the image's own was taken", item.label.where)
         return list(_shapes(item.label, chosen, offset, skip_difficult, report))
 
@@ -95,7 +95,7 @@ def read_voc(
 def _parse(files: Sequence[Path], root: Path, report: Report) -> dict[Path, _Xml]:
     parsed = {}
     for file in files:
-        where = place(file, root)
+        where = display_path(file, root)
         try:
             parsed[file] = _Xml(ElementTree.parse(file).getroot(), where)
         except (ElementTree.ParseError, ValueError) as error:
@@ -106,17 +106,17 @@ def _parse(files: Sequence[Path], root: Path, report: Report) -> dict[Path, _Xml
 def _pair(
     parsed: dict[Path, _Xml], folder: Path, pictures: Path, root: Path, report: Report
 ) -> list[tuple[Path, Item]]:
-    """Each XML file that has an image, with it."""
+    """XML files with their images; files without an image are left out."""
     finder = ImageFinder(pictures)
-    found = find_images(pictures)
-    by_name = _by_name(pictures, found)
+    image_files = find_images(pictures)
+    by_name = _by_name(pictures, image_files)
     items, used = [], set()
     for file, xml in parsed.items():
-        # the tag is often stale where files were renamed, so that the name of the XML file goes first
-        inner = file.relative_to(folder).with_suffix("").as_posix()
-        beside = re.sub(r"(^|/)annotations(?=/)", r"\1images", inner, flags=re.IGNORECASE)
+        # The tag is often outdated after files were renamed, so the name of the XML file comes first.
+        relative = file.relative_to(folder).with_suffix("").as_posix()
+        image_relative = re.sub(r"(^|/)annotations(?=/)", r"\1images", relative, flags=re.IGNORECASE)
         tag = _text(xml.tree, "filename")
-        path = by_name.get(inner) or by_name.get(beside) or by_name.get(file.stem)
+        path = by_name.get(relative) or by_name.get(image_relative) or by_name.get(file.stem)
         path = path or (finder.find(tag, [file.parent, pictures]) if tag else None)
         if path is None:
             report.remove("XML files without an image, or with several of that name; give --images DIR", xml.where)
@@ -125,20 +125,20 @@ def _pair(
         else:
             used.add(path)
             items.append((file, Item(path, xml, _size(xml.tree))))
-    for path in found:
+    for path in image_files:
         if path not in used:
-            report.note("images have no XML file, and are not in the result", place(path, root))
+            report.note("images have no XML file, and are not in the result", display_path(path, root))
     return items
 
 
-def _by_name(images: Path, found: Sequence[Path]) -> dict[str, Path | None]:
-    """Images by path and by name, with and without suffix; None where two share a name, for either would be a guess."""
-    known: dict[str, Path | None] = {}
-    for path in found:
-        inner = path.relative_to(images)
-        for key in {path.name, path.stem, inner.as_posix(), inner.with_suffix("").as_posix()}:
-            known[key] = None if key in known else path
-    return known
+def _by_name(images: Path, image_files: Sequence[Path]) -> dict[str, Path | None]:
+    """Images by relative path and by name, with and without suffix; None for names of several images."""
+    paths: dict[str, Path | None] = {}
+    for path in image_files:
+        relative = path.relative_to(images)
+        for key in {path.name, path.stem, relative.as_posix(), relative.with_suffix("").as_posix()}:
+            paths[key] = None if key in paths else path
+    return paths
 
 
 def _parts(
@@ -148,15 +148,15 @@ def _parts(
     chosen = [file for file in sorted(lists.glob("*.txt")) if part_name(file.stem)] if lists.is_dir() else []
     if not chosen:
         return divide([(file.relative_to(folder), item) for file, item in items], pictures)
-    known = {file.stem: item for file, item in items}
-    known.update({file.relative_to(folder).with_suffix("").as_posix(): item for file, item in items})
+    items_by_name = {file.stem: item for file, item in items}
+    items_by_name.update({file.relative_to(folder).with_suffix("").as_posix(): item for file, item in items})
     parts: dict[str, Part] = {}
     for file in chosen:
         part = parts.setdefault(part_name(file.stem) or "", Part(pictures))
         for line in filter(None, map(str.strip, read_text(file).splitlines())):
-            item = known.get(line) or known.get(_FLAG.sub("", line))
+            item = items_by_name.get(line) or items_by_name.get(_FLAG.sub("", line))
             if item is None:
-                report.remove("names in a list without an XML file and an image", f"{place(file, root)}: {line}")
+                report.remove("names in a list without an XML file and an image", f"{display_path(file, root)}: {line}")
             else:
                 part.items.append(item)
     return parts

@@ -1,7 +1,7 @@
-"""What a conversion leaves on the disk: the folder that the shipped configs train on, or one annotation file.
+"""Write the result of a conversion: the folder that the shipped configs train on, or one annotation file.
 
-The folder has ``annotations/{train,val,test}.json``, whose ``file_name`` is relative to its ``images/``. Images below
-the folder stay where they are; others get a second name in ``images/`` (a hard link, which takes no space), or a copy.
+The folder has ``annotations/{train,val,test}.json``, with ``file_name`` relative to its ``images/``. Images below the
+folder stay where they are; others are linked (a hard link, which takes no space) or copied into ``images/``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from efftasks.datasets.coco_convert import Report, is_ours
+from efftasks.datasets.coco_convert import Report, is_converted
 from efftasks.datasets.coco_file import write_json
 from efftasks.datasets.convert_run import convert
 from efftasks.datasets.convert_source import Item, Part, Source, part_name
@@ -34,16 +34,16 @@ _CONFIGS = {
 
 @dataclass
 class Written:
-    """What was written.
+    """The files of a conversion.
 
     Args:
-        root: the folder; None where one file was written.
+        root: the folder; None if one file was written.
         images: the folder that file names are relative to.
         files: the annotation files by part.
-        counts: of each file: images, annotations, categories.
-        placed: how many images are linked, copied, ... there.
+        counts: numbers of images, annotations and categories by part.
+        placed: how many images were linked, copied, ...
         kind: ``boxes``, ``masks`` or ``keypoints``.
-        report: what happened to the data.
+        report: what was left out or changed.
     """
 
     root: Path | None
@@ -60,20 +60,20 @@ def write_folder(source: Source, parts: dict[str, Part], out: str | Path, pictur
 
     Args:
         source: the data set.
-        parts: those to write.
+        parts: the parts to write.
         out: the folder; it may be that of the data set itself.
-        pictures: what becomes of images that lie elsewhere: a hard link (a copy where the file system has none), a
-            copy, or a file name that leads to where they are.
+        pictures: how images outside the folder are taken: ``link`` makes hard links (copies if the file system has
+            none), ``copy`` copies, ``refer`` writes paths to where they are.
 
     Raises:
-        UserError: nothing is left, or the folder holds other files of those names.
+        UserError: no image is left, or the folder has other files of those names.
     """
     root = Path(out)
     if root.is_file():
         raise UserError(f"{root}: is a file, expected a folder, or a name that ends in .json")
     files = {name: root / "annotations" / f"{name}.json" for name in parts}
     for file in files.values():
-        _check_ours(file, source)
+        _check_overwrite(file, source)
     names = _Names(source, parts, root / "images", pictures)
     results = convert(source, parts, names.of)
     contents = {name: result.to_coco(source.form) for name, (result, _) in results.items()}
@@ -90,11 +90,11 @@ def write_folder(source: Source, parts: dict[str, Part], out: str | Path, pictur
 def write_file(source: Source, parts: dict[str, Part], out: str | Path) -> Written:
     """Convert one part to one annotation file; the images stay where they are.
 
-    The file names are relative to ``DIR/images`` if the file is ``DIR/annotations/X.json`` and all images are in there,
-    else to the folder of the part's images.
+    File names are relative to ``DIR/images`` if the file is ``DIR/annotations/X.json`` and all images are there, else
+    to the folder of the part's images.
 
     Raises:
-        UserError: there are several parts, or nothing is left.
+        UserError: there are several parts, or no image is left.
     """
     file = Path(out)
     if len(parts) != 1:
@@ -102,14 +102,13 @@ def write_file(source: Source, parts: dict[str, Part], out: str | Path) -> Writt
     if Path(os.path.abspath(file)) in {Path(os.path.abspath(other)) for other in source.files}:
         raise UserError(f"{file}: is what is converted, expected another file")
     name, part = next(iter(parts.items()))
-    beside = file.parent.parent / "images"
-    if file.parent.name == "annotations" and all(_inside(item.path, beside) for item in part.items):
-        part = Part(beside, part.items)
-    for item in [item for item in part.items if item.data is not None]:
-        source.report.remove(
-            "images that are in their annotations alone; a folder as --out writes them", str(item.path)
-        )
-        part.items.remove(item)
+    images = file.parent.parent / "images"
+    beside = file.parent.name == "annotations" and all(_inside(item.path, images) for item in part.items)
+    for item in part.items:
+        if item.data is not None:
+            reason = "images that are in their annotations alone; a folder as --out writes them"
+            source.report.remove(reason, str(item.path))
+    part = Part(images if beside else part.folder, [item for item in part.items if item.data is None])
     results = convert(source, {name: part}, lambda _, item: part.name(item))
     written = Written(None, part.folder, {name: file}, report=source.report)
     written.placed["left where they are"] = len(results[name][1])
@@ -128,18 +127,18 @@ def _write(written: Written, contents: dict[str, dict[str, Any]]) -> None:
         written.kind = "masks"
 
 
-def _check_ours(file: Path, source: Source) -> None:
-    """Refuse to overwrite annotations that this command did not write."""
+def _check_overwrite(file: Path, source: Source) -> None:
+    """Raise UserError if annotations exist that this command did not write."""
     if not file.is_file():
         return
     try:
-        ours = is_ours(json.loads(file.read_text(encoding="utf-8")))
+        converted = is_converted(json.loads(file.read_text(encoding="utf-8")))
     except ValueError:
-        ours = False
-    taken = Path(os.path.abspath(file)) in {Path(os.path.abspath(other)) for other in source.files}
-    if taken or not ours:
-        what = "is what is converted" if taken else "is there, and 'efftasks dataset convert' did not write it"
-        raise UserError(f"{file}: {what}; expected another folder as --out")
+        converted = False
+    is_source = Path(os.path.abspath(file)) in {Path(os.path.abspath(other)) for other in source.files}
+    if is_source or not converted:
+        problem = "is what is converted" if is_source else "is there, and 'efftasks dataset convert' did not write it"
+        raise UserError(f"{file}: {problem}; expected another folder as --out")
 
 
 def _inside(path: Path, folder: Path) -> bool:
@@ -147,25 +146,25 @@ def _inside(path: Path, folder: Path) -> bool:
 
 
 class _Names:
-    """The file names of a folder, each once."""
+    """Unique file names of the images in the folder."""
 
     def __init__(self, source: Source, parts: dict[str, Part], images: Path, pictures: Pictures) -> None:
         self.images = images
         self.names: dict[tuple[str, Path], str] = {}
-        # what is divided here is not put in folders: with another seed each image would get a second place
+        # Parts that were split off here get no folders: with another seed images would be written twice.
         self.folders = {
             name: next((k for k, v in source.parts.items() if v is part), "") for name, part in parts.items()
         }
-        taken: dict[str, Path] = {}
+        used: dict[str, Path] = {}
         for name, part in parts.items():
             for item in part.items:
-                self.names[name, item.path] = self._name(name, part, item, pictures, taken)
+                self.names[name, item.path] = self._unique_name(name, part, item, pictures, used)
 
     def of(self, name: str, item: Item) -> str:
-        """The name of an item of a part."""
+        """The file name of an item of the part ``name``."""
         return self.names[name, item.path]
 
-    def _name(self, name: str, part: Part, item: Item, pictures: Pictures, taken: dict[str, Path]) -> str:
+    def _unique_name(self, name: str, part: Part, item: Item, pictures: Pictures, used: dict[str, Path]) -> str:
         if item.data is None and _inside(item.path, self.images.parent):
             return Path(os.path.relpath(item.path, self.images)).as_posix()
         if item.data is None and pictures == "refer":
@@ -173,23 +172,23 @@ class _Names:
                 return Path(os.path.relpath(item.path.resolve(), self.images.resolve())).as_posix()
             except ValueError:  # another drive of Windows
                 return item.path.resolve().as_posix()
-        inner = Path(part.name(item))
+        relative = Path(part.name(item))
         folder = self.folders[name]
-        if folder and part_name(inner.parts[0]) == folder and len(inner.parts) > 1:
-            inner = inner.relative_to(inner.parts[0])
-        text = Path(folder, inner).as_posix()
-        if taken.setdefault(text.casefold(), item.path) != item.path:  # Windows holds A.jpg and a.jpg for one
+        if folder and part_name(relative.parts[0]) == folder and len(relative.parts) > 1:
+            relative = relative.relative_to(relative.parts[0])
+        text = Path(folder, relative).as_posix()
+        if used.setdefault(text.casefold(), item.path) != item.path:  # Windows holds A.jpg and a.jpg for one
             text = Path(folder, part.name(item)).as_posix()
-            if taken.setdefault(text.casefold(), item.path) != item.path:
-                raise UserError(f"{item.path}: and {taken[text.casefold()]} would both be {text}; rename one")
+            if used.setdefault(text.casefold(), item.path) != item.path:
+                raise UserError(f"{item.path}: and {used[text.casefold()]} would both be {text}; rename one")
         return text
 
 
 def _place_image(item: Item, target: Path, pictures: Pictures) -> str:
-    """Put an image in its place, and tell how."""
+    """Put an image in its place; returns how, as a phrase for the report."""
     if item.data is not None:
         if not target.is_file() or target.read_bytes() != item.data:
-            _refuse_other(target)
+            _check_absent(target)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(item.data)
         return "taken from their annotations"
@@ -200,7 +199,7 @@ def _place_image(item: Item, target: Path, pictures: Pictures) -> str:
             return "linked"
         if filecmp.cmp(item.path, target, shallow=False):
             return "copied"
-        _refuse_other(target)
+        _check_absent(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     if pictures == "link":
         try:
@@ -212,21 +211,21 @@ def _place_image(item: Item, target: Path, pictures: Pictures) -> str:
     return "copied"
 
 
-def _refuse_other(target: Path) -> None:
+def _check_absent(target: Path) -> None:
     if target.exists():
         raise UserError(f"{target}: is there, and is another picture; expected a new or an empty folder as --out")
 
 
 def render_written(written: Written, examples: int = 3) -> str:
-    """The report to be read: the files, where the images are, what happened to the data, and what comes next."""
+    """The report as text: the files, the images, what was left out or changed, and the next commands."""
     lines = []
     for name, file in written.files.items():
         images, annotations, categories = written.counts[name]
         lines.append(f"{file}: {images} images, {annotations} annotations, {categories} categories")
-    how = ", ".join(f"{count} {what}" for what, count in written.placed.items())
-    lines.append(f"images: {how}; file names are relative to {written.images}")
-    told = written.report.render_lines(examples)
-    lines += ["", *told] if told else []
+    placed = ", ".join(f"{count} {how}" for how, count in written.placed.items())
+    lines.append(f"images: {placed}; file names are relative to {written.images}")
+    report_lines = written.report.render_lines(examples)
+    lines += ["", *report_lines] if report_lines else []
     return "\n".join([*lines, "", "next:", *(f"  {command}" for command in _next_commands(written))])
 
 
@@ -245,7 +244,7 @@ def _next_commands(written: Written) -> list[str]:
     ]
 
 
-def _word(path: Path, before: str = "") -> str:
-    """A path as a word of a command line, with slashes, which Windows takes too."""
-    text = before + path.as_posix()
+def _word(path: Path, prefix: str = "") -> str:
+    """A path as an argument of a command line, with slashes, which Windows accepts too."""
+    text = prefix + path.as_posix()
     return f'"{text}"' if " " in text else text

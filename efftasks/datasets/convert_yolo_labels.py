@@ -1,12 +1,12 @@
 """The lines of a YOLO label file.
 
-One line an object, numbers with spaces, tabs or commas between, as shares of the image's width and height:
+One line per object; numbers separated by spaces, tabs or commas, relative to the image's width and height:
 
 - ``class cx cy w h``, a box by its center; a sixth number (a confidence, a track id) is not read;
 - ``class x1 y1 x2 y2 x3 y3 ...``, a polygon;
 - ``class cx cy w h x1 y1 v1 x2 y2 v2 ...``, a box with keypoints, where ``kpt_shape`` says so; ``v`` may be missing.
 
-Classes are counted from 0. A line that is none of these makes the whole file unreadable.
+Classes are counted from 0. A file with any other line is unreadable.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from efftasks.datasets.convert_source import read_text
 __all__ = ["PIXELS", "LabelForm", "looks_like_labels", "read_label_file"]
 
 PIXELS = "label files with coordinates that are no shares of the image (0 to 1)"
-_BETWEEN = re.compile(r"[\s,;]+")
+_SEPARATORS = re.compile(r"[\s,;]+")
 _DECIMAL_COMMA = re.compile(r"-?\d+(,\d+)?")
-_FARTHEST = 1.5  # shares that may lie outside, as boxes at the edge do; beyond it they are something else
+_MAX_COORDINATE = 1.5  # boxes may exceed the image (1.0); larger coordinates are not relative ones
 
 
 @dataclass(frozen=True)
 class LabelForm:
-    """What a line may be.
+    """The form of the lines.
 
     Args:
-        classes: how many there are.
-        keypoints: how many each object has; 0 for boxes and polygons.
-        dims: numbers of a keypoint: 2 (x, y) or 3 (x, y, visibility).
+        classes: number of classes.
+        keypoints: number of keypoints of an object; 0 for boxes and polygons.
+        dims: values of a keypoint: 2 (x, y) or 3 (x, y, visibility).
     """
 
     classes: int
@@ -46,14 +46,14 @@ class LabelForm:
 def read_label_file(
     file: Path, where: str, form: LabelForm, size: tuple[int, int], report: Report | None = None
 ) -> list[Shape]:
-    """The objects of an image.
+    """Read the objects of an image.
 
     Args:
         file: the label file.
-        where: how the report names it.
-        form: what its lines are.
+        where: its name in the report.
+        form: the form of its lines.
         size: width and height of the image.
-        report: gets what was read otherwise than written.
+        report: receives what was left out or changed.
 
     Raises:
         UnreadableLabel: a line cannot be read.
@@ -79,7 +79,7 @@ def read_label_file(
 
 
 def looks_like_labels(file: Path) -> bool:
-    """Whether the first line of a text file is one of a label file; other texts lie in the same folders."""
+    """Whether a text file is a label file, by its first line; other texts may be in the same folder."""
     try:
         lines = [line for line in read_text(file).splitlines() if line.strip()]
         return bool(lines) and len(_numbers(lines[0], "")) >= 5
@@ -92,7 +92,7 @@ def _numbers(line: str, at: str) -> tuple[float, ...]:
     if "." not in line and any("," in word for word in words) and all(map(_DECIMAL_COMMA.fullmatch, words)):
         words = [word.replace(",", ".") for word in words]
     else:
-        words = [word for word in _BETWEEN.split(line) if word]
+        words = [word for word in _SEPARATORS.split(line) if word]
     try:
         return tuple(float(word) for word in words)
     except ValueError:
@@ -100,7 +100,7 @@ def _numbers(line: str, at: str) -> tuple[float, ...]:
 
 
 def _check(values: tuple[float, ...], form: LabelForm, at: str) -> None:
-    """Raise UnreadableLabel for what is no object of this form."""
+    """Raise UnreadableLabel if the values are not an object of this form."""
     count = len(values)
     if form.keypoints:
         expected = 5 + form.keypoints * form.dims
@@ -117,18 +117,20 @@ def _check(values: tuple[float, ...], form: LabelForm, at: str) -> None:
         raise UnreadableLabel(reason, f"{at} has {values[0]:g}")
     if not form.keypoints and _looks_like_keypoints(values):
         raise UnreadableLabel("label files that look like keypoints, without kpt_shape in data.yaml", at)
-    shares = values[1:5] if form.keypoints else values[1:]
-    if min(shares) < 1 - _FARTHEST or max(shares) > _FARTHEST:
+    relative = values[1:5] if form.keypoints else values[1:]
+    if min(relative) < 1 - _MAX_COORDINATE or max(relative) > _MAX_COORDINATE:
         raise UnreadableLabel(PIXELS, at)
     if (count == 5 or form.keypoints) and min(values[3:5]) < 0:
         raise UnreadableLabel("label files with a box of negative width or height", at)
 
 
 def _looks_like_keypoints(values: tuple[float, ...]) -> bool:
-    """Whether three or more rows of x, y and a visibility 0, 1 or 2 follow a box; never true of a plausible polygon."""
-    rest = values[5:]
-    marks = rest[2::3]
-    return len(rest) >= 9 and len(rest) % 3 == 0 and set(marks) <= {0.0, 1.0, 2.0} and max(rest) > 1
+    """Whether a box is followed by at least three x, y, visibility (0, 1 or 2); a plausible polygon never is."""
+    keypoints = values[5:]
+    visibilities = keypoints[2::3]
+    return (
+        len(keypoints) >= 9 and len(keypoints) % 3 == 0 and set(visibilities) <= {0.0, 1.0, 2.0} and max(keypoints) > 1
+    )
 
 
 def _shape(values: tuple[float, ...], form: LabelForm, size: tuple[int, int], at: str) -> Shape:

@@ -1,4 +1,4 @@
-"""What a YOLO data set says of itself: ``data.yaml``, ``obj.data``, ``classes.txt``."""
+"""The metadata of a YOLO data set: ``data.yaml``, ``obj.data``, ``classes.txt``."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any
 from efftasks.datasets.convert_source import part_name, read_text
 from efftasks.structures.errors import UserError
 
-__all__ = ["YoloFacts", "read_facts"]
+__all__ = ["YoloMetadata", "read_metadata"]
 
-_LISTS = ("classes.txt", "labels/classes.txt", "labels/train/classes.txt", "train/classes.txt", "obj.names")
+_NAMES_FILES = ("classes.txt", "labels/classes.txt", "labels/train/classes.txt", "train/classes.txt", "obj.names")
 
 
 @dataclass
-class YoloFacts:
-    """What is known of a data set.
+class YoloMetadata:
+    """The metadata of a data set.
 
     Args:
-        names: of the classes, in the order of their numbers.
-        parts: by name, the folders or lists of images as they are written.
-        path: the folder that those are said to be relative to, as written.
-        keypoints: how many, and numbers of each (2 or 3); None for boxes and polygons.
-        keypoint_names: as many, where they are named.
-        flip: for each keypoint the one in its place in a mirrored image.
-        file: where it stands; None where the names alone are known.
+        names: class names, in the order of the class numbers.
+        parts: folders or lists of images by part, as written in the file.
+        path: the folder that those are relative to, as written in the file.
+        keypoints: number of keypoints, and of values of each (2 or 3); None for boxes and polygons.
+        keypoint_names: names of the keypoints; empty without names.
+        flip: for each keypoint the index of the one that takes its place in a mirrored image.
+        file: the file of the metadata; None if only the names are known.
     """
 
     names: list[str]
@@ -39,44 +39,44 @@ class YoloFacts:
     file: Path | None = None
 
 
-def read_facts(root: Path, file: Path | None, names: Path | None, classes: Sequence[str] | None) -> YoloFacts:
-    """Read what there is.
+def read_metadata(root: Path, file: Path | None, names: Path | None, classes: Sequence[str] | None) -> YoloMetadata:
+    """Read the metadata of a data set.
 
     Args:
-        root: folder of the data set.
-        file: the ``data.yaml`` or ``obj.data`` that was named; None searches.
-        names: a file with the names, in place of it.
-        classes: the names themselves, in place of all.
+        root: the folder of the data set.
+        file: its ``data.yaml`` or ``obj.data``; None searches for it.
+        names: a file with the class names, instead of those in ``file``.
+        classes: the class names, instead of those in any file.
 
     Raises:
-        UserError: there are no names, PyYAML is missing, or a file is not what it should be.
+        UserError: there are no class names, PyYAML is missing, or a file is broken.
     """
-    needed = not (names or classes)
-    file = file or _described_in(root, needed)
-    facts = YoloFacts([])
+    names_required = not (names or classes)
+    file = file or _find_metadata_file(root, names_required)
+    metadata = YoloMetadata([])
     if file is not None and not _is_yaml(file):
-        facts = _facts_of_darknet(file)
-    elif file is not None and (needed or importlib.util.find_spec("yaml") is not None):
-        facts = _facts_of_yaml(file, needed)  # where it cannot be read, the usual folders are the parts
+        metadata = _read_darknet(file)
+    elif file is not None and (names_required or importlib.util.find_spec("yaml") is not None):
+        metadata = _read_yaml(file, names_required)  # without PyYAML the usual folders are the parts
     if classes is not None:
-        facts.names = list(classes)
+        metadata.names = list(classes)
     elif names is not None:
-        facts.names = _facts_of_yaml(names).names if _is_yaml(names) else _names_of_list(names)
-    elif not facts.names and file is None:
-        facts.names = _names_of_list(_list_of_names(root))
-    return facts
+        metadata.names = _read_yaml(names).names if _is_yaml(names) else _read_names(names)
+    elif not metadata.names and file is None:
+        metadata.names = _read_names(_find_names_file(root))
+    return metadata
 
 
 def _is_yaml(file: Path) -> bool:
     return file.suffix.lower() in (".yaml", ".yml")
 
 
-def _described_in(root: Path, needed: bool) -> Path | None:
+def _find_metadata_file(root: Path, names_required: bool) -> Path | None:
     for name in ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml"):
         if (root / name).is_file():
             return root / name
     files = sorted(path for path in root.glob("*") if _is_yaml(path))
-    if len(files) > 1 and needed:
+    if len(files) > 1 and names_required:
         listed = ", ".join(file.name for file in files)
         raise UserError(f"{root}: holds the files {listed}, expected one; give the one that describes it as SOURCE")
     if len(files) == 1:
@@ -84,17 +84,17 @@ def _described_in(root: Path, needed: bool) -> Path | None:
     return root / "obj.data" if (root / "obj.data").is_file() else None
 
 
-def _list_of_names(root: Path) -> Path:
-    for name in _LISTS:
+def _find_names_file(root: Path) -> Path:
+    for name in _NAMES_FILES:
         if (root / name).is_file():
             return root / name
-    others = sorted(root.rglob("classes.txt"))  # labelImg writes one into each folder that it saves to
-    if not others:
+    candidates = sorted(root.rglob("classes.txt"))  # labelImg writes one into each folder with labels
+    if not candidates:
         raise UserError(f"no class names found, expected data.yaml or classes.txt in {root}, or give --classes")
-    return others[0]
+    return candidates[0]
 
 
-def _names_of_list(file: Path) -> list[str]:
+def _read_names(file: Path) -> list[str]:
     if not file.is_file():
         raise UserError(f"{file}: no such file, expected one with a class name in each line")
     return _checked([line.strip() for line in read_text(file).splitlines() if line.strip()], file)
@@ -106,16 +106,16 @@ def _checked(names: list[str], file: Path) -> list[str]:
     return names
 
 
-def _facts_of_darknet(file: Path) -> YoloFacts:
+def _read_darknet(file: Path) -> YoloMetadata:
     """``obj.data``: ``key = value`` in each line."""
     pairs = [line.split("=", 1) for line in read_text(file).splitlines() if "=" in line]
     values = {key.strip(): value.strip() for key, value in pairs}
     names = [file.parent / Path(values.get("names", "obj.names")).name, file.parent / values.get("names", "obj.names")]
     parts = {part_name(key) or key: [values[key]] for key in ("train", "valid", "test") if values.get(key)}
-    return YoloFacts(_names_of_list(next((name for name in names if name.is_file()), names[0])), parts, file=file)
+    return YoloMetadata(_read_names(next((name for name in names if name.is_file()), names[0])), parts, file=file)
 
 
-def _facts_of_yaml(file: Path, needed: bool = True) -> YoloFacts:
+def _read_yaml(file: Path, names_required: bool = True) -> YoloMetadata:
     data = _load_yaml(file)
     names: Any = data.get("names")
     if isinstance(names, dict):
@@ -125,17 +125,17 @@ def _facts_of_yaml(file: Path, needed: bool = True) -> YoloFacts:
     if isinstance(names, str):
         names = [name for name in names.split() if name] if "," not in names else names.split(",")
     names = [str(name).strip() for name in names or []]
-    if needed or names:
+    if names_required or names:
         _checked(names, file)
     parts: dict[str, list[str]] = {}
     for key in ("train", "val", "valid", "test"):
         value = data.get(key)
         if value:
             parts[part_name(key) or key] = [str(entry) for entry in (value if isinstance(value, list) else [value])]
-    facts = YoloFacts(names, parts, str(data.get("path") or ""), file=file)
+    metadata = YoloMetadata(names, parts, str(data.get("path") or ""), file=file)
     if data.get("kpt_shape"):
-        _add_keypoints(facts, data, file)
-    return facts
+        _add_keypoints(metadata, data, file)
+    return metadata
 
 
 def _load_yaml(file: Path) -> dict[str, Any]:
@@ -154,19 +154,19 @@ def _load_yaml(file: Path) -> dict[str, Any]:
     return data
 
 
-def _add_keypoints(facts: YoloFacts, data: dict[str, Any], file: Path) -> None:
+def _add_keypoints(metadata: YoloMetadata, data: dict[str, Any], file: Path) -> None:
     shape = data["kpt_shape"]
-    good = isinstance(shape, list) and len(shape) == 2 and all(type(v) is int for v in shape)
-    if not good or shape[0] < 1 or shape[1] not in (2, 3):
+    valid = isinstance(shape, list) and len(shape) == 2 and all(type(v) is int for v in shape)
+    if not valid or shape[0] < 1 or shape[1] not in (2, 3):
         raise UserError(f"{file}: 'kpt_shape' is {shape}, expected [count, 2] or [count, 3]")
-    facts.keypoints = (shape[0], shape[1])
+    metadata.keypoints = (shape[0], shape[1])
     flip = data.get("flip_idx")
     if flip is not None and (not isinstance(flip, list) or sorted(flip) != list(range(shape[0]))):
         raise UserError(f"{file}: 'flip_idx' is {flip}, expected each of 0 to {shape[0] - 1} once")
-    facts.flip = flip
-    named = data.get("kpt_names") or []
-    if isinstance(named, dict):
-        named = next(iter(named.values()), [])
-    facts.keypoint_names = [str(name) for name in named]
-    if named and (len(named) != shape[0] or len(set(facts.keypoint_names)) != shape[0]):
-        raise UserError(f"{file}: 'kpt_names' has {named}, expected {shape[0]} names, each once")
+    metadata.flip = flip
+    keypoint_names = data.get("kpt_names") or []
+    if isinstance(keypoint_names, dict):
+        keypoint_names = next(iter(keypoint_names.values()), [])
+    metadata.keypoint_names = [str(name) for name in keypoint_names]
+    if keypoint_names and (len(keypoint_names) != shape[0] or len(set(metadata.keypoint_names)) != shape[0]):
+        raise UserError(f"{file}: 'kpt_names' has {keypoint_names}, expected {shape[0]} names, each once")

@@ -16,7 +16,7 @@ from efftasks.datasets.convert_run import convert
 from efftasks.datasets.convert_source import Source
 from efftasks.datasets.convert_yolo import read_yolo
 from efftasks.datasets.convert_yolo_labels import LabelForm, read_label_file
-from efftasks.datasets.convert_yolo_names import read_facts
+from efftasks.datasets.convert_yolo_names import read_metadata
 from efftasks.structures.errors import UserError
 from efftasks.structures.keypoints import keypoint_facts
 
@@ -239,11 +239,11 @@ def test_a_training_part_that_is_nowhere(tmp_path):
 def test_class_names(tmp_path, name, text, expected):
     put_text(tmp_path / name, text)
     if isinstance(expected, list):
-        assert read_facts(tmp_path, None, None, None).names == expected
-        assert read_facts(tmp_path / "elsewhere", None, tmp_path / name, None).names == expected
+        assert read_metadata(tmp_path, None, None, None).names == expected
+        assert read_metadata(tmp_path / "elsewhere", None, tmp_path / name, None).names == expected
     else:
         with pytest.raises(UserError, match=expected):
-            read_facts(tmp_path, None, None, None)
+            read_metadata(tmp_path, None, None, None)
 
 
 def test_without_pyyaml_the_names_can_be_given(yolo, monkeypatch):
@@ -258,9 +258,9 @@ def test_two_descriptions_are_not_guessed_between(tmp_path):
     for name in ("a.yaml", "b.yaml"):
         put_text(tmp_path / name, f"names: [{name[0]}]\n")
     with pytest.raises(UserError, match=r"holds the files a.yaml, b.yaml, expected one"):
-        read_facts(tmp_path, None, None, None)
-    assert read_facts(tmp_path, tmp_path / "b.yaml", None, None).names == ["b"]
-    assert read_facts(tmp_path, None, None, ["c"]).names == ["c"]
+        read_metadata(tmp_path, None, None, None)
+    assert read_metadata(tmp_path, tmp_path / "b.yaml", None, None).names == ["b"]
+    assert read_metadata(tmp_path, None, None, ["c"]).names == ["c"]
 
 
 POSE = "0 0.5 0.5 0.5 0.5 0.3 0.3 2 0.7 0.3 1 0 0 0\n"
