@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from efftasks.datasets.coco_convert import Report, Shape, UnreadableLabel
-from efftasks.datasets.image_files import find_images
+from efftasks.datasets.image_files import find_images, is_file
 from efftasks.structures.errors import UserError
 
 __all__ = [
@@ -177,15 +177,15 @@ class ImageFinder:
             path = Path(text)
             if not parts:
                 continue
-            if path.is_absolute() and path.is_file():
+            if path.is_absolute() and is_file(path):
                 return path
             for folder in folders:
-                if (folder / text).is_file() and not text.startswith("/"):
+                if is_file(folder / text) and not text.startswith("/"):
                     return Path(os.path.normpath(folder / text))
             # the innermost folders of a path are the same on all machines
             for drop in range(len(parts) - 1):
                 for folder in (*folders, self.root):
-                    if folder.joinpath(*parts[drop:]).is_file():
+                    if is_file(folder.joinpath(*parts[drop:])):
                         return folder.joinpath(*parts[drop:])
             only = self._only_match(parts)
             if only is not None:
@@ -209,7 +209,10 @@ def _variants(name: str) -> list[str]:
     text = name.strip()
     variants = [text, text.replace("\\", "/")]
     if "://" in text or "?" in text:
-        url = urlsplit(text)
-        variants += [*parse_qs(url.query).get("d", []), url.path]
+        try:
+            url = urlsplit(text)
+            variants += [*parse_qs(url.query).get("d", []), url.path]
+        except ValueError:  # not a valid URL
+            pass
     variants += [unquote(variant) for variant in variants]
     return list(dict.fromkeys(variants))

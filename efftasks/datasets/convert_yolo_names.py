@@ -124,6 +124,8 @@ def _read_yaml(file: Path, names_required: bool = True) -> YoloMetadata:
         names = [name for _, name in sorted(names.items(), key=lambda pair: int(pair[0]))]
     if isinstance(names, str):
         names = [name for name in names.split() if name] if "," not in names else names.split(",")
+    if names is not None and not isinstance(names, list):
+        raise UserError(f"{file}: 'names' is {names!r}, expected a list of names, or a name for each number")
     names = [str(name).strip() for name in names or []]
     if names_required or names:
         _checked(names, file)
@@ -156,17 +158,21 @@ def _load_yaml(file: Path) -> dict[str, Any]:
 
 def _add_keypoints(metadata: YoloMetadata, data: dict[str, Any], file: Path) -> None:
     shape = data["kpt_shape"]
-    valid = isinstance(shape, list) and len(shape) == 2 and all(type(v) is int for v in shape)
-    if not valid or shape[0] < 1 or shape[1] not in (2, 3):
+    if not _are_integers(shape) or len(shape) != 2 or shape[0] < 1 or shape[1] not in (2, 3):
         raise UserError(f"{file}: 'kpt_shape' is {shape}, expected [count, 2] or [count, 3]")
     metadata.keypoints = (shape[0], shape[1])
     flip = data.get("flip_idx")
-    if flip is not None and (not isinstance(flip, list) or sorted(flip) != list(range(shape[0]))):
+    if flip is not None and (not _are_integers(flip) or sorted(flip) != list(range(shape[0]))):
         raise UserError(f"{file}: 'flip_idx' is {flip}, expected each of 0 to {shape[0] - 1} once")
     metadata.flip = flip
     keypoint_names = data.get("kpt_names") or []
     if isinstance(keypoint_names, dict):
         keypoint_names = next(iter(keypoint_names.values()), [])
-    metadata.keypoint_names = [str(name) for name in keypoint_names]
-    if keypoint_names and (len(keypoint_names) != shape[0] or len(set(metadata.keypoint_names)) != shape[0]):
+    names = [str(name) for name in keypoint_names] if isinstance(keypoint_names, list) else []
+    if keypoint_names and (len(names) != shape[0] or len(set(names)) != shape[0]):
         raise UserError(f"{file}: 'kpt_names' has {keypoint_names}, expected {shape[0]} names, each once")
+    metadata.keypoint_names = names
+
+
+def _are_integers(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int for value in values)

@@ -141,6 +141,14 @@ def test_names_of_another_machine(root, written):
     assert whole(read_coco_export(root)).images[0]["file_name"] == "a.png"
 
 
+@pytest.mark.parametrize("written", ["a" * 300 + ".png", "http://[a.png", "deep/" + "b" * 300, "a\0.png"])
+def test_names_that_no_file_can_have(root, written):
+    put(root / "result.json", [image(1, written), image(2, "b.png")], [row(1, 1), row(2, 2)])
+    source = read_coco_export(root)
+    assert [i["file_name"] for i in whole(source).images] == ["b.png"]
+    assert [len(places) for places in source.report.removed.values()] == [1]
+
+
 def test_a_name_that_two_images_have_is_not_guessed(root):
     for folder in ("x", "y"):
         put_image(root / folder / "c.png")

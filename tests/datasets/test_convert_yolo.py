@@ -233,6 +233,9 @@ def test_a_training_part_that_is_nowhere(tmp_path):
         ("data.yaml", "- cat\n", "is a list"),
         ("data.yaml", "names: [cat]\nkpt_shape: 17\n", "'kpt_shape' is 17"),
         ("data.yaml", "names: [cat]\nkpt_shape: [2, 3]\nflip_idx: [0, 0]\n", "'flip_idx' is"),
+        ("data.yaml", "names: [cat]\nkpt_shape: [2, 3]\nflip_idx: [0, a]\n", "'flip_idx' is"),
+        ("data.yaml", "names: [cat]\nkpt_shape: [2, 3]\nkpt_names: 5\n", "'kpt_names' has 5"),
+        ("data.yaml", "names: 5\n", "'names' is 5"),
         ("other.txt", "cat\n", "no class names found"),
     ],
 )
