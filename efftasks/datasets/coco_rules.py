@@ -35,8 +35,8 @@ RULES = {
     "keypoint-names": "keypoint names or the skeleton of a category are wrong",
     "keypoint-length": "keypoint lists have a wrong length or wrong numbers",
     "keypoint-visibility": "keypoint visibilities are not 0, 1 or 2",
-    "keypoint-outside": "labelled keypoints lie more than 1 px outside their image",
-    "keypoint-count": "num_keypoints is not the number of labelled keypoints",
+    "keypoint-outside": "labeled keypoints lie more than 1 px outside their image",
+    "keypoint-count": "num_keypoints is not the number of labeled keypoints",
 }
 
 SLACK = 1.0  # pixels by which boxes and keypoints may exceed the image: many tools round, or count pixels from 1
@@ -344,7 +344,7 @@ def _wrong_points(content: Content, annotation: dict[str, Any], points: Any, exp
     labeled = sum(v > 0 for v in visible)
     if annotation.get("num_keypoints") != labeled:
         got = f"num_keypoints is {annotation.get('num_keypoints', 'missing')}"
-        yield content.fault("keypoint-count", annotation, f"{got}, expected {labeled} as labelled in keypoints")
+        yield content.fault("keypoint-count", annotation, f"{got}, expected {labeled} as labeled in keypoints")
     size = content.size_of(annotation)
     for number, (x, y, v) in enumerate(zip(points[::3], points[1::3], visible, strict=True)):
         if size and v > 0 and max(-x, -y, x - size[0], y - size[1]) > SLACK:

@@ -301,7 +301,7 @@ def _errors(images: str | Path, counts: CocoLook, needs: CocoNeeds) -> Iterator[
         yield "all boxes lie within 0 and 1, as shares of the image do; expected x, y, width, height in pixels"
     for required, number, description in (
         (needs.masks, counts.masks, "a mask in 'segmentation'"),
-        (needs.keypoints, counts.keypoints, "a labelled keypoint in 'keypoints'"),
+        (needs.keypoints, counts.keypoints, "a labeled keypoint in 'keypoints'"),
     ):
         if required and counts.objects and number == 0:
             verb = "trains on" if needs.training else "scores"

@@ -49,7 +49,7 @@ RULES = {
     "image-unreadable": Rule("fault", "images cannot be read, or are truncated"),
     "label-unreadable": Rule("fault", "label maps cannot be read, or are truncated"),
     "label-size": Rule("fault", "label maps differ from their image in size"),
-    "label-channels": Rule("fault", "label maps have several channels, as pictures in colour do"),
+    "label-channels": Rule("fault", "label maps have several channels, as color pictures do"),
     "label-lossy": Rule("fault", "label maps are saved with loss"),
     "label-type": Rule("fault", "label maps have other numbers than 8 bit without sign"),
     "label-ids": Rule("fault", "label maps have numbers that are neither a class nor ignored"),

@@ -325,8 +325,8 @@ class StoredLabel:
         if array.ndim == 3:
             flat = array.reshape(-1, array.shape[2])
             equal = bool((flat[:, :3] == flat[:, :1]).all())
-            distinct = f"{_distinct(flat)} distinct colours" + (", the channels are equal" if equal else "")
-            remedy = "save one of them" if equal else "save the index of the class for each colour, as an 8-bit PNG"
+            distinct = f"{_distinct(flat)} distinct colors" + (", the channels are equal" if equal else "")
+            remedy = "save one of them" if equal else "save the index of the class for each color, as an 8-bit PNG"
             reason = f"has {flat.shape[1]} channels with {distinct}; expected trainIds in one: {remedy}"
             yield FormatProblem("label-channels", reason)
         elif self.bits < 8:

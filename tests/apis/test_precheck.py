@@ -70,7 +70,7 @@ def test_of_good_data_nothing_is_told(data: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "field", "said"), [(MASKS, "segmentation", "a mask"), (POSE, "keypoints", "a labelled keypoint")]
+    ("name", "field", "said"), [(MASKS, "segmentation", "a mask"), (POSE, "keypoints", "a labeled keypoint")]
 )
 def test_what_is_learned_and_scored_must_be_there(data: Path, name: str, field: str, said: str) -> None:
     for split in ("train", "val"):

@@ -108,8 +108,8 @@ def test_colours_that_differ_name_the_remedy(tmp_path: Path) -> None:
     picture[:4] = (128, 64, 128)
     draw(tmp_path, [picture])
     (finding,) = check(tmp_path, "ab")
-    assert "3 channels with 2 distinct colours" in finding.message
-    assert "save the index of the class for each colour, as an 8-bit PNG" in finding.message
+    assert "3 channels with 2 distinct colors" in finding.message
+    assert "save the index of the class for each color, as an 8-bit PNG" in finding.message
 
 
 def test_files_without_a_counterpart_and_wrong_facts_are_errors(tmp_path: Path) -> None:

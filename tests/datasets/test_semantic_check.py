@@ -132,14 +132,14 @@ BREAK: dict[str, tuple[dict[str, int], str, Callable[[Path], object]]] = {
         "a.png is 20 x 30, its image 30 x 20; the two sides are swapped",
         lambda r: save(r, label_map().T.copy()),
     ),
-    "in colours": (
+    "in colors": (
         {"label-channels": 1},
-        "a.png has 3 channels with 4 distinct colours; expected trainIds in one",
+        "a.png has 3 channels with 4 distinct colors; expected trainIds in one",
         lambda r: save(r, np.array(semantic_palette(256), np.uint8)[label_map()]),
     ),
     "grey in three channels": (
         {"label-channels": 1},
-        "a.png has 3 channels with 4 distinct colours, the channels are equal",
+        "a.png has 3 channels with 4 distinct colors, the channels are equal",
         lambda r: save(r, np.stack([label_map()] * 3, -1)),
     ),
     "with an alpha channel": (
