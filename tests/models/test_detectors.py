@@ -12,11 +12,13 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData, PixelData
+from torch.testing import assert_close
 
 from efftasks.apis import load_config
 from efftasks.datasets.shapes import write_shapes
 from efftasks.models.detectors import Detector
 from efftasks.registry import DATASETS, MODELS
+from efftasks.structures.instances import DetectionTensors
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,30 @@ def test_predictions_are_in_pixels_of_the_image(network):
         y, x = mask.nonzero(as_tuple=True)
         if len(x):
             assert x.min() + 1 > left and x.max() < right and y.min() + 1 > top and y.max() < bottom
+
+
+def test_boxes_keypoints_and_masks_come_back_to_the_image(network, monkeypatch):
+    """By hand: an image of 100 x 50 pixels (width x height), shown three fifths as wide and twice as high."""
+    cells = torch.full((1, 2, 25, 15), 1.0)
+    cells[0, 0, :, 6:] = -1.0  # right of x = 24 of the network input
+    infer = DetectionTensors(
+        boxes=torch.tensor([[[6.0, 10.0, 36.0, 60.0], [-3.0, -2.0, 70.0, 104.0]]]),
+        scores=torch.tensor([[0.9, 0.2]]),
+        labels=torch.tensor([[2, 0]]),
+        masks=cells,
+        keypoints=torch.tensor([[[[12.0, 30.0, 0.7], [-6.0, 120.0, 0.1]], [[0.0, 0.0, 1.0], [60.0, 100.0, 0.5]]]]),
+    )
+    monkeypatch.setattr(network, "infer", lambda images: infer)
+    given = DetDataSample(metainfo=dict(ori_shape=(50, 100), scale_factor=(0.6, 2.0), img_shape=(100, 60)))
+    (found,) = network(torch.rand(1, 3, 100, 60), [given], mode="predict")
+    objects = found.pred_instances
+    assert_close(objects.bboxes, torch.tensor([[10.0, 5.0, 60.0, 30.0], [0.0, 0.0, 100.0, 50.0]]))  # clipped
+    expected = [[[20.0, 15.0, 0.7], [-10.0, 60.0, 0.1]], [[0.0, 0.0, 1.0], [100.0, 50.0, 0.5]]]  # not clipped
+    assert_close(objects.keypoints, torch.tensor(expected))
+    inside = torch.zeros(50, 100, dtype=torch.bool)
+    inside[5:30, 10:40] = True  # its box, left of 24 / 0.6
+    assert torch.equal(objects.masks[0], inside)
+    assert objects.labels.tolist() == [2, 0] and objects.scores.tolist() == pytest.approx([0.9, 0.2])
 
 
 def test_a_task_for_each_set_of_outputs(network):

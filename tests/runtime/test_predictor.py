@@ -214,6 +214,18 @@ def test_masks_keypoints_and_label_map_come_back_to_the_image(tmp_path):
     assert {"segmentation", "keypoints"} < set(large.to_coco()[0])
 
 
+def test_a_stretched_image_has_two_scales(tmp_path):
+    """By hand: 120 x 32 pixels (width x height) on 96 x 64, four fifths as wide and twice as high."""
+    spec = replace(FULL, input=replace(FACTS, resize="stretch"))
+    (found,) = Predictor(write_model(tmp_path / "model.onnx", spec, **shapes()))(np.zeros((32, 120, 3), np.uint8))
+    np.testing.assert_allclose(found.boxes, [[10, 8, 50, 24], [0, 0, 120, 32]], rtol=1e-6)
+    assert found.keypoints is not None and found.masks is not None and found.segmentation is not None
+    np.testing.assert_allclose(found.keypoints[0], [[12.5, 10, 0.9], [-5, 35, 0.1]], rtol=1e-6)
+    columns, rows = (np.flatnonzero(found.masks[0].any(axis)) for axis in (0, 1))
+    assert (columns[0], columns[-1], rows[0], rows[-1]) == (10, 29, 8, 23)  # left of 24 / 0.8
+    assert (found.segmentation == (np.arange(32) >= 8)[:, None]).all()
+
+
 def test_masks_are_made_of_what_scores_enough_only(tmp_path, monkeypatch):
     import efftasks.runtime.predictor as module
 

@@ -8,7 +8,7 @@ import torch
 from mmengine.registry import DefaultScope
 from torch.testing import assert_close
 
-from efftasks.models.det_heads.o2o_head import O2OHead, level_points
+from efftasks.models.det_heads.o2o_head import BranchRaw, O2OHead, O2ORaw, level_points
 from efftasks.structures.features import FeatureSpec
 from efftasks.structures.instances import PaddedTargets
 
@@ -96,6 +96,40 @@ def test_weight_moves_from_one_branch_to_the_other():
     end = head.loss_by_feat(raw, wanted)
     assert_close(end["loss_cls_o2m"] / start["loss_cls_o2m"], torch.tensor(0.1 / 0.8))
     assert_close(end["loss_cls_o2o"] / start["loss_cls_o2o"], torch.tensor(0.9 / 0.2))
+
+
+def one_answer(box_sides: list[float], logit: float) -> O2ORaw:
+    """64 x 64 pixels on which one point, (24, 24) of stride 16, says something; the boxes of all others are empty."""
+    points, strides = level_points([torch.zeros(1, 1, 64 // s, 64 // s) for _, s in SPECS], (8, 16, 32))
+    (index,) = ((points == 24).all(-1) & (strides[:, 0] == 16)).nonzero().flatten().tolist()
+    logits, distances = torch.full((1, len(points), 3), -20.0), torch.zeros(1, len(points), 4)
+    logits[0, index, 1], distances[0, index] = logit, torch.tensor(box_sides)
+    branch = BranchRaw(logits, distances, {})
+    return O2ORaw(branch, branch, points, strides, {})
+
+
+def test_losses_of_one_answer_by_hand():
+    """The box (8, 8, 40, 32) for the object (8, 8, 40, 40): IoU 24 / 32, and its lower side is half a stride off."""
+    head = make_head().train()
+    losses = head.loss_by_feat(one_answer([1.0, 1.0, 1.0, 0.5], 0.0), targets(1, [[8.0, 8.0, 40.0, 40.0]], [1]))
+    iou = 0.75  # it is the quality, too: weight of the boxes' losses, and target of the class
+    aspect = 4 / math.pi**2 * (math.atan(32 / 24) - math.atan(1)) ** 2
+    complete = iou - 4**2 / (32**2 + 32**2) - aspect / (1 - iou + aspect) * aspect
+    by_hand = {
+        "l1": 1.5 * (0.5 / 4) * iou,  # in strides: in pixels it would be 16 times that
+        "iou": 7.5 * (1 - complete) * iou,
+        "cls": 0.5 * math.log(2),  # a logit of 0, whatever the target
+    }
+    for name, value in by_hand.items():
+        assert losses[f"loss_{name}_o2m"].item() == pytest.approx(0.8 * value, rel=1e-5), name
+        assert losses[f"loss_{name}_o2o"].item() == pytest.approx(0.2 * value, rel=1e-5), name
+
+
+def test_class_target_is_the_quality_of_the_box():
+    """Cross-entropy of the logit 2 against 0.75, at the label of the object."""
+    losses = make_head().loss_by_feat(one_answer([1.0, 1.0, 1.0, 0.5], 2.0), targets(1, [[8.0, 8.0, 40.0, 40.0]], [1]))
+    expected = 0.5 * (math.log(1 + math.exp(2)) - 0.75 * 2)
+    assert losses["loss_cls_o2o"].item() == pytest.approx(0.2 * expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("num_classes", [1, 3, 200])
