@@ -1,0 +1,69 @@
+"""What training asks of a config before its first step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from efftasks import apis
+from efftasks.checkpoints.files import read_state_dict
+from efftasks.structures.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def root(painted: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return painted.write_pictures(tmp_path_factory.mktemp("painted") / "data")
+
+
+SMALL = {
+    "model.backbone.width": 0.25,
+    "model.neck.out_channels": (16, 16, 16),
+    "train_dataloader.batch_size": 2,
+    "train_dataloader.num_workers": 0,
+    "val_dataloader.num_workers": 0,
+    "val_dataloader.persistent_workers": False,
+    "max_epochs": 1,
+}
+
+
+@pytest.fixture
+def cfg(painted, root, tmp_path):
+    cfg = painted.config(root, **SMALL)
+    cfg.work_dir = str(tmp_path / "run")
+    return cfg
+
+
+def test_an_input_size_that_the_backbone_cannot_halve_is_named(painted, root, tmp_path):
+    cfg = painted.config(root, **SMALL, image_size=(64, 100))
+    cfg.work_dir = str(tmp_path / "run")
+    with pytest.raises(UserError, match="image_size: got 64 x 100, expected multiples of 32, the backbone's divisor"):
+        apis.train(cfg, check=False)
+
+
+@pytest.mark.parametrize("amp", ["float8", "yes"])
+def test_a_precision_that_there_is_not_is_named(cfg, amp):
+    with pytest.raises(UserError, match=f"--amp: got '{amp}', allowed on a .* are auto, bfloat16"):
+        apis.train(cfg, amp=amp)
+    assert not Path(cfg.work_dir).exists()
+
+
+def test_the_data_are_looked_at_unless_told_otherwise(cfg):
+    cfg.train_dataloader.dataset.ann_file = "annotations/none.json"
+    with pytest.raises(UserError, match=r"none\.json"):
+        apis.train(cfg)
+
+
+def test_a_run_leaves_what_predicts_for_images_of_its_classes(cfg, root):
+    runner = apis.train(cfg, threads=1)
+    assert runner.epoch == 1 and runner.iter == 2 and torch.get_num_threads() == 1
+    work_dir = Path(cfg.work_dir)
+    assert (work_dir / "last_checkpoint").read_text() == str(work_dir / "epoch_1.pth")
+    model = apis.load(cfg, work_dir / "epoch_1.pth")
+    found = apis.predict(model, root / "images")
+    assert [prediction.classes for prediction in found] == [("cat", "dog")] * 4
+    assert found[0].category_ids == (3, 7)
+    weights = read_state_dict(work_dir / "epoch_1.pth")
+    assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
