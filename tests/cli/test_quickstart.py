@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from efftasks.cli import quickstart
 from efftasks.cli.main import main
 from efftasks.cli.quickstart import TASKS, check_learned
 from efftasks.structures.errors import WorkError
@@ -36,3 +39,37 @@ def test_a_metric_near_nothing_is_a_failure(task: str) -> None:
     for value in (0.0, -1.0, float("nan"), 0.02 * most):
         with pytest.raises(WorkError, match=r"expected .* at least: nothing was learned$"):
             check_learned(TASKS[task], value, None)
+
+
+class Steps:
+    """In place of the commands: notes what would run."""
+
+    def __init__(self) -> None:
+        self.words: list[list[str]] = []
+
+    def parse_args(self, words: list[str]) -> argparse.Namespace:
+        self.words.append(words)
+        return argparse.Namespace(run=lambda args: 0)
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+@pytest.mark.parametrize("share", [0.0, 0.9, 1.1])
+def test_the_command_fails_where_the_file_has_learned_nothing(
+    task: str, share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = Steps()
+    least, key = TASKS[task].least, TASKS[task].metric
+
+    def report(*given: Any) -> Path:
+        # The PyTorch model may be as good as it likes: what counts is the file.
+        (tmp_path / "metrics.json").write_text(json.dumps({key: share * least, f"pytorch/{key}": 10 * least}))
+        return tmp_path / "index.html"
+
+    monkeypatch.setattr(quickstart, "parser_of", lambda modules: steps)
+    monkeypatch.setattr(quickstart, "_report", report)
+    code = main(["quickstart", "--task", task, "--out", str(tmp_path)])
+    assert code == (0 if share > 1 else 1)
+    assert ("nothing was learned" in capsys.readouterr().err) == (share < 1)
+    assert [words[0] for words in steps.words] == ["dataset", "train", "test", "export", "test", "benchmark"]
+    trained, tested = steps.words[1], steps.words[4]
+    assert trained[1] == tested[1] == TASKS[task].config and tested[2] == str(tmp_path / "model.onnx")
