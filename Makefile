@@ -14,7 +14,7 @@ NEEDS := setup.py pyproject.toml requirements/constraints.txt
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all check format docs clean
+.PHONY: help quickstart test test-all coverage mutants check format docs clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -27,6 +27,12 @@ test: $(VENV)/.dev  ## the tests, without the slow ones
 
 test-all: $(VENV)/.dev  ## all tests
 	$(TEST_ENV) $(PY) -m pytest -n $(WORKERS) $(ARGS)
+
+coverage: $(VENV)/.dev  ## the tests of `make test` with the lines and branches they reach; details in build/coverage
+	$(TEST_ENV) $(PY) -m pytest -n $(WORKERS) -m "not slow" --cov --cov-report=term --cov-report=html:build/coverage $(ARGS)
+
+mutants: $(VENV)/.dev  ## break a line at a time and see whether the tests notice; ARGS="NAME ..." for some of them
+	$(TEST_ENV) $(PY) tests/mutants/run.py $(ARGS)
 
 check: $(VENV)/.dev  ## formatting, lint, types
 	$(PY) -m ruff format --check .
