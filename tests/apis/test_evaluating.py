@@ -89,14 +89,14 @@ def test_batches_are_of_the_size_asked_for_and_leave_nothing_out(painted, root, 
 
     found = apis.evaluate(cfg, predict, painted.NAMES, batch_size=batch_size)
     assert sizes == {1: [1, 1, 1, 1], 3: [3, 1], 4: [4], 9: [4]}[batch_size]
-    assert found.metrics["coco/bbox_mAP"] == pytest.approx(1.0) and found.kept == {}
+    assert found.metrics["coco/bbox_mAP"] == pytest.approx(1.0) and found.predictions == {}
 
 
 def test_what_is_kept_is_spread_over_the_data(painted, root):
     cfg = painted.config(root)
     model = painted.detector(cfg)
     for keep, indices in ((1, [0]), (2, [0, 3]), (3, [0, 1, 3]), (50, [0, 1, 2, 3])):
-        kept = apis.evaluate(cfg, lambda x: apis.predict(model, x), painted.NAMES, batch_size=3, keep=keep).kept
+        kept = apis.evaluate(cfg, lambda x: apis.predict(model, x), painted.NAMES, batch_size=3, keep=keep).predictions
         assert {i: prediction.stem for i, prediction in kept.items()} == {i: str(i) for i in indices}
 
 
@@ -109,7 +109,7 @@ def test_other_classes_are_named(painted, root):
 def test_truth_is_drawn_on_the_left_and_predictions_on_the_right(painted, root, tmp_path):
     cfg = painted.config(root, kinds=KINDS)
     model = painted.detector(cfg)
-    kept = apis.evaluate(cfg, lambda x: apis.predict(model, x), painted.NAMES, keep=4).kept
+    kept = apis.evaluate(cfg, lambda x: apis.predict(model, x), painted.NAMES, keep=4).predictions
     kept[2] = kept[2].filter(1.0)  # nothing was found there
     paths = apis.draw_comparison(cfg, kept, tmp_path / "drawn", score_thr=0.5)
     assert [path.name for path in paths] == ["0.png", "1.png", "2.png", "3.png"]

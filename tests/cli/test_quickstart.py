@@ -58,7 +58,7 @@ def test_the_command_fails_where_the_file_has_learned_nothing(
     task: str, share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     steps = Steps()
-    least, key = TASKS[task].least, TASKS[task].metric
+    least, key = TASKS[task].minimum, TASKS[task].metric
 
     def report(*given: Any) -> Path:
         # The PyTorch model may be as good as it likes: what counts is the file.
