@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor, nn
 
-__all__ = ["Exportable", "Foldable", "Progressive", "Strippable"]
+__all__ = ["Elastic", "Exportable", "Foldable", "Progressive", "ReadsParts", "Strippable"]
 
 
 @runtime_checkable
@@ -37,11 +39,38 @@ class Strippable(Protocol):
 
 
 @runtime_checkable
+class ReadsParts(Protocol):
+    """A module that reads weights or attributes of some parts instead of only calling them, when it runs or folds.
+
+    Whoever changes networks leaves the type of those parts alone.
+    """
+
+    reads_parts: tuple[str, ...]  # names below the module: ``conv1.conv``
+
+
+@runtime_checkable
 class Progressive(Protocol):
     """A module whose training changes with its progress."""
 
     def set_progress(self, fraction: float) -> None:
         """Tell how much of training is done, in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class Elastic(Protocol):
+    """A module that is several at once, which share their weights: a search or a training chooses among them."""
+
+    def choices(self) -> Sequence[Any]:
+        """What can be chosen, plain data, the largest first."""
+        ...
+
+    def activate(self, choice: Any) -> None:
+        """Be the one that is chosen, from now on; ValueError for what is no choice."""
+        ...
+
+    def extract(self) -> nn.Module:
+        """The active one as a plain module without choices, equal to it, sharing no tensor with this module."""
         ...
 
 

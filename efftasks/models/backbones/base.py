@@ -51,12 +51,32 @@ class Backbone(nn.Module, ABC):
     call of ``init_weights`` cannot overwrite what was loaded.
 
     Attributes:
-        specs: channels and stride of each map that ``forward`` gives, in the same order.
         frozen: see :meth:`freeze`.
     """
 
-    specs: tuple[FeatureSpec, ...]
+    _specs: tuple[FeatureSpec, ...] = ()
+    _shapes: tuple[torch.Size, ...] = ()  # of all parameters, when the specs were stated or measured
     frozen: tuple[str, ...] = ()
+
+    @property
+    def specs(self) -> tuple[FeatureSpec, ...]:
+        """Channels and stride of each map that ``forward`` gives, in the same order.
+
+        A constructor states them, best in its last lines. Where parameters have other shapes than then (layers were cut
+        or replaced), they are measured anew, by a dry run.
+        """
+        shapes = tuple(parameter.shape for parameter in self.parameters())
+        if shapes != self._shapes:
+            self._specs, self._shapes = self._measured(), shapes
+        return self._specs
+
+    @specs.setter
+    def specs(self, specs: Sequence[FeatureSpec]) -> None:
+        """State what the maps are, for the parameters as they are now."""
+        self._specs, self._shapes = tuple(specs), tuple(parameter.shape for parameter in self.parameters())
+
+    def _measured(self) -> tuple[FeatureSpec, ...]:
+        return specs_of(type(self).__name__, _chosen(type(self).__name__, probe(self), None))
 
     def freeze(self, parts: Sequence[str]) -> None:
         """Keep parts as they are in training: submodules by name, and ``norms`` for every batch norm.
@@ -91,7 +111,7 @@ class Backbone(nn.Module, ABC):
     @property
     def divisor(self) -> int:
         """Sides of the input are to be multiples of this (pixels): the largest stride."""
-        return max(spec.stride for spec in self.specs)
+        return max(spec.stride for spec in self._specs or self.specs)  # as stated: no cut of channels changes a stride
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -248,11 +268,12 @@ def probe(module: nn.Module, size: tuple[int, int] = PROBE_SIZE) -> object:
     """
     flags = {part: part.training for part in module.modules()}
     buffers = {buffer: buffer.clone() for buffer in module.buffers()}
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    like = next(iter(module.parameters()), torch.zeros(0))
+    device = like.device
     try:
         module.eval()
         with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-            return module(torch.zeros(1, 3, *size, device=device))
+            return module(torch.zeros(1, 3, *size, device=device, dtype=like.dtype))
     finally:
         for part, training in flags.items():
             part.training = training  # not train(): a network may freeze its norms in there

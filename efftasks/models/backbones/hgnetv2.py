@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efftasks.models.backbones.base import Backbone, check_scale, load_weights, scaled_channels, select_strides
-from efftasks.models.layers.conv import ConvNormAct, fold_norm, split_inputs
+from efftasks.models.layers.conv import ConvNormAct, fold_norm_last, split_inputs
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
 
@@ -87,7 +87,7 @@ class ConvNormReLUAffine(ConvNormAct):
     def fold(self) -> nn.Module:
         """A convolution and a clamp: ``s * relu(z) + b`` is ``max(s * z + b, b)`` for s >= 0, and ``min`` for s < 0."""
         scale, bias = self.lab.scale.item(), self.lab.bias.item()
-        conv = fold_norm(self.conv, self.norm, scale, bias)
+        conv = fold_norm_last(self.conv, self.norm, scale, bias)
         act = Clamp(low=bias) if scale >= 0 else Clamp(high=bias)
         return nn.Sequential(OrderedDict(conv=conv, act=act)).eval()
 
@@ -107,6 +107,8 @@ class LightConv(nn.Module):
 
 class Stem(nn.Module):
     """Stride 4: a 3x3, then two 2x2 beside a 2x2 max pooling, a 3x3 over both, and a 1x1."""
+
+    reads_parts = ("stem1.conv", "stem3.conv", "stem4.conv")  # folding
 
     def __init__(self, hidden: int, out: int, affine: bool) -> None:
         super().__init__()
@@ -247,12 +249,12 @@ class HGNetV2(Backbone):
         strides = tuple(4 * 2**i for i in range(len(stages)))
         self.out_indices = select_strides(strides, out_strides)
         stages = stages[: self.out_indices[-1] + 1]
-        self.specs = tuple(FeatureSpec(stages[i].out, strides[i]) for i in self.out_indices)
         inputs = [scaled_channels(stem[1], width)] + [stage.out for stage in stages]
         self.stem = Stem(scaled_channels(stem[0], width), inputs[0], affine)
         self.stages = nn.ModuleList(
             StageModule(inputs[i], stage, downsample=i > 0, affine=affine) for i, stage in enumerate(stages)
         )
+        self.specs = tuple(FeatureSpec(stages[i].out, strides[i]) for i in self.out_indices)
         self.freeze(frozen)
         if weights is not None:
             load_weights(self, weights, own_key)

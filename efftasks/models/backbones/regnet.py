@@ -186,7 +186,6 @@ class RegNet(Backbone):
             raise ValueError(f"se_ratio: got {se_ratio}, allowed 0 to 1")
         self.out_indices = select_strides(_STRIDES[: len(table)], out_strides)
         table = tuple(_resized(stage, width, depth, group_width) for stage in table[: self.out_indices[-1] + 1])
-        self.specs = tuple(FeatureSpec(table[i].width, _STRIDES[i]) for i in self.out_indices)
         self.stem = ConvNormAct(3, _STEM, 3, stride=2)
         self.stages = nn.ModuleList()
         channels = _STEM
@@ -197,6 +196,7 @@ class RegNet(Backbone):
                 blocks.append(Bottleneck(channels, stage.width, stride, stage.group_width, kernel_size, se_ratio))
                 channels = stage.width
             self.stages.append(nn.Sequential(*blocks))
+        self.specs = tuple(FeatureSpec(table[i].width, _STRIDES[i]) for i in self.out_indices)
         self.freeze(frozen)
         if weights is not None:
             load_weights(self, weights, own_key)

@@ -50,6 +50,8 @@ class TokenMixer(nn.Module):
         kernel_size: of the larger convolution; odd.
     """
 
+    reads_parts = ("conv.conv", "conv1")  # folding
+
     def __init__(self, channels: int, kernel_size: int) -> None:
         super().__init__()
         self.conv = ConvNormAct(channels, channels, kernel_size, groups=channels, act=None)
@@ -163,7 +165,6 @@ class RepViT(Backbone):
         self.out_indices = select_strides(_STRIDES, out_strides)
         published = VARIANTS[variant]
         channels = [scaled_channels(value, width) for value in published.channels]
-        self.specs = tuple(FeatureSpec(channels[i], _STRIDES[i]) for i in self.out_indices)
         half = scaled_channels(published.channels[0] // 2, width)
         self.stem = nn.Sequential(
             OrderedDict(
@@ -175,6 +176,7 @@ class RepViT(Backbone):
         for i in range(self.out_indices[-1] + 1):
             blocks = max(1, int(published.blocks[i] * depth + 0.5))
             self.stages.append(StageModule(channels[max(i - 1, 0)], channels[i], blocks, kernel_size, i > 0))
+        self.specs = tuple(FeatureSpec(channels[i], _STRIDES[i]) for i in self.out_indices)
         self.freeze(frozen)
         if weights is not None:
             load_weights(self, weights, own_key)

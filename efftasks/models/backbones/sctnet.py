@@ -215,7 +215,6 @@ class SCTNet(Backbone):
         published = VARIANTS[variant]
         c4, c8, c16, c32 = (scaled_channels(published.channels * 2**i, width) for i in range(4))
         fused = [FeatureSpec(2 * c8, 8), FeatureSpec(c16, 16), FeatureSpec(c32, 32)]
-        self.specs = (FeatureSpec(c8, 8),) * detail + tuple(fused[i] for i in self.out_indices)
 
         self.stem = nn.Sequential(
             OrderedDict(conv1=ConvNormAct(3, c4, 3, 2, bias=True), conv2=ConvNormAct(c4, c4, 3, 2, bias=True))
@@ -229,6 +228,7 @@ class SCTNet(Backbone):
         self.down32 = ConvNormAct(c16, c32, 3, 2, bias=True)
         self.former32 = nn.Sequential(*(CFBlock(c32, kernel_size, drop_path) for _ in range(former32)))
         self.context = DAPPM(c32, scaled_channels(published.context, width), c8)
+        self.specs = (FeatureSpec(c8, 8),) * detail + tuple(fused[i] for i in self.out_indices)
         self.freeze(frozen)
         if weights is not None:
             load_weights(self, weights, own_key)

@@ -136,6 +136,8 @@ class AxisAttention(nn.Module):
 class Projections(nn.Module):
     """Queries, keys and values of every pixel, by three 1x1 convolutions with their norms, one above the other."""
 
+    reads_parts = ("query.conv", "key.conv", "value.conv")  # folding
+
     def __init__(self, channels: int, inner: int) -> None:
         super().__init__()
         self.query = ConvNormAct(channels, inner, 1, act=None)
@@ -287,7 +289,6 @@ class SeaFormer(Backbone):
         self.out_indices = select_strides(_STRIDES, out_strides)
         stem = scaled_channels(published.stem, width)
         channels = [scaled_channels(value, width) for value in published.channels]
-        self.specs = tuple(FeatureSpec(channels[i], _STRIDES[i]) for i in self.out_indices)
         self.stem = nn.Sequential(
             OrderedDict(
                 conv=ConvNormAct(3, stem, 3, stride=2),
@@ -303,6 +304,7 @@ class SeaFormer(Backbone):
                 bottlenecks.append(InvertedBottleneck(here, here, kernel, 1, published.repeated))
             blocks = _attention_blocks(published, i, here, width, depth, drop_path)
             self.stages.append(Stage(bottlenecks, blocks))
+        self.specs = tuple(FeatureSpec(channels[i], _STRIDES[i]) for i in self.out_indices)
         self.freeze(frozen)
         if weights is not None:
             load_weights(self, weights, partial(own_key, first=len(_STRIDES) - attending))

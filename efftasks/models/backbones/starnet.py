@@ -110,11 +110,11 @@ class StarNet(Backbone):
             self.stages.append(nn.Sequential(down, *blocks))
             specs.append(FeatureSpec(out, _STRIDES[i]))
             channels = out
-        self.specs = tuple(specs[i] for i in self.out_indices)
         for part in self.modules():
             if isinstance(part, nn.Conv2d):
                 # Small, as published: the branches and the last convolution of a block have no norm to set their scale.
                 nn.init.trunc_normal_(part.weight, std=0.02)
+        self.specs = tuple(specs[i] for i in self.out_indices)
         self.freeze(frozen)
         if weights is not None:
             load_weights(self, weights, own_key)

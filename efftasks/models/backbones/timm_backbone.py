@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from efftasks.models.backbones.base import PROBE_SIZE, Backbone, load_weights, probe, select_strides, specs_of
 from efftasks.registry import MODELS
 from efftasks.structures.errors import UserError
+from efftasks.structures.features import FeatureSpec
 
 __all__ = ["TimmBackbone"]
 
@@ -71,6 +72,7 @@ class TimmBackbone(Backbone):
         maps = _dry_run(self.body, name, size)
         channels = self.body.feature_info.channels()
         self.channels_last = [m.shape[1] for m in maps] != channels and [m.shape[-1] for m in maps] == channels
+        self.name, self.probe_size = name, size
         self.specs = specs_of(f"timm's {name}", self._turned(maps), size)
         if weights is not None:
             own = set(self.body.state_dict())
@@ -79,6 +81,10 @@ class TimmBackbone(Backbone):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) -> maps as declared in ``specs``."""
         return self._turned(self.body(x))
+
+    def _measured(self) -> tuple[FeatureSpec, ...]:
+        maps = self._turned(_dry_run(self.body, self.name, self.probe_size))
+        return specs_of(f"timm's {self.name}", maps, self.probe_size)
 
     def _turned(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return tuple(m.permute(0, 3, 1, 2) if self.channels_last else m for m in maps)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from efftasks.models.layers.conv import ConvNormAct
 from efftasks.models.layers.rep import upsampled
+from efftasks.models.necks.base import output_channels
 from efftasks.structures.features import FeatureSpec
 from efftasks.structures.instances import MASK_STRIDE
 
@@ -36,9 +37,6 @@ class PixelDecoder(nn.Module):
         channels: of the fine map.
         act: activation.
 
-    Attributes:
-        specs: of the fine map.
-
     Raises:
         ValueError: other strides.
     """
@@ -51,11 +49,15 @@ class PixelDecoder(nn.Module):
             raise ValueError(
                 f"in_specs: got strides {strides}, expected {MASK_STRIDE} * 2^n, each twice the one before"
             )
-        self.specs = (FeatureSpec(channels, MASK_STRIDE),)
         self.laterals = nn.ModuleList(ConvNormAct(spec.channels, channels, 1, act=None) for spec in in_specs)
         self.place = nn.Conv2d(2, channels, 1, bias=False)  # as if column and row were two more inputs of a lateral
         steps = ratio.bit_length() - 1
         self.smooth = nn.ModuleList(_smooth(channels, act) for _ in range(steps + 1))
+
+    @property
+    def specs(self) -> tuple[FeatureSpec]:
+        """Of the fine map, its channels read from the layer that gives it."""
+        return (FeatureSpec(output_channels(self.smooth), MASK_STRIDE),)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps (B, C_i, H / s_i, W / s_i), finest first -> (B, channels, H / 4, W / 4)."""

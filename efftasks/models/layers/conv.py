@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ __all__ = [
     "NormAct",
     "build_activation",
     "fold_norm",
+    "fold_norm_last",
     "split_inputs",
     "split_outputs",
 ]
@@ -63,6 +65,19 @@ def fold_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, scale: float = 1.0, shift: 
     weight, dtype = conv.weight.detach(), conv.weight.dtype
     folded = (weight.double() * (scale * gain).view(-1, 1, 1, 1)).to(dtype)
     return _with_weight(conv, folded, (scale * (offset - center * gain) + shift).to(dtype))
+
+
+def fold_norm_last(layer: nn.Module, norm: nn.BatchNorm2d, scale: float = 1.0, shift: float = 0.0) -> nn.Module:
+    """As :func:`fold_norm`, for a convolution or for several in a row, of which the last takes the norm.
+
+    A convolution of low rank is two in a row.
+    """
+    if isinstance(layer, nn.Sequential):
+        *before, (name, last) = layer.named_children()
+        parts = [(key, copy.deepcopy(part)) for key, part in before]
+        return nn.Sequential(OrderedDict([*parts, (name, fold_norm_last(last, norm, scale, shift))]))
+    assert isinstance(layer, nn.Conv2d)
+    return fold_norm(layer, norm, scale, shift)
 
 
 def split_inputs(conv: nn.Conv2d, widths: Sequence[int]) -> list[nn.Conv2d]:
@@ -164,7 +179,7 @@ class ConvNormAct(nn.Module):
     def fold(self) -> nn.Module:
         """One convolution with bias (``conv``) and the activation (``act``), equal in evaluation mode."""
         act = build_activation(self.act_name, inplace=False)  # a quantiser's observer may hold the convolution's output
-        return nn.Sequential(OrderedDict(conv=fold_norm(self.conv, self.norm), act=act)).eval()
+        return nn.Sequential(OrderedDict(conv=fold_norm_last(self.conv, self.norm), act=act)).eval()
 
 
 class NormAct(nn.Module):

@@ -66,6 +66,11 @@ class DeformableAttention(nn.Module):
         if sampling == "discrete":
             self.sampling_offsets.requires_grad_(False)
 
+    @property
+    def reads_parts(self) -> tuple[str, ...]:
+        """What is read: folding puts two layers into one, and the projection of values works on maps."""
+        return ("sampling_offsets", "attention_weights", *(("value_proj",) if self.value_proj is not None else ()))
+
     def _init_weights(self) -> None:
         """Points on rays, one ray a head, further out with each point of a level; all weights equal."""
         angles = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
@@ -115,6 +120,11 @@ class FoldedDeformableAttention(nn.Module):
         self.both.weight.data = torch.cat([offsets.weight * trained.unit[:, None], weights.weight]).detach()
         self.both.bias.data = torch.cat([offsets.bias * trained.unit, weights.bias]).detach()
         self.split = (offsets.out_features, weights.out_features)
+
+    @property
+    def reads_parts(self) -> tuple[str, ...]:
+        """The projection of values works on maps."""
+        return ("value_proj",) if self.value_proj is not None else ()
 
     def forward(self, query: Tensor, boxes: Tensor, maps: Sequence[Tensor]) -> Tensor:
         """As :meth:`DeformableAttention.forward`."""

@@ -26,6 +26,8 @@ class RepConv(nn.Module):
         act: as ``build_activation`` has it.
     """
 
+    reads_parts = ("conv1.conv", "conv2.conv")  # folding
+
     def __init__(self, channels: int, act: str | None = "silu") -> None:
         super().__init__()
         self.conv1 = ConvNormAct(channels, channels, 3, act=None)
@@ -56,6 +58,8 @@ class HalvesConv(ConvNormAct):
         act: as ``build_activation`` has it.
         upsample: the first map has half the size of the others.
     """
+
+    reads_parts = ("conv",)  # folding
 
     def __init__(self, in_channels: Sequence[int], half: int, act: str | None, upsample: bool = False) -> None:
         super().__init__(sum(in_channels), 2 * half, 1, act=act)

@@ -143,7 +143,7 @@ class FoldedSelfAttention(nn.Module):
     def __init__(self, trained: SelfAttention) -> None:
         super().__init__()
         self.num_heads = trained.num_heads
-        channels = trained.out_proj.in_features
+        channels = trained.in_proj_weight.shape[1]
         weight, bias = trained.in_proj_weight.detach().clone(), trained.in_proj_bias.detach().clone()
         scale = (channels // self.num_heads) ** -0.5
         weight[:channels] *= scale

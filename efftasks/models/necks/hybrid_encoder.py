@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from efftasks.models.layers.conv import ConvNormAct
 from efftasks.models.layers.rep import CSPRepBlock, RepELANBlock, upsampled
 from efftasks.models.layers.transformer import AddNorm, FeedForward, SelfAttention, point_embedding, position_embedding
+from efftasks.models.necks.base import Neck
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
 
@@ -52,7 +53,7 @@ class EncoderLayer(nn.Module):
 
 
 @MODELS.register_module()
-class HybridEncoder(nn.Module):
+class HybridEncoder(Neck):
     """Attention within the coarsest map, then top-down and bottom-up fusion; every map gets the same channels.
 
     Args:
@@ -85,16 +86,15 @@ class HybridEncoder(nn.Module):
         position: str = "cell",
         activate_laterals: bool | None = None,
     ) -> None:
-        super().__init__()
         strides = [spec.stride for spec in in_specs]
         if any(b != 2 * a for a, b in pairwise(strides)):
             raise ValueError(f"in_specs: got strides {strides}, expected each to be twice the one before")
+        super().__init__(strides)
         choices = (("block", block, _BLOCKS), ("fusion", fusion, _FUSIONS), ("position", position, _POSITIONS))
         for name, value, allowed in choices:
             if value not in allowed:
                 raise ValueError(f"{name}: got {value!r}, allowed {allowed}")
         self.fusion, self.position = fusion, position
-        self.specs = tuple(FeatureSpec(channels, stride) for stride in strides)
         self.input_proj = nn.ModuleList(
             ConvNormAct(spec.channels, channels, 1, act=None) if project or spec.channels != channels else nn.Identity()
             for spec in in_specs
@@ -121,6 +121,10 @@ class HybridEncoder(nn.Module):
         self.top_down = nn.ModuleList(fuse_block(True) for _ in steps)
         self.down = nn.ModuleList(down() for _ in steps)
         self.bottom_up = nn.ModuleList(fuse_block(False) for _ in steps)
+
+    def last_parts(self) -> list[nn.Module]:
+        """The block of each map; of one map alone the attention."""
+        return [*self.top_down[-1:], *self.bottom_up] or [self.layers if len(self.layers) else self.input_proj]
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Maps (B, C_i, H_i, W_i), finest first -> maps (B, channels, H_i, W_i)."""

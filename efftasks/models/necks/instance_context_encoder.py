@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efftasks.models.layers.conv import ConvNormAct
+from efftasks.models.necks.base import Neck
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
 
@@ -75,7 +76,7 @@ class PooledContext(nn.Module):
 
 
 @MODELS.register_module()
-class InstanceContextEncoder(nn.Module):
+class InstanceContextEncoder(Neck):
     """Maps whose strides double -> one map at the finest stride, with the context of the coarsest.
 
     Sides of the input are multiples of the coarsest stride. Enlarging is bilinear interpolation, whose gradient on a
@@ -87,17 +88,20 @@ class InstanceContextEncoder(nn.Module):
     """
 
     def __init__(self, in_specs: Sequence[FeatureSpec], channels: int = 256) -> None:
-        super().__init__()
         strides = [spec.stride for spec in in_specs]
         if any(b != 2 * a for a, b in pairwise(strides)):
             raise ValueError(f"in_specs: got strides {strides}, expected each to be twice the one before")
         if channels < 4:
             raise ValueError(f"channels: got {channels}, allowed are integers from 4")
-        self.specs = (FeatureSpec(channels, strides[0]),)
+        super().__init__(strides[:1])
         self.laterals = nn.ModuleList(ConvNormAct(spec.channels, channels, 1, act=None) for spec in in_specs)
         self.context = PooledContext(channels, channels // 4)
         self.outputs = nn.ModuleList(ConvNormAct(channels, channels, 3, act=None) for _ in in_specs)
         self.fusion = ConvNormAct(len(strides) * channels, channels, 1, act=None)
+
+    def last_parts(self) -> list[nn.Module]:
+        """The fusion."""
+        return [self.fusion]
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor]:
         """Maps (B, C_i, H_i, W_i), finest first -> one map (B, channels, H_0, W_0)."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from efftasks.models.layers.conv import ConvNormAct
 from efftasks.models.layers.csp import ELANBlock, PyramidPool
+from efftasks.models.necks.base import Neck
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
 
@@ -21,7 +22,7 @@ __all__ = ["LightPAN"]
 
 
 @MODELS.register_module()
-class LightPAN(nn.Module):
+class LightPAN(Neck):
     """Path-aggregation neck over maps whose strides double.
 
     Args:
@@ -34,7 +35,6 @@ class LightPAN(nn.Module):
     def __init__(
         self, in_specs: Sequence[FeatureSpec], out_channels: Sequence[int], depth: int = 1, expansion: float = 0.5
     ) -> None:
-        super().__init__()
         strides = [spec.stride for spec in in_specs]
         if len(out_channels) != len(strides):
             raise ValueError(
@@ -42,7 +42,7 @@ class LightPAN(nn.Module):
             )
         if any(b != 2 * a for a, b in pairwise(strides)):
             raise ValueError(f"in_specs: got strides {strides}, expected each to be twice the one before")
-        self.specs = tuple(FeatureSpec(channels, stride) for channels, stride in zip(out_channels, strides))
+        super().__init__(strides)
         levels = range(len(strides) - 1)
         self.pool = PyramidPool(in_specs[-1].channels, out_channels[-1])
         self.laterals = nn.ModuleList(ConvNormAct(in_specs[i].channels, out_channels[i], 1) for i in levels)
@@ -53,6 +53,10 @@ class LightPAN(nn.Module):
         self.bottom_up = nn.ModuleList(
             ELANBlock(out_channels[i] + out_channels[i + 1], out_channels[i + 1], depth, expansion) for i in levels
         )
+
+    def last_parts(self) -> list[nn.Module]:
+        """The block of each map."""
+        return [*self.top_down[:1], *self.bottom_up] or [self.pool]
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Maps (B, C_i, H_i, W_i), finest first -> maps (B, out_channels[i], H_i, W_i)."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from efftasks.models.layers.conv import ConvNormAct
 from efftasks.models.layers.rep import RepELANBlock, upsampled
+from efftasks.models.necks.base import Neck
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
 
@@ -22,7 +23,7 @@ def _pooled(channels: int) -> nn.Module:
 
 
 @MODELS.register_module()
-class LiteEncoder(nn.Module):
+class LiteEncoder(Neck):
     """A coarser map by pooling, global context on it, then top-down and bottom-up fusion by addition.
 
     Args:
@@ -33,16 +34,19 @@ class LiteEncoder(nn.Module):
     """
 
     def __init__(self, in_specs: Sequence[FeatureSpec], channels: int, expansion: float = 0.34, depth: int = 2) -> None:
-        super().__init__()
         if len(in_specs) != 1:
             raise ValueError(f"in_specs: got {len(in_specs)} maps, expected one: set the backbone's out_strides")
         (spec,) = in_specs
-        self.specs = (FeatureSpec(channels, spec.stride), FeatureSpec(channels, 2 * spec.stride))
+        super().__init__((spec.stride, 2 * spec.stride))
         self.input_proj = ConvNormAct(spec.channels, channels, 1, act=None)
         self.down1, self.down2 = _pooled(channels), _pooled(channels)
         self.context = ConvNormAct(channels, channels, 1, act="silu")
         self.top_down = RepELANBlock((channels,), channels, depth, expansion)
         self.bottom_up = RepELANBlock((channels,), channels, depth, expansion)
+
+    def last_parts(self) -> list[nn.Module]:
+        """The fusion of each map."""
+        return [self.top_down, self.bottom_up]
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """One map (B, C, H, W) -> maps (B, channels, H, W) and (B, channels, H / 2, W / 2)."""
