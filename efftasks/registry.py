@@ -30,6 +30,7 @@ MODELS = _child(
     "model",
     _roots.MODELS,
     "models.detectors",
+    "models.guides",
     "models.pose_estimators",
     "models.segmentors",
     "models.preprocessors",

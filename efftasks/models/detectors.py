@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,10 +14,12 @@ from torch import Tensor, nn
 
 from efftasks.imaging.masks import masks_on_image
 from efftasks.models.backbones.base import build_backbone
+from efftasks.models.guides import build_guide
 from efftasks.models.seg_heads.channels import labels_on_original, with_channels
 from efftasks.models.targets import pad_targets
 from efftasks.ops.semantic import label_map
 from efftasks.registry import MODELS
+from efftasks.structures.features import FeatureSpec, Stages
 from efftasks.structures.instances import DetectionTensors
 from efftasks.structures.spec import OutputSpec
 
@@ -38,6 +41,7 @@ class Detector(BaseModel):
             none. Without ``in_channels`` it gets those of the maps that its ``in_index`` chooses.
         semantic_stride: a label for so many pixels across and down. The choice of a class for every pixel (1) costs as
             much as half a nano network; 4 is the stride of masks.
+        guide: config of a :class:`~efftasks.models.guides.Guide`, without ``student``; only training has it.
 
     Attributes:
         cfg: the config it was loaded with, set by ``apis.load``.
@@ -52,6 +56,7 @@ class Detector(BaseModel):
         data_preprocessor: dict,
         semantic_head: dict | None = None,
         semantic_stride: int = 4,
+        guide: dict | None = None,
     ) -> None:
         network = build_backbone(backbone)
         super().__init__(data_preprocessor=dict(data_preprocessor, pad_size_divisor=network.divisor))
@@ -64,6 +69,7 @@ class Detector(BaseModel):
         self.semantic_head = (
             None if semantic_head is None else MODELS.build(with_channels(semantic_head, self.neck.specs))
         )
+        self.guide = build_guide(guide, self.neck.specs, self.head.num_classes)
 
     def set_progress(self, fraction: float) -> None:
         """Tell how much of training is done, in [0, 1]."""
@@ -73,6 +79,16 @@ class Detector(BaseModel):
     def features(self, images: Tensor) -> tuple[Tensor, ...]:
         """Preprocessed images (B, 3, H, W) -> the neck's maps."""
         return self.neck(self.backbone(images))
+
+    @property
+    def feature_specs(self) -> tuple[FeatureSpec, ...]:
+        """Of the maps that the heads see."""
+        return self.neck.specs
+
+    def stages(self, images: Tensor) -> Stages:
+        """Preprocessed images (B, 3, H, W) -> the neck's maps and the head's raw prediction."""
+        maps = self.features(images)
+        return Stages(maps, self.head(maps))
 
     def infer(self, images: Tensor) -> DetectionTensors:
         """Preprocessed images (B, 3, H, W) -> decoded tensors in pixels of the network input: what is exported."""
@@ -136,12 +152,22 @@ class Detector(BaseModel):
     def _loss(self, inputs: Tensor, data_samples: Sequence[DetDataSample]) -> dict[str, Tensor]:
         maps = self.features(inputs)
         size = (inputs.shape[2], inputs.shape[3])
-        losses = dict(self.head.loss(maps, pad_targets(data_samples, inputs.device)))
+        raw, found = self.head.raw_and_loss(maps, pad_targets(data_samples, inputs.device))
+        losses = dict(found)
         if self.semantic_head is not None:
             samples = [_with_label_map(sample, size, inputs.device) for sample in data_samples]
             found = self.semantic_head.loss_by_feat(self.semantic_head(maps), samples)
             losses.update({f"semantic.{name}": value for name, value in found.items()})
+        if self.guide is not None:
+            found = self.guide(inputs, Stages(maps, raw))
+            losses.update({f"guide.{name}": value for name, value in found.items()})
         return losses
+
+    def strip(self) -> Detector:
+        """Without the guide."""
+        stripped = copy.deepcopy(self)
+        stripped.guide = None
+        return stripped
 
     def _predict(self, inputs: Tensor, data_samples: Sequence[DetDataSample]) -> list[DetDataSample]:
         found = self.infer(inputs)

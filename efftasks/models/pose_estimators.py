@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,8 +17,10 @@ from torch import Tensor, nn
 
 from efftasks.imaging.crops import TOP_DOWN
 from efftasks.models.backbones.base import build_backbone
+from efftasks.models.guides import build_guide
 from efftasks.registry import MODELS
 from efftasks.structures.errors import UserError
+from efftasks.structures.features import FeatureSpec, Stages
 from efftasks.structures.spec import OutputSpec
 
 __all__ = ["Keypoints", "PoseEstimator"]
@@ -37,6 +40,7 @@ class PoseEstimator(BaseModel):
         backbone: a Backbone, or its config; any mmdet or mmseg backbone by scoped name.
         head: config without ``in_specs``: the backbone's are given.
         data_preprocessor: config; the divisor of the backbone is given.
+        guide: config of a :class:`~efftasks.models.guides.Guide`, without ``student``; only training has it.
 
     Attributes:
         cfg: the config it was loaded with, set by ``apis.load``.
@@ -45,13 +49,26 @@ class PoseEstimator(BaseModel):
 
     task = TOP_DOWN
 
-    def __init__(self, backbone: dict | nn.Module, head: dict, data_preprocessor: dict) -> None:
+    def __init__(
+        self, backbone: dict | nn.Module, head: dict, data_preprocessor: dict, guide: dict | None = None
+    ) -> None:
         network = build_backbone(backbone)
         super().__init__(data_preprocessor=dict(data_preprocessor, pad_size_divisor=network.divisor))
         self.cfg: Any = None
         self.dataset_meta: dict[str, Any] = {}
         self.backbone = network
         self.head = MODELS.build(dict(head, in_specs=network.specs))
+        self.guide = build_guide(guide, network.specs, self.head.num_keypoints)
+
+    @property
+    def feature_specs(self) -> tuple[FeatureSpec, ...]:
+        """Of the maps that the head sees."""
+        return self.backbone.specs
+
+    def stages(self, images: Tensor) -> Stages:
+        """Preprocessed crops (B, 3, H, W) -> the backbone's maps and the head's raw prediction."""
+        maps = self.backbone(images)
+        return Stages(maps, self.head(maps))
 
     def raw(self, images: Tensor) -> Any:
         """Preprocessed crops (B, 3, H, W) -> the head's raw prediction."""
@@ -91,11 +108,24 @@ class PoseEstimator(BaseModel):
         if data_samples is None:
             raise ValueError(f"data_samples: got None, mode {mode!r} needs one sample a crop")
         if mode == "loss":
-            targets = torch.cat([sample.gt_instances.keypoints for sample in data_samples])
-            return self.head.loss(self.backbone(inputs), targets)
+            return self._loss(inputs, torch.cat([sample.gt_instances.keypoints for sample in data_samples]))
         if mode == "predict":
             return self._predict(inputs, data_samples)
         raise ValueError(f"mode: got {mode!r}, allowed are 'loss', 'predict' and 'tensor'")
+
+    def _loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        stages = self.stages(inputs)
+        losses = dict(self.head.loss_by_feat(stages.raw, targets))
+        if self.guide is not None:
+            found = self.guide(inputs, stages)
+            losses.update({f"guide.{name}": value for name, value in found.items()})
+        return losses
+
+    def strip(self) -> PoseEstimator:
+        """Without the guide."""
+        stripped = copy.deepcopy(self)
+        stripped.guide = None
+        return stripped
 
     def _predict(self, inputs: Tensor, data_samples: Sequence[DetDataSample]) -> list[DetDataSample]:
         for sample, found in zip(data_samples, self.infer(inputs).keypoints):

@@ -18,10 +18,11 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from efftasks.models.backbones.base import build_backbone
+from efftasks.models.guides import build_guide
 from efftasks.models.seg_heads.channels import labels_on_original, with_channels
 from efftasks.ops.semantic import label_map
 from efftasks.registry import MODELS
-from efftasks.structures.features import FeatureSpec
+from efftasks.structures.features import FeatureSpec, Stages
 from efftasks.structures.spec import OutputSpec
 
 __all__ = ["Labels", "Logits", "SemanticOutput", "Segmentor"]
@@ -56,8 +57,7 @@ class Segmentor(EncoderDecoder):
         decode_head: config of the head that predicts.
         auxiliary_head: configs of heads that only training has.
         neck: config without ``in_specs``: the backbone's are given. Heads then see the neck's maps.
-        guide: config of a module that only training has, without ``in_specs`` and ``num_classes``. It gets images
-            (B, 3, H, W), the maps, and the decode head's logits, and gives a dict of losses.
+        guide: config of a :class:`~efftasks.models.guides.Guide`, without ``student``; only training has it.
         data_preprocessor: config.
         test_cfg: ``mode`` is ``whole``, or ``slide`` with ``crop_size`` and ``stride`` (height, width): windows whose
             logits are averaged where they overlap. ``output`` is what a whole image gives and what is exported:
@@ -110,8 +110,17 @@ class Segmentor(EncoderDecoder):
             )
         heads = [auxiliary_head] if isinstance(auxiliary_head, Mapping) else auxiliary_head
         self._init_auxiliary_head([with_channels(head, specs) for head in heads] or None)
-        facts = dict(in_specs=specs, num_classes=self.num_classes)
-        self.guide = None if guide is None else MODELS.build(dict(guide, **facts))
+        self.guide = build_guide(guide, specs, self.num_classes)
+
+    @property
+    def feature_specs(self) -> tuple[FeatureSpec, ...]:
+        """Of the maps that the heads see."""
+        return (self.neck if self.with_neck else self.backbone).specs
+
+    def stages(self, images: Tensor) -> Stages:
+        """Preprocessed images (B, 3, H, W) -> maps, and logits (B, C, h, w) at the decode head's stride."""
+        maps = self.extract_feat(images)
+        return Stages(tuple(maps), self.decode_head(maps))
 
     def raw(self, images: Tensor) -> Tensor:
         """Preprocessed images (B, 3, H, W) -> logits (B, C, h, w) at the decode head's stride."""
@@ -139,13 +148,12 @@ class Segmentor(EncoderDecoder):
         """The losses of all heads, and the guide's."""
         if self.guide is None:
             return super().loss(inputs, data_samples)
-        maps = self.extract_feat(inputs)
-        logits = self.decode_head(maps)
-        found = self.decode_head.loss_by_feat(logits, data_samples)
+        stages = self.stages(inputs)
+        found = self.decode_head.loss_by_feat(stages.raw, data_samples)
         losses = {f"decode.{key}": value for key, value in found.items()}
         if self.with_auxiliary_head:
-            losses.update(self._auxiliary_head_forward_train(maps, data_samples))
-        found = self.guide(inputs, maps, logits)
+            losses.update(self._auxiliary_head_forward_train(stages.features, data_samples))
+        found = self.guide(inputs, stages)
         return {**losses, **{f"guide.{key}": value for key, value in found.items()}}
 
     def predict(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None) -> list[SegDataSample]:

@@ -1,8 +1,13 @@
-"""What one feature map of a backbone or neck is: declared once by its maker, read by everyone else."""
+"""What a feature map of a backbone or neck is, declared once by its maker and read by all others; a model's stages."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["FeatureSpec", "Stages"]
 
 
 class FeatureSpec(NamedTuple):
@@ -10,3 +15,10 @@ class FeatureSpec(NamedTuple):
 
     channels: int
     stride: int
+
+
+class Stages(NamedTuple):
+    """What a model makes of images on the way to its answer."""
+
+    features: tuple[Tensor, ...]  # the maps that its head sees: (B, C_i, H / s_i, W / s_i), finest first
+    raw: Any  # the head's raw prediction: a NamedTuple of tensors, or logits

@@ -16,9 +16,11 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from efftasks.models.guides import Student
 from efftasks.models.layers.fold import inference_model
 from efftasks.models.segmentors import Segmentor
 from efftasks.registry import MODELS
+from efftasks.structures.features import Stages
 
 BACKBONE = dict(type="MobileNetV4", variant="conv-s", width=0.25, depth=0.3, out_strides=(8, 16, 32))
 CE = dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True)
@@ -58,12 +60,13 @@ def samples(count: int, size: tuple[int, int]) -> list[SegDataSample]:
 class CountingGuide(nn.Module):
     """Notes what a guide is given."""
 
-    def __init__(self, in_specs: tuple, num_classes: int) -> None:
+    def __init__(self, student: Student) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(()))
-        self.given: tuple[Any, ...] = (in_specs, num_classes)
+        self.given: tuple[Any, ...] = tuple(student)
 
-    def forward(self, images: Tensor, maps: tuple[Tensor, ...], logits: Tensor) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, stages: Stages) -> dict[str, Tensor]:
+        maps, logits = stages
         self.given = (*self.given, images.shape, len(maps), logits.shape)
         return dict(loss_guide=self.scale * logits.square().mean())
 

@@ -259,7 +259,12 @@ class O2OHead(nn.Module):
 
     def loss(self, features: Sequence[Tensor], targets: PaddedTargets) -> dict[str, Tensor]:
         """Losses of features (B, C_i, H_i, W_i) against the objects."""
-        return self.loss_by_feat(self(features), targets)
+        return self.raw_and_loss(features, targets)[1]
+
+    def raw_and_loss(self, features: Sequence[Tensor], targets: PaddedTargets) -> tuple[O2ORaw, dict[str, Tensor]]:
+        """The raw prediction of features, and its losses against the objects."""
+        raw = self(features)
+        return raw, self.loss_by_feat(raw, targets)
 
     def loss_by_feat(self, raw: O2ORaw, targets: PaddedTargets) -> dict[str, Tensor]:
         """Losses of both branches, weighted by the progress of training."""

@@ -122,7 +122,11 @@ class QueryHead(nn.Module):
         return DetectionTensors(boxes, logits.sigmoid(), labels, masks)
 
     def loss(self, features: Sequence[Tensor], targets: PaddedTargets) -> dict[str, Tensor]:
-        """Losses of features (B, C_i, H_i, W_i) against the objects; crowd regions are left out.
+        """Losses of features (B, C_i, H_i, W_i) against the objects; see :meth:`raw_and_loss`."""
+        return self.raw_and_loss(features, targets)[1]
+
+    def raw_and_loss(self, features: Sequence[Tensor], targets: PaddedTargets) -> tuple[QueryRaw, dict[str, Tensor]]:
+        """The raw prediction of features, and its losses against the objects; crowd regions are left out.
 
         Raises:
             ValueError: it learns masks and the targets have none.
@@ -132,7 +136,8 @@ class QueryHead(nn.Module):
         scale = input_size(features[0], self.strides[0])
         boxes = xyxy_to_cxcywh(targets.boxes / scale)
         wanted = QueryTargets(targets.labels, boxes, targets.valid & ~targets.ignored, targets.masks)
-        return self.loss_by_feat(self(features, wanted), wanted)
+        raw = self(features, wanted)
+        return raw, self.loss_by_feat(raw, wanted)
 
     def loss_by_feat(self, raw: QueryRaw, targets: QueryTargets) -> dict[str, Tensor]:
         """Losses of a raw prediction that was made with ``targets``."""

@@ -137,7 +137,14 @@ class SparseInstHead(nn.Module):
 
     def loss(self, features: Sequence[Tensor], targets: PaddedTargets) -> dict[str, Tensor]:
         """Losses of features (B, D, H / stride, W / stride) against the objects."""
-        return self.loss_by_feat(self(features), targets)
+        return self.raw_and_loss(features, targets)[1]
+
+    def raw_and_loss(
+        self, features: Sequence[Tensor], targets: PaddedTargets
+    ) -> tuple[SparseInstRaw, dict[str, Tensor]]:
+        """The raw prediction of features, and its losses against the objects."""
+        raw = self(features)
+        return raw, self.loss_by_feat(raw, targets)
 
     def loss_by_feat(self, raw: SparseInstRaw, targets: PaddedTargets) -> dict[str, Tensor]:
         """All losses, normalised and weighted, by name.

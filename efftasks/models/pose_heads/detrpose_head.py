@@ -133,7 +133,11 @@ class DETRPoseHead(nn.Module):
         return DetectionTensors(boxes, scores, labels, keypoints=torch.cat([points, shared], dim=-1))
 
     def loss(self, features: Sequence[Tensor], targets: PaddedTargets) -> dict[str, Tensor]:
-        """Losses of features (B, C_i, H_i, W_i) against the objects that have keypoints.
+        """Losses of features (B, C_i, H_i, W_i) against the objects; see :meth:`raw_and_loss`."""
+        return self.raw_and_loss(features, targets)[1]
+
+    def raw_and_loss(self, features: Sequence[Tensor], targets: PaddedTargets) -> tuple[PoseRaw, dict[str, Tensor]]:
+        """The raw prediction of features, and its losses against the objects that have keypoints.
 
         Crowd regions and objects without any annotated keypoint are left out: they are not matched, and a query that
         finds one is not taught that there is nothing.
@@ -144,7 +148,7 @@ class DETRPoseHead(nn.Module):
         wanted = self._targets(targets, input_size(features[0], self.strides[0]))
         raw = self(features, wanted)
         assert raw.training is not None, "losses are of a head in training mode"
-        return self.criterion(raw.training, wanted)
+        return raw, self.criterion(raw.training, wanted)
 
     def _targets(self, targets: PaddedTargets, scale: Tensor) -> PoseTargets:
         if targets.keypoints is None or targets.areas is None:

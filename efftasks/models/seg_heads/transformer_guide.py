@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import efftasks.compat  # noqa: F401
@@ -24,9 +24,10 @@ from torch.nn import functional
 
 from efftasks.checkpoints.files import load_matching, read_state_dict
 from efftasks.models.backbones.base import probe, specs_of
+from efftasks.models.guides import Guide, Student
 from efftasks.models.losses.channel_wise import channel_wise_divergence
 from efftasks.registry import MODELS
-from efftasks.structures.features import FeatureSpec
+from efftasks.structures.features import Stages
 
 __all__ = ["SEGFORMER_B2", "Teacher", "TransformerGuide"]
 
@@ -113,19 +114,9 @@ class Teacher(nn.Module):
         return decoded, self.decode_head.cls_seg(decoded)
 
 
-class _Held:
-    """Keeps a module out of its owner's parameters, buffers, state dict and modes."""
-
-    def __init__(self, module: Teacher) -> None:
-        self.module = module
-
-
 @MODELS.register_module()
-class TransformerGuide(nn.Module):
+class TransformerGuide(Guide):
     """Losses that draw a student's maps to a teacher's; training only.
-
-    The teacher is no part of this module's ``parameters()``, ``state_dict()`` and ``train()``: checkpoints, averages of
-    weights, optimizers and synchronisation among processes do not see it. It follows ``to()``.
 
     Each loss is a :func:`channel_wise_divergence`, the student's map resized to the teacher's:
 
@@ -140,8 +131,7 @@ class TransformerGuide(nn.Module):
 
     Args:
         teacher: arguments of :class:`Teacher` without ``num_classes``: ``dict(weights=path)`` for SegFormer-B2.
-        in_specs: of the student's maps; given by the segmentor.
-        num_classes: of the student and the teacher; given by the segmentor.
+        student: its maps, and the classes of both; given by the segmentor.
         decoder_index: of the student's map that its decode head classifies; needs a teacher with mmseg's SegformerHead.
             None for the student's own logits.
         stage_index: of the student's maps that are compared with the teacher's of the same stride. The defaults are
@@ -154,16 +144,15 @@ class TransformerGuide(nn.Module):
     def __init__(
         self,
         teacher: Mapping[str, Any],
-        in_specs: Sequence[FeatureSpec],
-        num_classes: int,
+        student: Student,
         decoder_index: int | None = -3,
         stage_index: Sequence[int] = (-2, -1),
         logits_weight: float = 3.0,
         feature_weight: float = 15.0,
         temperature: float = 4.0,
     ) -> None:
-        super().__init__()
-        self._held = _Held(Teacher(num_classes, **teacher))
+        super().__init__(Teacher(student.num_classes, **teacher))
+        in_specs = student.specs
         self.decoder_index = decoder_index
         self.logits_weight = logits_weight
         self.feature_weight = feature_weight
@@ -193,25 +182,14 @@ class TransformerGuide(nn.Module):
             channels = in_specs[decoder_index].channels
             self.projections["decoded"] = _projection(channels, head.fusion_conv.in_channels)
 
-    @property
-    def teacher(self) -> Teacher:
-        """The network that is learnt from."""
-        return self._held.module
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TransformerGuide:
-        # What to(), cuda(), double() and the like of this module, and of those that hold it, come down to.
-        super()._apply(fn, recurse)
-        self.teacher._apply(fn)
-        return self
-
-    def forward(self, images: Tensor, features: Sequence[Tensor], logits: Tensor) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, stages: Stages) -> dict[str, Tensor]:
         """The weighted losses.
 
         Args:
-            images: (B, 3, H, W), normalised as both networks want them.
-            features: the student's maps as declared in ``in_specs``.
-            logits: (B, C, h, w) of the student's decode head.
+            images: (B, 3, H, W), normalized as both networks want them.
+            stages: the student's maps, and the logits (B, C, h, w) of its decode head.
         """
+        features, logits = stages
         with torch.no_grad():
             maps = self.teacher(images)
         losses = {}

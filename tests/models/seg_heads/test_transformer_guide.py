@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from efftasks.models.guides import Student
 from efftasks.models.losses.channel_wise import channel_wise_divergence
 from efftasks.models.seg_heads.transformer_guide import Teacher, TransformerGuide
 from efftasks.registry import MODELS
 from efftasks.structures.errors import UserError
-from efftasks.structures.features import FeatureSpec
+from efftasks.structures.features import FeatureSpec, Stages
 
 CLASSES = 5
 SPECS = (FeatureSpec(12, 8), FeatureSpec(10, 16), FeatureSpec(14, 32))
@@ -37,7 +38,7 @@ FCN["loss_decode"] = dict(type="mmseg.CrossEntropyLoss")
 
 def guide(specs: tuple[FeatureSpec, ...] = SPECS, **changes: Any) -> TransformerGuide:
     torch.manual_seed(0)
-    cfg = dict(type="TransformerGuide", teacher=TINY, in_specs=specs, num_classes=CLASSES)
+    cfg = dict(type="TransformerGuide", teacher=TINY, student=Student(specs, CLASSES))
     net = MODELS.build({**cfg, **changes})
     with torch.no_grad():  # fresh layers of a transformer and of the classifier are too small to show anything
         for parameter in net.teacher.parameters():
@@ -53,6 +54,11 @@ def example() -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
     """Images, the student's maps, its logits."""
     maps = features((8, 12), (4, 6), (2, 3))
     return torch.randn(2, 3, 64, 96), maps, torch.randn(2, CLASSES, 8, 12, requires_grad=True)
+
+
+def staged(inputs: tuple[Tensor, tuple[Tensor, ...], Tensor]) -> tuple[Tensor, Stages]:
+    images, maps, logits = inputs
+    return images, Stages(maps, logits)
 
 
 def test_the_teacher_is_no_part_of_what_is_trained_and_saved() -> None:
@@ -75,7 +81,7 @@ def test_the_teacher_stays_in_evaluation_mode() -> None:
     nn.ModuleDict({"guide": net}).train()
     teacher.train()
     assert not any(part.training for part in teacher.modules())
-    sum(net(*example()).values()).backward()  # type: ignore[union-attr]
+    sum(net(*staged(example())).values()).backward()  # type: ignore[union-attr]
     assert all(torch.equal(value, before[key]) for key, value in teacher.state_dict().items())
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in teacher.parameters())
 
@@ -86,7 +92,7 @@ def test_the_teacher_follows_to() -> None:
     assert parent.double() is parent and net.to(torch.float64) is net
     assert {value.dtype for value in net.teacher.parameters()} == {torch.float64}
     images, maps, logits = example()
-    losses = net(images.double(), [m.double() for m in maps], logits.double())
+    losses = net(images.double(), Stages(tuple(m.double() for m in maps), logits.double()))
     assert {value.dtype for value in losses.values()} == {torch.float64}
     parent.to("meta")
     held = [*net.teacher.parameters(), *net.teacher.buffers()]
@@ -104,7 +110,7 @@ def test_a_copy_has_a_teacher_of_its_own() -> None:
 def test_gradients_reach_the_student_and_the_projections() -> None:
     net = guide()
     images, maps, logits = example()
-    losses = net(images, maps, logits)
+    losses = net(images, Stages(maps, logits))
     assert list(losses) == ["loss_stride16", "loss_stride32", "loss_decoded", "loss_logits"]
     assert all(value.dim() == 0 and value > 0 for value in losses.values())
     for name, reached in (("stride16", [1]), ("stride32", [2]), ("decoded", [0]), ("logits", [0])):
@@ -136,8 +142,8 @@ def test_a_student_that_is_the_teacher_has_nothing_to_learn() -> None:
         # Any scale and shift of a channel is taken out before the teacher's head.
         fused = net.teacher.merge(maps) * torch.rand(64, 1, 1).add(0.5) + torch.randn(64, 1, 1)
         own = (fused, maps[2], maps[3])
-        same = net(images, own, torch.zeros(1))
-        other = net(torch.randn(2, 3, 64, 96), own, torch.zeros(1))
+        same = net(images, Stages(own, torch.zeros(1)))
+        other = net(torch.randn(2, 3, 64, 96), Stages(own, torch.zeros(1)))
     assert all(value.abs() < 1e-4 for value in same.values())
     assert all(value > 1e-2 for value in other.values())
 
@@ -147,7 +153,7 @@ def test_numbers_of_each_loss() -> None:
     images, _, logits = example()
     # Maps of other sizes than the teacher's are resized to its.
     maps = features((9, 13), (7, 9), (3, 2))
-    found = net(images, maps, logits)
+    found = net(images, Stages(maps, logits))
     teacher, projections = net.teacher, net.projections
     with torch.no_grad():
         wanted = teacher(images)
@@ -174,7 +180,7 @@ def test_numbers_of_each_loss() -> None:
 
 
 def test_defaults_are_the_published_weights() -> None:
-    inputs = example()
+    inputs = staged(example())
     usual, single = guide()(*inputs), guide(logits_weight=1.0, feature_weight=1.0)(*inputs)
     ratios = {key: round((value / single[key]).item(), 3) for key, value in usual.items()}
     assert ratios == {"loss_stride16": 15, "loss_stride32": 15, "loss_decoded": 15, "loss_logits": 3}
@@ -184,7 +190,7 @@ def test_without_a_shared_head_the_students_logits_are_compared() -> None:
     teacher = dict(TINY, decode_head=FCN)
     net = guide(teacher=teacher, decoder_index=None, stage_index=(1,))
     images, maps, logits = example()
-    losses = net(images, maps, logits)
+    losses = net(images, Stages(maps, logits))
     assert list(losses) == ["loss_stride16", "loss_logits"] and list(net.projections) == ["stride16"]
     with torch.no_grad():
         target = net.teacher.decode_head(net.teacher(images))
@@ -199,7 +205,7 @@ def test_a_map_before_the_others_is_passed_over() -> None:
     images, maps, logits = example()
     more = (FeatureSpec(7, 8), *SPECS)
     extra = torch.randn(2, 7, 8, 12)
-    expected, found = guide()(images, maps, logits), guide(more)(images, (extra, *maps), logits)
+    expected, found = guide()(images, Stages(maps, logits)), guide(more)(images, Stages((extra, *maps), logits))
     assert expected == found
 
 
@@ -234,7 +240,7 @@ def test_training_steps_lower_the_losses() -> None:
     optimizer = torch.optim.Adam([*net.parameters(), *maps], lr=0.05)
     totals = []
     for _ in range(30):
-        losses = net(images, maps, logits)
+        losses = net(images, Stages(maps, logits))
         optimizer.zero_grad()
         sum(losses.values()).backward()  # type: ignore[union-attr]
         optimizer.step()
