@@ -12,6 +12,7 @@ __all__ = [
     "HOOKS",
     "METRICS",
     "MODELS",
+    "MODEL_TRANSFORMS",
     "OPTIM_WRAPPERS",
     "OPTIM_WRAPPER_CONSTRUCTORS",
     "RUNNERS",
@@ -78,6 +79,10 @@ MODELS = _child(
     "models.losses.pose_terms",
     "models.losses.set_criterion",
     "models.losses.set_terms",
+)
+# No kind of mmengine's: what compression does to a model that is built.
+MODEL_TRANSFORMS = Registry(
+    "model transform", scope="efftasks", locations=["efftasks.compat", "efftasks.compression.low_rank"]
 )
 TASK_UTILS = _child(
     "task util",

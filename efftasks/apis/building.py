@@ -14,6 +14,8 @@ from mmengine.registry import DefaultScope
 
 from efftasks.apis.evaluating import class_metadata
 from efftasks.checkpoints.files import dataset_meta_of, load_matching, read_checkpoint, weights_of
+from efftasks.compression.building import build_model
+from efftasks.compression.plan import plan_of
 from efftasks.config import (
     check_complete,
     class_metainfo,
@@ -28,7 +30,6 @@ from efftasks.models.detectors import Detector
 from efftasks.models.layers.fold import fold_model, inference_model, strip_model
 from efftasks.models.pose_estimators import PoseEstimator
 from efftasks.models.segmentors import Segmentor
-from efftasks.registry import MODELS
 from efftasks.structures.errors import UserError
 from efftasks.structures.spec import ArtifactSpec, InputSpec
 
@@ -38,21 +39,29 @@ Model = Detector | PoseEstimator | Segmentor
 
 
 def build(config: str | Path | Config) -> Model:
-    """The model of a config, freshly initialised. A linked config is taken as it stands.
+    """The model of a config, freshly initialised, its transforms applied. A linked config is taken as it stands.
 
     Raises:
         UserError: a type that is not registered (the nearest is named), a wrong argument, or classes that nobody knows.
     """
-    cfg = linked_config(config)
+    return _built(linked_config(config))
+
+
+def _built(cfg: Config, **how: Any) -> Model:
+    """The model of a linked config; ``how`` as :func:`build_model` has it."""
     if not cfg.get("model"):
         raise UserError("model: the config has none, expected one to build")
     check_complete(cfg)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        return MODELS.build(cfg.model)
+        model: Model = build_model(cfg.model, cfg.get("model_transforms") or (), **how).model
+    return model
 
 
 def load(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu") -> Model:
     """The model of a config with the weights of a checkpoint, ready to predict.
+
+    A compressed checkpoint says itself what was done to the model; of a dense one the config's transforms are decided
+    from its weights, and applied to them.
 
     Its classes are those of the checkpoint, whatever the config or its data say; a checkpoint that does not name any
     (weights alone) has the config's. ``model.dataset_meta`` has the classes, ``model.cfg`` the config linked with them.
@@ -70,8 +79,16 @@ def load(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu
             f"{checkpoint}: it names no classes (meta.dataset_meta), and the config states none; expected `classes` in "
             "one of them"
         )
-    model = build(cfg)
-    load_matching(model, weights_of(data, checkpoint), name=str(checkpoint))
+    weights, plan = weights_of(data, checkpoint), plan_of(data, checkpoint)
+
+    def fill(module: Any) -> None:
+        load_matching(module, weights, name=str(checkpoint))
+
+    if plan is None:
+        model = _built(cfg, load=fill)
+    else:
+        model = _built(cfg, plan=plan, source=checkpoint)
+        fill(model)
     model.cfg = cfg
     model.dataset_meta = metainfo
     return model.to(device).eval()

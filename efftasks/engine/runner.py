@@ -19,10 +19,13 @@ from efftasks.checkpoints.atomic import whole_or_nothing
 from efftasks.checkpoints.files import load_matching, read_checkpoint, weights_of
 from efftasks.checkpoints.loading import check_resumable, fitting_weights
 from efftasks.checkpoints.newest import newest_intact_checkpoint
+from efftasks.compression.plan import KEY as PLAN_KEY
+from efftasks.compression.plan import CompressionPlan
 from efftasks.engine.cpu import crashes_channels_last, flush_denormals, keep_freed_memory
 from efftasks.engine.dataloaders import build_dataloader
 from efftasks.engine.hooks.sync_buffers import SyncBuffers
 from efftasks.engine.resuming import ScheduleOfConfig, check_same_groups
+from efftasks.engine.starting import StartingModel, starting_model
 from efftasks.engine.wrapped import bare_model
 from efftasks.registry import RUNNERS
 
@@ -40,6 +43,7 @@ class EffRunner(Runner):
     _has_loaded: bool  # set by mmengine, without a type
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._start: StartingModel | None = None  # None where the model was given built
         if get_device() == "cpu":
             flush_denormals()
             keep_freed_memory()
@@ -64,6 +68,30 @@ class EffRunner(Runner):
         log = Path(self.log_dir, f"{self.timestamp}.log")
         self.logger.info(f"work dir {self.work_dir}; the resolved config and the environment are in {log}")
         return super().train()
+
+    def build_model(self, model: torch.nn.Module | dict) -> torch.nn.Module:
+        """Build the model, compressed where the checkpoint to start from or the config says so.
+
+        The plan is kept as ``compression_plan``, and every checkpoint gets it.
+
+        Raises:
+            UserError: see :func:`efftasks.engine.starting.starting_model`.
+        """
+        if not isinstance(model, dict):
+            return super().build_model(model)
+        file = self._load_from
+        if self._resume and file is None:
+            file = newest_intact_checkpoint(self.work_dir)[0]
+        self._start = starting_model(model, self.cfg.get("model_transforms") or (), file, self._resume)
+        if self._start.plan is not None:
+            steps = ", ".join(step.type for step in self._start.plan.steps)
+            self.logger.info(f"compressed by {steps}, as {'the config' if self._start.decided else file} says")
+        return self._start.model
+
+    @property
+    def compression_plan(self) -> CompressionPlan | None:
+        """What was done to the dense model of the config; None where nothing was."""
+        return None if self._start is None else self._start.plan
 
     def setup_env(self, env_cfg: dict) -> None:
         """Set up distributed training, with gloo on CPUs, where mmengine needs CUDA."""
@@ -149,7 +177,10 @@ class EffRunner(Runner):
         weights = checkpoint["state_dict"] if self._resume else weights_of(checkpoint, filename)
         model = bare_model(self.model)
         # A complete state dict with the shapes of the model, since hooks (EMA) load it as well.
-        checkpoint["state_dict"], report = fitting_weights(model, weights, filename, not (self._resume or strict))
+        if self._start is not None and self._start.fitted is not None and filename == self._load_from:
+            checkpoint["state_dict"], report = self._start.fitted
+        else:
+            checkpoint["state_dict"], report = fitting_weights(model, weights, filename, not (self._resume or strict))
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         load_matching(model, checkpoint["state_dict"], name=filename)
         level = logging.WARNING if report.mismatched or report.missing else logging.INFO
@@ -158,11 +189,13 @@ class EffRunner(Runner):
         return checkpoint
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Save a checkpoint atomically: write it beside its target, then rename it.
+        """Save a checkpoint, with the compression plan, atomically: write it beside its target, then rename it.
 
         Raises:
             WorkError: it could not be written; an old file of that name is unchanged.
         """
+        if self.compression_plan is not None:
+            kwargs["meta"] = {**(kwargs.get("meta") or {}), PLAN_KEY: self.compression_plan.as_data()}
         if self.rank == 0:
             with whole_or_nothing(Path(out_dir, filename)) as draft:
                 super().save_checkpoint(out_dir, draft.name, *args, **kwargs)

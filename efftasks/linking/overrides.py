@@ -26,7 +26,7 @@ LINKED_KEYS = (
 # Those that mmengine's runner reads from the config beside its own arguments, and those of `apis`.
 _READ_BESIDE = (
     *("model_wrapper_cfg", "sync_bn", "find_unused_parameters", "activation_checkpointing", "efficient_conv_bn_eval"),
-    *("compile", "gpu_ids", "runner_type", "custom_imports", "tta_model", "tta_pipeline"),
+    *("compile", "gpu_ids", "runner_type", "custom_imports", "tta_model", "tta_pipeline", "model_transforms"),
 )
 _READ = {*LINKED_KEYS, *_READ_BESIDE, *inspect.signature(Runner.__init__).parameters} - {"self", "cfg"}
 
