@@ -28,7 +28,7 @@ from efftasks.datasets.skipping import SkipUnreadable
 from efftasks.imaging.images import UnreadableImage
 from efftasks.registry import DATASETS
 from efftasks.structures.errors import UserError
-from efftasks.structures.keypoints import KeypointFacts
+from efftasks.structures.keypoints import KeypointMetadata
 
 __all__ = ["CocoDetection", "match_classes", "read_coco"]
 
@@ -68,8 +68,8 @@ class CocoDetection(SkipUnreadable, BaseDetDataset):
 
     Labels follow the order of ``metainfo.classes``, without it that of the category ids, which may have gaps.
     ``metainfo`` gets ``category_ids``, the id of each label. If the categories or the given metainfo have keypoints, it
-    also gets ``keypoints``, see :class:`efftasks.structures.keypoints.KeypointFacts`. Images without objects are kept;
-    unreadable ones are skipped, see :class:`SkipUnreadable`.
+    also gets ``keypoints``, see :class:`efftasks.structures.keypoints.KeypointMetadata`. Images without objects are
+    kept; unreadable ones are skipped, see :class:`SkipUnreadable`.
 
     Args:
         attempts: number of unreadable images in a row after which training stops.
@@ -85,7 +85,7 @@ class CocoDetection(SkipUnreadable, BaseDetDataset):
     def __init__(self, *args: Any, attempts: int = 50, seg_map: str | None = None, **kwargs: Any) -> None:
         self.attempts = attempts
         self.seg_map = seg_map
-        self.keypoints: KeypointFacts | None = None
+        self.keypoints: KeypointMetadata | None = None
         super().__init__(*args, **kwargs)
 
     def load_data_list(self) -> list[dict]:

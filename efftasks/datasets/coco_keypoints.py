@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from efftasks.structures.errors import UserError
-from efftasks.structures.keypoints import KeypointFacts, keypoint_facts
+from efftasks.structures.keypoints import KeypointMetadata, keypoint_metadata
 
 __all__ = ["category_keypoints"]
 
 
 def category_keypoints(
     path: str | Path, categories: Sequence[Mapping[str, Any]], config: Mapping[str, Any] | None
-) -> KeypointFacts | None:
+) -> KeypointMetadata | None:
     """Names, sigmas, mirror pairs and skeleton of a file's keypoints; None if neither categories nor config have any.
 
     Args:
         path: the annotation file, for messages.
         categories: the categories in use; those without keypoints have objects without keypoints.
-        config: ``metainfo.keypoints`` of the config, see :func:`keypoint_facts`.
+        config: ``metainfo.keypoints`` of the config, see :func:`keypoint_metadata`.
 
     Raises:
         UserError: two categories, or the config and a category, differ in the number of keypoints.
@@ -29,7 +29,7 @@ def category_keypoints(
     for category in annotated:
         _check_names(path, category)
     if not annotated:
-        return keypoint_facts(config) if config else None
+        return keypoint_metadata(config) if config else None
     first = annotated[0]
     for other in annotated[1:]:
         if len(other["keypoints"]) != len(first["keypoints"]):
@@ -45,7 +45,7 @@ def category_keypoints(
         )
     # COCO counts the keypoints of a skeleton from 1.
     skeleton = [(a - 1, b - 1) for a, b in first.get("skeleton") or ()]
-    return keypoint_facts(config or {}, first["keypoints"], skeleton)
+    return keypoint_metadata(config or {}, first["keypoints"], skeleton)
 
 
 def _check_names(path: str | Path, category: Mapping[str, Any]) -> None:

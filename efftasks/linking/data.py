@@ -14,7 +14,7 @@ from efftasks.datasets.semantic_files import ClassList, read_classes
 from efftasks.linking.declared import declared, registered
 from efftasks.linking.links import Links, Place, walk
 from efftasks.structures.errors import UserError
-from efftasks.structures.keypoints import KeypointFacts, keypoint_facts
+from efftasks.structures.keypoints import KeypointMetadata, keypoint_metadata
 
 __all__ = ["DERIVED", "LOADERS", "METAINFO", "is_open", "leaves", "link_classes", "link_data_root", "open_facts"]
 
@@ -208,7 +208,7 @@ def _facts_of_file(cfg: Config, names: tuple[str, ...]) -> dict[str, Any]:
     return _facts(listed) if listed.names == names else {}
 
 
-def _keypoints(cfg: Config) -> KeypointFacts | None:
+def _keypoints(cfg: Config) -> KeypointMetadata | None:
     """Those of the config, completed by the training data's; None where no head asks for them, or nobody knows them.
 
     Raises:
@@ -218,12 +218,12 @@ def _keypoints(cfg: Config) -> KeypointFacts | None:
     if not is_open(cfg.model, "sigmas"):
         return None
     if stated.get("names"):
-        return keypoint_facts(stated)
+        return keypoint_metadata(stated)
     path = _source_of_classes(cfg)
     if path is None or not path.is_file():
         return None
     used = [category for category in read_coco(path)["categories"] if category["name"] in (cfg.get("classes") or ())]
-    facts = category_keypoints(path, used, stated)
-    if facts is None:
+    metadata = category_keypoints(path, used, stated)
+    if metadata is None:
         raise UserError(f"{path}: no category has keypoints; expected some, or `keypoints.names` in the config")
-    return facts
+    return metadata

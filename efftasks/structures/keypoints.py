@@ -1,4 +1,4 @@
-"""What a set of keypoints is: names, how exactly each can be told, what swaps in a mirror, what is joined in pictures.
+"""Metadata of keypoints: names, OKS sigmas, pairs that swap in a horizontal flip, and the skeleton.
 
 Standard library only. Sigmas of COCO's persons: pycocotools' ``Params.setKpParams`` (BSD-2-Clause), with the metric of
 Ruggero Ronchi and Perona, arXiv 1707.05388.
@@ -12,7 +12,7 @@ from typing import Any
 
 from efftasks.structures.errors import UserError
 
-__all__ = ["KeypointFacts", "keypoint_facts", "mirrored_names"]
+__all__ = ["KeypointMetadata", "keypoint_metadata", "mirrored_names"]
 
 _ARM = {"shoulder": 0.079, "elbow": 0.072, "wrist": 0.062}
 _LEG = {"hip": 0.107, "knee": 0.087, "ankle": 0.089}
@@ -22,18 +22,18 @@ _PERSON = {
     "nose": 0.026,
     **{f"{side}_{part}": sigma for part, sigma in {**_FACE, **_ARM, **_LEG}.items() for side in ("left", "right")},
 }
-DEFAULT_SIGMA = 0.05  # of keypoints that nobody has measured the spread of
+DEFAULT_SIGMA = 0.05  # for keypoints without a measured sigma
 
 
 @dataclass(frozen=True)
-class KeypointFacts:
+class KeypointMetadata:
     """The P keypoints of a data set's objects.
 
     Attributes:
-        names: of each.
-        sigmas: of each: how far annotators are off, in square roots of the object's area (OKS).
-        flip_pairs: pairs of indices that swap when the image is mirrored.
-        skeleton: pairs of indices to join in pictures.
+        names: name of each keypoint.
+        sigmas: OKS sigma of each: the spread of annotations, relative to the square root of the object's area.
+        flip_pairs: pairs of indices that swap when the image is flipped.
+        skeleton: pairs of indices to connect in drawings.
     """
 
     names: tuple[str, ...]
@@ -52,8 +52,8 @@ class KeypointFacts:
             for pair in getattr(self, field):
                 if len(pair) != 2 or not all(0 <= i < len(self.names) for i in pair):
                     raise UserError(f"keypoints.{field}: got {pair}, expected pairs of 0 to {len(self.names) - 1}")
-        paired = [i for pair in self.flip_pairs for i in pair]
-        if len(set(paired)) != len(paired):
+        indices = [i for pair in self.flip_pairs for i in pair]
+        if len(set(indices)) != len(indices):
             raise UserError(f"keypoints.flip_pairs: got {self.flip_pairs}, expected each keypoint in one pair at most")
 
     def __len__(self) -> int:
@@ -61,61 +61,63 @@ class KeypointFacts:
 
     @property
     def mirror(self) -> tuple[int, ...]:
-        """For each keypoint the one that is in its place in a mirrored image."""
+        """For each keypoint the index of the one that takes its place in a flipped image."""
         order = list(range(len(self.names)))
         for a, b in self.flip_pairs:
             order[a], order[b] = b, a
         return tuple(order)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data, for checkpoints; :func:`keypoint_facts` reads it."""
+        """As plain data, for checkpoints; :func:`keypoint_metadata` reads it."""
         return asdict(self)
 
 
-def keypoint_facts(said: Mapping[str, Any], names: Sequence[str] = (), skeleton: Sequence = ()) -> KeypointFacts:
-    """The facts that a config states, completed by those of the data.
+def keypoint_metadata(
+    config: Mapping[str, Any], names: Sequence[str] = (), skeleton: Sequence = ()
+) -> KeypointMetadata:
+    """The metadata of a config, completed by that of the data.
 
     Args:
-        said: any of ``names``, ``sigmas`` (one number for all, or one for each), ``flip_pairs`` (of indices or names),
-            ``skeleton`` (of indices from 0).
-        names: the data's, where ``said`` has none.
-        skeleton: the data's, indices from 0.
+        config: any of ``names``, ``sigmas`` (one number for all, or one for each), ``flip_pairs`` (of indices or
+            names), ``skeleton`` (of indices from 0).
+        names: names in the data, used if ``config`` has none.
+        skeleton: skeleton in the data, indices from 0.
 
     Returns:
-        Facts. Without ``sigmas`` those of COCO's persons by name, and 0.05 for other names. Without ``flip_pairs``
-        names with ``left`` and ``right`` (or ``l_`` and ``r_``) are pairs.
+        The metadata. Default sigmas are those of COCO's persons by name, and 0.05 for other names. Default flip pairs
+        are names that differ in ``left`` and ``right`` (or ``l_`` and ``r_``).
 
     Raises:
-        UserError: something else is said, or it does not fit together.
+        UserError: ``config`` has an unknown key, or its values do not fit together.
     """
-    unknown = set(said) - {"names", "sigmas", "flip_pairs", "skeleton"}
+    unknown = set(config) - {"names", "sigmas", "flip_pairs", "skeleton"}
     if unknown:
         raise UserError(f"keypoints: got {', '.join(sorted(unknown))}, expected names, sigmas, flip_pairs, skeleton")
-    names = tuple(said.get("names") or names)
-    sigmas = said.get("sigmas")
+    names = tuple(config.get("names") or names)
+    sigmas = config.get("sigmas")
     if sigmas is None:
         sigmas = [_PERSON.get(name, DEFAULT_SIGMA) for name in names]
     elif isinstance(sigmas, (int, float)):
         sigmas = [sigmas] * len(names)
-    pairs = said.get("flip_pairs")
+    pairs = config.get("flip_pairs")
     pairs = mirrored_names(names) if pairs is None else [tuple(_index(i, names) for i in pair) for pair in pairs]
-    joined = said.get("skeleton")
-    return KeypointFacts(
+    edges = config.get("skeleton")
+    return KeypointMetadata(
         names=names,
         sigmas=tuple(float(sigma) for sigma in sigmas),
         flip_pairs=tuple((int(a), int(b)) for a, b in pairs),
-        skeleton=tuple((int(a), int(b)) for a, b in (skeleton if joined is None else joined)),
+        skeleton=tuple((int(a), int(b)) for a, b in (skeleton if edges is None else edges)),
     )
 
 
 def mirrored_names(names: Sequence[str]) -> list[tuple[int, int]]:
-    """Pairs of indices whose names differ in left and right alone."""
+    """Pairs of indices of names that differ only in left and right."""
     pairs = []
     for i, name in enumerate(names):
         for left, right in (("left", "right"), ("Left", "Right"), ("l_", "r_")):
-            found = left in name if len(left) > 2 else name.startswith(left)
+            matches = left in name if len(left) > 2 else name.startswith(left)
             other = name.replace(left, right, 1)
-            if found and other in names:
+            if matches and other in names:
                 pairs.append((i, names.index(other)))
                 break
     return pairs

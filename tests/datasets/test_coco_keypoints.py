@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 
 from efftasks.datasets.coco import CocoDetection
 from efftasks.structures.errors import UserError
-from efftasks.structures.keypoints import keypoint_facts
+from efftasks.structures.keypoints import keypoint_metadata
 
 PERSON = dict(id=1, name="person", keypoints=["nose", "left_hand", "right_hand"], skeleton=[[1, 2], [1, 3]])
 DOG = dict(id=2, name="dog")
@@ -77,7 +77,7 @@ def test_the_config_completes_what_the_file_says(tmp_path: Path) -> None:
 
 
 def test_a_config_alone_may_state_them(tmp_path: Path) -> None:
-    said = keypoint_facts(dict(names=("head", "tail"))).to_dict()
+    said = keypoint_metadata(dict(names=("head", "tail"))).to_dict()
     dataset = build(
         tmp_path, [annotation(1, 2, keypoints=[1, 2, 2, 3, 4, 2])], categories=(DOG,), metainfo=dict(keypoints=said)
     )

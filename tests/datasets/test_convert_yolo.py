@@ -18,7 +18,7 @@ from efftasks.datasets.convert_yolo import read_yolo
 from efftasks.datasets.convert_yolo_labels import LabelForm, read_label_file
 from efftasks.datasets.convert_yolo_names import read_metadata
 from efftasks.structures.errors import UserError
-from efftasks.structures.keypoints import keypoint_facts
+from efftasks.structures.keypoints import keypoint_metadata
 
 GOOD = "0 0.5 0.5 0.2 0.4\n"
 
@@ -286,7 +286,7 @@ def test_pose_labels_by_hand(tmp_path, yaml, lines):
     assert row["bbox"] == [50, 25, 100, 50] and row["num_keypoints"] == 2
     assert row["keypoints"] == [60, 30, 2, 140, 30, 1 if "3, 3" in yaml else 2, 0, 0, 0]
     (category,) = data["categories"]
-    assert keypoint_facts({}, category["keypoints"]).mirror == (1, 0, 2) and source.report.warnings == []
+    assert keypoint_metadata({}, category["keypoints"]).mirror == (1, 0, 2) and source.report.warnings == []
     write_json(tmp_path / "ann.json", data)
     assert check_coco(tmp_path / "ann.json", tmp_path / "images", keypoints=3).faults == []
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from efftasks.structures.errors import UserError
-from efftasks.structures.keypoints import keypoint_facts, mirrored_names
+from efftasks.structures.keypoints import keypoint_metadata, mirrored_names
 
 PERSON = (
     *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow"),
@@ -15,11 +15,11 @@ PERSON = (
 
 def test_persons_have_the_evaluators_sigmas():
     params = pytest.importorskip("pycocotools.cocoeval").Params(iouType="keypoints")
-    assert np.allclose(keypoint_facts({}, PERSON).sigmas, params.kpt_oks_sigmas)
+    assert np.allclose(keypoint_metadata({}, PERSON).sigmas, params.kpt_oks_sigmas)
 
 
 def test_left_and_right_are_pairs():
-    facts = keypoint_facts({}, PERSON)
+    facts = keypoint_metadata({}, PERSON)
     assert facts.flip_pairs == ((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16))
     assert facts.mirror[:3] == (0, 2, 1)
     assert mirrored_names(["l_hand", "tail", "r_hand", "Left", "Right"]) == [(0, 2), (3, 4)]
@@ -27,10 +27,10 @@ def test_left_and_right_are_pairs():
 
 
 def test_what_is_said_comes_first():
-    facts = keypoint_facts(dict(sigmas=0.1, flip_pairs=[("a", "b")], skeleton=[(0, 2)]), ("a", "b", "c"))
+    facts = keypoint_metadata(dict(sigmas=0.1, flip_pairs=[("a", "b")], skeleton=[(0, 2)]), ("a", "b", "c"))
     assert facts.sigmas == (0.1, 0.1, 0.1) and facts.flip_pairs == ((0, 1),) and facts.skeleton == ((0, 2),)
     assert facts.mirror == (1, 0, 2)
-    assert keypoint_facts(facts.to_dict()) == facts
+    assert keypoint_metadata(facts.to_dict()) == facts
 
 
 @pytest.mark.parametrize(
@@ -47,4 +47,4 @@ def test_what_is_said_comes_first():
 )
 def test_wrong_facts_are_named(said, names, message):
     with pytest.raises(UserError, match=re.escape(message)):
-        keypoint_facts(said, names)
+        keypoint_metadata(said, names)
