@@ -1,4 +1,4 @@
-"""Learning rates and weight decays by patterns of parameter names, as detection papers' tables state them."""
+"""Parameter groups by patterns of parameter names, for the learning rates and weight decays of detection papers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from efftasks.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 __all__ = ["PatternConstructor"]
 
 _ALLOWED = ("patterns", "backbone_lr_mult", "no_decay")
-_OF_PATTERNS = ("lr", "weight_decay")
+_RULE_KEYS = ("lr", "weight_decay")
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -24,15 +24,15 @@ class PatternConstructor:
     """Build an optimizer wrapper with a parameter group for each pattern.
 
     Args:
-        optim_wrapper_cfg: as mmengine has it.
-        paramwise_cfg: either ``patterns``: regular expression -> ``lr`` and ``weight_decay`` of the parameters whose
-            name it is found in; the first that fits counts, what fits none has the optimizer's own. Or the way of query
-            detectors: ``backbone_lr_mult``, the backbone's rate as a factor of the optimizer's, and ``no_decay``, a
-            regular expression of what decays nowhere. With a factor other than 1 only the norms of a backbone do not
-            decay.
+        optim_wrapper_cfg: as in mmengine.
+        paramwise_cfg: one of two forms. ``patterns``: regular expression -> ``lr`` and ``weight_decay`` of parameters
+            whose name contains a match; the first matching pattern counts, other parameters have the values of the
+            optimizer. Or, for query detectors, ``backbone_lr_mult``, a factor on the learning rate of the backbone, and
+            ``no_decay``, a regular expression for parameters without weight decay. With a factor other than 1 only the
+            norms of the backbone have no weight decay.
 
     Raises:
-        ValueError: another key, or a pattern that no parameter fits.
+        ValueError: an unknown key, or a pattern that matches no parameter.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
@@ -41,20 +41,20 @@ class PatternConstructor:
         if not set(rules) <= set(_ALLOWED) or ("patterns" in rules and len(rules) > 1):
             raise ValueError(
                 f"optim_wrapper.paramwise_cfg: got {', '.join(rules)}, allowed are patterns, or backbone_lr_mult and "
-                "no_decay; what a base states of the others becomes None"
+                "no_decay; set those of the base config to None"
             )
         self.patterns: dict[str, dict[str, float]] = dict(rules.get("patterns", {}))
         self.backbone_lr_mult: float = rules.get("backbone_lr_mult", 1.0)
         self.no_decay: str | None = rules.get("no_decay")
         for pattern, rule in self.patterns.items():
-            if not set(rule) <= set(_OF_PATTERNS):
+            if not set(rule) <= set(_RULE_KEYS):
                 raise ValueError(
                     f"optim_wrapper.paramwise_cfg.patterns[{pattern!r}]: got {', '.join(rule)}, allowed are lr and "
                     "weight_decay"
                 )
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """The wrapper for a model's trainable parameters."""
+        """Build the wrapper for the trainable parameters of a model."""
         model = bare_model(model)
         names = [name for name, _ in model.named_parameters()]
         for pattern in self.patterns:
@@ -65,15 +65,15 @@ class PatternConstructor:
         groups.update((pattern, dict(params=[], **rule)) for pattern, rule in patterns.items())
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                fitting = next((pattern for pattern in patterns if re.search(pattern, name)), None)
-                groups[fitting]["params"].append(parameter)
+                matching = next((pattern for pattern in patterns if re.search(pattern, name)), None)
+                groups[matching]["params"].append(parameter)
         arguments = dict(self.config["optimizer"], params=[group for group in groups.values() if group["params"]])
         optimizer = OPTIMIZERS.build(arguments)
-        rest = {key: value for key, value in self.config.items() if key not in ("optimizer", "constructor")}
-        return OPTIM_WRAPPERS.build({"type": "OptimWrapper", **rest}, default_args=dict(optimizer=optimizer))
+        wrapper_cfg = {key: value for key, value in self.config.items() if key not in ("optimizer", "constructor")}
+        return OPTIM_WRAPPERS.build({"type": "OptimWrapper", **wrapper_cfg}, default_args=dict(optimizer=optimizer))
 
     def _query_patterns(self) -> Mapping[str, dict[str, float]]:
-        """The patterns of a backbone that learns at a rate of its own, and of what does not decay."""
+        """The patterns of ``backbone_lr_mult`` and ``no_decay``."""
         patterns: dict[str, dict[str, float]] = {}
         if self.backbone_lr_mult != 1:
             rate = float(f"{self.config['optimizer']['lr'] * self.backbone_lr_mult:.12g}")  # 1e-4 * 0.01 is 1e-6

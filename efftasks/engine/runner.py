@@ -43,7 +43,7 @@ class EffRunner(Runner):
     _has_loaded: bool  # set by mmengine, without a type
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._start: StartingModel | None = None  # None where the model was given built
+        self._start: StartingModel | None = None  # None if the Runner got a built model
         if get_device() == "cpu":
             flush_denormals()
             keep_freed_memory()
@@ -70,9 +70,9 @@ class EffRunner(Runner):
         return super().train()
 
     def build_model(self, model: torch.nn.Module | dict) -> torch.nn.Module:
-        """Build the model, compressed where the checkpoint to start from or the config says so.
+        """Build the model, compressed by the plan of the checkpoint or the ``model_transforms`` of the config.
 
-        The plan is kept as ``compression_plan``, and every checkpoint gets it.
+        ``compression_plan`` is saved in every checkpoint.
 
         Raises:
             UserError: see :func:`efftasks.engine.starting.starting_model`.
@@ -90,7 +90,7 @@ class EffRunner(Runner):
 
     @property
     def compression_plan(self) -> CompressionPlan | None:
-        """What was done to the dense model of the config; None where nothing was."""
+        """How the dense model of the config was compressed; None for a dense model."""
         return None if self._start is None else self._start.plan
 
     def setup_env(self, env_cfg: dict) -> None:

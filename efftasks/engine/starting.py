@@ -1,4 +1,4 @@
-"""The model that a training starts with: dense or compressed, as its config or the checkpoint it starts from says."""
+"""The model at the start of training: dense, or compressed by the config or the checkpoint to start from."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["StartingModel", "starting_model"]
 
 
 class StartingModel(NamedTuple):
-    """A model, and how it came to its layers."""
+    """A model, and how it was compressed."""
 
     model: nn.Module
     plan: CompressionPlan | None  # None for a dense model
-    decided: bool = True  # by the config's transforms, or by nobody; else the plan is that of a checkpoint
-    # What transforms made of the dense weights to start from, and how those fitted.
+    decided: bool = True  # false if the plan is that of a checkpoint
+    # The weights after the transforms, and how the dense weights of the checkpoint matched; None without both.
     fitted: tuple[dict[str, Tensor], MatchReport] | None = None
 
 
@@ -32,18 +32,18 @@ def starting_model(
 ) -> StartingModel:
     """Build the model of a config.
 
-    A plan in the checkpoint wins over the config's transforms. Transforms decide from the weights of a dense
-    checkpoint, and from shapes alone where there is none.
+    A plan in the checkpoint has priority over the transforms of the config. Transforms are decided from the weights of
+    a dense checkpoint, or from shapes alone without one.
 
     Args:
         config: of the dense model.
         transforms: the config's ``model_transforms``.
-        checkpoint: the file whose weights are loaded later; None where training starts from scratch.
-        resume: it is to be resumed, not only to be started from.
+        checkpoint: the file whose weights are loaded later; None for training from scratch.
+        resume: to resume from the checkpoint, not only to start from its weights.
 
     Raises:
-        UserError: the file cannot be read, is of another architecture, or is of a dense model and to be resumed with
-            transforms.
+        UserError: the file cannot be read or is of another architecture; or it is of a dense model, to be resumed
+            with transforms.
     """
     if checkpoint is None:
         return StartingModel(*build_model(config, transforms))

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["CROP_PADDING", "TOP_DOWN", "between_pixels", "crop_matrix", "cut_crop", "invert_affine", "warp_points"]
+__all__ = ["CROP_PADDING", "TOP_DOWN", "to_opencv_affine", "crop_matrix", "cut_crop", "invert_affine", "warp_points"]
 
 TOP_DOWN = "top-down pose"  # the task of models that estimate the pose inside boxes of a detector
 CROP_PADDING = 1.25  # enlargement of the box
@@ -56,11 +56,11 @@ def invert_affine(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.hstack([inverse, -inverse @ matrix[:, 2:]])
 
 
-def between_pixels(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """OpenCV's form of a map: it counts from the centre of the first pixel, not from its corner."""
-    moved = matrix.copy()
-    moved[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5
-    return moved
+def to_opencv_affine(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Convert an affine map for OpenCV, where the center of the first pixel is 0, not 0.5."""
+    converted = matrix.copy()
+    converted[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5
+    return converted
 
 
 def warp_points(points: NDArray[np.floating], matrix: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -87,6 +87,6 @@ def cut_crop(
     Returns:
         uint8 (height, width, 3).
     """
-    local = between_pixels(matrix)
+    local = to_opencv_affine(matrix)
     crop = cv2.warpAffine(image, local, size[::-1], flags=cv2.INTER_LINEAR, borderValue=(pad_value,) * 3)
     return np.asarray(crop, np.uint8)

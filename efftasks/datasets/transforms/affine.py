@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from efftasks.imaging.crops import between_pixels
+from efftasks.imaging.crops import to_opencv_affine
 
 __all__ = ["affine_about_centre", "warp_boxes", "warp_image"]
 
@@ -54,4 +54,4 @@ def warp_image(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], fil
         less = max(1, width // shrink), max(1, height // shrink)
         image = cv2.resize(image, less, interpolation=cv2.INTER_AREA)
         matrix = matrix * [width / less[0], height / less[1], 1]
-    return cv2.warpAffine(image, between_pixels(matrix), size[::-1], flags=cv2.INTER_LINEAR, borderValue=(fill,) * 3)
+    return cv2.warpAffine(image, to_opencv_affine(matrix), size[::-1], flags=cv2.INTER_LINEAR, borderValue=(fill,) * 3)

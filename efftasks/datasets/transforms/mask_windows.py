@@ -10,7 +10,7 @@ import numpy as np
 from mmdet.structures.mask import BitmapMasks
 
 from efftasks.datasets.transforms.affine import warp_boxes
-from efftasks.imaging.crops import between_pixels
+from efftasks.imaging.crops import to_opencv_affine
 
 __all__ = [
     "mask_shares",
@@ -63,7 +63,7 @@ def move_windows(windows: MaskWindows, matrix: np.ndarray, size: tuple[int, int]
     # Half a thousandth: what the arithmetic leaves beside a whole number is no further pixel.
     first = np.floor(hulls[:, :2] + 5e-4).clip(0, limit).astype(np.int64)
     extent = np.ceil(hulls[:, 2:] - 5e-4).clip(0, limit).astype(np.int64) - first
-    local = between_pixels(matrix)
+    local = to_opencv_affine(matrix)
     offsets = windows.corners @ matrix[:, :2].T + local[:, 2] - first
     whole = np.array_equal(matrix[:, :2], np.eye(2)) and not (matrix[:, 2] % 1).any()
     crops = []

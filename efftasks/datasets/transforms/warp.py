@@ -20,7 +20,7 @@ from efftasks.datasets.transforms.mask_windows import (
     window_boxes,
     windows_of,
 )
-from efftasks.imaging.crops import between_pixels, warp_points
+from efftasks.imaging.crops import to_opencv_affine, warp_points
 
 __all__ = [
     "Objects",
@@ -170,7 +170,7 @@ def warp_objects(
     results["img_shape"] = size
     if "gt_seg_map" in results:
         results["gt_seg_map"] = cv2.warpAffine(
-            results["gt_seg_map"], between_pixels(matrix), size[::-1], flags=cv2.INTER_NEAREST, borderValue=IGNORE
+            results["gt_seg_map"], to_opencv_affine(matrix), size[::-1], flags=cv2.INTER_NEAREST, borderValue=IGNORE
         )
     put_objects(results, cut_objects(take_objects(results), matrix, size, min_visible), size)
     return results
