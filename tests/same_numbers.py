@@ -44,6 +44,10 @@ from efftasks.cli.main import main as efftasks_command
 from efftasks.registry import RUNNERS
 
 
+# Their checkpoints need the plan that a runner saves.
+COMPRESSED = set(Path("configs", "compress").resolve().iterdir()) if Path("configs", "compress").is_dir() else set()
+
+
 def sweep() -> ModuleType:
     """The config sweep of the checkout that is measured: it writes the pictures that each config expects."""
     spec = importlib.util.spec_from_file_location("sweep", Path("tests", "contracts", "test_configs.py"))
@@ -163,7 +167,7 @@ def main() -> int:
     files = [file for file in tests.RUNNABLE if "-l_" not in file.stem and "-x_" not in file.stem]
     for file in tqdm([file for file in files if args.only in file.stem]):
         with tempfile.TemporaryDirectory() as folder:
-            rows[file.stem] = record(file, tests, Path(folder), file.parent not in methods)
+            rows[file.stem] = record(file, tests, Path(folder), file.parent not in methods | COMPRESSED)
         methods.add(file.parent)
         args.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     print(f"{args.out}: {len(rows)} configs of {Path(efftasks.__path__[0]).name}")
