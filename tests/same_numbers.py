@@ -43,7 +43,6 @@ from efftasks.apis import load_config
 from efftasks.cli.main import main as efftasks_command
 from efftasks.registry import RUNNERS
 
-
 # Their checkpoints need the plan that a runner saves.
 COMPRESSED = set(Path("configs", "compress").resolve().iterdir()) if Path("configs", "compress").is_dir() else set()
 
