@@ -17,6 +17,8 @@ __all__ = ["hooks_of", "link_hooks"]
 _SEED = "EpochSeed"
 _ONCE = (_SEED, "TrainingProgress", "ReportSkippedImages", "EMAHook", "RestartFromBest")
 _SWITCH = "mmdet.PipelineSwitchHook"
+# mmengine adds these where they are not None, and takes None for no other name.
+_OF_MMENGINE = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
 
 
 def hooks_of(cfg: Config) -> Iterator[tuple[Place, dict[str, Any]]]:
@@ -30,13 +32,15 @@ def link_hooks(cfg: Config, links: Links) -> None:
     """Leave out default hooks whose place one of ``custom_hooks`` takes: the settings there count.
 
     That goes for hooks that make sense once, such as the average of weights. A list with EpochSeed was complete when it
-    was written: the others of these hooks are left out as well.
+    was written: the others of these hooks are left out as well. Hooks that are None are left out too.
     """
     custom = {_type_of(hook) for hook in cfg.get("custom_hooks") or ()}
     taken = {*_ONCE, _SWITCH} if _SEED in custom else custom & set(_ONCE)
-    for name, hook in (cfg.get("default_hooks") or {}).items():
-        if hook is not None and _type_of(hook) in taken:
-            links.fill(("default_hooks", name), None, "custom_hooks")
+    for name, hook in list((cfg.get("default_hooks") or {}).items()):
+        if hook is None and name not in _OF_MMENGINE:
+            links.remove(("default_hooks", name), "default_hooks")
+        elif hook is not None and _type_of(hook) in taken:
+            links.remove(("default_hooks", name), "custom_hooks")
 
 
 def _type_of(hook: Any) -> str:

@@ -51,6 +51,11 @@ class Links:
         node[place[-1]] = value
         self._links.append(_Link(source, place, before, fresh(value)))  # others may fill places inside of it
 
+    def remove(self, place: Place, source: str) -> None:
+        """Take a key away, and remember what it had."""
+        node = self._node(place[:-1])
+        self._links.append(_Link(source, place, node.pop(place[-1]), ABSENT))
+
     def take_back(self, keep: frozenset[str] = frozenset()) -> None:
         """Restore what was there before, where the value is still the one that was filled in.
 
@@ -138,6 +143,8 @@ def _unpaired(value: Any) -> Any:
 
 
 def _holds(node: Any, key: Any, value: Any) -> bool:
+    if value == ABSENT:
+        return isinstance(node, dict) and key not in node
     try:
         return _alike(node[key], value)
     except (KeyError, IndexError, TypeError):

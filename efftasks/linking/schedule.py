@@ -187,7 +187,7 @@ def _link_hook(hook: dict[str, Any], place: Place, points: _Points, links: Links
         if value is None:
             continue
         if isinstance(value, str) and place[0] == "default_hooks" and points.stated(value, (*place, key)) is None:
-            links.fill(place, None, f"{POINTS}.{value}")  # it would act after the last epoch
+            links.remove(place, f"{POINTS}.{value}")  # it would act after the last epoch
             return
         number = points.number(value, (*place, key))
         if number is not None:

@@ -62,6 +62,16 @@ def test_seeds_average_and_progress_go_on_beside_ones_own_hook(toy, tmp_path: Pa
     assert resumed.model.losses == straight.model.losses[-4:]  # to the last bit
 
 
+def test_hooks_that_are_none_or_never_act_are_no_hooks(toy, tmp_path: Path, mine: Config) -> None:
+    """mmengine takes None for its own hooks alone."""
+    off = {"ema": None, "timer": None, "later": dict(type="RestartFromBest", epoch="never")}
+    options = {"schedule.never": None, **{f"default_hooks.{name}": hook for name, hook in off.items()}}
+    cfg = apis.load_config(mine, options)
+    runner = toy.make_runner(tmp_path / "run", default_hooks=cfg.default_hooks.to_dict(), custom_hooks=[])
+    names = {type(hook).__name__ for hook in runner.hooks}
+    assert "EpochSeed" in names and not names & {"EMAHook", "IterTimerHook", "RestartFromBest"}
+
+
 @pytest.mark.slow
 def test_a_dumped_config_of_before_trains_resumes_and_tests(shapes: Path, tmp_path: Path, capsys: Any) -> None:
     options = {"data_root": f"{shapes}/", "train_dataloader.batch_size": 8}

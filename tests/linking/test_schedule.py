@@ -63,7 +63,9 @@ def test_what_begins_at_the_end_or_ends_at_the_beginning_is_left_out() -> None:
     assert ends(apis.load_config(DFINE)) == [("LinearLR", 0, 500, None)]  # flat_until=None: the rate stays
     assert ends(apis.load_config(DFINE, {"schedule.flat_until": 40 / 80}))[1] == ("CosineAnnealingLR", 40, 72, 32)
     cfg = apis.load_config(DFINE, {"schedule.no_aug_from": None})
-    assert cfg.default_hooks.no_aug is None and cfg.default_hooks.restart is None
+    assert not {"no_aug", "restart"} & set(cfg.default_hooks)
+    again = apis.load_config(cfg, {"schedule.no_aug_from": 70})
+    assert epochs_of(again, "no_aug", "restart") == [70, 70]
     assert cfg.model.data_preprocessor.batch_augments[0].window[1] > 1  # until the end
     assert ends(apis.load_config(POLY)) == [("LinearLR", 0, 5, None), ("PolyLR", 5, 860, None)]
     assert ends(apis.load_config(POLY, {"schedule.warmup_epochs": 0})) == [("PolyLR", 0, 860, None)]
