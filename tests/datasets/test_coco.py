@@ -54,6 +54,17 @@ def build(folder: Path, data: dict, classes=None, **kwargs) -> CocoDetection:
     )
 
 
+def test_boxes_are_cut_to_the_image_and_those_beside_it_dropped(tmp_path, data):
+    data["annotations"] = [
+        dict(id=1, image_id=100, category_id=2, bbox=[-5, -7, 100, 20], iscrowd=0),
+        dict(id=2, image_id=100, category_id=2, bbox=[70, 30, 20, 20], iscrowd=0),
+        dict(id=3, image_id=100, category_id=2, bbox=[90, 10, 5, 5], iscrowd=0),
+        dict(id=4, image_id=100, category_id=2, bbox=[10, -9, 5, 9], iscrowd=0),
+    ]
+    instances = build(tmp_path, data).get_data_info(0)["instances"]
+    assert [row["bbox"] for row in instances] == [[0, 0, 80, 13], [70, 30, 80, 40]]
+
+
 def test_labels_follow_the_ids_which_may_have_gaps(tmp_path, data):
     dataset = build(tmp_path, data)
     assert dataset.metainfo["classes"] == ("dog", "bird", "cat")

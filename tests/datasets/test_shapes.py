@@ -155,6 +155,19 @@ def test_objects_stand_out_from_what_is_behind_them():
     assert np.quantile(differences, 0.1) > 10  # of 255
 
 
+@pytest.mark.parametrize("name", ["square", "circle"])
+def test_a_cover_lies_where_its_outline_does(name):
+    """On the average its center of mass is the center: half a pixel of the fine grid would be 0.125 pixels."""
+    errors = []
+    for centre in np.linspace((50, 41), (51, 42), 16, endpoint=False):
+        left, top, shares = cover([line * 20 + centre for line in outlines_of(name)])
+        rows, columns = np.mgrid[: shares.shape[0], : shares.shape[1]] + 0.5
+        found = (columns * shares).sum() / shares.sum() + left, (rows * shares).sum() / shares.sum() + top
+        errors.append(found - centre)
+    np.testing.assert_allclose(np.mean(errors, axis=0), 0, atol=0.02)
+    np.testing.assert_allclose(errors, 0, atol=0.1)
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_outlines_have_the_area_of_their_formula_and_keypoints_lie_inside(name):
     scale, centre = 40.0, np.array([60.3, 57.8])

@@ -131,6 +131,15 @@ def test_objects_that_are_more_than_boxes_are_not_copied() -> None:
         CopyBlend(prob=1.0)(torch.zeros(1, 3, 64, 64), [annotated(16)])
 
 
+def test_multi_scale_of_an_oblong_batch_has_two_scales() -> None:
+    """64 x 128 pixels (height x width) become 96 x 96: three quarters as wide, half as high again."""
+    _, samples = batch()
+    samples[0].gt_instances.bboxes = torch.tensor([[4.0, 8.0, 100.0, 60.0]])
+    found, scaled = MultiScale(sizes=[96])(torch.rand(3, 3, 64, 128), samples)
+    assert found.shape == (3, 3, 96, 96)
+    torch.testing.assert_close(scaled[0].gt_instances.bboxes, torch.tensor([[3.0, 12.0, 75.0, 90.0]]))
+
+
 def test_sizes_as_published() -> None:
     # 640 px in the middle, three times, and 480 to 800 about it.
     expected = [480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800]

@@ -85,6 +85,15 @@ def test_rare_classes_are_centred() -> None:
     assert 75 <= sum(hits) <= 130 and sum(plain) <= 30
 
 
+@pytest.mark.parametrize(("row", "column", "expected"), [(150, 60, (20, 20)), (5, 100, (5, 20)), (199, 199, (39, 39))])
+def test_the_pixel_is_the_centre_as_far_as_the_image_allows(row, column, expected) -> None:
+    item = sample(200, 200)
+    item["gt_seg_map"][:] = 255
+    item["gt_seg_map"][row, column] = 7  # the only class
+    found = RandomScaledCrop((40, 40), (1, 1), (200, 200), 1.0)(item)["gt_seg_map"]
+    assert np.argwhere(found == 7).tolist() == [list(expected)]
+
+
 def test_what_is_refused() -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         (dict(size=None), "size: got None"),
