@@ -36,9 +36,9 @@ BOXES = (([10, 10, 40, 30], [50, 20, 30, 50]), ([4, 4, 110, 72], [30, 15, 75, 60
 STILL = (
     (
         "o2o.*",
-        r"head\.one_to_(one|many)\.(boxes|parts\..*)\.2\..*",
+        r"head\.(one_to_one\.(boxes|parts\..*)\.[012]|one_to_many\.(boxes|parts\..*)\.2)\..*",
         "zero gradient",
-        "boxes of stride 32 begin with 128 px: no object of these pictures is nearest to them",
+        "one point an object: a level may have none; and none of these is as large as boxes of stride 32, 128 px",
     ),
     (
         "rtdetrv2",
@@ -232,6 +232,8 @@ def innermost(dataset: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture
 def cfg(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Config]:
     raw = Config.fromfile(request.param)
+    # Formatted for the log, some configs would take as long as a step.
+    raw = Config(raw.to_dict(), filename=str(request.param), format_python_code=False)
     classes = tuple(raw.get("classes") or ("cat", "dog", "bird"))
     (tmp_path / "classes.json").write_text(json.dumps(classes))
     for loader in (raw.train_dataloader, raw.val_dataloader, raw.test_dataloader):
