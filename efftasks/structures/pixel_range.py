@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from efftasks.structures.errors import UserError
+from efftasks.structures.field_checks import is_number
 
 __all__ = ["PixelRange", "checked_range"]
 
@@ -20,13 +20,9 @@ def checked_range(value: Any, name: str = "pixel_range") -> PixelRange | None:
     """
     if value is None:
         return None
-    if not isinstance(value, (tuple, list)) or len(value) != 2 or not all(map(_is_number, value)):
+    if not isinstance(value, (tuple, list)) or len(value) != 2 or not all(map(is_number, value)):
         raise UserError(f"{name}: got {value!r}, expected two numbers (low, high), or None")
     low, high = value
     if not low < high:
         raise UserError(f"{name}: got {value!r}, expected low < high")
     return low, high
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -7,104 +7,47 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from efftasks.structures.comparison import POLICIES, PRECISIONS, Policy, policy_from, policy_to_dict
 from efftasks.structures.errors import UserError
-from efftasks.structures.pixel_range import PixelRange, checked_range
+from efftasks.structures.field_checks import check_choice, check_texts, is_number
+from efftasks.structures.spec_parts import ArtifactFile, DecoderSpec, InputSpec, OutputSpec, QuantizationSpec
 
-__all__ = ["METADATA_KEY", "ArtifactSpec", "InputSpec", "OutputSpec"]
+__all__ = [
+    "METADATA_KEY",
+    "SCHEMA",
+    "TASKS",
+    "ArtifactFile",
+    "ArtifactSpec",
+    "DecoderSpec",
+    "InputSpec",
+    "OutputSpec",
+    "QuantizationSpec",
+]
 
-SCHEMA = 1
+SCHEMA = 2
+_READABLE = (1, SCHEMA)  # 1 has no files, quantization, comparison, decode and decoder
 METADATA_KEY = "efftasks"  # of the JSON inside a file, where its format has room for metadata
-# What a runtime has to know how to do; anything else would be predicted wrongly, without a word.
-_ALLOWED = {
-    "resize": ("letterbox", "stretch", "crop"),
-    "color": ("RGB", "BGR"),
-    "layout": ("NCHW",),
-    "dtype": ("float32",),
-    "interpolation": ("bilinear",),
-}
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """How an image becomes the network's input.
-
-    ``letterbox``: scale by min(width / w, height / h), each side rounded half up, image at the top left, padding on
-    the right and at the bottom. ``stretch``: to (width, height). ``crop``: a window around the box of an object, with
-    the aspect ratio of the input and larger than the box by ``crop_padding``, see ``structures/crops.py``. Then
-    ``(pixel - mean) / std`` with pixels in 0..255: images of more than 8 bits are brought to these before anything
-    else, from ``pixel_range`` (low, high), or by 1/256 where it is None.
-    """
-
-    name: str
-    height: int
-    width: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    resize: str = "letterbox"
-    crop_padding: float = 1.25
-    pad_value: float = 114.0
-    color: str = "RGB"
-    layout: str = "NCHW"
-    dtype: str = "float32"
-    interpolation: str = "bilinear"
-    divisor: int = 32
-    dynamic_batch: bool = True
-    dynamic_size: bool = False
-    pixel_range: PixelRange | None = None
-
-    def __post_init__(self) -> None:
-        for name, allowed in _ALLOWED.items():
-            if getattr(self, name) not in allowed:
-                raise UserError(f"input.{name}: got {getattr(self, name)!r}, expected one of {allowed}")
-        for name in ("height", "width", "divisor"):
-            value = getattr(self, name)
-            if not _is_number(value) or not isinstance(value, int) or value < 1:
-                raise UserError(f"input.{name}: got {value!r}, expected an integer from 1")
-        for name in ("mean", "std"):
-            value = getattr(self, name)
-            if not isinstance(value, (tuple, list)) or len(value) != 3 or not all(map(_is_number, value)):
-                raise UserError(f"input.{name}: got {value!r}, expected three numbers")
-        if 0 in self.std:
-            raise UserError(f"input.std: got {self.std!r}, expected numbers other than 0")
-        if not _is_number(self.pad_value):
-            raise UserError(f"input.pad_value: got {self.pad_value!r}, expected a number")
-        checked_range(self.pixel_range, "input.pixel_range")
-        if not _is_number(self.crop_padding) or self.crop_padding <= 0:
-            raise UserError(f"input.crop_padding: got {self.crop_padding!r}, expected a number above 0")
-        if not isinstance(self.name, str) or not self.name:
-            raise UserError(f"input.name: got {self.name!r}, expected a name")
-        for name in ("dynamic_batch", "dynamic_size"):
-            if not isinstance(getattr(self, name), bool):
-                raise UserError(f"input.{name}: got {getattr(self, name)!r}, expected true or false")
-
-
-@dataclass(frozen=True)
-class OutputSpec:
-    """One output: its shape (numbers, or names of dynamic axes) and meaning."""
-
-    name: str
-    shape: tuple[int | str, ...]
-    dtype: str
-    meaning: str
-
-    def __post_init__(self) -> None:
-        for name in ("name", "dtype", "meaning"):
-            if not isinstance(getattr(self, name), str):
-                raise UserError(f"outputs.{name}: got {getattr(self, name)!r}, expected a text")
-        if not isinstance(self.shape, (tuple, list)) or not all(type(side) in (int, str) for side in self.shape):
-            raise UserError(f"outputs.shape: got {self.shape!r}, expected a list of integers and names")
+TASKS = ("detection", "instance segmentation", "pose", "multi-task", "semantic segmentation", "top-down pose")
+_DECODES = ("inside", "outside")
+_BACKEND = re.compile(r"[a-z][a-z0-9._-]*")
 
 
 @dataclass(frozen=True)
 class ArtifactSpec:
-    """An artifact: task, classes, input, outputs, and what was verified.
+    """An artifact: task, classes, input, outputs, files, and what was verified.
 
     ``classes`` are those of the objects, or of the label map where there are no objects; ``semantic_classes`` those of
     a label map beside objects, where they are others. ``palette`` is that of the label map.
+
+    ``outputs`` are those of the file. They are the predictions where ``decode`` is ``inside``; where it is ``outside``,
+    the runtime makes the predictions of them, as ``decoder`` says. ``files`` are all that the artifact consists of, the
+    one that is opened first: they stand in the sidecar alone, since no file can hold its own digest. ``comparison`` is
+    what the artifact was held against; None for what its precision asks.
     """
 
     task: str
@@ -117,36 +60,56 @@ class ArtifactSpec:
     skeleton: tuple[tuple[int, int], ...] = ()  # pairs of indices into keypoints, from 0
     semantic_classes: tuple[str, ...] = ()
     palette: tuple[tuple[int, int, int], ...] = ()  # RGB of each class of the label map, or none
+    decode: str = "inside"
+    decoder: DecoderSpec | None = None
     precision: str = "fp32"
-    backend: str = "onnx"
+    quantization: QuantizationSpec | None = None
+    comparison: Policy | None = None
+    backend: str = "onnx"  # the exporter that wrote it
+    files: tuple[ArtifactFile, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     source: dict[str, str] = field(default_factory=dict)
     verify: dict[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
-        for name in ("classes", "category_ids", "keypoints", "semantic_classes"):
-            kind, said = (int, "integers") if name == "category_ids" else (str, "names")
-            value = getattr(self, name)
-            if not isinstance(value, (tuple, list)) or not all(type(entry) is kind for entry in value):
-                raise UserError(f"{name}: got {value!r}, expected a list of {said}")
-        if len(self.category_ids) != len(self.classes):
-            raise UserError(
-                f"category_ids: got {len(self.category_ids)}, expected {len(self.classes)}, one for each of classes"
-            )
-        for name in ("task", "precision", "backend"):
-            if not isinstance(getattr(self, name), str):
-                raise UserError(f"{name}: got {getattr(self, name)!r}, expected a text")
-        for name in ("versions", "source", "verify"):
-            if not isinstance(getattr(self, name), dict):
-                raise UserError(f"{name}: got {getattr(self, name)!r}, expected an object")
-        if not self.outputs:
-            raise UserError("outputs: got none, expected at least one")
+        check_choice("task", self.task, TASKS)
+        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("decode", self.decode, _DECODES)
+        if not isinstance(self.backend, str) or not _BACKEND.fullmatch(self.backend):
+            raise UserError(f"backend: got {self.backend!r}, expected the name of an exporter, such as 'onnx'")
+        if type(self.schema) is not int or self.schema != SCHEMA:
+            raise UserError(f"schema: got {self.schema!r}, expected {SCHEMA}")
+        self._check_classes()
         self._check_keypoints()
+        self._check_outputs()
+        if self.quantization is not None and self.precision == "fp32":
+            raise UserError("quantization: got an object, expected none where the precision is fp32")
+        names = [file.name for file in self.files]
+        if len(set(names)) < len(names):
+            raise UserError(f"files: got the names {', '.join(names)}, expected each once")
+        for name in ("versions", "source"):
+            value = getattr(self, name)
+            if not isinstance(value, dict) or not all(isinstance(text, str) for pair in value.items() for text in pair):
+                raise UserError(f"{name}: got {value!r}, expected an object of texts")
+        if not isinstance(self.verify, dict):
+            raise UserError(f"verify: got {self.verify!r}, expected an object")
+
+    def _check_classes(self) -> None:
+        for name in ("classes", "keypoints", "semantic_classes"):
+            check_texts(name, getattr(self, name))
+        ids = self.category_ids
+        if not isinstance(ids, (tuple, list)) or not all(type(entry) is int for entry in ids):
+            raise UserError(f"category_ids: got {ids!r}, expected a list of integers")
+        if len(ids) != len(self.classes):
+            raise UserError(f"category_ids: got {len(ids)}, expected {len(self.classes)}, one for each of classes")
+        for color in self.palette:
+            if not all(0 <= value <= 255 for value in color):
+                raise UserError(f"palette: got {tuple(color)}, expected numbers in 0 to 255")
 
     def _check_keypoints(self) -> None:
         sigmas, count = self.keypoint_sigmas, len(self.keypoints)
-        if not isinstance(sigmas, (tuple, list)) or not all(_is_number(sigma) and sigma > 0 for sigma in sigmas):
+        if not isinstance(sigmas, (tuple, list)) or not all(is_number(sigma) and sigma > 0 for sigma in sigmas):
             raise UserError(f"keypoint_sigmas: got {sigmas!r}, expected a list of numbers above 0")
         if len(sigmas) not in (0, count):
             raise UserError(f"keypoint_sigmas: got {len(sigmas)}, expected {count}, one for each of keypoints, or none")
@@ -154,13 +117,33 @@ class ArtifactSpec:
             if not all(0 <= point < count for point in pair):
                 raise UserError(f"skeleton: got {tuple(pair)}, expected indices of the {count} keypoints")
 
+    def _check_outputs(self) -> None:
+        names = [output.name for output in self.outputs]
+        if not names:
+            raise UserError("outputs: got none, expected at least one")
+        if len(set(names)) < len(names):
+            raise UserError(f"outputs: got the names {', '.join(names)}, expected each once")
+        if (self.decoder is None) != (self.decode == "inside"):
+            got = "none" if self.decoder is None else "an object"
+            raise UserError(
+                f"decoder: got {got} where decode is {self.decode!r}, expected an object for 'outside' alone"
+            )
+
+    @property
+    def policy(self) -> Policy:
+        """What the artifact is held against: ``comparison``, or that of its precision."""
+        return POLICIES[self.precision] if self.comparison is None else self.comparison
+
     def with_verify(self, verify: dict[str, Any]) -> ArtifactSpec:
         """The same with another ``verify`` block."""
         return replace(self, verify=verify)
 
     def to_json(self) -> str:
-        """As JSON text; the inverse of :meth:`from_json`."""
-        return json.dumps(asdict(self), indent=2)
+        """As JSON text, the inverse of :meth:`from_json`; null for numbers in ``verify`` that JSON cannot hold."""
+        data = {**asdict(self), "verify": _finite(self.verify)}
+        if self.comparison is not None:
+            data["comparison"] = policy_to_dict(self.comparison)
+        return json.dumps(data, indent=2, allow_nan=False)
 
     @classmethod
     def from_json(cls, data: str | dict[str, Any], origin: str = "sidecar") -> ArtifactSpec:
@@ -176,18 +159,14 @@ class ArtifactSpec:
                 raise UserError(f"{origin}: not JSON ({error})") from error
         if not isinstance(data, dict):
             raise UserError(f"{origin}: got a {type(data).__name__}, expected an object")
-        if data.get("schema") != SCHEMA:
-            raise UserError(f"{origin}: schema: got {data.get('schema')!r}, expected {SCHEMA}")
-        values = _pick(cls, data, origin)
-        if not isinstance(data["outputs"], list):
-            raise UserError(f"{origin}: outputs: got a {type(data['outputs']).__name__}, expected a list")
-        outputs = [_pick(OutputSpec, output, f"{origin}: outputs[{i}]") for i, output in enumerate(data["outputs"])]
-        values["skeleton"] = _integers("skeleton", values.get("skeleton", ()), 2, origin)
-        values["palette"] = _integers("palette", values.get("palette", ()), 3, origin)
-        facts = _pick(InputSpec, data["input"], f"{origin}: input")
+        schema = data.get("schema")
+        if type(schema) is not int or schema not in _READABLE:
+            expected = " or ".join(map(str, _READABLE))
+            raise UserError(
+                f"{origin}: schema: got {schema!r}, expected {expected}; a newer one needs a newer efftasks"
+            )
         try:
-            values["outputs"] = tuple(OutputSpec(**output) for output in outputs)
-            return cls(**{**values, "input": InputSpec(**facts)})
+            return cls(**_values(data))
         except UserError as error:
             raise UserError(f"{origin}: {error}") from error
 
@@ -205,30 +184,58 @@ class ArtifactSpec:
         return cls.from_json(text, origin=str(path))
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _finite(value: Any) -> Any:
+    """The same with None for every number that is not finite: readers in other languages refuse them."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _integers(name: str, value: Any, count: int, origin: str) -> tuple[Any, ...]:
+def _values(data: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a description from a JSON object of any readable schema."""
+    values = _pick(ArtifactSpec, data)
+    values["schema"] = SCHEMA
+    values["input"] = InputSpec(**_pick(InputSpec, data["input"], "input"))
+    values["outputs"] = _parts(OutputSpec, "outputs", data["outputs"])
+    values["files"] = _parts(ArtifactFile, "files", data.get("files", []))
+    for name, kind in (("quantization", QuantizationSpec), ("decoder", DecoderSpec)):
+        if data.get(name) is not None:
+            values[name] = kind(**_pick(kind, data[name], name))
+    if data.get("comparison") is not None:
+        values["comparison"] = policy_from(data["comparison"])
+    for name, count in (("skeleton", 2), ("palette", 3)):
+        values[name] = _integers(name, data.get(name, []), count)
+    return values
+
+
+def _parts(kind: type, name: str, data: Any) -> tuple[Any, ...]:
+    """A list of objects of one kind."""
+    if not isinstance(data, list):
+        raise UserError(f"{name}: got a {type(data).__name__}, expected a list")
+    return tuple(kind(**_pick(kind, part, f"{name}[{i}]")) for i, part in enumerate(data))
+
+
+def _integers(name: str, rows: Any, count: int) -> tuple[tuple[int, ...], ...]:
     """Rows of ``count`` integers."""
-    try:
-        rows = tuple(tuple(map(int, row)) for row in value)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{origin}: {name}: got {value!r}, expected rows of {count} integers") from error
-    if any(len(row) != count for row in rows):
-        raise UserError(f"{origin}: {name}: got {value!r}, expected rows of {count} integers")
-    return rows
+    if not isinstance(rows, list) or not all(
+        isinstance(row, list) and len(row) == count and all(type(value) is int for value in row) for row in rows
+    ):
+        raise UserError(f"{name}: got {rows!r}, expected rows of {count} integers")
+    return tuple(tuple(row) for row in rows)
 
 
-def _pick(kind: type, data: Any, origin: str) -> dict[str, Any]:
+def _pick(kind: type, data: Any, place: str = "") -> dict[str, Any]:
     """The fields of a dataclass from a JSON object, lists as tuples; unknown ones are left for newer readers."""
+    place = f"{place}: " if place else ""
     if not isinstance(data, dict):
-        raise UserError(f"{origin}: got a {type(data).__name__}, expected an object")
+        raise UserError(f"{place}got a {type(data).__name__}, expected an object")
     values = {}
     for entry in fields(kind):
         if entry.name in data:
             value = data[entry.name]
             values[entry.name] = tuple(value) if isinstance(value, list) else value
         elif entry.default is MISSING and entry.default_factory is MISSING:
-            raise UserError(f"{origin}: field {entry.name!r} is missing")
+            raise UserError(f"{place}field {entry.name!r} is missing")
     return values

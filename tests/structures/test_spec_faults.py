@@ -8,8 +8,16 @@ from typing import Any
 
 import pytest
 
+from efftasks.structures.comparison import DetectionAgreement
 from efftasks.structures.errors import UserError
-from efftasks.structures.spec import ArtifactSpec, InputSpec, OutputSpec
+from efftasks.structures.spec import (
+    ArtifactFile,
+    ArtifactSpec,
+    DecoderSpec,
+    InputSpec,
+    OutputSpec,
+    QuantizationSpec,
+)
 
 SPEC = ArtifactSpec(
     task="pose",
@@ -22,13 +30,25 @@ SPEC = ArtifactSpec(
     skeleton=((0, 1),),
     semantic_classes=("grass",),
     palette=((1, 2, 3),),
+    decode="outside",
+    decoder=DecoderSpec("top-pairs", 2),
+    precision="int8",
+    quantization=QuantizationSpec("int8", "int8", "per-tensor", 1, "0f" * 32, ("head",)),
+    comparison=DetectionAgreement(),
+    files=(ArtifactFile("model.onnx", "0f" * 32, 1),),
 )
 STORED: dict[str, Any] = json.loads(SPEC.to_json())
 FIELDS: list[tuple[Any, ...]] = [
     *((name,) for name in STORED),
     *(("input", name) for name in STORED["input"]),
     *(("outputs", 0, name) for name in STORED["outputs"][0]),
+    *(("files", 0, name) for name in STORED["files"][0]),
+    *((part, name) for part in ("decoder", "quantization", "comparison") for name in STORED[part]),
 ]
+# Where None has a meaning: not known, or that of the precision.
+NULLABLE = {("comparison",), ("input", "pixel_range"), *(("quantization", name) for name in STORED["quantization"])}
+NULLABLE |= {("quantization",)}
+NULLABLE.remove(("quantization", "float_layers"))
 EMPTY = {"keypoint_sigmas", "skeleton", "semantic_classes", "palette", "shape"}  # lists that may be
 WRONG = (None, [None], ["x", None], {"x": None}, float("inf"), float("nan"), [[1, 2, 3, 4]])
 
@@ -48,9 +68,11 @@ def changed(field: tuple[Any, ...], *value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("field", FIELDS, ids=str)
 def test_wrong_types_are_named(field):
     for value in WRONG:
-        if field[-1] in ("versions", "source", "verify") and isinstance(value, dict):
+        if field == ("verify",) and isinstance(value, dict):
             continue
-        if field[-1] == "pixel_range" and value is None:  # that of 8 bits
+        if field in NULLABLE and value is None:
+            continue
+        if field == ("quantization",) and isinstance(value, dict):  # each of its fields may be left out
             continue
         with pytest.raises(UserError) as error:
             ArtifactSpec.from_json(changed(field, value), origin="a.json")
