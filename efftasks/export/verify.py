@@ -11,10 +11,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from efftasks.export.verify_agreement import AgreementComparison
 from efftasks.export.verify_labels import LabelComparison
 from efftasks.export.verify_match import Matches, match
-from efftasks.export.verify_report import DEFAULT_TOLERANCE, Tolerance, VerifyReport
+from efftasks.export.verify_report import DEFAULT_TOLERANCE, VerifyReport
 from efftasks.imaging.prediction import Prediction
+from efftasks.structures.comparison import Policy, Tolerance
 
 __all__ = [
     "JointReport",
@@ -79,19 +81,19 @@ class Verification:
     Args:
         outputs: names of the artifact's outputs. One that gives keypoints without boxes looks into given ones: it has a
             row for each, and none is cut.
-        tolerance: what is allowed of objects.
+        policy: what is allowed.
 
     Raises:
         ValueError: the outputs are none that can be compared.
     """
 
-    def __init__(self, outputs: Iterable[str], tolerance: Tolerance = DEFAULT_TOLERANCE) -> None:
+    def __init__(self, outputs: Iterable[str], policy: Policy = DEFAULT_TOLERANCE) -> None:
         names = set(outputs)
         has_objects, has_labels = bool(names & {"boxes", "keypoints"}), bool(names & {"segmentation", "logits"})
         if not (has_objects or has_labels):
             raise ValueError(f"outputs: got {sorted(names)}, expected boxes, keypoints, segmentation or logits")
-        self._objects = ObjectComparison(tolerance, cut="boxes" in names) if has_objects else None
-        self._labels = LabelComparison() if has_labels else None
+        self._objects = _object_comparison(policy, cut="boxes" in names) if has_objects else None
+        self._labels = LabelComparison(policy.label_agreement) if has_labels else None
 
     def add(self, ours: Prediction, theirs: Prediction, size: tuple[int, int]) -> None:
         """Compare the predictions of one image.
@@ -111,6 +113,22 @@ class Verification:
         comparisons = {"objects": self._objects, "labels": self._labels}
         parts: dict[str, Report] = {name: part.report() for name, part in comparisons.items() if part is not None}
         return next(iter(parts.values())) if len(parts) == 1 else JointReport(parts)
+
+
+class Objects(Protocol):
+    """Compares the objects of a model with those of its artifact, image by image."""
+
+    def add(self, ours: Prediction, theirs: Prediction, size: tuple[int, int]) -> None:
+        """As :meth:`Verification.add`."""
+        ...
+
+    def report(self) -> Report:
+        """What was found so far."""
+        ...
+
+
+def _object_comparison(policy: Policy, cut: bool) -> Objects:
+    return ObjectComparison(policy, cut) if isinstance(policy, Tolerance) else AgreementComparison(policy)
 
 
 class ObjectComparison:

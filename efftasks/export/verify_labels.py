@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from efftasks.imaging.prediction import Prediction
+from efftasks.structures.comparison import Tolerance
 
 __all__ = ["LabelComparison", "LabelReport", "compare_label_maps"]
 
-LEAST_AGREEMENT = 0.9999  # classes that tie to the last bit may change places
+LEAST_AGREEMENT = Tolerance().label_agreement
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,14 @@ class LabelReport:
 
 
 class LabelComparison:
-    """Compares the label maps of a model with those of its artifact, image by image."""
+    """Compares the label maps of a model with those of its artifact, image by image.
 
-    def __init__(self) -> None:
+    Args:
+        least_agreement: share of the pixels that must have the same class.
+    """
+
+    def __init__(self, least_agreement: float = LEAST_AGREEMENT) -> None:
+        self._least_agreement = least_agreement
         self._pixels: list[int] = []
         self._shares: list[float] = []
 
@@ -65,7 +71,7 @@ class LabelComparison:
         """What was found so far."""
         total = sum(self._pixels)
         agreement = float(np.dot(self._pixels, self._shares) / total) if total else 0.0
-        return LabelReport(len(self._pixels), total, agreement, min(self._shares, default=0.0))
+        return LabelReport(len(self._pixels), total, agreement, min(self._shares, default=0.0), self._least_agreement)
 
 
 def compare_label_maps(reference: Iterable[Prediction], candidate: Iterable[Prediction]) -> LabelReport:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from efftasks.export.verify_report import Tolerance
 from efftasks.imaging.masks import box_windows
 from efftasks.imaging.prediction import Prediction
+from efftasks.structures.comparison import Tolerance
 
 __all__ = ["Matches", "match"]
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from efftasks.export.verify_report import DEFAULT_TOLERANCE, Tolerance
+from efftasks.export.verify_report import DEFAULT_TOLERANCE
+from efftasks.structures.comparison import Tolerance
 
 __all__ = ["RawComparison", "RawOutputs", "RawReport", "is_beyond_pictures"]
 

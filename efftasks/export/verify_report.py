@@ -5,32 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from efftasks.structures.comparison import Tolerance
+
 __all__ = ["DEFAULT_TOLERANCE", "Tolerance", "VerifyReport"]
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """How far an artifact may be off.
-
-    Attributes:
-        box_px: pixels, on an image scaled so that its longer side is 640.
-        score: absolute.
-        mask_iou: the least of an object's masks.
-        mask_pixels: of an object's mask that may differ however small it is: a logit that ties with the
-            threshold falls on either side of it.
-        keypoint_px: pixels, as ``box_px``.
-        keypoint_score: absolute.
-        least_score: masks and keypoints are required of objects that score this much. Those of background rows are
-            noise, and masks of noise lie near the threshold everywhere.
-    """
-
-    box_px: float = 0.05
-    score: float = 1e-4
-    mask_iou: float = 0.999
-    mask_pixels: int = 1
-    keypoint_px: float = 0.1
-    keypoint_score: float = 1e-4
-    least_score: float = 0.05
 
 
 DEFAULT_TOLERANCE = Tolerance()

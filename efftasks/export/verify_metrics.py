@@ -1,0 +1,33 @@
+"""Whether the metrics of an exported file are as high as its model's, where its precision is lower."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from efftasks.structures.comparison import DetectionAgreement, Policy
+
+__all__ = ["check_metrics"]
+
+Metrics = Mapping[str, float]
+
+
+def check_metrics(policy: Policy, metrics: Mapping[str, Metrics]) -> str:
+    """Compare the metrics of the test data, higher being better.
+
+    Args:
+        policy: what is allowed; where the same numbers are expected, detections have been compared one by one already.
+        metrics: of ``pytorch`` and ``artifact``; empty where they were not measured.
+
+    Returns:
+        What is too low, in words; empty where nothing is.
+    """
+    if not metrics or not isinstance(policy, DetectionAgreement):
+        return ""
+    model, file = metrics["pytorch"], metrics["artifact"]
+    low = [
+        f"{name} {file[name]:.4f} for {value:.4f}"
+        for name, value in model.items()
+        if not math.isnan(value) and not file[name] >= value - policy.metric_drop * abs(value)
+    ]
+    return f"metrics fell by more than {100 * policy.metric_drop:g} %: {', '.join(low)}" if low else ""
