@@ -22,7 +22,8 @@ from efftasks.bench.engines import file_call, torch_call
 from efftasks.bench.environment import describe_environment
 from efftasks.bench.latency import measure
 from efftasks.bench.table import to_markdown, write_report
-from efftasks.export.exporters.onnx import Graph, write_graph
+from efftasks.export.exporters.onnx import write_graph
+from efftasks.export.graph import Graph
 from efftasks.models.backbones.regnet import RegNet
 from efftasks.models.layers.fold import inference_model
 

@@ -15,14 +15,16 @@ import torch
 from mmengine.registry import DefaultScope
 
 from efftasks.apis.building import build, fuse, input_size
+from efftasks.apis.formats import exporter_for, suffix_of
 from efftasks.bench.complexity import count_complexity
-from efftasks.bench.engines import FILE_ENGINES, file_call, torch_call
+from efftasks.bench.engines import TORCH_ENGINES, file_call, torch_call
 from efftasks.bench.memory import peak_rss_of, run_file
 from efftasks.bench.rows import BenchmarkSettings, Row, label_of
 from efftasks.config import load_config
-from efftasks.export.exporters.onnx import Graph, write_graph
+from efftasks.export.graph import Graph
 from efftasks.models.backbones.base import build_backbone
 from efftasks.models.layers.fold import inference_model
+from efftasks.runtime.backends.table import BACKENDS
 from efftasks.structures.errors import UserError
 from efftasks.structures.suffixes import is_checkpoint
 
@@ -52,14 +54,19 @@ def model_rows(model: str, size: tuple[int, int] | None, settings: BenchmarkSett
         "GMACs": complexity.gmacs,
         "activations M": complexity.activations_m,
     }
-    path = None
+    paths: dict[str, Path] = {}  # of what each exporter wrote
     for backend in settings.backends or ("torch",):
-        if backend in FILE_ENGINES:
-            if path is None:
-                path = folder / f"{len(list(folder.iterdir()))}.onnx"
+        if backend not in TORCH_ENGINES:
+            exporter = exporter_for(backend)
+            if exporter.name not in paths:
+                path = folder / f"{len(list(folder.iterdir()))}{suffix_of(exporter)}"
                 device = next(subject.module.parameters()).device  # the GPU, once a torch backend moved it there
-                write_graph(subject.graph, torch.zeros(1, 3, *size, device=device), path)
-            facts: dict[str, float | None] = {"file MB": path.stat().st_size / 1e6}
+                paths[exporter.name] = exporter.write_graph(
+                    subject.graph, torch.zeros(1, 3, *size, device=device), path
+                )
+            path = paths[exporter.name]
+            megabytes = sum(part.stat().st_size for part in BACKENDS[backend].parts(path)) / 1e6
+            facts: dict[str, float | None] = {"file MB": megabytes}
             facts["peak RSS MB"] = peak_rss_of(run_file, backend, str(path), size, settings.threads)
             yield {**row, "backend": backend, **facts}, file_call(backend, path, size, settings.threads)
             continue

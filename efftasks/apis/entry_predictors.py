@@ -12,9 +12,10 @@ from efftasks.apis.predicting import predict
 from efftasks.engine.threads import FairThreads
 from efftasks.imaging.crops import TOP_DOWN
 from efftasks.imaging.prediction import Prediction
-from efftasks.runtime.backends.onnxruntime import OnnxRuntimeSession
+from efftasks.runtime.artifact import Artifact
 from efftasks.runtime.predictor import Predictor
 from efftasks.runtime.topdown import TopDownPredictor
+from efftasks.structures.errors import UserError
 from efftasks.structures.suffixes import is_checkpoint
 
 __all__ = ["artifact_predictor", "entry_predictor"]
@@ -22,14 +23,22 @@ __all__ = ["artifact_predictor", "entry_predictor"]
 Predict = Callable[[Sequence[dict[str, Any]]], "list[Prediction]"]
 
 
-def entry_predictor(cfg: Any, model: str) -> tuple[Predict, Sequence[str]]:
+def entry_predictor(cfg: Any, model: str, backend: str | None = None) -> tuple[Predict, Sequence[str]]:
     """What predicts for entries of a data set, and the classes of its labels.
 
     Args:
         cfg: the config, for checkpoints.
         model: a checkpoint, or an exported file.
+        backend: the runtime of an exported file; None takes the one for its suffix.
+
+    Raises:
+        UserError: a runtime for a checkpoint, or the file cannot be run.
     """
     if is_checkpoint(model):
+        if backend is not None:
+            raise UserError(
+                f"--backend: got {backend!r}, but {model} is a checkpoint, which PyTorch runs; leave it out"
+            )
         network = load(cfg, model)
         threads = FairThreads(logging.getLogger("efftasks").info)
 
@@ -38,22 +47,26 @@ def entry_predictor(cfg: Any, model: str) -> tuple[Predict, Sequence[str]]:
             return predict(network, entries)
 
         return predict_entries, network.dataset_meta["classes"]
-    return artifact_predictor(model)
+    return artifact_predictor(model, backend)
 
 
-def artifact_predictor(path: str | Path) -> tuple[Predict, Sequence[str]]:
+def artifact_predictor(path: str | Path, backend: str | None = None) -> tuple[Predict, Sequence[str]]:
     """As :func:`entry_predictor`, of an exported file.
+
+    Args:
+        path: the file.
+        backend: its runtime; None takes the one for its suffix.
 
     Top-down pose estimators look into the boxes that the entries have.
     """
-
-    if Path(path).suffix.lower() == ".onnx" and OnnxRuntimeSession(path).spec.task == TOP_DOWN:
-        crops = TopDownPredictor(path)
+    loaded = Artifact(path, backend)
+    if loaded.spec.task == TOP_DOWN:
+        crops = TopDownPredictor(loaded)
         return (
             lambda entries: [crops(entry["img_path"], [entry["box"]], [entry["label"]]) for entry in entries],
             crops.spec.classes,
         )
-    artifact = Predictor(path)
+    artifact = Predictor(loaded)
     return (
         lambda entries: artifact([entry["img_path"] for entry in entries], batch_size=len(entries)),
         artifact.spec.classes,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,16 +13,20 @@ from mmengine.config import Config
 from efftasks.apis.building import Model, describe, fuse, load, set_input_size
 from efftasks.apis.entry_predictors import artifact_predictor
 from efftasks.apis.evaluating import evaluate, test_images
+from efftasks.apis.formats import find_exporter, move_artifact, suffix_of
 from efftasks.apis.predicting import predict
 from efftasks.apis.verifying import verify
 from efftasks.config import load_config
-from efftasks.export.exporters.onnx import export_onnx, write_metadata
+from efftasks.export.exporters.base import Exporter
+from efftasks.export.exporters.table import EXPORTERS
 from efftasks.export.verify import Report
+from efftasks.export.verify_metrics import check_metrics
 from efftasks.imaging.images import UnreadableImage, read_image
 from efftasks.imaging.sources import find_images
 from efftasks.linking.linked import LinkedConfig
+from efftasks.runtime.backends.table import BACKENDS
 from efftasks.structures.errors import UserError, WorkError
-from efftasks.structures.spec import ArtifactSpec
+from efftasks.structures.spec import ArtifactFile, ArtifactSpec
 
 __all__ = ["ExportSettings", "Exported", "export", "export_model"]
 
@@ -36,6 +39,8 @@ class ExportSettings:
         UserError: a number out of its range, or no such folder.
     """
 
+    backend: str = next(iter(EXPORTERS))  # the exporter
+    precision: str = "fp32"  # one of the exporter's
     size: tuple[int, int] | None = None  # (height, width) of the network input in pixels; None: the config's
     dynamic_size: bool = False  # height and width are free, in steps of the model's divisor
     dynamic_batch: bool = True
@@ -60,7 +65,7 @@ class Exported(NamedTuple):
     """A file that agrees with its model."""
 
     path: Path
-    spec: ArtifactSpec  # as it stands in the sidecar and in the file
+    spec: ArtifactSpec  # as it stands in the sidecar
     report: Report
     metrics: dict[str, dict[str, float]]  # of "pytorch" and "artifact"; empty unless they were asked for
     skipped: tuple[str, ...]  # images that could not be read, and why
@@ -78,14 +83,14 @@ def export(
     Args:
         config: path, name of a shipped config, or a linked one.
         checkpoint: the weights.
-        out: folder for ``model.onnx`` and the sidecar ``model.json``.
+        out: folder for the file (``model.onnx``, or what the exporter's runtime reads) and its sidecar ``model.json``.
         settings: what the file is like, and how it is verified.
         options: overrides of the config, keys with dots; ``model.test_cfg.output`` chooses
             what the file of a segmentor gives.
 
     Raises:
         UserError: an input that does not fit.
-        WorkError: the file does not agree with the model; it is kept as ``model.rejected.onnx``.
+        WorkError: the file does not agree with the model; it is kept as ``model.rejected`` with its suffix.
     """
     _check_folder(Path(out))
     cfg = load_config(config, options)
@@ -110,30 +115,40 @@ def export_model(
     """
     folder = Path(out)
     _check_folder(folder)
+    exporter = find_exporter(settings.backend, settings.precision)
     if settings.size is not None:
         set_input_size(model.cfg, settings.size)
     spec = describe(model)
     facts = replace(spec.input, dynamic_batch=settings.dynamic_batch, dynamic_size=settings.dynamic_size)
-    spec = replace(spec, input=facts, source=source or {})
+    spec = replace(spec, input=facts, source=source or {}, backend=exporter.name, precision=settings.precision)
+    spec = replace(spec, comparison=spec.policy)
     if settings.images is not None and spec.input.resize == "crop":
         raise UserError(f"--images: {spec.task} is verified in the boxes of the test data, and images have none")
     entries, skipped = _entries(model.cfg, settings)
 
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as drafts:
-        draft = export_onnx(fuse(model), spec, Path(drafts, "model.onnx"), opset=settings.opset)
-        report = verify(model, draft, [output.name for output in spec.outputs], entries)
-        metrics = _metrics(model, draft) if settings.evaluate and report.passed else {}
-        spec = spec.with_verify(report.to_dict() | (dict(metrics=metrics) if metrics else {}))
-        write_metadata(draft, spec)
-        if not report.passed:
-            rejected = folder / "model.rejected.onnx"
-            os.replace(draft, rejected)
-            raise WorkError(f"{rejected}: does not agree with the PyTorch model, so it was not shipped ({report})")
-        path = folder / "model.onnx"
-        os.replace(draft, path)
+        suffix = suffix_of(exporter)
+        draft = exporter.export(fuse(model), spec, Path(drafts, f"model{suffix}"), opset=settings.opset)
+        report = verify(model, draft, spec, entries, exporter.backend)
+        metrics = _metrics(model, draft, exporter.backend) if settings.evaluate and report.passed else {}
+        fault = check_metrics(spec.policy, metrics) if report.passed else str(report)
+        spec = spec.with_verify({**report.to_dict(), **(dict(metrics=metrics) if metrics else {}), "passed": not fault})
+        exporter.write_metadata(draft, spec)
+        if fault:
+            rejected = move_artifact(draft, folder / f"model.rejected{suffix}", exporter)
+            raise WorkError(f"{rejected}: does not agree with the PyTorch model, so it was not shipped ({fault})")
+        path = folder / f"model{suffix}"
+        spec = replace(spec, files=_files(draft, path, exporter))
+        move_artifact(draft, path, exporter)
     spec.save(path.with_suffix(".json"))
     return Exported(path, spec, report, metrics, skipped)
+
+
+def _files(draft: Path, target: Path, exporter: Exporter) -> tuple[ArtifactFile, ...]:
+    """The files of a draft, by the names that they are going to have."""
+    suffixes = BACKENDS[exporter.backend].files
+    return tuple(ArtifactFile.of(draft.with_suffix(suffix), target.with_suffix(suffix).name) for suffix in suffixes)
 
 
 def _check_folder(folder: Path) -> None:
@@ -162,7 +177,7 @@ def _entries(cfg: LinkedConfig, settings: ExportSettings) -> tuple[list[dict[str
     return chosen, tuple(skipped)
 
 
-def _metrics(model: Model, artifact: Path) -> dict[str, dict[str, float]]:
+def _metrics(model: Model, artifact: Path, backend: str) -> dict[str, dict[str, float]]:
     """Of model and file, on the test data of the model's config."""
     pytorch = evaluate(model.cfg, lambda entries: predict(model, entries), model.dataset_meta["classes"])
-    return {"pytorch": pytorch.metrics, "artifact": evaluate(model.cfg, *artifact_predictor(artifact)).metrics}
+    return {"pytorch": pytorch.metrics, "artifact": evaluate(model.cfg, *artifact_predictor(artifact, backend)).metrics}

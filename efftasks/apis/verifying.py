@@ -14,6 +14,8 @@ from efftasks.export.verify_raw import RawComparison, is_beyond_pictures
 from efftasks.imaging.images import read_image, read_pixels
 from efftasks.imaging.prediction import Prediction
 from efftasks.runtime.predictor import Predictor
+from efftasks.runtime.preprocess import channels_first
+from efftasks.structures.spec import ArtifactSpec
 
 __all__ = ["verify"]
 
@@ -21,32 +23,35 @@ Entries = Sequence[dict[str, Any]]
 _MOST_VALUES = 2**26  # in the masks of all candidates of one image: 256 MB
 
 
-def verify(model: Any, artifact: Path, outputs: Sequence[str], entries: Entries) -> Report:
-    """Compare model and file: detections on the image, and label maps; or raw outputs.
+def verify(model: Any, artifact: Path, spec: ArtifactSpec, entries: Entries, backend: str | None = None) -> Report:
+    """Compare model and file, as the file's policy says: detections on the image, and label maps; or raw outputs.
 
-    Raw outputs are compared where detections on the image are no evidence, as of networks that have not learned yet:
-    their scores all tie, or boxes lie so far away that clipping them to the image leaves nothing to compare.
+    Where the same numbers are expected, raw outputs are compared if detections on the image are no evidence, as of
+    networks that have not learned yet: their scores all tie, or boxes lie so far away that clipping them to the image
+    leaves nothing to compare.
 
     Args:
         model: from :func:`efftasks.apis.load`.
         artifact: the exported file.
-        outputs: names of the file's outputs.
+        spec: its description; ``policy`` is what the file is held against.
         entries: of a data set, or ``img_path`` alone.
+        backend: the runtime; None takes the one for the file's suffix.
     """
-    report = _compare(model, artifact_predictor(artifact)[0], outputs, entries)
+    outputs = [output.name for output in spec.outputs]
+    verification = Verification(outputs, spec.policy)
+    report = _compare(model, artifact_predictor(artifact, backend)[0], verification, entries)
     objects = objects_of(report)
     if not isinstance(objects, VerifyReport) or "boxes" not in outputs:
         return report
     if objects.detections and not any(is_beyond_pictures(infer(model, entry)) for entry in entries[:2]):
         return report
-    return with_objects(report, _compare_raw(model, artifact, entries))
+    return with_objects(report, _compare_raw(model, Predictor(artifact, backend), entries))
 
 
 def _compare(
-    model: Any, predict_by_file: Callable[[Entries], Sequence[Prediction]], outputs: Sequence[str], entries: Entries
+    model: Any, predict_by_file: Callable[[Entries], Sequence[Prediction]], verification: Verification, entries: Entries
 ) -> Report:
     """In batches and alone."""
-    verification = Verification(outputs)
     parts = [entries[:1], *(entries[start : start + 4] for start in range(0, len(entries), 4))]
     for part in parts:  # masks of many images at once would take gigabytes
         for entry, ours, theirs in zip(part, predict(model, part), predict_by_file(part)):
@@ -55,14 +60,14 @@ def _compare(
     return verification.report()
 
 
-def _compare_raw(model: Any, artifact: Path, entries: Entries) -> Report:
-    predictor = Predictor(artifact)
+def _compare_raw(model: Any, predictor: Predictor, entries: Entries) -> Report:
     comparison = RawComparison()
     for entry in entries:
         inputs, _ = predictor.preprocess([read_image(entry["img_path"], predictor.spec.input.pixel_range)])
         theirs = {name: value[0] for name, value in predictor.session.run(inputs).items()}
+        theirs["images"] = channels_first(inputs, predictor.spec.input)[0]
         ours = infer(model, entry)
-        comparison.add(ours, {"images": inputs[0], **theirs}, lambda: infer(_wider(model, ours), entry))  # noqa: B023
+        comparison.add(ours, theirs, lambda: infer(_wider(model, ours), entry))  # noqa: B023
     return comparison.report()
 
 

@@ -14,13 +14,17 @@ from typing import Any
 import numpy as np
 
 from efftasks.bench.latency import timed
-from efftasks.runtime.backends.onnxruntime import open_session
-from efftasks.structures.errors import UserError
+from efftasks.runtime.backends.base import Session
+from efftasks.runtime.backends.table import BACKENDS, find_backend
 
-__all__ = ["ENGINES", "FILE_ENGINES", "file_call", "torch_call"]
+__all__ = ["TORCH_ENGINES", "engines", "file_call", "session_call", "torch_call"]
 
-FILE_ENGINES = ("onnxruntime", "openvino")
-ENGINES = ("torch", "torch.compile", *FILE_ENGINES)
+TORCH_ENGINES = ("torch", "torch.compile")
+
+
+def engines() -> tuple[str, ...]:
+    """Names of all that can be timed: PyTorch, and the runtimes of files."""
+    return (*TORCH_ENGINES, *BACKENDS)
 
 
 def torch_call(
@@ -65,40 +69,26 @@ def torch_call(
     return on_gpu
 
 
-def file_call(engine: str, path: str | Path, size: tuple[int, int], threads: int | None = None) -> Callable[[], float]:
-    """A call that runs an ONNX file and returns its milliseconds; loaded and prepared here.
+def file_call(
+    engine: str, path: str | Path, size: tuple[int, int], threads: int | None = None, layout: str = "NCHW"
+) -> Callable[[], float]:
+    """A call that runs a file and returns its milliseconds; loaded here.
 
     Args:
-        engine: one of ``FILE_ENGINES``.
-        path: the file; its one input is (1, 3, height, width).
+        engine: name of a runtime.
+        path: the file; its one input is (1, 3, height, width), or (1, height, width, 3) where ``layout`` is NHWC.
         size: (height, width).
         threads: of the runtime; None leaves them to it.
+        layout: of the input.
+
+    Raises:
+        UserError: the runtime cannot run the file, or is not installed.
     """
-    images = np.random.default_rng(0).random((1, 3, *size), dtype=np.float32)
-    if engine == "onnxruntime":
-        return timed(_onnxruntime(str(path), images, threads))
-    if engine == "openvino":
-        return timed(_openvino(str(path), images, threads))
-    raise UserError(f"--backend: got {engine!r}, allowed for files are {', '.join(FILE_ENGINES)}")
+    return session_call(find_backend(path, engine).open(path, threads), size, layout)
 
 
-def _onnxruntime(path: str, images: np.ndarray, threads: int | None) -> Callable[[], object]:
-    session = open_session(path, threads)
-    return functools.partial(session.run, None, {session.get_inputs()[0].name: images})
-
-
-def _openvino(path: str, images: np.ndarray, threads: int | None) -> Callable[[], object]:
-    try:
-        import openvino
-    except ImportError as error:
-        raise UserError(
-            '--backend openvino needs OpenVINO; install it with: pip install "efftasks[openvino]"'
-        ) from error
-    core = openvino.Core()
-    # Its default precision is bfloat16 where the processor has it.
-    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    if threads is not None:
-        config["INFERENCE_NUM_THREADS"] = str(threads)
-    request = core.compile_model(core.read_model(path), "CPU", config).create_infer_request()
-    # Without sharing the binding copies every output: of a hundred masks, ten megabytes that the engine has no part in.
-    return functools.partial(request.infer, [images], share_inputs=True, share_outputs=True)
+def session_call(session: Session, size: tuple[int, int], layout: str = "NCHW") -> Callable[[], float]:
+    """As :func:`file_call`, of a file that a runtime has loaded."""
+    shape = (1, *size, 3) if layout == "NHWC" else (1, 3, *size)
+    images = np.random.default_rng(0).random(shape, dtype=np.float32)
+    return timed(functools.partial(session.run, images))

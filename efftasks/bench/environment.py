@@ -7,9 +7,11 @@ import os
 import platform
 from importlib import metadata
 
+from efftasks.runtime.backends.table import BACKENDS
+
 __all__ = ["describe_environment"]
 
-_LIBRARIES = ("efftasks", "torch", "onnxruntime", "openvino", "timm", "numpy", "opencv-python")
+_LIBRARIES = ("timm", "numpy", "opencv-python")
 
 
 def describe_environment(threads: int | None = None) -> dict[str, str]:
@@ -26,7 +28,8 @@ def describe_environment(threads: int | None = None) -> dict[str, str]:
         "os": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
-    for library in _LIBRARIES:
+    runtimes = (backend.module for backend in BACKENDS.values())
+    for library in ("efftasks", "torch", *runtimes, *_LIBRARIES):
         try:
             facts[library] = metadata.version(library)
         except metadata.PackageNotFoundError:

@@ -71,7 +71,7 @@ def predict(path: str, threads: int | None, size: tuple[int, int] | None, backen
 
 
 def run_file(engine: str, path: str, size: tuple[int, int], threads: int | None) -> None:
-    """Load an ONNX file and run it three times."""
+    """Load a file and run it three times."""
     from efftasks.bench.engines import file_call
 
     call = file_call(engine, path, size, threads)

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from efftasks.bench.engines import ENGINES, FILE_ENGINES, file_call
+from efftasks.bench.engines import TORCH_ENGINES, engines, session_call
 from efftasks.bench.latency import timed
-from efftasks.bench.memory import peak_rss_of, predict, run_file
+from efftasks.bench.memory import peak_rss_of, predict
+from efftasks.runtime.artifact import Artifact
+from efftasks.runtime.backends.table import find_backend
 from efftasks.runtime.predictor import Predictor
 from efftasks.structures.errors import UserError
 
@@ -49,7 +51,7 @@ class BenchmarkSettings:
         UserError: a number out of its range, an unknown backend, or no such device here.
     """
 
-    backends: tuple[str, ...] = ()  # names; none: torch, and onnxruntime for artifacts
+    backends: tuple[str, ...] = ()  # names; none: torch, and for artifacts their own runtime
     sizes: tuple[tuple[int, int], ...] = ()  # (height, width) in pixels, a row each; none: the models' own
     runs: int = 100
     warmup: int = 10
@@ -65,8 +67,8 @@ class BenchmarkSettings:
             if min(size) < 1:
                 raise UserError(f"--size: got {size[0]} {size[1]}, expected two integers from 1")
         for backend in self.backends:
-            if backend not in ENGINES:
-                raise UserError(f"--backend: got {backend!r}, expected one of {', '.join(ENGINES)}")
+            if backend not in engines():
+                raise UserError(f"--backend: got {backend!r}, expected one of {', '.join(engines())}")
         if self.device == "cuda":
             import torch  # here alone: exported files are measured without it
 
@@ -78,25 +80,21 @@ Row = tuple[dict[str, Any], Callable[[], float]]  # what is known before timing,
 
 
 def artifact_rows(path: str, size: tuple[int, int] | None, settings: BenchmarkSettings) -> Iterator[Row]:
-    """Rows of an exported file on each backend: the network, and on its own runtime also end to end."""
-    backends = settings.backends or ("onnxruntime",)
-    for backend in backends:
-        if backend not in FILE_ENGINES:
-            raise UserError(f"--backend: got {backend!r}, allowed for {path} are {', '.join(FILE_ENGINES)}")
-    predictor = Predictor(path, threads=settings.threads, size=size)
-    height, width = predictor.size
-    row = {"model": path, "input": f"{height}x{width}", "file MB": Path(path).stat().st_size / 1e6}
-    for backend in backends:
-        if backend != "onnxruntime":
-            memory = peak_rss_of(run_file, backend, path, (height, width), settings.threads)
-            call = file_call(backend, path, (height, width), settings.threads)
-            yield {**row, "backend": backend, "peak RSS MB": memory}, call
-            continue
+    """Rows of an exported file on each runtime: the network, and end to end."""
+    for backend in settings.backends:
+        if backend in TORCH_ENGINES:
+            allowed = ", ".join(name for name in engines() if name not in TORCH_ENGINES)
+            raise UserError(f"--backend: got {backend!r}, allowed for {path} are {allowed}")
+    for name in settings.backends or (find_backend(path).name,):
+        artifact = Artifact(path, name, settings.threads)
+        predictor = Predictor(artifact, size=size)
+        height, width = predictor.size
+        megabytes = sum(part.stat().st_size for part in artifact.backend.parts(path)) / 1e6
+        row = {"model": path, "input": f"{height}x{width}", "file MB": megabytes}
         image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-        inputs = np.array(predictor.preprocess([image])[0])  # a copy: the predictor writes into its own
-        memory = peak_rss_of(predict, path, settings.threads, size, backend)
-        yield {**row, "backend": backend}, timed(functools.partial(predictor.session.run, inputs))
-        whole = {**row, "backend": "onnxruntime, end to end", "peak RSS MB": memory}
+        memory = peak_rss_of(predict, path, settings.threads, size, name)
+        yield {**row, "backend": name}, session_call(artifact.session, predictor.size, predictor.spec.input.layout)
+        whole = {**row, "backend": f"{name}, end to end", "peak RSS MB": memory}
         yield whole, timed(functools.partial(predictor, image))
 
 

@@ -12,9 +12,9 @@ EXAMPLES = """examples:
   efftasks benchmark backbone:HGNetV2,variant=b0 backbone:timm.repvit_m0_9 backbone:timm.resnet18 \\
       --backend torch onnxruntime openvino --size 224 224 --size 640 640 --baseline backbone:timm.resnet18 --out front
 
-A model is an artifact (.onnx), a checkpoint of a work dir (.pth), a config, or a backbone alone:
+A model is an artifact (SUFFIXES), a checkpoint of a work dir (.pth), a config, or a backbone alone:
 backbone:NAME[,argument=value...] with a registered name, or backbone:timm.NAME. Configs and backbones have random
-weights and are fused; for ONNX Runtime and OpenVINO they are exported on the way, with a batch of one.
+weights and are fused; for runtimes of files they are exported on the way, with a batch of one.
 
 All models run in turn, in one process, on one image, in float32. "end to end" is everything but reading the file: from
 a uint8 image to detections in its pixels. GFLOPs count a multiply-add as two, GMACs as one; activations are what
@@ -26,11 +26,13 @@ first over the second.
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the subcommand."""
+    from efftasks.runtime.backends.table import BACKENDS, artifact_suffixes
+
     parser = subparsers.add_parser(
         "benchmark",
         help="parameters, FLOPs and measured latency",
         description="Measure artifacts, configs, checkpoints and backbones on one or several runtimes.",
-        epilog=EXAMPLES,
+        epilog=EXAMPLES.replace("SUFFIXES", artifact_suffixes()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("models", nargs="+", metavar="MODEL|CONFIG")
@@ -38,7 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--backend",
         nargs="+",
         metavar="NAME",
-        help="torch, torch.compile, onnxruntime, openvino (default: torch, and onnxruntime for artifacts)",
+        help=f"torch, torch.compile, {', '.join(BACKENDS)} (default: torch, and for artifacts their own runtime)",
     )
     parser.add_argument(
         "--out", metavar="STEM|DIR", help="write STEM.md, .json, .csv and .png, or report.* into the folder"

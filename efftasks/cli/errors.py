@@ -14,18 +14,15 @@ __all__ = ["Failure", "explain"]
 
 USER, WORK, INTERRUPTED = 2, 1, 130
 
-# Import name -> the extra that brings it.
-_EXTRAS = {
+# Import name -> the extra that brings it. Runtimes and exporters state theirs themselves.
+_EXTRAS: dict[str, str | None] = {
     **dict.fromkeys(
         ("torch", "mmengine", "mmcv", "mmdet", "mmseg", "pycocotools", "faster_coco_eval", "tensorboard", "tqdm"),
         "train",
     ),
-    **dict.fromkeys(("onnx", "onnxscript"), "export"),
     **dict.fromkeys(("timm", "torchvision"), "timm"),
-    "openvino": "openvino",
-    "ncnn": "ncnn",
+    **dict.fromkeys(("numpy", "cv2")),  # the base installation
 }
-_BASE = ("numpy", "cv2", "onnxruntime")
 _UNREGISTERED = re.compile(r"(?P<type>[^\s'\"`]+) is not in the (?:(?P<scope>\w+)::)?(?P<registry>.+?) registry")
 _UNTYPED = '`cfg` or `default_args` must contain the key "type"'
 # mmengine puts this in front of the message of a constructor's exception; its maintained fork does not.
@@ -67,10 +64,16 @@ def explain(error: BaseException) -> Failure:
 
 
 def _missing_module(error: ModuleNotFoundError) -> str:
+    from efftasks.export.exporters.table import EXPORTERS
+    from efftasks.runtime.backends.table import BACKENDS
+
     name = (error.name or str(error)).split(".")[0]
-    if name in _EXTRAS:
-        return f"this command needs {name}: pip install 'efftasks[{_EXTRAS[name]}]'"
-    if name in _BASE:
+    extras = dict(_EXTRAS)
+    extras.update((backend.module, backend.extra) for backend in BACKENDS.values())
+    extras.update((module, exporter.extra) for exporter in EXPORTERS.values() for module in exporter.modules)
+    if extras.get(name):
+        return f"this command needs {name}: pip install 'efftasks[{extras[name]}]'"
+    if name in extras:
         return f"efftasks needs {name}, and it is not installed: pip install efftasks"
     return f"there is no module named {error.name!r}" if error.name else _one_line(str(error))
 

@@ -14,12 +14,16 @@ EXAMPLES = """examples:
   efftasks export my_config.py best.pth --images photos/              verify on these instead of the test data
 
 The file is written, run and compared with the PyTorch model on real images; only then does the command succeed. A file
-that does not agree is kept as model.rejected.onnx, to look at.
+that does not agree is kept as model.rejected, with its suffix, to look at.
 """
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the subcommand."""
+    from efftasks.export.exporters.table import EXPORTERS
+
+    precisions = dict.fromkeys(precision for exporter in EXPORTERS.values() for precision in exporter.precisions)
+    default = next(iter(EXPORTERS))
     parser = subparsers.add_parser(
         "export",
         help="write a verified file that runs without PyTorch",
@@ -29,9 +33,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("config", metavar="CONFIG", help="path, or name of a shipped config")
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
-    parser.add_argument("--backend", choices=("onnx",), default="onnx")
-    parser.add_argument("--precision", choices=("fp32",), default="fp32")
-    parser.add_argument("--out", default="out", help="folder for model.onnx and model.json (default: out)")
+    parser.add_argument(
+        "--backend", choices=tuple(EXPORTERS), default=default, help=f"what to write (default: {default})"
+    )
+    parser.add_argument("--precision", choices=tuple(precisions), default="fp32", help="of its numbers (default: fp32)")
+    parser.add_argument("--out", default="out", help="folder for the file and its sidecar model.json (default: out)")
     parser.add_argument("--opset", type=int, default=18, help="ONNX opset, 18 or newer (default 18)")
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="input size (default: the config's)")
     parser.add_argument(
@@ -56,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
     from efftasks.apis.exporting import ExportSettings, export
 
     settings = ExportSettings(
+        backend=args.backend,
+        precision=args.precision,
         size=None if args.size is None else tuple(args.size),
         dynamic_size=args.dynamic_size,
         dynamic_batch=not args.fixed_batch,

@@ -33,19 +33,23 @@ the class index of each pixel.
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the subcommand."""
+    from efftasks.runtime.backends.table import BACKENDS, artifact_suffixes
+
+    suffixes = artifact_suffixes()
     parser = subparsers.add_parser(
         "predict",
         help="predict on images or a video",
-        description="Predict with an exported artifact (.onnx), or with a checkpoint (.pth) and its config.",
+        description=f"Predict with an exported artifact ({suffixes}), or with a checkpoint (.pth) and its config.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="MODEL", help="artifact (.onnx), or checkpoint (.pth) with --config")
+    parser.add_argument("model", metavar="MODEL", help=f"artifact ({suffixes}), or checkpoint (.pth) with --config")
     parser.add_argument("source", metavar="SOURCE", help="image, folder, glob pattern or video file")
     parser.add_argument("--config", help="config of a checkpoint")
     parser.add_argument("--out", default="predictions", help="folder (default: predictions)")
     parser.add_argument("--score-thr", type=float, default=0.3, help="minimum score of detections (default 0.3)")
     parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--backend", choices=tuple(BACKENDS), help="runtime of an artifact (default: by its suffix)")
     parser.add_argument("--threads", type=int, help="threads of the runtime (default: its choice)")
     parser.set_defaults(run=run)
 
@@ -222,7 +226,7 @@ def _images(
 def _artifact(args: argparse.Namespace) -> Callable[[Sequence[Any]], list[Prediction]]:
     from efftasks.runtime.predictor import Predictor
 
-    predictor = Predictor(args.model, threads=args.threads, score_thr=args.score_thr)
+    predictor = Predictor(args.model, args.backend, threads=args.threads, score_thr=args.score_thr)
     return lambda images: predictor(list(images), batch_size=args.batch_size)
 
 
@@ -230,7 +234,9 @@ def _checkpoint(args: argparse.Namespace) -> Callable[[Sequence[Any]], list[Pred
     from efftasks.structures.errors import UserError
 
     if args.config is None:
-        raise UserError(f"--config: missing, a checkpoint ({args.model}) needs its config; an .onnx file does not")
+        raise UserError(f"--config: missing, a checkpoint ({args.model}) needs its config; an exported file does not")
+    if args.backend is not None:
+        raise UserError(f"--backend: got {args.backend!r}, but {args.model} is a checkpoint, which PyTorch runs")
     from efftasks import apis
 
     model = apis.load(args.config, args.model)

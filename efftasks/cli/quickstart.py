@@ -132,17 +132,21 @@ def check_learned(task: Task, value: float, epochs: int | None) -> None:
 
 
 def _commands(args: argparse.Namespace, out: Path) -> dict[str, list[str]]:
+    from efftasks.apis.formats import suffix_of
+    from efftasks.export.exporters.table import EXPORTERS
+
     task, data = TASKS[args.task], out / "shapes"
     options = [f"data_root={data}/{task.data}"]
     epochs = ["--epochs", str(args.epochs or task.epochs)]
-    checkpoint, artifact = str(out / "train" / "best.pth"), str(out / "model.onnx")
+    exporter = next(iter(EXPORTERS.values()))
+    checkpoint, artifact = str(out / "train" / "best.pth"), str(out / f"model{suffix_of(exporter)}")
     overrides = ["--cfg-options", *options]
     sizes = ["--train", str(args.train), "--val", str(args.val)]
     return {
         "data": ["dataset", "shapes", "--out", str(data), *sizes],
         "train": ["train", task.config, "--amp", *epochs, "--work-dir", str(out / "train"), *overrides],
         "test": ["test", task.config, checkpoint, "--out", str(out / "metrics_pytorch.json"), *overrides],
-        "export": ["export", task.config, checkpoint, "--backend", "onnx", "--out", str(out), *overrides],
+        "export": ["export", task.config, checkpoint, "--backend", exporter.name, "--out", str(out), *overrides],
         "test the file": [
             *("test", task.config, artifact, "--out", str(out / "metrics_artifact.json")),
             *("--show-dir", str(out / "pictures"), "--show-num", "12", *overrides),
@@ -154,15 +158,17 @@ def _commands(args: argparse.Namespace, out: Path) -> dict[str, list[str]]:
 def _report(task: Task, out: Path, commands: dict[str, list[str]], seconds: dict[str, float]) -> Path:
     from efftasks.bench.run_report import RunReport, draw_curves, read_scalars, write_page
     from efftasks.checkpoints.files import read_checkpoint
+    from efftasks.export.exporters.table import EXPORTERS
 
     pytorch, artifact, latency = (
         json.loads((out / name).read_text(encoding="utf-8"))
         for name in ("metrics_pytorch.json", "metrics_artifact.json", "latency.json")
     )
-    verify = json.loads((out / "model.json").read_text(encoding="utf-8"))["verify"]
+    sidecar = json.loads((out / "model.json").read_text(encoding="utf-8"))
+    verify, backend = sidecar["verify"], EXPORTERS[sidecar["backend"]].backend
     precision = read_checkpoint(out / "train" / "best.pth")["meta"].get("precision", "mixed precision")
     network = next(row for row in latency if row["backend"] == "torch")
-    runtime = next(row for row in latency if row["backend"] == "onnxruntime")
+    runtime = next(row for row in latency if row["backend"] == backend)
     metrics = {
         **artifact,
         **{f"pytorch/{key}": value for key, value in pytorch.items()},
@@ -184,7 +190,7 @@ def _report(task: Task, out: Path, commands: dict[str, list[str]], seconds: dict
             "parameters": f"{network['params M']:.2f} M",
             "operations": f"{network['GFLOPs']:.2f} GFLOPs",
             "trained in": precision,
-            "latency, ONNX Runtime": f"{runtime['p50 ms']:.1f} ms",
+            f"latency, {backend}": f"{runtime['p50 ms']:.1f} ms",
         },
         tables={
             "Accuracy": (

@@ -16,15 +16,19 @@ EXAMPLES = """examples:
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the subcommand."""
+    from efftasks.runtime.backends.table import BACKENDS, artifact_suffixes
+
+    suffixes = artifact_suffixes()
     parser = subparsers.add_parser(
         "test",
         help="evaluate a checkpoint or an exported artifact",
-        description="Evaluate MODEL on the test data of CONFIG: a checkpoint (.pth), or an exported artifact (.onnx).",
+        description=f"Evaluate MODEL on the test data of CONFIG: a checkpoint (.pth), or an artifact ({suffixes}).",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("config", metavar="CONFIG", help="path, or name of a shipped config")
-    parser.add_argument("model", metavar="MODEL", help="checkpoint (.pth) or artifact (.onnx)")
+    parser.add_argument("model", metavar="MODEL", help=f"checkpoint (.pth) or artifact ({suffixes})")
+    parser.add_argument("--backend", choices=tuple(BACKENDS), help="runtime of an artifact (default: by its suffix)")
     parser.add_argument("--out", metavar="FILE", help="write the metrics as flat JSON")
     parser.add_argument("--show-dir", metavar="DIR", help="write pictures: ground truth left, predictions right")
     parser.add_argument("--show-num", type=int, default=16, help="number of pictures (default 16)")
@@ -41,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     options = parse_options(args.cfg_options)
     cfg = apis.load_config(args.config, options)
-    predict, classes = entry_predictor(cfg, args.model)
+    predict, classes = entry_predictor(cfg, args.model, args.backend)
     keep = args.show_num if args.show_dir else 0
     result = apis.evaluate(cfg, predict, classes, keep=keep, check=not args.skip_check)
     for key, value in result.metrics.items():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,53 +14,34 @@ from efftasks.imaging.label_maps import labels_on_image
 from efftasks.imaging.masks import masks_on_image
 from efftasks.imaging.prediction import Prediction
 from efftasks.imaging.sources import LoadedImage, each_image, find_images, in_batches, load_image
-from efftasks.runtime.backends.onnxruntime import OnnxRuntimeSession
+from efftasks.runtime.artifact import Artifact
 from efftasks.runtime.preprocess import (
     Placement,
+    channels_first,
     fit_image,
+    input_buffer,
     keypoints_to_image,
     normalise_into,
     to_image_pixels,
 )
 from efftasks.runtime.video import read_frames
 from efftasks.structures.errors import UserError
-from efftasks.structures.spec import ArtifactSpec
-from efftasks.structures.suffixes import CHECKPOINT_SUFFIXES
 
-__all__ = ["Predictor", "Session", "expected_models", "find_images"]
+__all__ = ["Predictor", "find_images"]
 
 _LOG = logging.getLogger("efftasks")
 
 
-class Session(Protocol):
-    """A loaded artifact."""
-
-    spec: ArtifactSpec
-
-    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Network input float32 (N, 3, H, W) -> output name -> array."""
-        ...
-
-
-class Backend(NamedTuple):
-    """A runtime: the suffix of its files, and what loads one of them."""
-
-    suffix: str
-    session: Callable[[str | Path, int | None], Session]
-
-
 _OBJECTS = {"boxes", "scores", "labels"}
-_BACKENDS = {"onnxruntime": Backend(".onnx", OnnxRuntimeSession)}
-# Suffixes of the runtimes that have an extra and no backend yet.
-_EXTRAS = {".xml": "openvino", ".param": "ncnn"}
 
 
 class Predictor:
     """An exported model, ready to predict.
 
     Args:
-        path: the artifact (``.onnx``).
-        backend: ``onnxruntime``; None takes the one for the suffix of ``path``.
+        path: the artifact, or one that is loaded already; ``backend`` and ``threads`` are then those it was loaded
+            with.
+        backend: name of the runtime; None takes the one for the suffix of ``path``.
         threads: threads of the runtime; None leaves it to the runtime.
         score_thr: drop detections below. A mask takes a byte for each pixel of the image: all 100 of an image of 12
             megapixels take 1.2 GB, and none is made of what is dropped.
@@ -73,23 +54,21 @@ class Predictor:
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | Artifact,
         backend: str | None = None,
         threads: int | None = None,
         score_thr: float = 0.0,
         size: tuple[int, int] | None = None,
     ) -> None:
-        if threads is not None and threads < 1:
-            raise UserError(f"threads: got {threads}, expected an integer from 1, or None")
         if not 0 <= score_thr <= 1:
             raise UserError(f"score_thr: got {score_thr}, expected a number in 0 to 1")
-        self.session: Session = _find_backend(path, backend).session(path, threads)
-        self.spec = self.session.spec
+        self.session = path if isinstance(path, Artifact) else Artifact(path, backend, threads)
+        path, self.spec = self.session.path, self.session.spec
         if self.spec.task == TOP_DOWN:
             raise UserError(
                 f"{path}: got a model for {TOP_DOWN}, expected one that finds objects: use TopDownPredictor"
             )
-        names = {output.name for output in self.spec.outputs}
+        names = self.session.outputs
         if not (names >= _OBJECTS or (not _OBJECTS & names and names & {"segmentation", "logits"})):
             raise UserError(
                 f"{path}: outputs: got {', '.join(sorted(names))}, expected boxes, scores and labels, or segmentation, "
@@ -103,7 +82,7 @@ class Predictor:
             raise UserError(f"size: got {self.size}, {path} takes {facts.height} x {facts.width} only")
         if any(side < 1 or side % facts.divisor for side in self.size):
             raise UserError(f"size: got {self.size}, expected multiples of {facts.divisor}")
-        self._buffer = np.empty((0, 3, *self.size), np.float32)
+        self._buffer = input_buffer(0, self.size, facts)
         self._warned = False
 
     def __call__(
@@ -168,11 +147,14 @@ class Predictor:
         return [self._prediction(image, i, outputs, place) for i, (image, place) in enumerate(zip(images, places))]
 
     def preprocess(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, list[Placement]]:
-        """Images uint8 (H, W, 3) BGR -> network input float32 (N, 3, h, w), reused by the next call; and places."""
+        """Images uint8 (H, W, 3) BGR -> network input, reused by the next call; and places.
+
+        The input is float32 (N, 3, h, w), or (N, h, w, 3) where the artifact's layout is NHWC.
+        """
         if len(self._buffer) < len(images):
-            self._buffer = np.empty((len(images), 3, *self.size), np.float32)
+            self._buffer = input_buffer(len(images), self.size, self.spec.input)
         places = []
-        for buffer, image in zip(self._buffer, images):
+        for buffer, image in zip(channels_first(self._buffer, self.spec.input), images):
             fitted, place = fit_image(image, self.spec.input, self.size)
             normalise_into(buffer, fitted, self.spec.input)
             places.append(place)
@@ -195,8 +177,8 @@ class Predictor:
         return Prediction(
             source,
             boxes,
-            scores[keep],
-            outputs["labels"][i][keep],
+            scores[keep].copy(),  # the runtime may use its memory again
+            outputs["labels"][i][keep].copy(),
             **facts,
             **self._more(i, keep, boxes, outputs, place),
             keypoint_names=spec.keypoints,
@@ -225,34 +207,3 @@ class Predictor:
         else:
             labels = outputs["logits"][i].argmax(0).astype(np.uint8)
         return labels_on_image(labels, place.covered, self.size, (place.height, place.width))
-
-
-def _find_backend(path: str | Path, name: str | None) -> Backend:
-    """The backend of this name, or the one for the file's suffix."""
-    if name is not None and name not in _BACKENDS:
-        raise UserError(f"backend: got {name!r}, expected one of {', '.join(_BACKENDS)}")
-    suffix = Path(path).suffix.lower()
-    if suffix in _EXTRAS:
-        extra = _EXTRAS[suffix]
-        raise UserError(
-            f"{path}: {suffix} files are for the extra efftasks[{extra}], which this version cannot run yet; "
-            "use the .onnx file"
-        )
-    for key, backend in _BACKENDS.items():
-        if suffix == backend.suffix and name in (None, key):
-            return backend
-    if suffix in CHECKPOINT_SUFFIXES:
-        raise UserError(
-            f"{path}: no runtime for {suffix}: a checkpoint needs its config (predict with --config CONFIG, or "
-            "efftasks.apis.predict), or an export; expected an exported file (" + _suffixes() + ")"
-        )
-    raise UserError(f"{path}: no runtime for {suffix or 'a file without suffix'}, expected {expected_models()}")
-
-
-def _suffixes() -> str:
-    return ", ".join(backend.suffix for backend in _BACKENDS.values())
-
-
-def expected_models() -> str:
-    """Which files are models, in words."""
-    return f"an exported file ({_suffixes()}) or a checkpoint ({', '.join(CHECKPOINT_SUFFIXES)})"

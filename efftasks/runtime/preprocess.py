@@ -1,4 +1,4 @@
-"""Image -> network input, and boxes and keypoints back, by the facts of the artifact. numpy and OpenCV only."""
+"""Image -> network input, and boxes and keypoints back, as the artifact states it. numpy and OpenCV only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import numpy as np
 
 from efftasks.structures.spec import InputSpec
 
-__all__ = ["Placement", "fit_image", "keypoints_to_image", "normalise_into", "to_image_pixels"]
+__all__ = [
+    "Placement",
+    "channels_first",
+    "fit_image",
+    "input_buffer",
+    "keypoints_to_image",
+    "normalise_into",
+    "to_image_pixels",
+]
 
 
 class Placement(NamedTuple):
@@ -46,6 +54,17 @@ def fit_image(image: np.ndarray, spec: InputSpec, size: tuple[int, int]) -> tupl
     if (new_height, new_width) != (height, width):
         image = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
     return image, Placement(new_width / width, new_height / height, height, width)
+
+
+def input_buffer(count: int, size: tuple[int, int], spec: InputSpec) -> np.ndarray:
+    """Room for ``count`` images of (height, width), float32, in the artifact's layout."""
+    shape = (count, *size, 3) if spec.layout == "NHWC" else (count, 3, *size)
+    return np.empty(shape, np.float32)
+
+
+def channels_first(inputs: np.ndarray, spec: InputSpec) -> np.ndarray:
+    """Network inputs in the artifact's layout as (N, 3, H, W), sharing their memory."""
+    return inputs.transpose(0, 3, 1, 2) if spec.layout == "NHWC" else inputs
 
 
 def normalise_into(buffer: np.ndarray, image: np.ndarray, spec: InputSpec) -> None:

@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from efftasks.imaging.crops import TOP_DOWN, crop_matrix, cut_crop, invert_affine, warp_points
 from efftasks.imaging.prediction import Prediction
 from efftasks.imaging.sources import load_image
-from efftasks.runtime.backends.onnxruntime import OnnxRuntimeSession
-from efftasks.runtime.preprocess import normalise_into
+from efftasks.runtime.artifact import Artifact
+from efftasks.runtime.preprocess import channels_first, input_buffer, normalise_into
 from efftasks.structures.errors import UserError
 
 __all__ = ["TopDownPredictor"]
@@ -26,7 +26,9 @@ class TopDownPredictor:
     """An exported pose estimator, ready to look into boxes.
 
     Args:
-        path: the artifact (``.onnx``).
+        path: the artifact, or one that is loaded already; ``backend`` and ``threads`` are then those it was loaded
+            with.
+        backend: name of the runtime; None takes the one for the suffix of ``path``.
         threads: threads of the runtime; None leaves it to the runtime.
         batch_size: crops at a time, where the artifact has a dynamic batch.
 
@@ -34,11 +36,17 @@ class TopDownPredictor:
         UserError: the file cannot be run, or is none of a top-down estimator.
     """
 
-    def __init__(self, path: str | Path, threads: int | None = None, batch_size: int = 8) -> None:
+    def __init__(
+        self,
+        path: str | Path | Artifact,
+        threads: int | None = None,
+        batch_size: int = 8,
+        backend: str | None = None,
+    ) -> None:
         if batch_size < 1:
             raise UserError(f"batch_size: got {batch_size}, expected an integer from 1")
-        self.session = OnnxRuntimeSession(path, threads)
-        self.spec = self.session.spec
+        self.session = path if isinstance(path, Artifact) else Artifact(path, backend, threads)
+        path, self.spec = self.session.path, self.session.spec
         if self.spec.task != TOP_DOWN:
             raise UserError(f"{path}: got a file for {self.spec.task}, expected one for {TOP_DOWN}")
         self.num_keypoints = int(self.spec.outputs[0].shape[1])
@@ -46,7 +54,7 @@ class TopDownPredictor:
         self.padding = self.spec.input.crop_padding
         self.step = batch_size if self.spec.input.dynamic_batch else 1
         self._warned = False
-        self._buffer = np.empty((self.step, 3, *self.size), np.float32)
+        self._buffer = input_buffer(self.step, self.size, self.spec.input)
 
     def __call__(self, image: Any, boxes: ArrayLike, labels: Sequence[int] | None = None) -> Prediction:
         """Predict.
@@ -93,7 +101,7 @@ class TopDownPredictor:
         """Keypoints (k, P, 3) in pixels of the image, of as many boxes as go at a time."""
         facts = self.spec.input
         matrices = [crop_matrix(box, self.size, self.padding) for box in boxes]
-        for buffer, matrix in zip(self._buffer, matrices):
+        for buffer, matrix in zip(channels_first(self._buffer, facts), matrices):
             normalise_into(buffer, cut_crop(pixels, matrix, self.size, facts.pad_value), facts)
         found = self.session.run(self._buffer[: len(boxes)])["keypoints"]
         return np.stack([warp_points(points, invert_affine(matrix)) for points, matrix in zip(found, matrices)])

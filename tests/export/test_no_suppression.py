@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from efftasks import apis
-from efftasks.export.exporters.onnx import Graph, write_graph
+from efftasks.export.exporters.onnx import write_graph
+from efftasks.export.graph import Graph
 
 # What a suppression is made of, in any of its spellings: the operator itself, a loop over boxes, rows chosen by a mask.
 SUPPRESSING = {"NonMaxSuppression", "Loop", "Scan", "If", "NonZero", "Compress", "Unique", "SequenceInsert"}

@@ -129,7 +129,23 @@ def each_field(data: dict[str, Any], path: tuple[Any, ...] = ()) -> list[tuple[A
     return places
 
 
-VALUES: tuple[Any, ...] = (None, True, -1, 0, 1.5, "", "x", "../x", [], [1], ["x"], [None], {}, {"x": 1}, [[1, 2, 3, 4]])
+VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    0,
+    1.5,
+    "",
+    "x",
+    "../x",
+    [],
+    [1],
+    ["x"],
+    [None],
+    {},
+    {"x": 1},
+    [[1, 2, 3, 4]],
+)
 # Rules between two fields, of which the schema has the sentence in its description alone: (field, value).
 BETWEEN_FIELDS = [
     *(

@@ -1,1 +1,1 @@
-"""Exporters: a PyTorch model and its description -> a file of one format. A file an exporter."""
+"""Exporters, one file each, and the table of them. A file is imported before what it exports with is needed."""

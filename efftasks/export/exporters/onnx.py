@@ -7,32 +7,21 @@ import io
 import logging
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import onnx
-import torch
-from torch import Tensor, nn
-
+from efftasks.export.exporters.base import Exporter
 from efftasks.structures.errors import UserError, WorkError
 from efftasks.structures.protocols import Exportable
 from efftasks.structures.spec import METADATA_KEY, ArtifactSpec
 
-__all__ = ["Graph", "export_onnx", "write_graph", "write_metadata"]
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["EXPORTER", "export_onnx", "write_graph", "write_metadata"]
 
 OLDEST_OPSET = 18
-
-
-class Graph(nn.Module):
-    """A model as it is exported: exactly what eager prediction runs."""
-
-    def __init__(self, model: Exportable) -> None:
-        super().__init__()
-        self.model: Any = model
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Preprocessed images (B, 3, H, W) -> decoded tensors, but for what the model does not predict."""
-        return tuple(output for output in self.model.infer(images) if output is not None)
 
 
 def export_onnx(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: int = 18) -> Path:
@@ -52,10 +41,20 @@ def export_onnx(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: i
         UserError: the opset is too old.
         WorkError: the exporter failed, or the file does not pass ONNX's checker.
     """
+    import onnx
+    import torch
+
+    from efftasks.export.graph import Graph
+
     if opset < OLDEST_OPSET:
         raise UserError(f"--opset: got {opset}, allowed are {OLDEST_OPSET} and newer")
     if not isinstance(model, Exportable):
         raise UserError(f"{type(model).__name__} has no method infer(images), expected a model that can be exported")
+    for field, expected in (("layout", "NCHW"), ("dtype", "float32")):
+        if getattr(spec.input, field) != expected:
+            raise UserError(
+                f"input.{field}: got {getattr(spec.input, field)!r}, an .onnx file is written with {expected}"
+            )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = spec.input
@@ -83,6 +82,8 @@ def write_graph(
     Raises:
         WorkError: the exporter failed.
     """
+    import torch
+
     try:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
@@ -104,6 +105,8 @@ def write_graph(
 
 
 def _dynamic_axes(spec: ArtifactSpec) -> dict[int, Any]:
+    import torch
+
     facts = spec.input
     axes: dict[int, Any] = {}
     if facts.dynamic_batch:
@@ -115,11 +118,16 @@ def _dynamic_axes(spec: ArtifactSpec) -> dict[int, Any]:
 
 
 def write_metadata(path: str | Path, spec: ArtifactSpec) -> None:
-    """Put the description into the file's metadata, in place of the one there."""
+    """Put the description into the file's metadata, in place of the one there.
+
+    It goes there without ``files``: a file cannot hold its own digest.
+    """
+    import onnx
+
     model = onnx.load(str(path))
     kept = {entry.key: entry.value for entry in model.metadata_props if entry.key != METADATA_KEY}
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, {**kept, METADATA_KEY: spec.to_json()})
+    onnx.helper.set_model_props(model, {**kept, METADATA_KEY: replace(spec, files=()).to_json()})
     onnx.save(model, str(path))
 
 
@@ -141,3 +149,15 @@ def _quiet():
 
 def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+
+
+EXPORTER = Exporter(
+    name="onnx",
+    backend="onnxruntime",
+    precisions=("fp32",),
+    export=export_onnx,
+    write_graph=write_graph,
+    write_metadata=write_metadata,
+    modules=("onnx", "onnxscript"),
+    extra="export",
+)

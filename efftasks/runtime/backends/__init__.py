@@ -1,1 +1,1 @@
-"""Runtimes: each loads its files and runs a batch. A file a runtime."""
+"""Runtimes of exported files, one file each, and the table of them. A file is imported before its runtime is needed."""

@@ -1,0 +1,62 @@
+"""What joins exporters and runtimes: the files that one writes and the other reads. Needs no PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from efftasks.export.exporters.base import Exporter
+from efftasks.export.exporters.table import EXPORTERS
+from efftasks.runtime.backends.table import BACKENDS
+from efftasks.structures.errors import UserError
+
+__all__ = ["exporter_for", "find_exporter", "move_artifact", "suffix_of"]
+
+
+def find_exporter(name: str, precision: str) -> Exporter:
+    """The exporter of this name, if it can write this precision here.
+
+    Raises:
+        UserError: it cannot, or there is none.
+    """
+    if name not in EXPORTERS:
+        raise UserError(f"--backend: got {name!r}, expected one of {', '.join(EXPORTERS)}")
+    EXPORTERS[name].check(precision)
+    return EXPORTERS[name]
+
+
+def suffix_of(exporter: Exporter) -> str:
+    """The suffix of the file it writes, with the dot."""
+    return BACKENDS[exporter.backend].suffix
+
+
+def exporter_for(backend: str) -> Exporter:
+    """An exporter of files that a runtime reads, of its own ones if there is such an exporter.
+
+    Raises:
+        UserError: there is none.
+    """
+    reads = BACKENDS[backend].reads
+    exporters = sorted(
+        (exporter for exporter in EXPORTERS.values() if suffix_of(exporter) in reads),
+        key=lambda exporter: reads.index(suffix_of(exporter)),
+    )
+    if not exporters:
+        raise UserError(f"--backend: got {backend!r}, but nothing exports files for it on the way; give it a file")
+    exporters[0].check(exporters[0].precisions[0])
+    return exporters[0]
+
+
+def move_artifact(source: Path, target: Path, exporter: Exporter) -> Path:
+    """Move all files of an artifact in place of those that are there, the one that is opened last.
+
+    Args:
+        source: the file that is opened, as the exporter wrote it.
+        target: where it is going to be; the others get its stem.
+        exporter: that wrote it.
+
+    Returns:
+        The target.
+    """
+    for suffix in reversed(BACKENDS[exporter.backend].files):
+        source.with_suffix(suffix).replace(target.with_suffix(suffix))
+    return target

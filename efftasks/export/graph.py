@@ -1,0 +1,23 @@
+"""A model as it is exported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from efftasks.structures.protocols import Exportable
+
+__all__ = ["Graph"]
+
+
+class Graph(nn.Module):
+    """A model as it is exported: exactly what eager prediction runs."""
+
+    def __init__(self, model: Exportable) -> None:
+        super().__init__()
+        self.model: Any = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Preprocessed images (B, 3, H, W) -> decoded tensors, but for what the model does not predict."""
+        return tuple(output for output in self.model.infer(images) if output is not None)

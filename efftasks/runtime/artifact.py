@@ -1,0 +1,142 @@
+"""An exported file, loaded: its description, checked against the file, and its outputs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from efftasks.runtime.backends.base import Backend, Session
+from efftasks.runtime.backends.table import find_backend
+from efftasks.runtime.decoders import DECODERS, Decoder
+from efftasks.structures.errors import UserError
+from efftasks.structures.spec import METADATA_KEY, ArtifactSpec, DecoderSpec
+
+__all__ = ["Artifact", "check_files"]
+
+
+class Artifact:
+    """An exported file that a runtime has loaded.
+
+    Its description is inside the file, or in the sidecar beside it (the same name, ``.json``). A sidecar that states
+    files with digests is held against them before anything is loaded.
+
+    Args:
+        path: the file.
+        backend: name of the runtime; None takes the one for the suffix of ``path``.
+        threads: threads of the runtime; None leaves it to the runtime.
+
+    Attributes:
+        path: the file.
+        backend: the runtime.
+        session: the file as the runtime has it.
+        spec: its description.
+        outputs: names of what :meth:`run` gives.
+
+    Raises:
+        UserError: a file is missing, changed or corrupt, does not say what it is, or the runtime is not installed.
+    """
+
+    def __init__(self, path: str | Path, backend: str | None = None, threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise UserError(f"threads: got {threads}, expected an integer from 1, or None")
+        self.path = Path(path)
+        self.backend: Backend = find_backend(path, backend)
+        sidecar = _read_sidecar(self.path)
+        if sidecar is not None:
+            check_files(self.path, sidecar)
+        self.session: Session = self.backend.open(path, threads)
+        self.spec = _describe(self.path, self.session.metadata, sidecar)
+        self._network_outputs = [output.name for output in self.spec.outputs]
+        for kind, stated, names in (
+            ("input", [self.spec.input.name], self.session.inputs),
+            ("outputs", self._network_outputs, self.session.outputs),
+        ):
+            if not set(stated) <= set(names):
+                raise UserError(f"{path}: {kind}: its description names {stated}, the network has {list(names)}")
+        self._decoder = None if self.spec.decoder is None else _find_decoder(self.path, self.spec, self.spec.decoder)
+        self.outputs = frozenset(self._network_outputs) | (self._decoder.adds if self._decoder else set())
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Network input -> predictions, decoded.
+
+        Args:
+            images: float32 (N, 3, H, W), or (N, H, W, 3) where the description's layout is NHWC; contiguous.
+
+        Returns:
+            Name -> array. The arrays may be the runtime's own memory: they are good until the next call.
+        """
+        outputs = self.session.run(images)
+        outputs = {name: outputs[name] for name in self._network_outputs}
+        if self._decoder is None or self.spec.decoder is None:
+            return outputs
+        return self._decoder.decode(outputs, self.spec.decoder)
+
+
+def check_files(path: str | Path, spec: ArtifactSpec) -> None:
+    """Hold an artifact's files against their digests.
+
+    The first file is the artifact itself, whatever its name is now; the others lie beside it by the names they have in
+    the description. A description of a file of another kind, or without files, says nothing of this one.
+
+    Args:
+        path: of the artifact.
+        spec: from its sidecar.
+
+    Raises:
+        UserError: a file is missing, incomplete or another one.
+    """
+    path = Path(path)
+    if not spec.files or Path(spec.files[0].name).suffix != path.suffix:
+        return
+    origin = path.with_suffix(".json").name
+    spec.files[0].check(path, origin)
+    for file in spec.files[1:]:
+        file.check(path.with_name(file.name), origin)
+
+
+def _find_decoder(path: Path, spec: ArtifactSpec, stated: DecoderSpec) -> Decoder:
+    """The decoder that a description names, if the file has what it takes."""
+    if stated.name not in DECODERS:
+        raise UserError(
+            f"{path}: decoder.name: got {stated.name!r}, expected one of {', '.join(DECODERS)}; a newer one needs a "
+            "newer efftasks"
+        )
+    decoder, names = DECODERS[stated.name], {output.name for output in spec.outputs}
+    if not decoder.takes <= names or decoder.adds & names:
+        raise UserError(
+            f"{path}: outputs: got {', '.join(sorted(names))}, expected {', '.join(sorted(decoder.takes))} and not "
+            f"{', '.join(sorted(decoder.adds))}, which the decoder {stated.name!r} makes"
+        )
+    return decoder
+
+
+def _read_sidecar(path: Path) -> ArtifactSpec | None:
+    """The description beside a file; None where there is none. JSON of anything else is left alone."""
+    sidecar = path.with_suffix(".json")
+    if not path.is_file() or not sidecar.is_file():
+        return None
+    try:
+        data = json.loads(sidecar.read_bytes())
+    except ValueError:
+        return None
+    ours = isinstance(data, dict) and "schema" in data and "outputs" in data
+    return ArtifactSpec.from_json(data, origin=str(sidecar)) if ours else None
+
+
+def _describe(path: Path, metadata: str | None, sidecar: ArtifactSpec | None) -> ArtifactSpec:
+    """What a file says of itself, with the files that its sidecar states; or what the sidecar says."""
+    if metadata is not None:
+        spec = ArtifactSpec.from_json(metadata, origin=str(path))
+        return spec if sidecar is None else replace(spec, files=sidecar.files)
+    if sidecar is not None:
+        return sidecar
+    beside = path.with_suffix(".json")
+    if beside.is_file():
+        return ArtifactSpec.load(beside)  # says what is wrong with it
+    raise UserError(
+        f"{path}: neither metadata {METADATA_KEY!r} inside nor {beside.name} beside it, expected a file exported by "
+        "efftasks"
+    )

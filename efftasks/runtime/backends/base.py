@@ -1,0 +1,102 @@
+"""What a runtime is to this package: the files it reads, and what loads one of them. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from efftasks.structures.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["Backend", "Session"]
+
+
+class Session(Protocol):
+    """A file that a runtime has loaded: a network of one input."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the network's input, one where the runtime keeps a single one."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of its outputs, one or more each."""
+        ...
+
+    @property
+    def metadata(self) -> str | None:
+        """The description inside the file, JSON; None where there is none, or the format has no room for it."""
+        ...
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Network input -> output name -> array.
+
+        Args:
+            images: float32 (N, 3, H, W), or (N, H, W, 3) where the file's layout is NHWC; contiguous.
+
+        Returns:
+            All outputs, each under all of its names. The arrays may be the runtime's own memory: they are good until
+            the next call.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A runtime.
+
+    Attributes:
+        name: as commands and ``Predictor`` take it.
+        suffix: of its own files; a file of this suffix is for this runtime where none is named.
+        files: suffixes of all files of one such artifact, which have the same stem; ``suffix`` first.
+        module: what it imports, whose version reports state.
+        extra: the extra of this package that installs it; None where the base installation has it.
+        load: (path, threads) -> session; threads None leaves their number to the runtime. It imports the runtime, and
+            raises UserError for a file that is corrupt.
+        also_reads: suffixes of other runtimes' files that this one reads, too.
+    """
+
+    name: str
+    suffix: str
+    files: tuple[str, ...]
+    module: str
+    extra: str | None
+    load: Callable[[Path, int | None], Session]
+    also_reads: tuple[str, ...] = ()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Suffixes of all files it reads, its own first."""
+        return (self.suffix, *self.also_reads)
+
+    def parts(self, path: str | Path) -> tuple[Path, ...]:
+        """All files that an artifact consists of, the given one first; another runtime's has none beside it."""
+        path = Path(path)
+        if path.suffix.lower() != self.suffix:
+            return (path,)
+        return (path, *(path.with_suffix(suffix) for suffix in self.files[1:]))
+
+    def open(self, path: str | Path, threads: int | None = None) -> Session:
+        """Load a file.
+
+        Raises:
+            UserError: a file is missing or corrupt, or the runtime is not installed.
+        """
+        path = Path(path)
+        for part in self.parts(path):
+            if not part.is_file():
+                raise UserError(f"{part}: no such file")
+        try:
+            return self.load(path, threads)
+        except ImportError as error:
+            if (error.name or "").startswith("efftasks"):
+                raise
+            package = "efftasks" if self.extra is None else f"'efftasks[{self.extra}]'"
+            raise UserError(
+                f"{path}: the runtime {self.name} is not installed ({error}); install it with: pip install {package}"
+            ) from error

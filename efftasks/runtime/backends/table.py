@@ -1,0 +1,56 @@
+"""All runtimes: commands, ``Predictor``, the benchmark and messages know them from here alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from efftasks.runtime.backends import onnxruntime, openvino
+from efftasks.runtime.backends.base import Backend
+from efftasks.structures.errors import UserError
+from efftasks.structures.suffixes import CHECKPOINT_SUFFIXES
+
+__all__ = ["BACKENDS", "artifact_suffixes", "expected_models", "find_backend"]
+
+# In the order of messages. The first one whose own suffix a file has runs it where none is named.
+BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (onnxruntime.BACKEND, openvino.BACKEND)}
+
+
+def find_backend(path: str | Path, name: str | None = None) -> Backend:
+    """The runtime for a file.
+
+    Args:
+        path: the file; only its suffix is looked at.
+        name: of the runtime; None takes the one for the suffix.
+
+    Raises:
+        UserError: there is no such runtime, it does not read such files, or none does.
+    """
+    suffix = Path(path).suffix.lower()
+    if name is not None:
+        if name not in BACKENDS:
+            raise UserError(f"backend: got {name!r}, expected one of {', '.join(BACKENDS)}")
+        backend = BACKENDS[name]
+        if suffix in backend.reads:
+            return backend
+        expected = f"a file that {name} reads ({', '.join(backend.reads)})"
+    else:
+        for backend in BACKENDS.values():
+            if suffix == backend.suffix:
+                return backend
+        expected = expected_models()
+    if suffix in CHECKPOINT_SUFFIXES:
+        raise UserError(
+            f"{path}: no runtime for {suffix}: a checkpoint needs its config (predict with --config CONFIG, or "
+            f"efftasks.apis.predict), or an export; expected an exported file ({artifact_suffixes()})"
+        )
+    raise UserError(f"{path}: no runtime for {suffix or 'a file without suffix'}, expected {expected}")
+
+
+def artifact_suffixes() -> str:
+    """The suffixes of exported files, for messages and help."""
+    return ", ".join(backend.suffix for backend in BACKENDS.values())
+
+
+def expected_models() -> str:
+    """Which files are models, in words."""
+    return f"an exported file ({artifact_suffixes()}) or a checkpoint ({', '.join(CHECKPOINT_SUFFIXES)})"

@@ -1,0 +1,113 @@
+"""``apis.export_model``: what is written beside the file, what it is held against, and what is not shipped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jsonschema
+import numpy as np
+import pytest
+import torch
+
+from efftasks import Predictor, apis
+from efftasks.export.exporters.table import EXPORTERS
+from efftasks.runtime.artifact import check_files
+from efftasks.structures.comparison import POLICIES
+from efftasks.structures.errors import UserError, WorkError
+from efftasks.structures.spec import ArtifactFile, ArtifactSpec
+
+CONFIG = "o2o-n_mobilenetv4-conv-s_1xb16-18e_shapes-128"
+SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "docs" / "artifact.schema.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    """Untrained, but with scores that spread and boxes of some strides, as a trained one has them."""
+    torch.manual_seed(0)
+    cfg = apis.load_config(CONFIG, {"model.backbone.width": 0.25, "model.neck.out_channels": (16, 16, 16)})
+    model = apis.build(cfg)
+    for scores, sides in zip(model.head.one_to_one.classes, model.head.one_to_one.boxes):
+        torch.nn.init.normal_(scores[-1].weight, 0.0, 0.1)
+        torch.nn.init.constant_(scores[-1].bias, -1.0)
+        torch.nn.init.normal_(sides[-1].weight, 0.0, 1e-3)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # one batch gives the statistics
+    with torch.no_grad():
+        model.train()(torch.rand(4, 3, 128, 128))
+    model.cfg, model.dataset_meta = cfg, dict(classes=tuple(cfg.classes), category_ids=(1, 2, 3, 4, 5, 6))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for i in range(2):
+        small = random.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{i}.png"), cv2.resize(small, (160, 120), interpolation=cv2.INTER_CUBIC))
+    return folder
+
+
+@pytest.fixture
+def half(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exporter that says fp16 of what it writes: the file has the model's numbers."""
+    monkeypatch.setitem(EXPORTERS, "half", replace(EXPORTERS["onnx"], name="half", precisions=("fp16",)))
+
+
+def settings(photos: Path, **more: Any) -> apis.ExportSettings:
+    return apis.ExportSettings(images=photos, num_images=2, **more)
+
+
+def test_the_sidecar_states_files_and_policy(model, photos, tmp_path):
+    exported = apis.export_model(model, tmp_path, settings(photos), {"config": "c"})
+    stored = json.loads((tmp_path / "model.json").read_text())
+    jsonschema.Draft202012Validator(SCHEMA).validate(stored)
+    assert exported.path == tmp_path / "model.onnx" and exported.spec == ArtifactSpec.from_json(stored)
+    assert exported.spec.files == (ArtifactFile.of(exported.path),) and stored["files"][0]["name"] == "model.onnx"
+    assert (stored["backend"], stored["precision"], stored["decode"]) == ("onnx", "fp32", "inside")
+    assert exported.spec.comparison == POLICIES["fp32"] and stored["verify"]["passed"] is True
+    inside = ArtifactSpec.from_json(_metadata(exported.path))
+    assert replace(inside, files=exported.spec.files) == exported.spec == Predictor(exported.path).spec
+    check_files(exported.path, exported.spec)
+    with exported.path.open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(UserError, match=r"model\.onnx: got \d+ bytes"):
+        Predictor(exported.path)
+
+
+def _metadata(path: Path) -> str:
+    import onnx
+
+    return next(entry.value for entry in onnx.load(str(path)).metadata_props if entry.key == "efftasks")
+
+
+def test_lower_precision_is_held_against_detections_and_metrics(half, model, photos, tmp_path, monkeypatch):
+    metrics = {"pytorch": {"AP": 0.5}, "artifact": {"AP": 0.499}}
+    monkeypatch.setattr("efftasks.apis.exporting._metrics", lambda *arguments: metrics)
+    wishes = settings(photos, backend="half", precision="fp16", evaluate=True)
+    exported = apis.export_model(model, tmp_path / "good", wishes)
+    assert (exported.spec.backend, exported.spec.precision) == ("half", "fp16")
+    assert exported.spec.comparison == POLICIES["fp16"]
+    assert exported.spec.verify["policy"]["kind"] == "detections" and exported.spec.verify["share"] >= 0.99
+    assert exported.spec.verify["metrics"] == metrics
+
+    metrics["artifact"]["AP"] = 0.4
+    with pytest.raises(
+        WorkError, match=r"model\.rejected\.onnx: .* not shipped \(metrics fell by more than 0\.5 %: AP "
+    ):
+        apis.export_model(model, tmp_path / "bad", wishes)
+    assert [path.name for path in (tmp_path / "bad").iterdir()] == ["model.rejected.onnx"]
+    assert json.loads(_metadata(tmp_path / "bad" / "model.rejected.onnx"))["verify"]["passed"] is False
+
+
+def test_what_an_exporter_cannot_write_is_refused_before_any_work(model, photos, tmp_path):
+    with pytest.raises(UserError, match="--precision: got 'int8', expected one of fp32"):
+        apis.export_model(model, tmp_path / "out", settings(photos, precision="int8"))
+    with pytest.raises(UserError, match="--backend: got 'abacus', expected one of onnx"):
+        apis.export_model(model, tmp_path / "out", settings(photos, backend="abacus"))
+    assert not (tmp_path / "out").exists()

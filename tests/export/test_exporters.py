@@ -1,0 +1,84 @@
+"""The table of exporters."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from efftasks.apis.formats import exporter_for, find_exporter, move_artifact, suffix_of
+from efftasks.cli.main import build_parser
+from efftasks.export.exporters.table import EXPORTERS
+from efftasks.runtime.backends.table import BACKENDS
+from efftasks.structures.comparison import PRECISIONS
+from efftasks.structures.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS.values(), ids=lambda exporter: exporter.name)
+def test_every_exporter_writes_what_a_runtime_reads(exporter):
+    assert EXPORTERS[exporter.name] is exporter
+    assert suffix_of(exporter) == BACKENDS[exporter.backend].suffix
+    assert exporter.precisions and set(exporter.precisions) <= set(PRECISIONS)
+    assert find_exporter(exporter.name, exporter.precisions[0]) is exporter and exporter.available
+
+
+@pytest.mark.parametrize("backend", BACKENDS.values(), ids=lambda backend: backend.name)
+def test_a_graph_is_written_for_every_runtime(backend, tmp_path):
+    pytest.importorskip(backend.module)
+    exporter = exporter_for(backend.name)
+    path = tmp_path / f"graph{suffix_of(exporter)}"
+    assert exporter.write_graph(torch.nn.Conv2d(3, 2, 3), torch.zeros(1, 3, 8, 8), path) == path
+    values = next(iter(backend.open(path).run(torch.ones(1, 3, 8, 8).numpy()).values()))
+    assert values.shape == (1, 2, 6, 6)
+
+
+def test_what_is_missing_is_named(monkeypatch):
+    (exporter, *_) = EXPORTERS.values()
+    needy = replace(exporter, name="needy", modules=("onnx", "no_such_module"), extra="needs")
+    monkeypatch.setitem(EXPORTERS, "needy", needy)
+    with pytest.raises(UserError, match=r"--backend needy needs no_such_module, .* pip install 'efftasks\[needs\]'"):
+        find_exporter("needy", "fp32")
+    with pytest.raises(UserError, match=r"--precision: got 'int4', expected one of fp32"):
+        find_exporter(exporter.name, "int4")
+    with pytest.raises(UserError, match=r"--backend: got 'abacus', expected one of onnx, "):
+        find_exporter("abacus", "fp32")
+    monkeypatch.setitem(BACKENDS, "toy", replace(BACKENDS["openvino"], name="toy", suffix=".toy", also_reads=()))
+    with pytest.raises(UserError, match="--backend: got 'toy', but nothing exports files for it"):
+        exporter_for("toy")
+
+
+def test_the_command_offers_what_the_table_has(monkeypatch, capsys):
+    (exporter, *_) = EXPORTERS.values()
+    monkeypatch.setitem(EXPORTERS, "half", replace(exporter, name="half", precisions=("fp16",)))
+    args = build_parser().parse_args(["export", "c", "m", "--backend", "half", "--precision", "fp16"])
+    assert (args.backend, args.precision) == ("half", "fp16")
+    assert build_parser().parse_args(["export", "c", "m"]).backend == exporter.name
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["export", "c", "m", "--backend", "abacus"])
+    assert "half" in capsys.readouterr().err
+
+
+def test_all_files_of_an_artifact_move_together(tmp_path, monkeypatch):
+    (exporter, *_) = EXPORTERS.values()
+    monkeypatch.setitem(BACKENDS, "toy", replace(BACKENDS["openvino"], suffix=".a", files=(".a", ".b")))
+    for suffix in (".a", ".b"):
+        (tmp_path / f"draft{suffix}").write_text(suffix)
+        (tmp_path / f"model{suffix}").write_text("older")
+    moved = move_artifact(tmp_path / "draft.a", tmp_path / "model.a", replace(exporter, backend="toy"))
+    assert moved == tmp_path / "model.a" and sorted(p.name for p in tmp_path.iterdir()) == ["model.a", "model.b"]
+    assert all((tmp_path / f"model{suffix}").read_text() == suffix for suffix in (".a", ".b"))
+
+
+def test_the_tables_import_nothing_heavy():
+    code = (
+        "import sys, efftasks.apis.formats; "
+        "print([m for m in ('torch', 'onnx', 'onnxruntime', 'openvino', 'numpy', 'cv2') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]", done.stderr
