@@ -102,6 +102,8 @@ def evaluate(
     for start in tqdm(range(0, len(dataset), batch_size), desc="test", unit="batch", disable=None):
         infos = [dataset.get_data_info(i) for i in range(start, min(start + batch_size, len(dataset)))]
         predictions = predict(infos)
+        if len(predictions) != len(infos):
+            raise ValueError(f"predict: got {len(predictions)} predictions for {len(infos)} images, expected one each")
         returned.update({i: x for i, x in enumerate(predictions, start) if i in returned_indices})
         evaluator.process(data_samples=[_data_sample(info, x, relabel) for info, x in zip(infos, predictions)])
     return Evaluation(evaluator.evaluate(len(dataset)), returned)

@@ -100,6 +100,13 @@ def test_what_is_kept_is_spread_over_the_data(painted, root):
         assert {i: prediction.stem for i, prediction in kept.items()} == {i: str(i) for i in indices}
 
 
+def test_fewer_predictions_than_images_are_an_error(painted, root):
+    cfg = painted.config(root)
+    model = painted.detector(cfg)
+    with pytest.raises(ValueError, match="got 3 predictions for 4 images"):
+        apis.evaluate(cfg, lambda x: apis.predict(model, x)[:3], painted.NAMES)
+
+
 def test_other_classes_are_named(painted, root):
     cfg = painted.config(root)
     with pytest.raises(UserError, match=r"classes \('cat', 'cow'\) are not those of the test data, \('cat', 'dog'\)"):
