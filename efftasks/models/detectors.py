@@ -69,7 +69,7 @@ class Detector(BaseModel):
         self.semantic_head = (
             None if semantic_head is None else MODELS.build(with_channels(semantic_head, self.neck.specs))
         )
-        self.guide = build_guide(guide, self.neck.specs, self.head.num_classes)
+        self.guide = None if guide is None else build_guide(guide, self.neck.specs, self.head.num_classes)
 
     def set_progress(self, fraction: float) -> None:
         """Tell how much of training is done, in [0, 1]."""
