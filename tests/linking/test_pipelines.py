@@ -65,7 +65,7 @@ def test_a_stretch_is_one_in_training_too() -> None:
     assert "by letterbox, test by stretch" in message
 
 
-@pytest.mark.parametrize("place", ["train_dataloader.dataset.pipeline", "custom_hooks.3.switch_pipeline"])
+@pytest.mark.parametrize("place", ["train_dataloader.dataset.pipeline", "default_hooks.no_aug.switch_pipeline"])
 def test_a_transform_of_old_configs_that_is_gone_is_named_with_the_new_one(place: str) -> None:
     """Before the first step, also where training would switch to it after many epochs."""
     old = [dict(type="LoadImage"), dict(type="RandomChoice", transforms=[[dict(type="GridMosaic", tile_size=320)]])]
