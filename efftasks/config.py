@@ -1,4 +1,4 @@
-"""Configs: where they are, and what they state once and need in several places."""
+"""Reading configs, and linking the values that they state once."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import efftasks.compat  # noqa: F401
 from mmengine.config import Config
 
 from efftasks.datasets.pixel_depth import range_of
-from efftasks.linking.data import DERIVED, METAINFO, leaves, link_classes, link_data_root, open_facts
+from efftasks.linking.data import DERIVED, METAINFO, describe_missing, leaves, link_classes, link_data_root
 from efftasks.linking.declared import declared
 from efftasks.linking.hooks import link_hooks
 from efftasks.linking.linked import LinkedConfig
-from efftasks.linking.links import Links, fresh
-from efftasks.linking.overrides import check_taken, merge_options
+from efftasks.linking.links import Links, unshared_copy
+from efftasks.linking.overrides import check_used, merge_options
 from efftasks.linking.pixels import link_pixel_range
 from efftasks.linking.scaling import apply_scale
 from efftasks.linking.schedule import link_schedule
@@ -41,12 +41,12 @@ __all__ = [
     "shipped_configs",
 ]
 
-# Overrides after which what was read from the training data's files is read anew.
+# Overrides of these keys make the classes be read again from the training data.
 _DATA_KEYS = ("data_root", "train_dataloader", "classes", "keypoints", "palette", "ignore", "label_values")
 
 
 def config_folder() -> Path:
-    """The folder of the shipped configs: in the installed package, or beside it in a source tree."""
+    """The folder of the shipped configs: inside the installed package, or beside it in a source tree."""
     package = Path(__file__).resolve().parent
     for folder in (package / ".mim" / "configs", package.parent / "configs"):
         if folder.is_dir():
@@ -55,19 +55,19 @@ def config_folder() -> Path:
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Name (file name without suffix) to path of every shipped config that can be run."""
+    """All shipped configs that can be run: name (file name without suffix) -> path."""
     folder = config_folder()
     return {path.stem: path for path in sorted(folder.rglob("*.py")) if "_base_" not in path.parts}
 
 
 def load_config(config: str | Path | Config, options: dict[str, Any] | None = None) -> LinkedConfig:
-    """Read a config and make the links which it states only once; docs/configs.md lists them.
+    """Read and link a config: values that it states once are filled in where they are needed, see docs/configs.md.
 
-    A config that is linked already is linked anew: what linking filled in follows the values as they are now, and what
-    was set since then stays. The record of what was filled is the config's ``linked``, also in a dumped file.
+    A linked config is linked again: filled values are computed from the current ones, and values that were set since
+    then stay. The record of the filled values is the config's ``linked``, also in a dumped file.
 
-    Annotations that are not there leave classes and what hangs on them open, so that a checkpoint, which knows its
-    classes, can be loaded without them; :func:`check_complete` says what is open.
+    If the annotations do not exist, the classes stay None, because a checkpoint can be loaded without annotations and
+    has its own classes. :func:`check_complete` reports missing values.
 
     Args:
         config: a path, the name of a shipped config, or a Config, which is not changed.
@@ -75,61 +75,61 @@ def load_config(config: str | Path | Config, options: dict[str, Any] | None = No
 
     Raises:
         UserError: there is no such config, it does not parse, it contradicts itself or the annotations, or an override
-            would be without effect.
+            would have no effect.
     """
     options = options or {}
     cfg = _read(config)
     links = Links(cfg)
-    anew = any(key.split(".")[0] in _DATA_KEYS for key in options)
-    links.take_back(keep=frozenset(() if anew else DERIVED))
+    rereads_data = any(key.split(".")[0] in _DATA_KEYS for key in options)
+    links.undo(keep=frozenset(() if rereads_data else DERIVED))
     before = {key: as_size(key, cfg[key]) for key in ("image_size", "crop_size") if cfg.get(key) is not None}
     merge_options(cfg, options)
     _link(cfg, links)
-    check_taken(cfg, links, options, before)
+    check_used(cfg, links, options, before)
     return LinkedConfig.of(cfg)
 
 
 def linked_config(config: str | Path | Config) -> LinkedConfig:
-    """A linked config as it stands; another, or the path or name of one, is linked first."""
+    """A LinkedConfig unchanged; another config, or its path or name, is read and linked."""
     return config if isinstance(config, LinkedConfig) else load_config(config)
 
 
 def config_of_checkpoint(config: str | Path | Config, trained_on: Mapping[str, Any]) -> LinkedConfig:
-    """As :func:`load_config`, with what a checkpoint says of the data that it was trained on.
+    """As :func:`load_config`, with the classes and keypoints of a checkpoint's training data.
 
-    A linked config that a checkpoint says nothing about stays as it stands.
+    If ``trained_on`` is empty, a LinkedConfig is returned unchanged.
 
     Args:
-        config: as there.
-        trained_on: its ``meta.dataset_meta``; empty where it has none.
+        config: as for :func:`load_config`.
+        trained_on: ``meta.dataset_meta`` of the checkpoint; may be empty.
     """
     if isinstance(config, LinkedConfig) and not trained_on:
         return config
     cfg = _read(config)
     links = Links(cfg)
-    links.take_back(keep=frozenset(() if trained_on else DERIVED))
+    links.undo(keep=frozenset(() if trained_on else DERIVED))
     for name in ("classes", "semantic_classes", "keypoints", "ignore", "label_values"):
         if trained_on.get(name) is not None:
             cfg[name] = trained_on[name]
     if trained_on and len(cfg.get("palette") or ()) not in (0, len(cfg.classes)):
-        cfg.palette = None  # it is of other classes
+        cfg.palette = None  # it belongs to other classes
     _link(cfg, links)
     return LinkedConfig.of(cfg)
 
 
 def check_complete(cfg: LinkedConfig) -> None:
-    """Check that a linked config leaves nothing open that its model needs.
+    """Check that a linked config has all values that its model needs.
 
     Raises:
-        UserError: it does; the message says where it was looked for.
+        UserError: the classes or keypoints are missing; the message names the file that should state them.
     """
-    missing = open_facts(cfg)
+    missing = describe_missing(cfg)
     if missing is not None:
         raise UserError(missing)
 
 
 def class_metainfo(cfg: LinkedConfig) -> dict[str, Any]:
-    """What a linked config says of its classes, as data sets and checkpoints have it; empty where it states none."""
+    """The classes of a linked config as the metainfo of data sets and checkpoints; empty if it has none."""
     return {name: cfg[name] for name in METAINFO if cfg.get(name) is not None} if cfg.get("classes") else {}
 
 
@@ -137,50 +137,52 @@ def config_path(config: str | Path) -> Path:
     """The file of a config given by its path or by the name of a shipped one.
 
     Raises:
-        UserError: there is none; the message names the nearest.
+        UserError: there is none; the message suggests the most similar name.
     """
     path = Path(config)
     if path.is_file():
         return path
-    known = shipped_configs()
-    if path.suffix not in ("", ".py") or len(path.parts) > 1 or path.stem not in known:
-        near = difflib.get_close_matches(path.stem, known, n=1, cutoff=0.4)
+    shipped = shipped_configs()
+    if path.suffix not in ("", ".py") or len(path.parts) > 1 or path.stem not in shipped:
+        near = difflib.get_close_matches(path.stem, shipped, n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UserError(f"{config}: no such config file, and no shipped config has this name{hint}")
-    return known[path.stem]
+    return shipped[path.stem]
 
 
 def innermost(dataset: Any) -> Any:
-    """The data set inside wrappers; of a mixture the first."""
+    """The data set inside wrappers; the first of concatenated ones."""
     return next(leaves(dataset))[1]
 
 
 def fit_transform(cfg: LinkedConfig) -> dict[str, Any]:
-    """The transform of the test pipeline that brings images to the size of the network input: FitImage or CropBox.
+    """The transform of the test pipeline that resizes images to the network input: FitImage or CropBox.
 
-    Its class says so: ``fits_input = True``.
+    Its class has ``fits_input = True``.
 
     Raises:
-        UserError: it has none.
+        UserError: the pipeline has none.
     """
     loader = cfg.get("test_dataloader")
     if not loader or not loader.get("dataset"):
-        raise UserError("test_dataloader: the config has none, expected one: its pipeline says how images are fitted")
+        raise UserError(
+            "test_dataloader: the config has none, expected one: its pipeline states how images are resized"
+        )
     for transform in innermost(loader["dataset"]).get("pipeline") or ():
         if declared(transform.get("type"), "fits_input"):
             return transform
-    raise UserError("test_dataloader.dataset.pipeline has no FitImage, expected one: an artifact repeats its facts")
+    raise UserError("test_dataloader.dataset.pipeline has no FitImage, expected one: an artifact states its settings")
 
 
 def pixel_range(cfg: LinkedConfig) -> PixelRange | None:
-    """What is black and white in pictures of more than 8 bits, as the test pipeline of a config loads them."""
+    """The values of black and white in images of more than 8 bits, as the test pipeline of a config loads them."""
     if not cfg.get("test_dataloader"):
         return checked_range(cfg.get("pixel_range"))
     return range_of(innermost(cfg.test_dataloader["dataset"]))
 
 
 def _read(config: str | Path | Config) -> Config:
-    """A config of its own, in which no two places share a dict."""
+    """A copy of a config in which no two places share a dict."""
     if isinstance(config, Config):
         cfg = config.copy()
     else:
@@ -192,7 +194,7 @@ def _read(config: str | Path | Config) -> Config:
         except Exception as error:  # a config is Python: anything can go wrong in it
             raise UserError(f"{path}: the config does not parse ({type(error).__name__}: {error})") from error
     for key in list(cfg):
-        cfg[key] = fresh(cfg[key])
+        cfg[key] = unshared_copy(cfg[key])
     return cfg
 
 
@@ -207,7 +209,7 @@ def _link(cfg: Config, links: Links) -> None:
     link_pixel_range(cfg, links)
     visualizer = cfg.get("visualizer") or {}
     if cfg.get("vis_backends") is not None and visualizer.get("vis_backends") is None and visualizer:
-        links.fill(("visualizer", "vis_backends"), fresh(cfg.vis_backends), "vis_backends")
+        links.fill(("visualizer", "vis_backends"), unshared_copy(cfg.vis_backends), "vis_backends")
     link_data_root(cfg, links)
     if cfg.get("model"):
         link_classes(cfg, links)

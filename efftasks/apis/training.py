@@ -15,7 +15,7 @@ from efftasks.apis.precheck import precheck_together
 from efftasks.config import check_complete, linked_config
 from efftasks.engine.wrapped import bare_model
 from efftasks.linking.pipelines import check_pipelines
-from efftasks.linking.schedule import schedule_faults
+from efftasks.linking.schedule import schedule_warnings
 from efftasks.linking.values import check_to_train
 from efftasks.models.detectors import Detector
 from efftasks.models.pose_estimators import PoseEstimator
@@ -72,7 +72,7 @@ def train(
     _check_divisor(cfg, bare_model(runner.model))
     if check:
         precheck_together(cfg, ("train", "val"), runner.logger)
-    for sentence in (*schedule_faults(cfg), *(finding.message for finding in check_pipelines(cfg))):
+    for sentence in (*schedule_warnings(cfg), *(finding.message for finding in check_pipelines(cfg))):
         runner.logger.warning(sentence)
     runner.train()
     return runner

@@ -1,5 +1,5 @@
-"""How a value that a config states once reaches every place that needs it; `efftasks/config.py` is the way in.
+"""Linking: values that a config states once are filled in where they are needed. Use it through `efftasks/config.py`.
 
-It fills in values and checks them; it builds nothing.
+Values are filled in and checked here; nothing is built.
 May import `compat`, `datasets`, `imaging`, `registry`, `structures`.
 """

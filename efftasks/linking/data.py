@@ -1,4 +1,4 @@
-"""`data_root`, classes and keypoints: from the top of a config, or the annotations, to data sets, heads and metrics."""
+"""Links `data_root`, classes and keypoints, of the config or the annotations, to data sets, heads and metrics."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from efftasks.linking.links import Links, Place, walk
 from efftasks.structures.errors import UserError
 from efftasks.structures.keypoints import KeypointMetadata, keypoint_metadata
 
-__all__ = ["DERIVED", "LOADERS", "METAINFO", "is_open", "leaves", "link_classes", "link_data_root", "open_facts"]
+__all__ = ["DERIVED", "LOADERS", "METAINFO", "describe_missing", "is_open", "leaves", "link_classes", "link_data_root"]
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
-DERIVED = ("classes", "palette", "ignore", "label_values", "keypoints")  # top-level keys that the data's files may fill
+DERIVED = ("classes", "palette", "ignore", "label_values", "keypoints")  # top-level keys that annotations may fill
 METAINFO = ("classes", "palette", "ignore", "label_values", "keypoints", "semantic_classes", "semantic_palette")
 _HEADS = ("head", "decode_head")
 
 
 def leaves(dataset: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
-    """The configs of data sets inside wrappers and mixtures, with their places."""
+    """The configs of the data sets inside wrappers and concatenations, each with its place."""
     if "dataset" in dataset:
         yield from leaves(dataset["dataset"], (*place, "dataset"))
     elif "datasets" in dataset:
@@ -36,61 +36,62 @@ def leaves(dataset: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
 
 
 def link_data_root(cfg: Config, links: Links) -> None:
-    """Fill the data sets' ``data_root``, and the ``ann_file`` of metrics that leave theirs at None."""
+    """Fill ``data_root`` of data sets and ``ann_file`` of metrics where they are None."""
     if cfg.get("data_root") is not None:
         for place, dataset in _datasets(cfg):
             if dataset.get("data_root") is None:
                 links.fill((*place, "data_root"), cfg.data_root, "data_root")
     for part in ("val", "test"):
-        given = cfg.get(f"{part}_evaluator") or []
+        evaluators = cfg.get(f"{part}_evaluator") or []
         loader = cfg.get(f"{part}_dataloader")
-        for i, evaluator in enumerate([given] if isinstance(given, dict) else given):
+        is_single = isinstance(evaluators, dict)
+        for i, evaluator in enumerate([evaluators] if is_single else evaluators):
             if loader and "ann_file" in evaluator and evaluator["ann_file"] is None:
-                where: Place = (f"{part}_evaluator",) if isinstance(given, dict) else (f"{part}_evaluator", i)
+                place = (f"{part}_evaluator",) if is_single else (f"{part}_evaluator", i)
                 dataset = next(leaves(loader["dataset"]))[1]
                 if dataset.get("ann_file"):
-                    links.fill((*where, "ann_file"), _under_root(dataset, dataset["ann_file"]), "data_root")
+                    links.fill((*place, "ann_file"), _under_root(dataset, dataset["ann_file"]), "data_root")
 
 
 def link_classes(cfg: Config, links: Links) -> None:
-    """Fill classes and what is known beside them; those of the training annotations where the config states none.
+    """Fill the classes and their metainfo. Where the config states none, they are read from the training annotations.
 
-    Annotations that are not there leave them open, see :func:`open_facts`: who brings a checkpoint has its classes.
+    If those do not exist either, the values stay None: a checkpoint may bring them, see :func:`describe_missing`.
 
     Raises:
-        UserError: the annotations are there and cannot be used, or contradict the config.
+        UserError: the annotations exist but cannot be used, or contradict the config.
     """
     _link_semantic_classes(cfg, links)
     _link_label_values(cfg, links)
-    known = _stated_classes(cfg)
-    if known is None:
-        path = _source_of_classes(cfg)
+    metainfo = _stated_metainfo(cfg)
+    if metainfo is None:
+        path = _class_source(cfg)
         if path is None or not path.is_file():
             return
-        known = _read_facts(cfg, path)
+        metainfo = _read_metainfo(cfg, path)
     for name in ("classes", "palette", "ignore", "label_values"):
-        if cfg.get(name) is None and name in known:
-            links.fill((name,), known[name], "data_root")
-    classes = known["classes"]
+        if cfg.get(name) is None and name in metainfo:
+            links.fill((name,), metainfo[name], "data_root")
+    classes = metainfo["classes"]
     keypoints = _keypoints(cfg)
     if keypoints is not None and keypoints.to_dict() != cfg.get("keypoints"):
         links.fill(("keypoints",), keypoints.to_dict(), "keypoints")
-    known.update({name: cfg[name] for name in METAINFO if cfg.get(name) is not None})
+    metainfo.update({name: cfg[name] for name in METAINFO if cfg.get(name) is not None})
     for place, dataset in _datasets(cfg):
         if dataset.get("metainfo") is None:
-            links.fill((*place, "metainfo"), dict(known), "classes")
-    _check_heads(cfg, classes)
+            links.fill((*place, "metainfo"), dict(metainfo), "classes")
+    _check_num_classes(cfg, classes)
     _fill_open(cfg, links, "num_classes", len(classes), "classes")
     if keypoints is not None:
         _fill_open(cfg, links, "sigmas", list(keypoints.sigmas), "keypoints")
 
 
-def open_facts(cfg: Config) -> str | None:
-    """Why a model cannot be built of a linked config: what is open, and where it was looked for; None where it can."""
+def describe_missing(cfg: Config) -> str | None:
+    """Why no model can be built of a linked config: the missing metainfo and its source. None if one can be built."""
     missing = [name for name, key in (("classes", "num_classes"), ("keypoints", "sigmas")) if is_open(cfg.model, key)]
     if not missing:
         return None
-    path = _source_of_classes(cfg)
+    path = _class_source(cfg)
     if path is None:
         return f"{missing[0]}: the config states none, and has no training data to take them from"
     state = f"has no {missing[0]}" if path.is_file() else "cannot be read (no such file)"
@@ -98,13 +99,13 @@ def open_facts(cfg: Config) -> str | None:
 
 
 def is_open(node: Any, key: str) -> bool:
-    """Whether some part leaves a value at None."""
+    """Whether a key is None in some dict of a config."""
     return any(key in part and part[key] is None for _, part in walk(node))
 
 
 def _datasets(cfg: Config) -> list[tuple[Place, Any]]:
     loaders = [name for name in LOADERS if cfg.get(name) and cfg[name].get("dataset")]
-    return [found for name in loaders for found in leaves(cfg[name]["dataset"], (name, "dataset"))]
+    return [leaf for name in loaders for leaf in leaves(cfg[name]["dataset"], (name, "dataset"))]
 
 
 def _under_root(dataset: Any, path: str) -> str:
@@ -112,20 +113,20 @@ def _under_root(dataset: Any, path: str) -> str:
 
 
 def _fill_open(cfg: Config, links: Links, key: str, value: Any, source: str) -> None:
-    """Give a value to every part of the model that leaves it open; an auxiliary head may count something else."""
+    """Fill a key of the model's parts where it is None; an auxiliary head may state another number of classes."""
     for place, part in walk(cfg.model, ("model",)):
         if key in part and part[key] is None:
             links.fill((*place, key), value, source)
 
 
 def _link_semantic_classes(cfg: Config, links: Links) -> None:
-    """The number of classes of label maps beside objects."""
+    """Fill the number of classes of a semantic head that a detector has."""
     head = cfg.get("model", {}).get("semantic_head")
     if cfg.get("semantic_classes") and head and head.get("num_classes") is None:
         links.fill(("model", "semantic_head", "num_classes"), len(cfg.semantic_classes), "semantic_classes")
 
 
-def _check_heads(cfg: Config, classes: tuple[str, ...]) -> None:
+def _check_num_classes(cfg: Config, classes: tuple[str, ...]) -> None:
     for name in _HEADS:
         count = (cfg.model.get(name) or {}).get("num_classes")
         if count not in (None, len(classes)):
@@ -135,10 +136,10 @@ def _check_heads(cfg: Config, classes: tuple[str, ...]) -> None:
 
 
 def _link_label_values(cfg: Config, links: Links) -> None:
-    """What the config states about the numbers in label maps, for data sets that have a ``metainfo`` of their own.
+    """Fill ``label_values`` and ``ignore`` of the config into data sets that state a ``metainfo``.
 
     Raises:
-        UserError: it is one of mmseg's, which have numbers of their own, or states others itself.
+        UserError: a data set is one of mmseg's, whose values are fixed, or states other values.
     """
     for key in ("label_values", "ignore"):
         stated = cfg.get(key)
@@ -152,51 +153,51 @@ def _link_label_values(cfg: Config, links: Links) -> None:
             metainfo = dataset.get("metainfo")
             if metainfo is None:
                 continue
-            own = metainfo.get(key)
-            if own is None:
+            value = metainfo.get(key)
+            if value is None:
                 links.fill((*place, "metainfo", key), stated, key)
-            elif _plain(own) != _plain(stated):
+            elif _as_tuple(value) != _as_tuple(stated):
                 raise UserError(
-                    f"{key}: got {stated!r}, but metainfo.{key} of a data set is {own!r}, expected one of them"
+                    f"{key}: got {stated!r}, but metainfo.{key} of a data set is {value!r}, expected one of them"
                 )
 
 
-def _plain(value: Any) -> Any:
+def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _stated_classes(cfg: Config) -> dict[str, Any] | None:
-    """Classes of the config or of its training data's ``metainfo``, with what is said of them there."""
+def _stated_metainfo(cfg: Config) -> dict[str, Any] | None:
+    """The classes that the config or the ``metainfo`` of its training data states, with their metainfo; or None."""
     if cfg.get("classes"):
-        return {**_facts_of_file(cfg, tuple(cfg.classes)), "classes": tuple(cfg.classes)}
+        return {**_class_file_metainfo(cfg, tuple(cfg.classes)), "classes": tuple(cfg.classes)}
     if not cfg.get("train_dataloader"):
         return None
     metainfo = dict(next(leaves(cfg.train_dataloader["dataset"]))[1].get("metainfo") or {})
     return dict(metainfo, classes=tuple(metainfo["classes"])) if metainfo.get("classes") else None
 
 
-def _source_of_classes(cfg: Config) -> Path | None:
-    """The file with the classes of the training data."""
+def _class_source(cfg: Config) -> Path | None:
+    """The file that states the classes of the training data."""
     if not cfg.get("train_dataloader"):
         return None
     dataset = next(leaves(cfg.train_dataloader["dataset"]))[1]
     return Path(_under_root(dataset, dataset.get("ann_file") or "classes.json"))
 
 
-def _read_facts(cfg: Config, path: Path) -> dict[str, Any]:
+def _read_metainfo(cfg: Config, path: Path) -> dict[str, Any]:
     if next(leaves(cfg.train_dataloader["dataset"]))[1].get("ann_file"):
         return dict(classes=tuple(match_classes(path, read_coco(path)["categories"], None)))
-    return _facts(read_classes(path))
+    return _class_list_metainfo(read_classes(path))
 
 
-def _facts(listed: ClassList) -> dict[str, Any]:
-    """What a file states about classes, as metainfo of a data set."""
-    facts = dict(classes=listed.names, palette=listed.palette, ignore=listed.ignore, label_values=listed.values)
-    return {key: value for key, value in facts.items() if value is not None}
+def _class_list_metainfo(listed: ClassList) -> dict[str, Any]:
+    """A list of classes as metainfo of a data set."""
+    metainfo = dict(classes=listed.names, palette=listed.palette, ignore=listed.ignore, label_values=listed.values)
+    return {key: value for key, value in metainfo.items() if value is not None}
 
 
-def _facts_of_file(cfg: Config, names: tuple[str, ...]) -> dict[str, Any]:
-    """What the file beside the label maps of the training data states, where it is about classes of these names."""
+def _class_file_metainfo(cfg: Config, names: tuple[str, ...]) -> dict[str, Any]:
+    """The metainfo in the class file of the training data; empty if there is none, or its classes are others."""
     if not cfg.get("train_dataloader"):
         return {}
     dataset = next(leaves(cfg.train_dataloader["dataset"]))[1]
@@ -205,21 +206,21 @@ def _facts_of_file(cfg: Config, names: tuple[str, ...]) -> dict[str, Any]:
     if not name or not path.is_file():
         return {}
     listed = read_classes(path)
-    return _facts(listed) if listed.names == names else {}
+    return _class_list_metainfo(listed) if listed.names == names else {}
 
 
 def _keypoints(cfg: Config) -> KeypointMetadata | None:
-    """Those of the config, completed by the training data's; None where no head asks for them, or nobody knows them.
+    """The config's keypoints, completed from the training annotations; None if no head needs them or neither has them.
 
     Raises:
-        UserError: the annotations are there and have none.
+        UserError: the annotations exist but have no keypoints.
     """
     stated = cfg.get("keypoints") or {}
     if not is_open(cfg.model, "sigmas"):
         return None
     if stated.get("names"):
         return keypoint_metadata(stated)
-    path = _source_of_classes(cfg)
+    path = _class_source(cfg)
     if path is None or not path.is_file():
         return None
     used = [category for category in read_coco(path)["categories"] if category["name"] in (cfg.get("classes") or ())]

@@ -1,15 +1,13 @@
-"""What the class of a ``type=`` declares that it takes from the top of a config.
+"""Class attributes by which a registered class declares what is linked to its arguments.
 
-A registered class states it in class attributes:
-
-- ``linked_sizes``: argument -> what of :func:`efftasks.linking.sizes.measures` it gets;
-- ``linked_epochs``: arguments of a hook that count epochs;
-- ``linked_progress``: arguments, with dots, that count training from 0 in the first epoch to 1 in the last;
+- ``linked_sizes``: dict from argument to the name of a size in :func:`efftasks.linking.sizes.measures`;
+- ``linked_epochs``: arguments of a hook that are numbers of epochs;
+- ``linked_progress``: arguments, with dots, that are training progress: 0 in the first epoch, 1 in the last;
 - ``linked_values``: arguments that get the top-level key of the same name;
-- ``class_file``: the name of the file of a data set in which its classes stand;
-- ``fits_input``: whether a transform brings pictures to the size of the network input.
+- ``class_file``: name of the file in which a data set states its classes;
+- ``fits_input``: whether a transform resizes images to the size of the network input.
 
-What classes of mmengine, mmdet and mmseg take stands in the one table here, since they cannot state it.
+A table in this module has them for classes of mmengine, mmdet and mmseg, which do not declare them.
 """
 
 from __future__ import annotations
@@ -37,22 +35,22 @@ _REGISTRIES = (
     (TASK_UTILS, ALL_TASK_UTILS),
     (DATASETS, ALL_DATASETS),
 )
-# Sizes of the siblings are (width, height).
-_MIXED = dict(linked_sizes={"img_scale": "image_size_wh"})
-_RESIZED = dict(linked_sizes={"scale": "image_size_wh"})
-_CROPPED = dict(linked_sizes={"crop_size": "crop_size"})
-_FOREIGN: dict[str, dict[str, Any]] = {
-    "mmdet.Mosaic": _MIXED,
-    "mmdet.CachedMosaic": _MIXED,
-    "mmdet.MixUp": _MIXED,
-    "mmdet.CachedMixUp": _MIXED,
-    "mmdet.Resize": _RESIZED,
-    "mmseg.Resize": _RESIZED,
-    "mmcv.Resize": _RESIZED,
-    "Resize": _RESIZED,
-    "mmdet.RandomAffine": dict(linked_sizes={"border": "mosaic_border"}),  # it cuts the middle out of a mosaic
-    "mmdet.RandomCrop": _CROPPED,
-    "mmseg.RandomCrop": _CROPPED,
+# Their sizes are (width, height).
+_MIX = dict(linked_sizes={"img_scale": "image_size_wh"})
+_RESIZE = dict(linked_sizes={"scale": "image_size_wh"})
+_CROP = dict(linked_sizes={"crop_size": "crop_size"})
+_OPENMMLAB: dict[str, dict[str, Any]] = {
+    "mmdet.Mosaic": _MIX,
+    "mmdet.CachedMosaic": _MIX,
+    "mmdet.MixUp": _MIX,
+    "mmdet.CachedMixUp": _MIX,
+    "mmdet.Resize": _RESIZE,
+    "mmseg.Resize": _RESIZE,
+    "mmcv.Resize": _RESIZE,
+    "Resize": _RESIZE,
+    "mmdet.RandomAffine": dict(linked_sizes={"border": "mosaic_border"}),  # it crops a mosaic to its center
+    "mmdet.RandomCrop": _CROP,
+    "mmseg.RandomCrop": _CROP,
     "mmdet.PipelineSwitchHook": dict(linked_epochs=("switch_epoch",)),
     "mmdet.YOLOXModeSwitchHook": dict(linked_epochs=("num_last_epochs",)),
     "EMAHook": dict(linked_epochs=("begin_epoch",)),
@@ -60,32 +58,32 @@ _FOREIGN: dict[str, dict[str, Any]] = {
 
 
 def declared(kind: Any, attribute: str) -> Any:
-    """What a type declares; where it declares nothing, an empty dict for ``linked_sizes`` and else an empty tuple.
+    """The value of a class attribute listed above; without it an empty dict for ``linked_sizes``, else an empty tuple.
 
     Args:
         kind: the value of ``type`` in a config.
-        attribute: one of those above.
+        attribute: name of the attribute.
     """
     empty: Any = {} if attribute == "linked_sizes" else ()
-    foreign = _FOREIGN.get(bare_name(kind), {})
-    return foreign.get(attribute) or getattr(registered(kind), attribute, empty)
+    openmmlab = _OPENMMLAB.get(bare_name(kind), {})
+    return openmmlab.get(attribute) or getattr(registered(kind), attribute, empty)
 
 
 def registered(kind: Any) -> type | None:
-    """The class of this package, or of mmengine's own registries, where users register theirs; None where neither."""
+    """The class of a ``type``, in this package's registries or mmengine's, where users register theirs; else None."""
     if kind is None or isinstance(kind, type):
         return kind
-    bare = bare_name(kind)
-    own: Registry
-    for own, root in _REGISTRIES:
-        own.import_from_location()
-        member = own.module_dict.get(bare) or root.module_dict.get(bare)
+    name = bare_name(kind)
+    child: Registry
+    for child, root in _REGISTRIES:
+        child.import_from_location()
+        member = child.module_dict.get(name) or root.module_dict.get(name)
         if member is not None:
             return member
     return None
 
 
 def bare_name(kind: Any) -> str:
-    """The name in a registry, without the scopes that a bare name is looked up in."""
+    """A name in a registry without the scopes ``efftasks`` and ``mmengine``, in which bare names are looked up."""
     name = kind.__name__ if isinstance(kind, type) else str(kind)
     return name.removeprefix("efftasks.").removeprefix("mmengine.")

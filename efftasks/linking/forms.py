@@ -1,4 +1,4 @@
-"""The form of the parts that mmengine builds: which must be dicts, which lists, and which keys a loader takes."""
+"""Checks of the types of a config's parts: which must be dicts, which lists, and which keys a data loader has."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ _DICTS = (
 )
 _LISTS_OF_DICTS = ("custom_hooks", "vis_backends")
 _DICTS_OR_LISTS = ("param_scheduler", "val_evaluator", "test_evaluator")
-# What mmengine takes out of a loader's dict before torch's DataLoader gets it.
-_OF_LOADERS = {"dataset", "sampler", "batch_sampler", "collate_fn", "worker_init_fn", "num_batch_per_epoch"}
+# Keys of a loader that mmengine handles itself; the others are arguments of torch's DataLoader.
+_MMENGINE_LOADER_KEYS = {"dataset", "sampler", "batch_sampler", "collate_fn", "worker_init_fn", "num_batch_per_epoch"}
 
 
 def check_forms(cfg: Config) -> None:
-    """Check that the parts of a config are dicts and lists where they must be.
+    """Check that the parts of a config are dicts or lists where they must be.
 
     Raises:
-        UserError: one is not; the message names its key.
+        UserError: a part has another type; the message names its key.
     """
     for key in _DICTS:
         _expect(key, cfg.get(key), (dict,), "a dict")
@@ -55,7 +55,7 @@ def check_forms(cfg: Config) -> None:
         _expect(f"optim_wrapper.{key}", wrapper.get(key), (dict,), "a dict")
     seeds = {*inspect.signature(set_random_seed).parameters, "seed", "deterministic", "diff_rank_seed"}
     _expect_keys("randomness", cfg.get("randomness") or {}, seeds)
-    allowed = {*inspect.signature(DataLoader.__init__).parameters, *_OF_LOADERS} - {"self"}
+    allowed = {*inspect.signature(DataLoader.__init__).parameters, *_MMENGINE_LOADER_KEYS} - {"self"}
     for name in LOADERS:
         loader = cfg.get(name) or {}
         _expect_keys(name, loader, allowed)
@@ -64,15 +64,15 @@ def check_forms(cfg: Config) -> None:
             _expect_dicts(dotted((*place, "pipeline")), dataset.get("pipeline"))
 
 
-def _expect(key: str, value: Any, kinds: tuple[type, ...], what: str) -> None:
+def _expect(key: str, value: Any, kinds: tuple[type, ...], expected: str) -> None:
     if value is not None and not isinstance(value, kinds):
-        raise UserError(f"{key}: got {value!r}, expected {what}")
+        raise UserError(f"{key}: got {value!r}, expected {expected}")
 
 
 def _expect_dicts(key: str, value: Any) -> None:
     _expect(key, value, (list, tuple), "a list of dicts")
     for i, part in enumerate(value or ()):
-        if isinstance(part, (str, int, float, list, tuple)):  # built objects are welcome
+        if isinstance(part, (str, int, float, list, tuple)):  # a built object is allowed
             raise UserError(f"{key}.{i}: got {part!r}, expected a dict with a type")
 
 

@@ -1,4 +1,4 @@
-"""The hooks of a config: what `default_hooks` has and `custom_hooks` too runs once."""
+"""Hooks of a config: one that is in both `default_hooks` and `custom_hooks` runs only once."""
 
 from __future__ import annotations
 
@@ -12,34 +12,33 @@ from efftasks.linking.links import Links, Place
 
 __all__ = ["hooks_of", "link_hooks"]
 
-# What the configs of this package had in custom_hooks before default_hooks had it. A list with EpochSeed, in a config
-# on top of one of them, was the complete list of these.
-_SEED = "EpochSeed"
-_ONCE = (_SEED, "TrainingProgress", "ReportSkippedImages", "EMAHook", "RestartFromBest")
-_SWITCH = "mmdet.PipelineSwitchHook"
-# mmengine adds these where they are not None, and takes None for no other name.
-_OF_MMENGINE = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
+# Configs of earlier versions had these in custom_hooks. A list with EpochSeed was then the complete list.
+_SEED_HOOK = "EpochSeed"
+_SINGLE_HOOKS = (_SEED_HOOK, "TrainingProgress", "ReportSkippedImages", "EMAHook", "RestartFromBest")
+_SWITCH_HOOK = "mmdet.PipelineSwitchHook"
+# mmengine's default hooks; it accepts None for these names only.
+_MMENGINE_HOOKS = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
 
 
 def hooks_of(cfg: Config) -> Iterator[tuple[Place, dict[str, Any]]]:
-    """The dicts of hooks, with their places."""
+    """The configs of all hooks, each with its place."""
     default = ((("default_hooks", name), hook) for name, hook in (cfg.get("default_hooks") or {}).items())
     custom = ((("custom_hooks", i), hook) for i, hook in enumerate(cfg.get("custom_hooks") or ()))
     yield from ((place, hook) for place, hook in (*default, *custom) if isinstance(hook, dict))
 
 
 def link_hooks(cfg: Config, links: Links) -> None:
-    """Leave out default hooks whose place one of ``custom_hooks`` takes: the settings there count.
+    """Remove default hooks that are None or replaced by ``custom_hooks``.
 
-    That goes for hooks that make sense once, such as the average of weights. A list with EpochSeed was complete when it
-    was written: the others of these hooks are left out as well. Hooks that are None are left out too.
+    A custom hook replaces the default hook of its type if that must run only once, such as EMAHook. A ``custom_hooks``
+    with EpochSeed comes from an earlier version, where it was the complete list: it replaces all of these hooks.
     """
     custom = {_type_of(hook) for hook in cfg.get("custom_hooks") or ()}
-    taken = {*_ONCE, _SWITCH} if _SEED in custom else custom & set(_ONCE)
+    replaced = {*_SINGLE_HOOKS, _SWITCH_HOOK} if _SEED_HOOK in custom else custom & set(_SINGLE_HOOKS)
     for name, hook in list((cfg.get("default_hooks") or {}).items()):
-        if hook is None and name not in _OF_MMENGINE:
+        if hook is None and name not in _MMENGINE_HOOKS:
             links.remove(("default_hooks", name), "default_hooks")
-        elif hook is not None and _type_of(hook) in taken:
+        elif hook is not None and _type_of(hook) in replaced:
             links.remove(("default_hooks", name), "custom_hooks")
 
 

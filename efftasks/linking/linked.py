@@ -1,4 +1,4 @@
-"""The type of a config in which every value has reached its places."""
+"""The type of a linked config."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ __all__ = ["LinkedConfig"]
 
 
 class LinkedConfig(Config):
-    """A config that is linked: what it states once is where it is needed, and its numbers mean epochs and pixels.
+    """A config whose open values are filled in, with all numbers in epochs and pixels.
 
-    :func:`efftasks.config.load_config` makes it, nothing else does. Models, data sets and runners are built of what
-    stands in it; what is set afterwards is taken as it stands, and ``load_config`` of it links anew.
+    Only :func:`efftasks.config.load_config` creates it. Models, data sets and runners are built from its values as they
+    are, also those that were changed afterwards; ``load_config`` of it links again.
     """
 
     @classmethod
     def of(cls, cfg: Config) -> LinkedConfig:
-        """The same config, of this type; for whoever has linked it."""
+        """The same config as a LinkedConfig, for the code that has linked it."""
         linked = cls.__new__(cls)
         linked.__setstate__(cfg.__getstate__())
         return linked

@@ -1,4 +1,4 @@
-"""Overrides of a config's values: none of them may be without effect in silence."""
+"""Overrides of a config's values: one without effect is an error."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ from efftasks.linking.schedule import is_by_name, list_schedulers
 from efftasks.linking.sizes import dotted, measures, size_places
 from efftasks.structures.errors import UserError
 
-__all__ = ["LINKED_KEYS", "check_taken", "merge_options"]
+__all__ = ["LINKED_KEYS", "check_used", "merge_options"]
 
-# Top-level keys that linking carries to where they are needed.
+# Top-level keys whose values linking fills in elsewhere.
 LINKED_KEYS = (
     *("data_root", "classes", "keypoints", "semantic_classes", "palette", "semantic_palette", "ignore"),
     *("label_values", "pixel_range"),
     *("image_size", "crop_size", "scale", "max_epochs", "schedule", "vis_backends"),
 )
-# Those that mmengine's runner reads from the config beside its own arguments, and those of `apis`.
-_READ_BESIDE = (
+# Keys that mmengine's runner reads from the config besides its arguments, and those that `apis` reads.
+_OTHER_KEYS = (
     *("model_wrapper_cfg", "sync_bn", "find_unused_parameters", "activation_checkpointing", "efficient_conv_bn_eval"),
     *("compile", "gpu_ids", "runner_type", "custom_imports", "tta_model", "tta_pipeline", "model_transforms"),
 )
-_READ = {*LINKED_KEYS, *_READ_BESIDE, *inspect.signature(Runner.__init__).parameters} - {"self", "cfg"}
+_READ_KEYS = {*LINKED_KEYS, *_OTHER_KEYS, *inspect.signature(Runner.__init__).parameters} - {"self", "cfg"}
 
 
 def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
     """Merge overrides into a config that is not linked.
 
-    ``train_cfg.max_epochs`` alone is taken for ``max_epochs`` too, which the schedule follows; what is said of the
-    validation data or metrics alone, for those of the test where a config has the same for both.
+    ``train_cfg.max_epochs`` also sets ``max_epochs``, on which the schedule depends, unless that is overridden too.
+    Overrides of ``val_dataloader`` and ``val_evaluator`` also apply to the test, if both are equal in the config and
+    the test's is not overridden.
 
     Raises:
-        UserError: a key does not exist, or nothing reads it any more; or a value does not fit in.
+        UserError: a key does not exist or has no effect any more, or a value cannot be merged.
     """
     merged = dict(options)
     for key in merged:
@@ -50,7 +51,7 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
         if cfg.get(val) == cfg.get(test) and not any(key.split(".")[0] == test for key in merged):
             same = {test + key[len(val) :]: value for key, value in merged.items() if key.split(".")[0] == val}
             merged.update(same)
-    if is_by_name(cfg.get("param_scheduler")) and any(_is_of_list(key) for key in merged):
+    if is_by_name(cfg.get("param_scheduler")) and any(_is_scheduler_index(key) for key in merged):
         cfg.param_scheduler = list_schedulers(cfg.param_scheduler)
     for key, value in merged.items():
         try:
@@ -60,8 +61,8 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
             raise UserError(f"{key}: the config has no place for this value ({reason[:80]})") from error
 
 
-def check_taken(cfg: Config, links: Links, options: Mapping[str, Any], before: Mapping[str, Any]) -> None:
-    """Check that every value that was overridden reached something.
+def check_used(cfg: Config, links: Links, options: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    """Check that every overridden value has an effect.
 
     Args:
         cfg: the linked config.
@@ -70,57 +71,57 @@ def check_taken(cfg: Config, links: Links, options: Mapping[str, Any], before: M
         before: values of the config's top-level keys before the overrides.
 
     Raises:
-        UserError: nothing takes it, or some places state the old value themselves.
+        UserError: a value is not used, or some places still have the old size because they state it themselves.
     """
-    given = {key.split(".")[0] for key in options}
+    overridden = {key.split(".")[0] for key in options}
     model = cfg.get("model") or {}
     sizes = size_places(cfg)
-    stated = bool(set(sizes) & set(options))  # who states a size there as well has both
-    takers = dict(
+    size_overridden = bool(set(sizes) & set(options))  # a place that image_size would fill
+    is_used = dict(
         data_root="data_root" in links.sources,
         classes="classes" in links.sources,
         palette="classes" in links.sources,
         label_values=bool({"classes", "label_values"} & links.sources),
         keypoints=any("sigmas" in part for _, part in walk(model)),
         semantic_classes=bool(model.get("semantic_head")),
-        image_size=stated or "image_size" in links.sources,
-        crop_size=stated or "crop_size" in links.sources,
+        image_size=size_overridden or "image_size" in links.sources,
+        crop_size=size_overridden or "crop_size" in links.sources,
         vis_backends="vis_backends" in links.sources,
     )
-    for key, taken in takers.items():
-        stated_too = any(option.endswith(f".{key}") for option in options)
-        if key in given and cfg.get(key) is not None and not (taken or stated_too):
-            raise UserError(f"{key}: nothing in this config takes it, so setting it changes nothing")
-    stated_points = {key.split(".")[1] for key in options if key.startswith("schedule.")}
-    for name in sorted({*stated_points, *(options.get("schedule") or ())}):
+    for key, used in is_used.items():
+        is_overridden_below = any(option.endswith(f".{key}") for option in options)
+        if key in overridden and cfg.get(key) is not None and not (used or is_overridden_below):
+            raise UserError(f"{key}: nothing in this config uses it, so setting it changes nothing")
+    points = {key.split(".")[1] for key in options if key.startswith("schedule.")}
+    for name in sorted({*points, *(options.get("schedule") or ())}):
         if f"schedule.{name}" not in links.sources:
-            raise UserError(f"schedule.{name}: nothing in this config takes it, so setting it changes nothing")
-    if before.get("image_size") is None or not {"image_size", "crop_size"} & given:
+            raise UserError(f"schedule.{name}: nothing in this config uses it, so setting it changes nothing")
+    if before.get("image_size") is None or not {"image_size", "crop_size"} & overridden:
         return
     old = measures(tuple(before["image_size"]), tuple(before.get("crop_size") or before["image_size"]))
     new = measures(tuple(cfg.image_size), tuple(cfg.get("crop_size") or cfg.image_size))
     for place, (measure, value) in sizes.items():
-        left = isinstance(value, (list, tuple)) and tuple(value) == old[measure] != new[measure]
-        if left and place not in options:
+        is_old = isinstance(value, (list, tuple)) and tuple(value) == old[measure] != new[measure]
+        if is_old and place not in options:
             raise UserError(
                 f"{place}: the config states {tuple(value)} there itself, which image_size and crop_size do not "
                 "reach; set it to None in the config"
             )
 
 
-def _is_of_list(key: str) -> bool:
-    """Whether a key counts schedulers, which a config may have by name."""
+def _is_scheduler_index(key: str) -> bool:
+    """Whether a key has the index of a scheduler in a list, as ``param_scheduler.1.begin``."""
     first, *rest = key.split(".")
     return first == "param_scheduler" and bool(rest) and rest[0].isdigit()
 
 
 def _check_key(cfg: Config, key: str) -> None:
     first = key.split(".")[0]
-    if first in _READ:
+    if first in _READ_KEYS:
         return
     if first not in cfg or first == KEY:
-        known = {*_READ, *(name for name in cfg if name != KEY)}
-        near = difflib.get_close_matches(first, sorted(known), n=1)
+        candidates = {*_READ_KEYS, *(name for name in cfg if name != KEY)}
+        near = difflib.get_close_matches(first, sorted(candidates), n=1)
         hint = f"; did you mean {'.'.join([near[0], *key.split('.')[1:]])!r}?" if near else ""
         raise UserError(f"{key}: the config has no {first!r}, and nothing reads such a key{hint}")
     places = [dotted(place) for place in _places_of(cfg, cfg[first])][:2]
@@ -132,21 +133,21 @@ def _check_key(cfg: Config, key: str) -> None:
 
 
 def _places_of(cfg: Config, value: Any) -> list[Place]:
-    """Where a value of the config's own lines went."""
+    """The places that have the value of a variable of the config file."""
     if not isinstance(value, (dict, list, tuple)) and value in (0, 1, None):
-        return []  # they are everywhere
+        return []  # too common to be a hint
     return [
         place
         for part in cfg
-        if part in _READ
+        if part in _READ_KEYS
         for inner, node in walk(cfg[part], (part,))
-        for place, own in _values(node, inner)
-        if type(own) is type(value) and own == value
+        for place, other in _values(node, inner)
+        if type(other) is type(value) and other == value
     ]
 
 
 def _values(node: dict[str, Any], place: Place) -> Iterator[tuple[Place, Any]]:
-    """The values of a dict and of the lists in it."""
+    """The values of a dict and of its lists, each with its place."""
     for key, value in node.items():
         yield (*place, key), value
         if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Whether training and test show the network the same kind of picture: what differs costs accuracy in silence."""
+"""Checks that the training and test pipelines prepare images alike: a difference lowers accuracy without an error."""
 
 from __future__ import annotations
 
@@ -17,48 +17,47 @@ from efftasks.structures.errors import UserError
 
 __all__ = ["check_pipelines"]
 
-_PAD = 114
-# Transforms that earlier versions had, and what does the same now.
-_GONE = {
+_PAD_VALUE = 114
+# Transforms of earlier versions, and what replaces them.
+_REMOVED = {
     "GridMosaic": "ObjectMosaic with layout='grid', and behind it RandomWarp with mode='stretch' and min_visible=0.0, "
     "as in configs/_base_/datasets/detr_pipelines.py"
 }
 
 
 class _Fit(NamedTuple):
-    """How a transform brings pictures to a size."""
+    """How a transform resizes images."""
 
     place: str
-    way: str  # letterbox, stretch or crop
-    size: tuple[int, int] | None  # (height, width); None where it is not one for all, or smaller on purpose
-    pad_value: Any = None  # of what no picture covers; None where there is none
-    padding: float | None = None  # of a crop around a box
+    mode: str  # letterbox, stretch or crop
+    size: tuple[int, int] | None  # (height, width); None if it varies, or is smaller than in test on purpose
+    pad_value: Any = None  # None if nothing is padded
+    padding: float | None = None  # factor of a crop around a box
     interpolation: str | None = None
 
 
 def check_pipelines(cfg: Config) -> list[Finding]:
-    """Compare how the pipelines of a linked config fit, read and normalize pictures in training and in test.
+    """Compare how the training and the test pipelines of a linked config read, resize and normalize images.
 
-    Compared are the last transform of each that fits pictures (letterbox, stretch or crop, its size, pad value and
-    interpolation), how they are read, and the transforms that normalize them. Mean and standard deviation of the
-    model's preprocessor are the same for both.
+    Of each pipeline the last transform that resizes is compared (letterbox, stretch or crop, size, pad value and
+    interpolation). Mean and standard deviation need no check: both use the model's preprocessor.
 
     Returns:
-        A warning for each difference, that names both places.
+        A warning for each difference, which names both places.
 
     Raises:
-        UserError: a pipeline, of an old config, has a transform that is gone; also one that training would switch to.
+        UserError: a pipeline, also one that training switches to, has a transform that was removed.
     """
     for place, pipeline in _train_pipelines(cfg):
         for inner, node in walk(pipeline, place):
-            if _bare(node) in _GONE:
-                raise UserError(f"{dotted(inner)}: {node['type']} is gone, expected {_GONE[_bare(node)]}")
+            if _type_of(node) in _REMOVED:
+                raise UserError(f"{dotted(inner)}: {node['type']} was removed, expected {_REMOVED[_type_of(node)]}")
     findings: list[Finding] = []
     seen: set[str] = set()
     for test_place, test in _pipelines(cfg, ("val_dataloader", "test_dataloader")):
         for train_place, train in _train_pipelines(cfg):
             for sentence in _differences(train_place, train, test_place, test):
-                # val and test, and the pipelines that training switches to, mostly differ in the same
+                # val and test, and the pipelines that training switches to, mostly have the same difference
                 key = sentence.split(":", 1)[0]
                 if key not in seen:
                     seen.add(key)
@@ -67,85 +66,88 @@ def check_pipelines(cfg: Config) -> list[Finding]:
 
 
 def _differences(train_place: Place, train: Any, test_place: Place, test: Any) -> Iterator[str]:
-    ours, theirs = _fits(train_place, train), _fits(test_place, test)
-    if ours and theirs:
-        yield from _fit_differences(ours, theirs[-1])
-    for what, kinds in (("reads pictures", ("LoadImageFromFile", "LoadImage")), ("normalizes", ("Normalize",))):
-        one, other = (_arguments(pipeline, kinds) for pipeline in (train, test))
-        if one != other:
+    train_fits, test_fits = _fits(train_place, train), _fits(test_place, test)
+    if train_fits and test_fits:
+        yield from _fit_differences(train_fits, test_fits[-1])
+    for action, kinds in (("reads images", ("LoadImageFromFile", "LoadImage")), ("normalizes", ("Normalize",))):
+        in_train, in_test = (_transforms(pipeline, kinds) for pipeline in (train, test))
+        if in_train != in_test:
             yield (
-                f"training {what} differently: {dotted(train_place)} has {one or 'none'}, {dotted(test_place)} "
-                f"{other or 'none'}; the network is tested on other pixels than it learns from"
+                f"training {action} differently: {dotted(train_place)} has {in_train or 'none'}, {dotted(test_place)} "
+                f"{in_test or 'none'}; the network is tested on other pixels than it learns from"
             )
 
 
-def _fit_differences(ours: list[_Fit], test: _Fit) -> Iterator[str]:
-    # What was stretched once stays so, whatever comes after.
-    train = next((fit for fit in ours if fit.way == "stretch"), ours[-1])
-    if train.way != test.way:
+def _fit_differences(train_fits: list[_Fit], test: _Fit) -> Iterator[str]:
+    # A stretched image stays stretched, whatever follows.
+    train = next((fit for fit in train_fits if fit.mode == "stretch"), train_fits[-1])
+    if train.mode != test.mode:
         yield (
-            f"training fits pictures by {train.way}, test by {test.way}: {train.place} and {test.place} give the same "
+            f"training fits images by {train.mode}, test by {test.mode}: {train.place} and {test.place} give the same "
             "object another shape; make both the same"
         )
         return
-    last = ours[-1]
+    last = train_fits[-1]
     if last.size is not None and test.size is not None and last.size != test.size:
         yield (
-            f"training has pictures of {_by(last.size)}, test of {_by(test.size)}: {last.place} and {test.place} "
-            "differ, and so do objects in scale"
+            f"training has images of {_format_size(last.size)}, test of {_format_size(test.size)}: {last.place} and "
+            f"{test.place} differ, and so do objects in scale"
         )
-    for name, one, other in (
+    for name, in_train, in_test in (
         ("pad value", train.pad_value, test.pad_value),
         ("padding of boxes", train.padding, test.padding),
         ("interpolation", train.interpolation, test.interpolation),
     ):
-        if one is not None and other is not None and one != other:
-            yield f"training has {name} {one}, test {other}: {train.place} and {test.place} differ; make both the same"
+        if in_train is not None and in_test is not None and in_train != in_test:
+            yield (
+                f"training has {name} {in_train}, test {in_test}: {train.place} and {test.place} differ; make both the "
+                "same"
+            )
 
 
-def _by(size: tuple[int, int]) -> str:
+def _format_size(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
 
 
 def _fits(place: Place, pipeline: Any) -> list[_Fit]:
-    """The transforms of a pipeline that bring pictures to a size, in order, also inside choices."""
-    found = (_fit(dotted(inner), node) for inner, node in walk(pipeline, place))
-    return [fit for fit in found if fit is not None]
+    """The transforms of a pipeline that resize images, in order, also those inside other transforms."""
+    fits = (_fit(dotted(inner), node) for inner, node in walk(pipeline, place))
+    return [fit for fit in fits if fit is not None]
 
 
 def _fit(place: str, node: dict[str, Any]) -> _Fit | None:
-    kind = _bare(node)
-    pair = _pair(node.get("size"))
+    kind = _type_of(node)
+    size = _as_pair(node.get("size"))
     if kind == "FitImage":
-        way = node.get("mode", "letterbox")
-        return _Fit(place, way, pair, node.get("pad_value", _PAD) if way == "letterbox" else None)
+        mode = node.get("mode", "letterbox")
+        return _Fit(place, mode, size, node.get("pad_value", _PAD_VALUE) if mode == "letterbox" else None)
     if kind == "RandomWarp":
-        way = node.get("mode", "letterbox")
-        return _Fit(place, way, pair, node.get("fill", _PAD) if way == "letterbox" else None)
+        mode = node.get("mode", "letterbox")
+        return _Fit(place, mode, size, node.get("fill", _PAD_VALUE) if mode == "letterbox" else None)
     if kind == "RandomScaledCrop":
-        return _Fit(place, "letterbox", None, node.get("pad_value", _PAD))
+        return _Fit(place, "letterbox", None, node.get("pad_value", _PAD_VALUE))
     if kind == "CropBox":
         padding = float(node.get("padding", CROP_PADDING))
-        return _Fit(place, "crop", pair, node.get("pad_value", _PAD), padding)
+        return _Fit(place, "crop", size, node.get("pad_value", _PAD_VALUE), padding)
     if kind == "Resize":
         interpolation = node.get("interpolation", "bilinear")
         if node.get("keep_ratio"):
             return _Fit(place, "letterbox", None, interpolation=interpolation)
-        scale = _pair(node.get("scale"))  # (width, height)
+        scale = _as_pair(node.get("scale"))  # (width, height)
         return _Fit(place, "stretch", scale and (scale[1], scale[0]), interpolation=interpolation)
     return None
 
 
-def _pair(size: Any) -> tuple[int, int] | None:
+def _as_pair(size: Any) -> tuple[int, int] | None:
     return (int(size[0]), int(size[1])) if isinstance(size, (list, tuple)) and len(size) == 2 else None
 
 
-def _arguments(pipeline: Any, kinds: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The transforms of these kinds, without what labels alone need."""
-    return [dict(node) for _, node in walk(pipeline) if _bare(node) in kinds]
+def _transforms(pipeline: Any, kinds: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The configs of a pipeline's transforms of these types."""
+    return [dict(node) for _, node in walk(pipeline) if _type_of(node) in kinds]
 
 
-def _bare(node: dict[str, Any]) -> str:
+def _type_of(node: dict[str, Any]) -> str:
     return str(node.get("type", "")).rpartition(".")[2]
 
 
@@ -159,7 +161,7 @@ def _pipelines(cfg: Config, loaders: tuple[str, ...]) -> Iterator[tuple[Place, A
 
 
 def _train_pipelines(cfg: Config) -> Iterator[tuple[Place, Any]]:
-    """Those of the training data, and those that hooks switch to."""
+    """The pipelines of the training data, and those that hooks switch to."""
     yield from _pipelines(cfg, ("train_dataloader",))
     for place, hook in hooks_of(cfg):
         if hook.get("switch_pipeline"):

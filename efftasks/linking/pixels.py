@@ -1,4 +1,4 @@
-"""`pixel_range`: from the top of a config to every LoadImage that states none."""
+"""Links `pixel_range` of a config to every LoadImage that states none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["link_pixel_range"]
 
 
 def link_pixel_range(cfg: Config, links: Links) -> None:
-    """Fill the range of every LoadImage.
+    """Fill ``pixel_range`` of every LoadImage where it is None.
 
     Raises:
         UserError: there is no LoadImage, or one states another range.
@@ -30,10 +30,10 @@ def link_pixel_range(cfg: Config, links: Links) -> None:
     for place, part in walk(cfg._cfg_dict):
         if not _is_loader(part):
             continue
-        own = checked_range(part.get("pixel_range"))
-        if own not in (None, stated):
-            raise UserError(f"pixel_range: got {stated}, but that of a LoadImage is {own}, expected one of them")
-        if own is None:
+        value = checked_range(part.get("pixel_range"))
+        if value not in (None, stated):
+            raise UserError(f"pixel_range: got {stated}, but that of a LoadImage is {value}, expected one of them")
+        if value is None:
             links.fill((*place, "pixel_range"), stated, "pixel_range")
 
 

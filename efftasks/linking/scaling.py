@@ -1,4 +1,4 @@
-"""Macro scaling: one number makes a network deeper, wider and its input larger, together.
+"""Compound scaling: one coefficient scales the depth and width of a network and the resolution of its input.
 
 Source: EfficientNet (arXiv 1905.11946, section 3.3, equations 2 and 3): depth ``alpha**phi``, width ``beta**phi``,
 resolution ``gamma**phi``, with ``alpha * beta**2 * gamma**2`` about 2, so that FLOPs grow as ``2**phi``. The widths of
@@ -17,12 +17,12 @@ from efftasks.structures.errors import UserError
 
 __all__ = ["Scale", "apply_scale", "compound_scale", "scale_model", "scaled_size"]
 
-# EfficientNet's coefficients, of a grid search around its B0.
+# EfficientNet's coefficients, from a grid search for B0.
 ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
 
 
 class Scale(NamedTuple):
-    """Factors on blocks, channels and the sides of the input."""
+    """Factors of the number of blocks, the number of channels, and the height and width of the input."""
 
     depth: float = 1.0
     width: float = 1.0
@@ -30,16 +30,16 @@ class Scale(NamedTuple):
 
 
 def compound_scale(phi: float, alpha: float = ALPHA, beta: float = BETA, gamma: float = GAMMA) -> Scale:
-    """The factors for one coefficient.
+    """The factors for a compound coefficient.
 
     Args:
-        phi: 0 changes nothing; FLOPs grow by ``alpha * beta**2 * gamma**2`` with every step.
-        alpha: growth of depth a step.
-        beta: growth of width a step.
-        gamma: growth of the input's sides a step; 1 keeps them.
+        phi: the coefficient; 0 changes nothing, and FLOPs grow by ``alpha * beta**2 * gamma**2`` when it grows by 1.
+        alpha: base of the factor of depth.
+        beta: base of the factor of width.
+        gamma: base of the factor of resolution; 1 keeps the input size.
 
     Raises:
-        ValueError: a growth below 1.
+        ValueError: a base is below 1.
     """
     for name, value in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
         if value < 1:
@@ -48,12 +48,12 @@ def compound_scale(phi: float, alpha: float = ALPHA, beta: float = BETA, gamma: 
 
 
 def scale_model(model: Mapping[str, Any], scale: Scale) -> dict[str, Any]:
-    """The changes that a model's config needs: factors of the backbone, widths and depth of the neck.
+    """The changes to a model's config: factors of the backbone, channels and depth of the neck.
 
     Args:
-        model: with ``backbone``, which takes ``width`` and ``depth``, and, if it has one, a ``neck`` with
+        model: config with a ``backbone`` that has arguments ``width`` and ``depth``, and perhaps a ``neck`` with
             ``out_channels`` and ``depth``.
-        scale: the factors; its resolution is not the model's.
+        scale: the factors; the resolution is not used.
 
     Returns:
         Part of a config, to be merged into ``model``.
@@ -65,42 +65,44 @@ def scale_model(model: Mapping[str, Any], scale: Scale) -> dict[str, Any]:
             depth=backbone.get("depth", 1.0) * scale.depth,
         )
     )
-    new: dict[str, Any] = {}
+    neck_changes: dict[str, Any] = {}
     if "out_channels" in neck:
-        new["out_channels"] = tuple(max(8, round(c * scale.width / 8) * 8) for c in neck["out_channels"])
+        neck_changes["out_channels"] = tuple(max(8, round(c * scale.width / 8) * 8) for c in neck["out_channels"])
     if "depth" in neck:
-        new["depth"] = max(1, round(neck["depth"] * scale.depth))
-    return {**changes, "neck": new} if new else changes
+        neck_changes["depth"] = max(1, round(neck["depth"] * scale.depth))
+    return {**changes, "neck": neck_changes} if neck_changes else changes
 
 
 def scaled_size(size: tuple[int, int], scale: Scale, divisor: int = 32) -> tuple[int, int]:
-    """(height, width) times the resolution, to the nearest multiples of ``divisor``."""
+    """(height, width) times the factor of resolution, rounded to multiples of ``divisor``."""
     height, width = (max(1, round(side * scale.resolution / divisor)) * divisor for side in size)
     return height, width
 
 
 def apply_scale(cfg: Config) -> None:
-    """Apply a config's top-level ``scale`` to its model and its ``image_size``, in place, and take it away.
+    """Apply a config's top-level ``scale`` to its model, ``image_size`` and ``crop_size`` in place, and remove it.
 
-    ``scale`` has the arguments of :func:`compound_scale`. A ``crop_size`` grows as ``image_size`` does.
+    ``scale`` has the arguments of :func:`compound_scale`.
 
     Raises:
         UserError: it has other arguments, or there is no model to scale.
     """
-    given = cfg.pop("scale", None) or {}
-    if not isinstance(given, Mapping):
-        raise UserError(f"scale: got {given!r}, expected a dict with phi, such as scale.phi=2")
-    rule = dict(given)
-    if not rule:
+    arguments = cfg.pop("scale", None) or {}
+    if not isinstance(arguments, Mapping):
+        raise UserError(f"scale: got {arguments!r}, expected a dict with phi, such as scale.phi=2")
+    arguments = dict(arguments)
+    if not arguments:
         return
     allowed = list(inspect.signature(compound_scale).parameters)
-    if "phi" not in rule or not set(rule) <= set(allowed):
-        raise UserError(f"scale: got {', '.join(rule)}, expected phi, and at most {', '.join(allowed[1:])} beside it")
+    if "phi" not in arguments or not set(arguments) <= set(allowed):
+        raise UserError(
+            f"scale: got {', '.join(arguments)}, expected phi, and at most {', '.join(allowed[1:])} beside it"
+        )
     try:
-        scale = compound_scale(**rule)
+        scale = compound_scale(**arguments)
     except (TypeError, ValueError) as error:
         raise UserError(
-            str(error) if isinstance(error, ValueError) else f"scale: got {rule}, expected numbers"
+            str(error) if isinstance(error, ValueError) else f"scale: got {arguments}, expected numbers"
         ) from error
     if not (cfg.get("model") or {}).get("backbone"):
         raise UserError("scale: the config has no model.backbone, expected one to scale")

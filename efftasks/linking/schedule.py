@@ -1,11 +1,11 @@
-"""`max_epochs` and `schedule`: from the top of a config to the training loop, learning rates, hooks and losses.
+"""Links `max_epochs` and `schedule` of a config to the training loop, learning rates, hooks and losses.
 
 ``schedule`` names points of training: ``schedule = dict(warmup_iters=500, flat_until=29 / 58, no_aug_from=50 / 58)``.
-A whole number is an epoch (or an iteration, where iterations are counted), a number between 0 and 1 a share of
-``max_epochs``, None the end of training. Where epochs are counted, a string is the name of such a point; a share may
-stand there as well, and None as the end of a scheduler. What would begin at the end of training, or end at its
-beginning, is left out: no warm-up with ``warmup_epochs=0``, no decay with ``flat_until=None``. ``T_max=None`` is the
-way from begin to end.
+A whole number is an epoch (or an iteration, where ``by_epoch=False``), a number between 0 and 1 a share of
+``max_epochs``, None the end of training. An argument that is a number of epochs may be the name of a point or a share;
+the ``end`` of a scheduler may also be None. A scheduler or hook that would begin at the end of training, or end at its
+beginning, is left out: no warm-up with ``warmup_epochs=0``, no decay with ``flat_until=None``. ``T_max=None`` is
+``end - begin``.
 
 ``param_scheduler`` may be a dict by name, which merges with that of a base; mmengine gets the list of its values.
 """
@@ -20,11 +20,11 @@ from mmengine.config import Config
 
 from efftasks.linking.declared import declared
 from efftasks.linking.hooks import hooks_of
-from efftasks.linking.links import Links, Place, fresh, walk
+from efftasks.linking.links import Links, Place, unshared_copy, walk
 from efftasks.linking.sizes import dotted
 from efftasks.structures.errors import UserError
 
-__all__ = ["epochs_of_share", "is_by_name", "link_schedule", "list_schedulers", "schedule_faults"]
+__all__ = ["epochs_of_share", "is_by_name", "link_schedule", "list_schedulers", "schedule_warnings"]
 
 SOURCE = "max_epochs"
 POINTS = "schedule"
@@ -37,7 +37,7 @@ def link_schedule(cfg: Config, links: Links) -> None:
         UserError: ``max_epochs`` and ``train_cfg.max_epochs`` contradict each other, or there is no such point.
     """
     points = _Points(cfg.get(POINTS) or {}, _link_epochs(cfg, links))
-    _leave_out_schedulers(cfg, links, points)
+    _drop_schedulers(cfg, links, points)
     if is_by_name(cfg.get("param_scheduler")):
         links.fill(("param_scheduler",), list_schedulers(cfg.param_scheduler), "param_scheduler")
     schedulers = cfg.get("param_scheduler") or []
@@ -52,7 +52,7 @@ def link_schedule(cfg: Config, links: Links) -> None:
 
 
 def is_by_name(schedulers: Any) -> bool:
-    """Whether it is a dict of schedulers, and not one scheduler, nor a list for each of several optimizers."""
+    """Whether ``param_scheduler`` is a dict by name, and not one scheduler, nor lists for several optimizers."""
     return (
         isinstance(schedulers, dict)
         and "type" not in schedulers
@@ -61,46 +61,51 @@ def is_by_name(schedulers: Any) -> bool:
 
 
 def list_schedulers(by_name: Mapping[str, Any]) -> list[Any]:
-    """Schedulers by name as mmengine takes them; those that are None are left out."""
-    return [fresh(scheduler) for scheduler in by_name.values() if scheduler is not None]
+    """The list of schedulers that mmengine expects, from a dict of them; those that are None are left out."""
+    return [unshared_copy(scheduler) for scheduler in by_name.values() if scheduler is not None]
 
 
 def epochs_of_share(share: float, epochs: int) -> int:
-    """A share of training in whole epochs, at least one."""
+    """A share of training as a number of epochs, at least one."""
     return max(1, int(share * epochs + 0.5))
 
 
-def schedule_faults(cfg: Config) -> list[str]:
-    """The schedulers of a linked config that do not end with training, a sentence each.
+def schedule_warnings(cfg: Config) -> list[str]:
+    """A warning for each scheduler of a linked config that does not end when training does.
 
-    That is the classic fault of a config that changed one of both. A schedule that has an ``end`` may end before
-    training does: the rate stays.
+    That happens where a config changes only one of the two. A scheduler with an ``end`` may end earlier: the learning
+    rate then stays constant.
     """
     epochs = (cfg.get("train_cfg") or {}).get("max_epochs")
     schedulers = cfg.get("param_scheduler") or []
     if not isinstance(epochs, int) or not isinstance(schedulers, (list, tuple)):
         return []
-    faults = []
+    warnings = []
     for i, scheduler in enumerate(schedulers):
         begin = scheduler.get("begin", 0)
         last = scheduler.get("end") or begin + (scheduler.get("T_max") or 0)
-        named = f"param_scheduler.{i}: {scheduler.get('type')} ends at epoch {last}, training at {epochs}"
+        subject = f"param_scheduler.{i}: {scheduler.get('type')} ends at epoch {last}, training at {epochs}"
         if not scheduler.get("by_epoch", True) or last == begin:
             continue
         if last > epochs > begin:
-            faults.append(f"{named}: its end is never reached; set the one or the other")
+            warnings.append(f"{subject}: its end is never reached; set the one or the other")
         elif last < epochs and "T_max" in scheduler and scheduler.get("end") is None:
-            faults.append(f"{named}: the rate rises again after it; set the one or the other")
-    return faults
+            warnings.append(f"{subject}: the rate rises again after it; set the one or the other")
+    return warnings
 
 
 class _Points:
-    """The points of a schedule in a training of so many epochs; None where it counts none."""
+    """The points of a schedule.
+
+    Args:
+        stated: values of the config by name.
+        epochs: of training; None if it counts iterations.
+    """
 
     def __init__(self, stated: Mapping[str, Any], epochs: int | None) -> None:
         for name, value in stated.items():
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-            if not (value is None or whole or _is_share(value)):
+            is_whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+            if not (value is None or is_whole or _is_share(value)):
                 raise UserError(
                     f"{POINTS}.{name}: got {value!r}, expected a whole number, a share of training between 0 and 1, or "
                     "None for its end"
@@ -108,7 +113,7 @@ class _Points:
         self._stated, self.epochs = stated, epochs
 
     def stated(self, name: str, place: Place) -> Any:
-        """What the config states for a point that a place names."""
+        """The config's value of a point, whose name is at a place of the config."""
         if name not in self._stated:
             near = difflib.get_close_matches(name, self._stated, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f", it has {', '.join(self._stated) or 'none'}"
@@ -116,14 +121,14 @@ class _Points:
         return self._stated[name]
 
     def share(self, value: Any, place: Place) -> float:
-        """A point, a share or a number of epochs as a share of training, to sort by."""
+        """A point, a share or an epoch as a share of training, to sort by."""
         stated = self.stated(value, place) if isinstance(value, str) else value
         if stated is None:
             return 1.0
         return stated / (self.epochs or 1) if isinstance(stated, int) else stated
 
     def number(self, value: Any, place: Place, by_epoch: bool = True) -> tuple[int, str] | None:
-        """A point, a share or None in epochs or iterations, and the key that it comes from; None where it stays."""
+        """A point, a share or None as a number of epochs or iterations, with its source; None if nothing changes."""
         source = SOURCE
         if isinstance(value, str):
             source = f"{POINTS}.{value}"
@@ -135,7 +140,7 @@ class _Points:
         if not by_epoch:
             raise UserError(f"{source}: got {value!r}, but {dotted(place)} counts iterations, expected a whole number")
         if self.epochs is None:
-            raise UserError(f"{source}: got {value!r}, a part of max_epochs, and the config states none")
+            raise UserError(f"{source}: got {value!r}, a share of max_epochs, and the config states none")
         return self.epochs if value is None else epochs_of_share(value, self.epochs), source
 
 
@@ -152,15 +157,15 @@ def _link_epochs(cfg: Config, links: Links) -> int | None:
     return stated if epochs is None else epochs
 
 
-def _leave_out_schedulers(cfg: Config, links: Links, points: _Points) -> None:
+def _drop_schedulers(cfg: Config, links: Links, points: _Points) -> None:
     schedulers = cfg.get("param_scheduler")
     if not is_by_name(schedulers):
         return
     for name, scheduler in schedulers.items():
-        for key, never in (("begin", None), ("end", 0)):
+        for key, unused_if in (("begin", None), ("end", 0)):
             place = ("param_scheduler", name, key)
             point = (scheduler or {}).get(key)
-            if isinstance(point, str) and points.stated(point, place) == never:
+            if isinstance(point, str) and points.stated(point, place) == unused_if:
                 links.fill(place[:2], None, f"{POINTS}.{point}")
                 break
 
@@ -175,7 +180,7 @@ def _link_scheduler(scheduler: dict[str, Any], place: Place, points: _Points, li
     end = scheduler.get("end", 0)
     number = None if end is None and not by_epoch else points.number(end, (*place, "end"), by_epoch)
     if number is not None:
-        # In very short trainings, what would end where it begins begins after the last epoch.
+        # In very short trainings both may be the same epoch, which mmengine refuses.
         links.fill((*place, "end"), max(number[0], begin + 1), number[1])
     if by_epoch and points.epochs is not None and "T_max" in scheduler and scheduler["T_max"] is None:
         links.fill((*place, "T_max"), max(1, scheduler.get("end", points.epochs) - begin), SOURCE)
@@ -187,7 +192,7 @@ def _link_hook(hook: dict[str, Any], place: Place, points: _Points, links: Links
         if value is None:
             continue
         if isinstance(value, str) and place[0] == "default_hooks" and points.stated(value, (*place, key)) is None:
-            links.remove(place, f"{POINTS}.{value}")  # it would act after the last epoch
+            links.remove(place, f"{POINTS}.{value}")  # it would begin after the last epoch
             return
         number = points.number(value, (*place, key))
         if number is not None:
@@ -195,39 +200,34 @@ def _link_hook(hook: dict[str, Any], place: Place, points: _Points, links: Links
 
 
 def _order_hooks(cfg: Config, points: _Points) -> None:
-    """Bring the default hooks that wait for an epoch into the order of their epochs; a dumped config is sorted by name.
+    """Sort the default hooks that begin at an epoch by that epoch.
 
-    A run that is resumed late meets all of them at once, and the last one decides which pipeline it has.
+    A run that is resumed late runs all of them at once, and the last one decides the pipeline. The order of the config
+    is lost when it is dumped, which sorts by name.
     """
     hooks = cfg.get("default_hooks") or {}
-    waiting = []
+    starts = []
     for name, hook in hooks.items():
         for key in declared(hook.get("type"), "linked_epochs") if isinstance(hook, dict) else ():
             if hook.get(key) is not None:
-                waiting.append((points.share(hook[key], ("default_hooks", name, key)), name))
-    for _, name in sorted(waiting):
+                starts.append((points.share(hook[key], ("default_hooks", name, key)), name))
+    for _, name in sorted(starts):
         hooks[name] = hooks.pop(name)
 
 
 def _link_progress(part: dict[str, Any], place: Place, path: Place, points: _Points, links: Links) -> None:
-    """Fill an argument that counts training from 0 in the first epoch to 1 in the last: one number or several."""
+    """Fill an argument that is training progress, 0 in the first epoch and 1 in the last: one number or several."""
     node: Any = part
     for key in path[:-1]:
         node = node.get(key) or {}
     value = node.get(path[-1])
-    names = (
-        [value] if isinstance(value, str) else [x for x in value or () if isinstance(x, str)] if _many(value) else []
-    )
-    for name in names:
+    values = value if isinstance(value, (list, tuple)) else [value]
+    for name in (x for x in values if isinstance(x, str)):
         number = points.number(name, (*place, *path))
         assert number is not None and points.epochs is not None
         progress = number[0] / max(1, points.epochs - 1)
         value = progress if isinstance(value, str) else type(value)(progress if x == name else x for x in value)
         links.fill((*place, *path), value, number[1])
-
-
-def _many(value: Any) -> bool:
-    return isinstance(value, (list, tuple))
 
 
 def _is_share(value: Any) -> bool:

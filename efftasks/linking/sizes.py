@@ -1,7 +1,7 @@
-"""`image_size` and `crop_size`: from the top of a config to everything that leaves its size at None.
+"""Links `image_size` and `crop_size` of a config to every argument that is a size and None.
 
-A registered class says itself what it takes: ``linked_sizes = {"size": "image_size"}`` names its arguments and what of
-:func:`measures` each gets. It is linked where its first argument is None, and then all that are.
+A registered class declares these arguments, each with its name in :func:`measures`:
+``linked_sizes = {"size": "image_size"}``. If the first of them is None, all that are None are filled.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from efftasks.structures.errors import UserError
 
 __all__ = ["dotted", "link_sizes", "measures", "size_places"]
 
-# Where types stand, beside the loaders.
+# Top-level keys with registered types, besides the data loaders.
 _PARTS = ("model", "default_hooks", "custom_hooks", "tta_pipeline")
 
 
 def measures(image_size: tuple[int, int], crop_size: tuple[int, int]) -> dict[str, Any]:
-    """What may be linked to a size: name -> value; (height, width) but for ``wh``."""
+    """The sizes that can be linked, by name: (height, width), except for ``image_size_wh`` and ``mosaic_border``."""
     height, width = image_size
     return dict(
         image_size=image_size,
@@ -36,62 +36,63 @@ def measures(image_size: tuple[int, int], crop_size: tuple[int, int]) -> dict[st
 
 
 def _is_open(node: Mapping[str, Any], argument: str) -> bool:
-    """Whether an argument is None, or left out although it has no default."""
+    """Whether an argument is None, or absent although it has no default."""
     if argument in node:
         return node[argument] is None
     kind = registered(node["type"])
     return kind is not None and inspect.signature(kind).parameters[argument].default is inspect.Parameter.empty
 
 
-def link_sizes(cfg: Config, links: Links, whole: tuple[int, int] | None) -> None:
-    """Fill every size that is open.
+def link_sizes(cfg: Config, links: Links, image_size: tuple[int, int] | None) -> None:
+    """Fill every size that is None.
 
     Args:
-        cfg: the config, whose ``crop_size`` may be absent.
+        cfg: the config; without ``crop_size`` crops have the ``image_size``.
         links: the record.
-        whole: its ``image_size``; None leaves everything as it is.
+        image_size: (height, width) of the config; if it is None, nothing is filled.
 
     Raises:
-        UserError: something takes squares alone, and the size is none.
+        UserError: the size is not square, but a part needs a square.
     """
-    if whole is None:
+    if image_size is None:
         return
-    known = measures(whole, tuple(cfg.get("crop_size") or whole))
-    for place, node, takes in _sized(cfg):
-        first, *rest = takes
+    height, width = image_size
+    sizes = measures(image_size, tuple(cfg.get("crop_size") or image_size))
+    for place, node, linked_sizes in _sized_parts(cfg):
+        first, *rest = linked_sizes
         if not _is_open(node, first):
             continue
         for argument in (first, *(name for name in rest if node.get(name) is None)):
-            measure = takes[argument]
-            if measure == "square_side" and whole[0] != whole[1]:
+            measure = linked_sizes[argument]
+            if measure == "square_side" and height != width:
                 raise UserError(
-                    f"{dotted(place)}: {node['type']} makes square batches, and image_size is {whole[0]} x {whole[1]}; "
+                    f"{dotted(place)}: {node['type']} makes square batches, and image_size is {height} x {width}; "
                     f"give a square image_size, or state {argument} there"
                 )
             source = "crop_size" if measure == "crop_size" and cfg.get("crop_size") else "image_size"
-            links.fill((*place, argument), known[measure], source)
+            links.fill((*place, argument), sizes[measure], source)
 
 
 def size_places(cfg: Config) -> dict[str, tuple[str, Any]]:
-    """Everything that can be linked to a size: key with dots -> name in :func:`measures`, and the value that it has."""
+    """All places that can be linked to a size: key with dots -> its name in :func:`measures`, and its value."""
     return {
         dotted((*place, argument)): (measure, node.get(argument))
-        for place, node, takes in _sized(cfg)
-        for argument, measure in takes.items()
+        for place, node, linked_sizes in _sized_parts(cfg)
+        for argument, measure in linked_sizes.items()
     }
 
 
-def _sized(cfg: Config) -> list[tuple[Place, dict[str, Any], Mapping[str, str]]]:
-    """The dicts, with their place, of everything that can be linked to a size."""
+def _sized_parts(cfg: Config) -> list[tuple[Place, dict[str, Any], Mapping[str, str]]]:
+    """Place, config and ``linked_sizes`` of every part that declares them."""
     parts = [key for key in cfg if str(key).endswith("_dataloader") or key in _PARTS]
     return [
-        (place, node, takes)
+        (place, node, linked_sizes)
         for part in parts
         for place, node in walk(cfg[part], (part,))
-        if isinstance(node.get("type"), str) and (takes := declared(node["type"], "linked_sizes"))
+        if isinstance(node.get("type"), str) and (linked_sizes := declared(node["type"], "linked_sizes"))
     ]
 
 
 def dotted(place: Place) -> str:
-    """A place as ``--cfg-options`` writes it."""
+    """A place as a key of ``--cfg-options``."""
     return ".".join(map(str, place))

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from efftasks import apis
 from efftasks.linking.overrides import LINKED_KEYS
 from efftasks.linking.pipelines import check_pipelines
-from efftasks.linking.schedule import schedule_faults
+from efftasks.linking.schedule import schedule_warnings
 from efftasks.registry import MODELS
 from efftasks.structures.errors import UserError
 
@@ -53,7 +53,7 @@ def is_refused(name: str, key: str, value: Any) -> bool:
     try:
         load(name, **{key: value})
     except UserError as error:
-        return str(error).startswith(f"{key}: nothing in this config takes it")
+        return str(error).startswith(f"{key}: nothing in this config uses it")
     return False
 
 
@@ -132,7 +132,7 @@ def test_scale_and_vis_backends(name: str) -> None:
 def test_max_epochs(name: str, epochs: int) -> None:
     plain, cfg = load(name), load(name, max_epochs=epochs)
     assert cfg.train_cfg.max_epochs == epochs == cfg.max_epochs
-    assert not schedule_faults(cfg) and not schedule_faults(plain)
+    assert not schedule_warnings(cfg) and not schedule_warnings(plain)
     ratio = epochs / plain.max_epochs
     for old, new in zip(plain.param_scheduler, cfg.param_scheduler):
         if not old.get("by_epoch", True):

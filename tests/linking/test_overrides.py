@@ -32,7 +32,7 @@ def sizes(cfg: Config) -> set[tuple[int, int]]:
         ("randomness.sed", 4, r"randomness\.sed: there is no such key; did you mean 'seed'"),
         ("train_pipeline", [], "train_pipeline.* lines of the config file alone.*; set train_dataloader"),
         ("param_scheduler.7.T_max", 3, r"param_scheduler\.7\.T_max: the config has no place for this value"),
-        ("crop_size", 64, "crop_size: nothing in this config takes it"),
+        ("crop_size", 64, "crop_size: nothing in this config uses it"),
         ("linked", [], "linked: the config has no 'linked'"),
         ("image_size", "abc", r"image_size: got 'abc', expected \(height, width\)"),
         ("image_size", (0, 64), r"image_size: got \(0, 64\)"),

@@ -1,4 +1,4 @@
-"""A test pipeline that shows other pictures than training did is told of, with both places."""
+"""A test pipeline that prepares images otherwise than training is reported, with both places."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def messages(name: str, options: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "said"),
+    ("name", "options", "expected"),
     [
         (SHAPES, {f"{TEST}.1.mode": "stretch"}, ["by letterbox, test by stretch", f"{TRAIN}.2", f"{TEST}.1"]),
         (QUERIES, {f"{TEST}.1.mode": "letterbox"}, ["by stretch, test by letterbox", f"{TEST}.1"]),
@@ -34,7 +34,7 @@ def messages(name: str, options: dict[str, Any]) -> list[str]:
         (POSE, {f"{TEST}.1.padding": 1.0}, ["padding of boxes 1.25, test 1.0", f"{TEST}.1"]),
         (SEMANTIC, {f"{TEST}.1.pad_value": 0}, ["pad value 114, test 0", f"{TEST}.1"]),
         (SEMANTIC, {f"{TEST}.1.mode": "stretch"}, ["by letterbox, test by stretch", f"{TEST}.1"]),
-        (SHAPES, {f"{TEST}.0": dict(type="LoadImageFromFile", color_type="color")}, ["reads pictures differently"]),
+        (SHAPES, {f"{TEST}.0": dict(type="LoadImageFromFile", color_type="color")}, ["reads images differently"]),
         (
             SHAPES,
             {TEST: [dict(type="LoadImage"), dict(type="FitImage", size=None), dict(type="mmdet.Normalize", mean=[1])]},
@@ -42,9 +42,9 @@ def messages(name: str, options: dict[str, Any]) -> list[str]:
         ),
     ],
 )
-def test_one_difference_is_one_sentence(name: str, options: dict[str, Any], said: list[str]) -> None:
+def test_one_difference_is_one_sentence(name: str, options: dict[str, Any], expected: list[str]) -> None:
     (message,) = messages(name, options)
-    assert all(part in message for part in said)
+    assert all(part in message for part in expected)
 
 
 def test_resize_of_mmdet_is_compared_too() -> None:
@@ -72,5 +72,5 @@ def test_a_transform_of_old_configs_that_is_gone_is_named_with_the_new_one(place
     cfg = apis.load_config("o2o-n_mobilenetv4-conv-s_1xb16-100e_custom-640", {"classes": ["a"], place: old})
     with pytest.raises(UserError) as error:
         check_pipelines(cfg)
-    assert str(error.value).startswith(f"{place}.1.transforms.0.0: GridMosaic is gone, expected ObjectMosaic")
+    assert str(error.value).startswith(f"{place}.1.transforms.0.0: GridMosaic was removed, expected ObjectMosaic")
     assert "RandomWarp" in str(error.value)

@@ -107,8 +107,8 @@ def test_pipelines_are_switched_in_the_order_of_their_epochs(epochs: int, tmp_pa
         (DEIM, {"schedule.no_aug_from": "x"}, r"schedule\.no_aug_from: got 'x', expected a whole number"),
         (DEIM, {"schedule": 5}, r"schedule: got 5, expected a dict"),
         (DEIM, {"schedule.warmup_iters": 0.5}, r"schedule\.warmup_iters: got 0\.5, but param_scheduler\.0\.end counts"),
-        (DEIM, {"schedule.flat_untill": 3}, r"schedule\.flat_untill: nothing in this config takes it"),
-        (SHAPES, {"schedule.no_aug_from": 3}, r"schedule\.no_aug_from: nothing in this config takes it"),
+        (DEIM, {"schedule.flat_untill": 3}, r"schedule\.flat_untill: nothing in this config uses it"),
+        (SHAPES, {"schedule.no_aug_from": 3}, r"schedule\.no_aug_from: nothing in this config uses it"),
         (
             DEIM,
             {"default_hooks.no_aug.switch_epoch": "no_aug"},
@@ -125,5 +125,5 @@ def test_a_share_needs_a_number_of_epochs(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     loop = "max_epochs = None\ntrain_cfg = dict(type='IterBasedTrainLoop', max_iters=9, val_interval=3)"
     path.write_text(f"_base_ = [{str(apis.config_path(DEIM))!r}]\n{loop}\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"schedule\.\w+: got 0\.5, a part of max_epochs, and the config states none"):
+    with pytest.raises(UserError, match=r"schedule\.\w+: got 0\.5, a share of max_epochs, and the config states none"):
         apis.load_config(path)
