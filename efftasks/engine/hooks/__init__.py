@@ -1,1 +1,1 @@
-"""Hooks of training: seeds, progress, averages, precision, what is written down. A file a hook."""
+"""Training hooks, a file each: checkpoints, seeds, training progress, precision, threads, unreadable images."""

@@ -1,4 +1,4 @@
-"""Randomness that depends on seed, epoch and process only, never on history."""
+"""Random seeds that depend on seed, epoch and rank only, so that a resumed run equals an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -20,27 +20,30 @@ __all__ = ["EpochSeed"]
 
 @HOOKS.register_module()
 class EpochSeed(Hook):
-    """Seed python, numpy, torch and the data workers anew at the start of each training epoch.
+    """Seed python, numpy, torch and the data workers at the start of each training epoch.
 
-    So a resumed run draws the very numbers which the uninterrupted one would have drawn, without saving any random
-    state. The training loader must not keep its workers (``persistent_workers=False``): theirs would go on drawing.
-    Workers also start with a pipeline that remembers nothing (mosaic keeps images); without workers, the data set gets
-    such a pipeline here.
+    A resumed run then draws the same random numbers as an uninterrupted one, without a saved random state. The training
+    loader must restart its workers in each epoch (``persistent_workers=False``). That also resets the state of the
+    pipeline (the cached images of a mosaic); without workers this hook resets it.
     """
 
     priority = "LOW"  # after the hooks that switch the pipeline
 
     def __init__(self) -> None:
-        self._unused: Any = None  # the pipeline as the config has it
-        self._given: Any = None  # the copy of it that the data set uses
+        self._initial: Any = None  # the pipeline in its initial state
+        self._current: Any = None  # the copy of it that the data set uses
 
     def before_train_epoch(self, runner: Any) -> None:
-        """Seed."""
+        """Set the seeds of this epoch, and reset the pipeline if there are no workers.
+
+        Raises:
+            ValueError: the training loader has ``persistent_workers=True``.
+        """
         loader = runner.train_dataloader
         if loader.num_workers and loader.persistent_workers:
             raise ValueError("train_dataloader.persistent_workers: got True, EpochSeed allows False only")
         if not loader.num_workers and isinstance(loader.dataset, BaseDataset):
-            self._renew_pipeline(loader.dataset)
+            self._reset_pipeline(loader.dataset)
         rank = get_rank()
         seed = int(np.random.SeedSequence([runner.seed, runner.epoch, rank]).generate_state(1)[0])
         random.seed(seed)
@@ -50,7 +53,7 @@ class EpochSeed(Hook):
             worker_init_fn, num_workers=loader.num_workers, rank=rank, seed=seed % (2**31 - 10_000)
         )
 
-    def _renew_pipeline(self, dataset: BaseDataset) -> None:
-        if dataset.pipeline is not self._given:  # the first epoch, or it was switched
-            self._unused = dataset.pipeline
-        dataset.pipeline = self._given = copy.deepcopy(self._unused)
+    def _reset_pipeline(self, dataset: BaseDataset) -> None:
+        if dataset.pipeline is not self._current:  # the first epoch, or another hook has switched it
+            self._initial = dataset.pipeline
+        dataset.pipeline = self._current = copy.deepcopy(self._initial)

@@ -14,27 +14,27 @@ __all__ = ["FairThreadsHook"]
 
 @HOOKS.register_module()
 class FairThreadsHook(Hook):
-    """Set the number of PyTorch's threads by the load of the machine, see :mod:`efftasks.engine.threads`.
+    """Adapt the number of PyTorch's threads to the load of the machine, see :mod:`efftasks.engine.threads`.
 
-    Sums over another number of threads differ in the last bit: with a fixed number (``--threads``) a run is repeatable
-    to the last bit beside any load.
+    Sums differ in their last bits with the number of threads: runs are bitwise reproducible only with a fixed number
+    (``--threads``), or without other load.
     """
 
     def __init__(self) -> None:
         self._threads: FairThreads | None = None
 
     def before_train(self, runner: Any) -> None:
-        """Begin to watch."""
+        """Start to observe the load."""
         self._threads = FairThreads(runner.logger.info)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Look."""
-        self._look()
+        """Adapt the number of threads."""
+        self._adapt()
 
     def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Look."""
-        self._look()
+        """Adapt the number of threads."""
+        self._adapt()
 
-    def _look(self) -> None:
+    def _adapt(self) -> None:
         if self._threads is not None:
             self._threads.look()

@@ -1,4 +1,4 @@
-"""Choose between float32 and bfloat16 on a CPU by what the model's own steps take."""
+"""Choose between float32 and bfloat16 on a CPU by the measured time of training steps."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from efftasks.registry import HOOKS
 
 __all__ = ["ChoosePrecision"]
 
-_WARMUP, _TRIALS = 2, 4  # steps in each precision: the first ones compile kernels
-_GAIN = 0.97  # of the time in float32, what bfloat16 may take at most to be chosen
+_WARMUP, _TRIALS = 2, 4  # steps in each precision, untimed and timed: the first ones compile kernels
+_GAIN = 0.97  # bfloat16 is chosen if a step takes at most this part of the time in float32
 _KEY = "precision"
 
 
 @HOOKS.register_module()
 class ChoosePrecision(Hook):
-    """Train in bfloat16 only where that is faster than float32, and say which it is and why.
+    """Train in bfloat16 only where that is faster than float32, and log the choice with its reason.
 
     A processor without bfloat16 arithmetic trains in float32 from the first step. On one that has it, the first twelve
-    steps take turns in both precisions and are timed; the faster one goes on. A resumed run keeps the choice of the
-    checkpoint. The choice is in the log, and as ``precision`` in the ``meta`` of checkpoints.
+    steps alternate between both precisions and are timed, and the faster one is chosen. A resumed run keeps the choice
+    of the checkpoint, which has it as ``precision`` in its ``meta``.
 
     Args:
-        mode: ``auto``, or ``bfloat16`` for bfloat16 whatever it takes.
-        clock: seconds; another one for tests.
-        capable: whether the processor may gain from bfloat16; None asks it.
+        mode: ``auto``, or ``bfloat16`` to always train in bfloat16.
+        clock: returns seconds; tests pass their own.
+        capable: whether the processor has bfloat16 arithmetic; None detects it.
     """
 
-    priority = "VERY_HIGH"  # nothing of other hooks is timed
+    priority = "VERY_HIGH"  # the time of other hooks is not measured
 
     def __init__(
         self,
@@ -46,30 +46,30 @@ class ChoosePrecision(Hook):
         self.mode = mode
         self._clock = clock
         self._capable = capable
-        self._times: dict[bool, list[float]] = {False: [], True: []}  # by whether in bfloat16
+        self._times: dict[bool, list[float]] = {False: [], True: []}  # in float32, and in bfloat16
         self._is_trial = False
         self._start = 0.0
 
     def before_train(self, runner: Any) -> None:
-        """Choose, or begin the trial."""
-        known = runner.message_hub.runtime_info.get(_KEY)
+        """Choose the precision if no trial is needed, or begin the trial."""
+        resumed = runner.message_hub.runtime_info.get(_KEY)
         if self.mode == "bfloat16":
-            self._choose(runner, True, "as asked for")
-        elif known is not None and runner.iter > 0:
-            self._choose(runner, known == "bfloat16", "as in the checkpoint that is resumed")
+            self._choose(runner, True, "as requested")
+        elif resumed is not None and runner.iter > 0:
+            self._choose(runner, resumed == "bfloat16", "as in the resumed checkpoint")
         elif not (has_fast_bfloat16() if self._capable is None else self._capable):
             self._choose(runner, False, "this processor has no bfloat16 arithmetic; --amp bfloat16 forces it")
         else:
             self._is_trial = True
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Take turns."""
+        """Switch the precision during the trial, and start the clock."""
         if self._is_trial:
             _wrapper(runner).enabled = len(self._times[True]) < len(self._times[False])
             self._start = self._clock()
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Note the time of a step of the trial, and choose after the last."""
+        """Record the time of a step of the trial, and choose the precision after the last."""
         if not self._is_trial:
             return
         self._times[_wrapper(runner).enabled].append(self._clock() - self._start)
@@ -77,11 +77,11 @@ class ChoosePrecision(Hook):
             return
         self._is_trial = False
         plain, mixed = (statistics.median(self._times[key][_WARMUP:]) for key in (False, True))
-        what = f"a step takes {mixed:.3g} s in bfloat16 and {plain:.3g} s in float32"
-        self._choose(runner, mixed <= _GAIN * plain, what)
+        reason = f"a step takes {mixed:.3g} s in bfloat16 and {plain:.3g} s in float32"
+        self._choose(runner, mixed <= _GAIN * plain, reason)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Add the choice."""
+        """Add the precision to the checkpoint's ``meta``."""
         checkpoint["meta"][_KEY] = runner.message_hub.runtime_info.get(_KEY, "on trial")
 
     def _choose(self, runner: Any, mixed: bool, reason: str) -> None:

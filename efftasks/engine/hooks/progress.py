@@ -1,4 +1,4 @@
-"""Tell the model how far training is."""
+"""Set the training progress of the model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class TrainingProgress(Hook):
     """Call ``model.set_progress(fraction)`` at the start of each epoch: 0 in the first, 1 in the last."""
 
     def before_train_epoch(self, runner: Any) -> None:
-        """Tell."""
+        """Set the progress of this epoch, if the model has ``set_progress``."""
         model = bare_model(runner.model)
         if isinstance(model, Progressive):
             model.set_progress(runner.epoch / max(1, runner.max_epochs - 1))

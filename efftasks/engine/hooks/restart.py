@@ -1,4 +1,4 @@
-"""Begin the last epochs from the best weights so far.
+"""Start the last epochs from the best checkpoint.
 
 Source: D-FINE (arXiv 2410.13842) and DEIM, whose last epochs, without augmentation, start from the best checkpoint.
 """
@@ -19,13 +19,12 @@ __all__ = ["RestartFromBest"]
 
 @HOOKS.register_module()
 class RestartFromBest(Hook):
-    """Load the best checkpoint of the work dir, model and average alike, when an epoch begins.
+    """Load the best checkpoint of the work dir into the model and its EMA when an epoch begins.
 
-    The optimiser goes on as it is.
+    The optimizer keeps its state.
 
     Args:
-        epoch: before this one (counted from 0). In a config a share of training or a point of ``schedule`` may stand
-            for it.
+        epoch: the epoch, counted from 0. In a config also a share of training or a point of ``schedule``.
         file: name of the checkpoint in the work dir.
     """
 
@@ -36,7 +35,7 @@ class RestartFromBest(Hook):
         self.epoch, self.file = epoch, file
 
     def before_train_epoch(self, runner: Any) -> None:
-        """Load, if it is the epoch and there is a checkpoint."""
+        """Load the checkpoint if this is the epoch and the file exists."""
         path = Path(runner.work_dir, self.file)
         if runner.epoch != self.epoch or not path.is_file():
             return

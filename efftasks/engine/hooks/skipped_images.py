@@ -1,4 +1,4 @@
-"""Say which images could not be read."""
+"""Report images that could not be read."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ __all__ = ["ReportSkippedImages"]
 
 @HOOKS.register_module()
 class ReportSkippedImages(Hook):
-    """Name each unreadable image once, when it is first skipped, and count the skips of each epoch.
+    """Log a warning for each unreadable image, once, and the number of unreadable images of each epoch.
 
-    The data set notes what it skipped in ``skipped_files`` of the sample that stands in for it.
+    The data set lists the files that it skipped as ``skipped_files`` of the sample that replaces them.
     """
 
     def __init__(self) -> None:
-        self._named: set[str] = set()
+        self._reported: set[str] = set()
         self._count = 0
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Note the skips of a batch."""
-        self._note(runner, data_batch)
+        """Count and report the skipped images of a batch."""
+        self._count_skipped(runner, data_batch)
 
     def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Note the skips of a batch."""
-        self._note(runner, data_batch)
+        """Count and report the skipped images of a batch."""
+        self._count_skipped(runner, data_batch)
 
     def after_train_epoch(self, runner: Any) -> None:
-        """Say the count."""
-        self._tell(runner, f"epoch {runner.epoch + 1}", "skipped")
+        """Log the number of skipped images of the epoch."""
+        self._log_count(runner, f"epoch {runner.epoch + 1}", "skipped")
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        """Say the count."""
-        self._tell(runner, f"validation after epoch {runner.epoch}", "scored as blank")
+        """Log the number of unreadable images of the validation, which are scored as blank images."""
+        self._log_count(runner, f"validation after epoch {runner.epoch}", "scored as blank")
 
-    def _note(self, runner: Any, data_batch: Any) -> None:
+    def _count_skipped(self, runner: Any, data_batch: Any) -> None:
         samples: Sequence[Any] = (data_batch or {}).get("data_samples", ())
         for sample in samples:
             for path in sample.metainfo.get("skipped_files", ()):
                 self._count += 1
-                self._name(runner, path)
+                self._report(runner, path)
 
-    def _name(self, runner: Any, path: str) -> None:
-        if path not in self._named:
-            self._named.add(path)
+    def _report(self, runner: Any, path: str) -> None:
+        if path not in self._reported:
+            self._reported.add(path)
             # Formatted here: mmengine drops a warning whose template was used before.
             runner.logger.warning(f"{path}: the image is missing or cannot be decoded, skipped")
 
-    def _tell(self, runner: Any, when: str, what: str) -> None:
-        # Only the first process has a voice in the log, so it learns what the others met.
-        everyone = all_gather_object((self._count, sorted(self._named)))
+    def _log_count(self, runner: Any, stage: str, outcome: str) -> None:
+        # Only the main process writes to the log, so it also reports the images of the others.
+        gathered = all_gather_object((self._count, sorted(self._reported)))
         self._count = 0
-        for _, names in everyone:
-            for path in names:
-                self._name(runner, path)
-        total = sum(count for count, _ in everyone)
+        for _, paths in gathered:
+            for path in paths:
+                self._report(runner, path)
+        total = sum(count for count, _ in gathered)
         if total:
-            runner.logger.warning(f"{when}: {total} unreadable images {what}")
+            runner.logger.warning(f"{stage}: {total} unreadable images {outcome}")

@@ -1,4 +1,4 @@
-"""Keep the running statistics of several processes equal."""
+"""Keep buffers equal in all processes of distributed training."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ __all__ = ["SyncBuffers"]
 
 
 class SyncBuffers(Hook):
-    """At the end of each epoch, give all processes the mean of their buffers, the model's and its average's.
+    """Average the buffers of the model and its EMA over all processes at the end of each epoch.
 
-    The runner adds it wherever several processes train; it is no matter of the config.
+    The runner adds it to distributed training; configs do not name it.
 
-    Parameters are equal in all processes anyway, the statistics of batch norms are not: each process sees its own
-    images. Without this, processes would score different models, and the saved one would be that of the first.
-    mmengine's SyncBuffersHook leaves out the average, which is the one that is scored.
+    Parameters are equal in all processes, but running statistics of batch norms are not, since each process has other
+    images. Without this hook the processes would evaluate different models, and the saved one would be that of rank 0.
+    mmengine's SyncBuffersHook leaves out the EMA, which is the model that is evaluated.
     """
 
     def after_train_epoch(self, runner: Any) -> None:
-        """Average."""
+        """Average the buffers."""
         models = [runner.model, *(hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook))]
         buffers = [buffer for model in models for buffer in model.buffers() if buffer.is_floating_point()]
         with torch.no_grad():
