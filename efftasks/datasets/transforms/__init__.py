@@ -1,1 +1,1 @@
-"""Transforms of one sample: loading, fitting, augmenting, packing. For a batch: `models/batch_augments.py`."""
+"""Transforms of one sample: loading, resizing, augmentation, packing. For batches see `models/batch_augments.py`."""

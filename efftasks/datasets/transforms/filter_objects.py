@@ -1,4 +1,4 @@
-"""Objects that are too small to learn from."""
+"""Dropping small objects."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["FilterObjects"]
 
 @TRANSFORMS.register_module()
 class FilterObjects(BaseTransform):
-    """Drop objects whose box is not wider and higher than ``min_side`` pixels; crowd regions stay, to be ignored.
+    """Drop objects whose box is not wider and higher than ``min_side``. Crowd regions are keep, since they are ignored.
 
     Args:
-        min_side: in pixels of the image as it is at this place of the pipeline.
+        min_side: in pixels of the image at this step of the pipeline.
     """
 
     def __init__(self, min_side: float = 1.0) -> None:
@@ -25,9 +25,9 @@ class FilterObjects(BaseTransform):
         self.min_side = min_side
 
     def transform(self, results: dict) -> dict:
-        """Drop the small ones."""
+        """Drop small objects."""
         objects = take_objects(results)
         sides = objects.boxes[:, 2:] - objects.boxes[:, :2]
-        kept = (sides > np.where(objects.ignored, 0, self.min_side)[:, None]).all(1)
-        put_objects(results, objects.select(kept), results["img"].shape[:2])
+        keep = (sides > np.where(objects.ignored, 0, self.min_side)[:, None]).all(1)
+        put_objects(results, objects.select(keep), results["img"].shape[:2])
         return results

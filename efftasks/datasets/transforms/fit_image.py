@@ -1,4 +1,4 @@
-"""Bring every image to one size; the one transform whose facts the exported file repeats."""
+"""Resizing all images to one size, as exported models do: the artifact states the settings of this transform."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ FIT_MODES = ("letterbox", "stretch")
 
 
 def fit_scales(shape: Sequence[int], size: Sequence[int], mode: str = "letterbox") -> tuple[float, float]:
-    """The factors of (height, width) that bring an image of ``shape`` to ``size``: equal unless it is stretched."""
+    """The factors of (height, width) that fit an image of ``shape`` into ``size``; equal unless ``mode`` is stretch."""
     scales = size[0] / shape[0], size[1] / shape[1]
     return scales if mode == "stretch" else (min(scales), min(scales))
 
 
 def fitted_size(shape: tuple[int, int], size: tuple[int, int], mode: str = "letterbox") -> tuple[int, int]:
-    """(height, width) of an image of ``shape`` that fits into ``size``. Not mmcv's rule, which may turn the size."""
+    """(height, width) of an image of ``shape`` resized to fit into ``size``. mmcv's rule may exchange the two sides."""
     scales = fit_scales(shape, size, mode)
     return max(1, int(shape[0] * scales[0] + 0.5)), max(1, int(shape[1] * scales[1] + 0.5))
 
 
 def resize_pixels(results: dict[str, Any], shape: tuple[int, int]) -> np.ndarray:
-    """Stretch image and label map to ``shape`` (height, width); sets ``img_shape`` and ``scale_factor``.
+    """Resize image and label map to ``shape`` (height, width); sets ``img_shape`` and ``scale_factor``.
 
     Returns:
-        The map (2, 3) that what is annotated is still to follow.
+        The affine map (2, 3), which the caller applies to boxes, masks and keypoints.
     """
     height, width = results["img"].shape[:2]
     scale = (shape[1] / width, shape[0] / height)
@@ -43,7 +43,7 @@ def resize_pixels(results: dict[str, Any], shape: tuple[int, int]) -> np.ndarray
     results["scale_factor"] = scale
     results["img_shape"] = shape
     if "gt_seg_map" in results:
-        # INTER_NEAREST goes by the corners of pixels: labels would lie half a pixel off.
+        # INTER_NEAREST samples at the corners of pixels: labels would be off by half a pixel.
         results["gt_seg_map"] = cv2.resize(results["gt_seg_map"], shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     return np.array([[scale[0], 0, 0], [0, scale[1], 0]])
 
@@ -54,13 +54,12 @@ class FitImage(BaseTransform):
 
     Args:
         size: (height, width) in pixels. In a config None stands for the config's ``image_size``.
-        mode: ``letterbox`` keeps the aspect ratio, with the image at the top left and padding on the right and at the
-            bottom; ``stretch`` does not keep it.
-        pad_value: pixel value of the padding, 0..255; it has no mask, and label 255.
+        mode: ``letterbox`` keeps the aspect ratio, with padding on the right and at the bottom; ``stretch`` does not.
+        pad_value: pixel value of the padding, 0..255. In label maps the padding is 255, in masks 0.
     """
 
     linked_sizes: ClassVar[dict[str, str]] = {"size": "image_size"}
-    fits_input: ClassVar[bool] = True  # to the size of the network
+    fits_input: ClassVar[bool] = True  # resizes to the network input
 
     def __init__(self, size: tuple[int, int] | None, mode: str = "letterbox", pad_value: int = 114) -> None:
         if mode not in FIT_MODES:
@@ -72,12 +71,12 @@ class FitImage(BaseTransform):
         self.pad_value = pad_value
 
     def transform(self, results: dict) -> dict:
-        """Resize and pad; sets ``scale_factor`` (width, height) from the original to the new pixels."""
+        """Resize and pad; sets ``img_shape`` (height, width) and ``scale_factor`` (width, height), new over old."""
         shape = fitted_size(results["img"].shape[:2], self.size, self.mode)
         matrix = resize_pixels(results, shape)
-        results["img"] = self._padded(results["img"], self.pad_value)
+        results["img"] = self._pad(results["img"], self.pad_value)
         if "gt_seg_map" in results:
-            results["gt_seg_map"] = self._padded(results["gt_seg_map"], IGNORE)
+            results["gt_seg_map"] = self._pad(results["gt_seg_map"], IGNORE)
         results["img_shape"] = self.size
         if "gt_bboxes" in results:
             boxes = results["gt_bboxes"].clone()
@@ -91,7 +90,7 @@ class FitImage(BaseTransform):
             results["gt_keypoints"] = warp_points(results["gt_keypoints"], matrix)
         return results
 
-    def _padded(self, array: np.ndarray, value: int) -> np.ndarray:
+    def _pad(self, array: np.ndarray, value: int) -> np.ndarray:
         below, right = self.size[0] - array.shape[0], self.size[1] - array.shape[1]
         if not (below or right):
             return array

@@ -1,4 +1,4 @@
-"""The annotated objects of an image, from what the data set says of them to arrays."""
+"""Loading the annotated objects of an image as arrays."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["LoadObjects"]
 
 @TRANSFORMS.register_module()
 class LoadObjects(BaseTransform):
-    """``instances`` as ``gt_bboxes``, ``gt_bboxes_labels``, ``gt_ignore_flags`` and ``gt_area_shares``.
+    """Load ``instances`` as ``gt_bboxes``, ``gt_bboxes_labels``, ``gt_ignore_flags`` and ``gt_area_shares``.
 
-    An object without a mask has one of zeros, an object without keypoints has keypoints of visibility 0. An image of a
-    data set that does not annotate objects at all, one with label maps only, gets a single region to ignore, the whole
-    image, so that its objects are not learned as background.
+    An object without a mask gets a mask of zeros, one without keypoints gets keypoints of visibility 0. An image of a
+    data set without object annotations (label maps only) gets one ignored region, the full image, so that its objects
+    are not learned as background.
 
     Args:
-        masks: also ``gt_masks``, BitmapMasks.
-        keypoints: also ``gt_keypoints``, float32 (N, P, 3).
-        num_keypoints: P in data sets without keypoints, which are trained on beside another one that has them.
+        masks: load ``gt_masks`` too, BitmapMasks.
+        keypoints: load ``gt_keypoints`` too, float32 (N, P, 3).
+        num_keypoints: P, for data sets without keypoints in a training with others that have them.
     """
 
     def __init__(self, masks: bool = False, keypoints: bool = False, num_keypoints: int | None = None) -> None:
@@ -38,15 +38,15 @@ class LoadObjects(BaseTransform):
         self.num_keypoints = num_keypoints
 
     def transform(self, results: dict) -> dict:
-        """Load the objects of an image that is loaded already.
+        """Load the objects; the image is already loaded.
 
         Raises:
-            UserError: a mask is broken or is not of the image's size, or nothing says how many keypoints there are.
+            UserError: a mask is broken or has not the size of the image, or the number of keypoints is unknown.
         """
         height, width = size = results["img_shape"]
         corners = [0, 0, width, 0, width, height, 0, height]
-        whole = dict(bbox=(0, 0, width, height), bbox_label=0, ignore_flag=1, mask=[corners])
-        instances = results.get("instances", [whole])
+        full_image = dict(bbox=(0, 0, width, height), bbox_label=0, ignore_flag=1, mask=[corners])
+        instances = results.get("instances", [full_image])
         boxes = np.array([instance["bbox"] for instance in instances], np.float32).reshape(-1, 4)
         objects = Objects(
             boxes,
@@ -60,9 +60,9 @@ class LoadObjects(BaseTransform):
         return results
 
     def _load_masks(self, results: dict, instances: list[dict]) -> MaskWindows:
-        found = [_decoded(results, instance) for instance in instances]
-        corners = np.array([(part.left, part.top) for part in found], np.int64).reshape(-1, 2)
-        return MaskWindows(corners, [part.crop for part in found])
+        masks = [_decode(results, instance) for instance in instances]
+        corners = np.array([(mask.left, mask.top) for mask in masks], np.int64).reshape(-1, 2)
+        return MaskWindows(corners, [mask.crop for mask in masks])
 
     def _load_keypoints(self, results: dict, instances: list[dict]) -> np.ndarray:
         mirror, path = results.get("keypoint_mirror"), results.get("img_path")
@@ -74,21 +74,21 @@ class LoadObjects(BaseTransform):
             )
         if self.num_keypoints not in (None, count):
             raise UserError(f"LoadObjects.num_keypoints: got {self.num_keypoints}, expected {count}, as {path} has")
-        none = np.zeros((count, 3), np.float32)
-        rows = [np.asarray(instance.get("keypoints", none), np.float32) for instance in instances]
-        return np.stack(rows) if rows else np.zeros((0, count, 3), np.float32)
+        missing = np.zeros((count, 3), np.float32)
+        keypoints = [np.asarray(instance.get("keypoints", missing), np.float32) for instance in instances]
+        return np.stack(keypoints) if keypoints else np.zeros((0, count, 3), np.float32)
 
 
-def _decoded(results: dict, instance: dict[str, Any]) -> DecodedMask:
+def _decode(results: dict, instance: dict[str, Any]) -> DecodedMask:
     try:
         return decode_mask(instance.get("mask"), results["img_shape"])
     except ValueError as error:
-        whose = f"annotation {instance.get('id')}"
-        raise UserError(f"{results.get('img_path')}: the mask of {whose} cannot be used: {error}") from error
+        path, annotation = results.get("img_path"), instance.get("id")
+        raise UserError(f"{path}: the mask of annotation {annotation} cannot be used: {error}") from error
 
 
 def _area_shares(instances: list[dict], boxes: np.ndarray) -> np.ndarray:
-    """Annotated area over that of the box: float32 (N,), 1 where no area is annotated."""
+    """Annotated area divided by the area of the box: float32 (N,), 1 if no area is annotated."""
     sides = boxes[:, 2:] - boxes[:, :2]
     areas = np.array([instance.get("area") or 0.0 for instance in instances], np.float32)
     return np.where(areas > 0, areas / sides.prod(1).clip(1e-6), 1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Loading with an error that says which file it is."""
+"""Loading images and label maps; errors name the file."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ class LoadImage(BaseTransform):
     """Read ``img_path`` into ``img``: uint8 (H, W, 3) BGR; sets ``img_shape`` and ``ori_shape`` (height, width).
 
     Args:
-        pixel_range: (low, high), the values that become 0 and 255 where a file has more than 8 bits a channel; values
-            outside are clipped. None divides 16 bits by 256, with one warning where they seem to use a part only.
-            ``pixel_range`` in a config states it for all.
+        pixel_range: (low, high), the values that become 0 and 255 in files with more than 8 bits per channel; values
+            outside are clipped. None divides 16-bit values by 256, with one warning if they seem to use only a part of
+            the range. In a config None stands for the config's ``pixel_range``.
     """
 
     linked_values: ClassVar[tuple[str, ...]] = ("pixel_range",)
 
     def __init__(self, pixel_range: PixelRange | None = None) -> None:
         self.pixel_range = checked_range(pixel_range)
-        self._noted = torch.zeros((), dtype=torch.bool).share_memory_()  # one warning for all worker processes
+        self._has_warned = torch.zeros((), dtype=torch.bool).share_memory_()  # one warning for all worker processes
 
     def transform(self, results: dict) -> dict:
         """Read one image.
 
         Raises:
-            UnreadableImage: it is missing or no image; the dataset turns this into a skip.
-            UserError: it has floats, or numbers with a sign, and no range is stated.
+            UnreadableImage: the file is missing or no image; the data set then skips it.
+            UserError: the pixels are floats or signed numbers, and ``pixel_range`` is None.
         """
         path = results["img_path"]
-        results["img"] = read_image(path, self.pixel_range, self._note)
+        results["img"] = read_image(path, self.pixel_range, self._warn_once)
         results["img_shape"] = results["ori_shape"] = results["img"].shape[:2]
         return results
 
-    def _note(self, note: str) -> None:
-        if not self._noted:
-            self._noted.fill_(True)
-            print_log(note, "current", logging.WARNING)
+    def _warn_once(self, message: str) -> None:
+        if not self._has_warned:
+            self._has_warned.fill_(True)
+            print_log(message, "current", logging.WARNING)
 
 
 @TRANSFORMS.register_module()
 class LoadSegMap(BaseTransform):
-    """Read ``seg_map_path`` into ``gt_seg_map``: uint8 (H, W), the index of a class or 255; nothing where it is absent.
+    """Read ``seg_map_path``, if it is present, into ``gt_seg_map``: uint8 (H, W), the index of a class or 255.
 
     ``reduce_zero_label`` and ``label_map`` of mmseg's data sets are applied, and then ``label_values`` of this
     package's (a :class:`efftasks.datasets.semantic_values.LabelValues`). A palette PNG is read as its indices.
@@ -66,16 +66,17 @@ class LoadSegMap(BaseTransform):
 
         Raises:
             UnreadableImage: it is missing or cannot be decoded.
-            UserError: it is no label map, see :func:`read_label`, or has numbers above 255, or others than
-                ``label_values`` knows.
+            UserError: it is no label map, see :func:`read_label`, or has numbers above 255 or without an entry in
+                ``label_values``.
         """
         path = results.get("seg_map_path")
         if path is None:
             return results
-        read = read_label(path)
-        if read.max(initial=0) > 255:
-            raise UserError(f"{path}: the label map has the number {read.max()}, expected the index of a class, 0..255")
-        labels = read.astype(np.uint8)
+        numbers = read_label(path)
+        maximum = numbers.max(initial=0)
+        if maximum > 255:
+            raise UserError(f"{path}: the label map has the number {maximum}, expected the index of a class, 0..255")
+        labels = numbers.astype(np.uint8)
         if results.get("reduce_zero_label"):
             labels = np.where(labels == 0, 255, np.where(labels == 255, 255, labels - 1)).astype(np.uint8)
         if results.get("label_map"):

@@ -1,7 +1,7 @@
-"""Two images in one, blended, with the objects of both.
+"""MixUp: two images blended into one, with the objects of both.
 
-Source: mixup (arXiv 1710.09412) for detection as YOLOX (arXiv 2107.08430) has it, with the cache of RTMDet. For mixing
-within a batch, on whatever device it is, there is ``DenseBatchAugment`` (``efftasks/models/batch_augments.py``).
+Source: mixup (arXiv 1710.09412) for detection as in YOLOX (arXiv 2107.08430), with the cache of RTMDet (arXiv
+2212.07784). ``DenseBatchAugment`` (``efftasks/models/batch_augments.py``) mixes the images of a batch on its device.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ __all__ = ["ObjectMixUp"]
 
 @TRANSFORMS.register_module()
 class ObjectMixUp(BaseTransform):
-    """Half of the image and half of an earlier one that has objects, at the end of a pipeline, where all have one size.
+    """The mean of the image and an earlier one with objects. All images must have the same size.
 
-    Pixels of which the two label maps do not say the same get label 255.
+    Pixels whose two labels differ get label 255.
 
     Args:
-        prob: of a mixture.
-        cache: earlier images to draw from; a random one but the newest goes when there are more.
+        prob: probability of mixing.
+        cache: number of earlier images to draw from; from a full cache a random one except the newest is removed.
     """
 
     def __init__(self, prob: float = 0.1, cache: int = 20) -> None:
@@ -35,13 +35,13 @@ class ObjectMixUp(BaseTransform):
         self.cache = TileCache(cache)
 
     def transform(self, results: dict) -> dict:
-        """Maybe blend an earlier image in, and keep this one as it was.
+        """Blend an earlier image into this one with probability ``prob``, and add the original to the cache.
 
         Raises:
             ValueError: the earlier image has another size.
         """
         size = results["img"].shape[:2]
-        own = make_tile(results, size)
+        tile = make_tile(results, size)
         if self.cache.tiles and np.random.uniform() < self.prob:
             (other,) = self.cache.draw(1)
             if other.image.shape[:2] != size:
@@ -49,11 +49,11 @@ class ObjectMixUp(BaseTransform):
                     f"ObjectMixUp: got images of {other.image.shape[:2]} and {size} (height, width), expected one size "
                     "for all; put a RandomWarp or FitImage before it"
                 )
-            results["img"] = ((own.image.astype(np.uint16) + other.image) // 2).astype(np.uint8)
-            if own.labels is not None:
-                same = False if other.labels is None else own.labels == other.labels
-                results["gt_seg_map"] = np.where(same, own.labels, IGNORE).astype(np.uint8)
-            put_tiles(results, [own, other], [take_objects(results), other.objects], size)
-        if len(own.objects.labels):
-            self.cache.add(own)
+            results["img"] = ((tile.image.astype(np.uint16) + other.image) // 2).astype(np.uint8)
+            if tile.labels is not None:
+                same = False if other.labels is None else tile.labels == other.labels
+                results["gt_seg_map"] = np.where(same, tile.labels, IGNORE).astype(np.uint8)
+            put_tiles(results, [tile, other], [take_objects(results), other.objects], size)
+        if len(tile.objects.labels):
+            self.cache.add(tile)
         return results

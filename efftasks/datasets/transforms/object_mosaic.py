@@ -1,7 +1,7 @@
-"""Four images in one, with all that is annotated in them.
+"""Mosaic: four images in one, with all their annotations.
 
-Sources: the mosaic of YOLOv4 (arXiv 2004.10934, section 3.4) in the form that YOLOX (arXiv 2107.08430) gave it, and
-that of DEIM (arXiv 2412.04234, section 3.1, "dense one-to-one"), whose images are small and whole.
+Sources: the mosaic of YOLOv4 (arXiv 2004.10934, section 3.4) as in YOLOX (arXiv 2107.08430), and that of DEIM (arXiv
+2412.04234, section 3.1, "dense one-to-one"), which has small, uncropped images.
 """
 
 from __future__ import annotations
@@ -23,31 +23,30 @@ _LAYOUTS = ("point", "grid")
 
 
 class _Place(NamedTuple):
-    """Where an image goes: its top left corner, and the part of the canvas that it may cover."""
+    """The position of an image on the canvas, and the region of the canvas that it fills."""
 
-    corner: tuple[int, int]  # y, x
-    first: tuple[int, int]
-    last: tuple[int, int]
+    corner: tuple[int, int]  # y, x of the top left corner of the image; may be negative
+    first: tuple[int, int]  # y, x of the region
+    last: tuple[int, int]  # y, x of its end, exclusive
 
 
 @TRANSFORMS.register_module()
 class ObjectMosaic(BaseTransform):
     """The image and three from a cache of earlier ones, on one canvas.
 
-    The canvas is for a :class:`RandomWarp` behind it, which brings it to the network's size: pixels keep their
-    resolution until the scale is drawn. What is not mosaicked passes as it is.
+    A :class:`RandomWarp` after it brings the canvas to the size of the network input. Images that are not mosaicked
+    are not resized.
 
     Args:
         size: (height, width) in pixels. In a config None stands for the config's ``image_size``.
-        prob: of a mosaic.
-        layout: ``point``: each image fits into ``size``, all have one corner at a random point of a canvas of twice
-            ``size``, and end where their quarter does. ``grid``: each has half of the shorter side of ``size`` as its
-            shorter side, and lies, whole, at the top left of a cell of a 2 x 2 grid.
-        cache: earlier images to draw from; a random one but the newest goes when there are more.
-        centre: of the layout ``point``: where the images meet, as a range of parts of ``size``; 1 is the middle of the
-            canvas.
-        fill: pixel value of what no image covers, 0..255.
-        min_visible: objects of whose box a smaller part, by area, stays in their quarter are dropped.
+        prob: probability of a mosaic.
+        layout: ``point``: the canvas is twice ``size``; each image is resized to fit into ``size``, placed with one
+            corner at a random point, and cropped to the canvas. ``grid``: each image is resized so that its shorter
+            side is half of that of ``size``, and placed uncropped at the top left of a cell of a 2 x 2 grid.
+        cache: number of earlier images to draw from; from a full cache a random one except the newest is removed.
+        centre: range of the random point of the layout ``point``, as factors of ``size``; 1 is the canvas center.
+        fill: pixel value of the rest of the canvas, 0..255.
+        min_visible: objects with a smaller part of the area of their box inside their region are dropped.
     """
 
     linked_sizes: ClassVar[dict[str, str]] = {"size": "image_size"}
@@ -70,7 +69,7 @@ class ObjectMosaic(BaseTransform):
         if layout not in _LAYOUTS:
             raise ValueError(f"layout: got {layout!r}, allowed are {', '.join(map(repr, _LAYOUTS))}")
         if not 0 < centre[0] <= centre[1] < 2:
-            raise ValueError(f"centre: got {centre}, allowed 0 < least <= most < 2")
+            raise ValueError(f"centre: got {centre}, allowed 0 < min <= max < 2")
         self.size = (int(size[0]), int(size[1]))
         self.prob = prob
         self.layout = layout
@@ -80,7 +79,7 @@ class ObjectMosaic(BaseTransform):
         self.min_visible = min_visible
 
     def transform(self, results: dict) -> dict:
-        """Keep the image; and maybe replace it and its objects by those of a mosaic. Sets ``img_shape``."""
+        """Add the image to the cache, and make a mosaic with probability ``prob``; sets ``img_shape``."""
         tile = make_tile(results, self._tile_size(results["img"].shape[:2]))
         self.cache.add(tile)
         if np.random.uniform() >= self.prob:
@@ -116,7 +115,7 @@ class ObjectMosaic(BaseTransform):
         return results
 
     def _around_a_point(self, tiles: list[Tile]) -> tuple[tuple[int, int], list[_Place]]:
-        """Size of the canvas, and where images go: one corner at the point, and no further than their quarter."""
+        """Size of the canvas, and the places of the images around a random point."""
         height, width = 2 * self.size[0], 2 * self.size[1]
         y, x = (int(side * np.random.uniform(*self.centre)) for side in self.size)
         places = []
@@ -129,7 +128,7 @@ class ObjectMosaic(BaseTransform):
 
 
 def _on_a_grid(tiles: list[Tile]) -> tuple[tuple[int, int], list[_Place]]:
-    """Size of the canvas, and where images go: at the top left of the cells, rows first."""
+    """Size of the canvas, and the places of the images at the top left of the cells, in rows."""
     height = max(tile.image.shape[0] for tile in tiles)
     width = max(tile.image.shape[1] for tile in tiles)
     places = []

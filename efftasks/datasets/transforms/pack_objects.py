@@ -1,4 +1,4 @@
-"""The last step of a pipeline: from arrays to what a model takes."""
+"""The last step of a pipeline: packs arrays as inputs of a model."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _FIELDS = {
 
 @TRANSFORMS.register_module()
 class PackObjects(BaseTransform):
-    """``inputs`` uint8 (3, H, W) BGR, and a DetDataSample.
+    """Pack ``inputs``, uint8 (3, H, W) BGR, and ``data_samples``, a DetDataSample.
 
     As mmdet's PackDetInputs, with keypoints and area shares: ``gt_instances`` has the objects, ``ignored_instances``
-    the crowd regions, ``gt_sem_seg`` the label map, each with what the pipeline has loaded. Masks are handed on as what
-    models learn from, ``masks`` uint8 (N, H / 4, W / 4): how much of each cell of 4 x 4 pixels is object, 255 for all.
+    the crowd regions, ``gt_sem_seg`` the label map, as far as the pipeline has loaded them. Masks become training
+    targets, ``masks`` uint8 (N, H / 4, W / 4): 255 times the share of each cell of 4 x 4 pixels that the object covers.
 
     Args:
-        meta_keys: what else of the pipeline's dict goes into the sample, where it is there.
+        meta_keys: keys of the pipeline's dict that become metainfo of the sample, if they are present.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class PackObjects(BaseTransform):
         return dict(inputs=image, data_samples=sample)
 
 
-def _instances(results: dict[str, Any], chosen: np.ndarray) -> InstanceData:
+def _instances(results: dict[str, Any], mask: np.ndarray) -> InstanceData:
     instances = InstanceData()
     for key, name in _FIELDS.items():
         if key in results:
-            part = results[key][chosen]
+            part = results[key][mask]
             instances[name] = part if key == "gt_bboxes" else to_tensor(part)  # boxes are tensors already
     if "gt_masks" in results:
-        instances.masks = to_tensor(mask_shares(results["gt_masks"][chosen], MASK_STRIDE, results["img"].shape[:2]))
+        instances.masks = to_tensor(mask_shares(results["gt_masks"][mask], MASK_STRIDE, results["img"].shape[:2]))
     return instances

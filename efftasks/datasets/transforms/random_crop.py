@@ -1,7 +1,7 @@
-"""Zooming out and cropping as single-stage detectors have done since SSD (arXiv 1512.02325, section 2.2).
+"""Zoom-out and IoU-constrained crops of SSD (arXiv 1512.02325, section 2.2).
 
-The order of random numbers and the rules are those of mmdet's ``Expand`` and ``MinIoURandomCrop`` (Apache-2.0), but for
-crowd regions: they do not hold up a crop, and what a crop has of them stays to be ignored.
+The rules and the order of random numbers are those of mmdet's ``Expand`` and ``MinIoURandomCrop`` (Apache-2.0), except
+for crowd regions: they do not constrain a crop, and their part inside a crop is still ignored in training.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from efftasks.registry import TRANSFORMS
 
 __all__ = ["RandomIoUCrop", "RandomZoomOut"]
 
-_TRIALS = 50  # windows that are drawn for one condition
-_ASPECTS = (0.5, 2.0)  # height over width of a window
+_TRIALS = 50  # windows drawn for one minimum IoU
+_ASPECT_RATIOS = (0.5, 2.0)  # range of height / width of a window
 
 
 @TRANSFORMS.register_module()
 class RandomZoomOut(BaseTransform):
-    """Put the image somewhere on a larger canvas, with all that is annotated in it.
+    """Place the image and its annotations at a random position of a larger canvas.
 
     Args:
-        ratio: the canvas is larger by a factor drawn evenly from this range.
-        prob: of a larger canvas.
-        fill: pixel value of what the image does not cover, 0..255; 255 in the label map, whatever this is.
+        ratio: range of the uniform random factor by which the canvas is larger.
+        prob: probability of zooming out.
+        fill: pixel value of the rest of the canvas, 0..255; in label maps it is 255.
     """
 
     def __init__(self, ratio: tuple[float, float] = (1.0, 4.0), prob: float = 0.5, fill: int = 0) -> None:
         if not 1 <= ratio[0] <= ratio[1]:
-            raise ValueError(f"ratio: got {ratio}, allowed 1 <= least <= most")
+            raise ValueError(f"ratio: got {ratio}, allowed 1 <= min <= max")
         if not 0 <= prob <= 1:
             raise ValueError(f"prob: got {prob}, allowed 0 to 1")
         self.ratio = ratio
@@ -43,7 +43,7 @@ class RandomZoomOut(BaseTransform):
         self.fill = fill
 
     def transform(self, results: dict) -> dict:
-        """Draw a canvas; sets ``img_shape``."""
+        """Zoom out with probability ``prob``; sets ``img_shape``."""
         if np.random.uniform(0, 1) > self.prob:
             return results
         height, width = results["img"].shape[:2]
@@ -62,12 +62,14 @@ class RandomZoomOut(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RandomIoUCrop(BaseTransform):
-    """Crop to a window that overlaps with every object by at least a drawn IoU; those whose center it has stay.
+    """Crop to a random window whose IoU with every object is at least a random minimum.
+
+    Objects whose center is outside the window are dropped.
 
     Args:
-        prob: of a crop.
-        min_ious: the least IoU is drawn from these, 0, and "no crop".
-        min_size: a window's sides are at least this part of the image's.
+        prob: probability of trying to crop.
+        min_ious: the minimum IoU is one of these, 0, or "no crop", with equal probability.
+        min_size: minimum height and width of the window, relative to the image.
     """
 
     def __init__(
@@ -84,43 +86,43 @@ class RandomIoUCrop(BaseTransform):
         self.min_size = min_size
 
     def transform(self, results: dict) -> dict:
-        """Draw a window and cut it out; sets ``img_shape``."""
+        """Crop with probability ``prob``; sets ``img_shape``."""
         if np.random.rand() > self.prob:
             return results
         objects = take_objects(results)
-        window = self._draw(results["img"].shape[:2], objects.boxes[~objects.ignored])
-        return results if window is None else _cropped(results, objects, window)
+        window = self._draw_window(results["img"].shape[:2], objects.boxes[~objects.ignored])
+        return results if window is None else _crop(results, objects, window)
 
-    def _draw(self, shape: tuple[int, int], boxes: np.ndarray) -> np.ndarray | None:
-        """A window, int (4,) xyxy, that suits boxes (N, 4); None for no crop."""
+    def _draw_window(self, shape: tuple[int, int], boxes: np.ndarray) -> np.ndarray | None:
+        """A random window, int (4,) xyxy, for boxes (N, 4); None for no crop."""
         height, width = shape
         while True:
-            least = np.random.choice(self.choices)
-            if least == 1:
+            min_iou = np.random.choice(self.choices)
+            if min_iou == 1:
                 return None
             for _ in range(_TRIALS):
                 w = np.random.uniform(self.min_size * width, width)
                 h = np.random.uniform(self.min_size * height, height)
-                if not _ASPECTS[0] <= h / w <= _ASPECTS[1]:
+                if not _ASPECT_RATIOS[0] <= h / w <= _ASPECT_RATIOS[1]:
                     continue
                 left, top = np.random.uniform(0, width - w), np.random.uniform(0, height - h)
                 window = np.array([left, top, left + w, top + h]).astype(np.int64)
                 if (window[2:] == window[:2]).any():
                     continue
-                if not len(boxes) or (_ious(boxes, window).min() >= least and _has_centers(boxes, window).any()):
+                if not len(boxes) or (_ious(boxes, window).min() >= min_iou and _has_centers(boxes, window).any()):
                     return window
 
 
-def _cropped(results: dict[str, Any], objects: Objects, window: np.ndarray) -> dict[str, Any]:
+def _crop(results: dict[str, Any], objects: Objects, window: np.ndarray) -> dict[str, Any]:
     left, top, right, bottom = window.tolist()
     size = (bottom - top, right - left)
     for key in ("img", "gt_seg_map"):
         if key in results:
             results[key] = results[key][top:bottom, left:right]
     results["img_shape"] = size
-    kept = objects.select(_has_centers(objects.boxes, window) | objects.ignored)
+    objects = objects.select(_has_centers(objects.boxes, window) | objects.ignored)
     matrix = np.array([[1.0, 0, -left], [0, 1, -top]])
-    put_objects(results, cut_objects(kept, matrix, size, min_visible=0.0), size)
+    put_objects(results, cut_objects(objects, matrix, size, min_visible=0.0), size)
     return results
 
 

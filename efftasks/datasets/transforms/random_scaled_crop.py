@@ -1,7 +1,7 @@
-"""Scale jitter and a crop that rare classes get into, in one step: only the part that is kept is resized.
+"""Scale jitter and a class-balanced crop in one step, which resizes only the pixels of the crop.
 
-Sources: scale jitter and crop of every segmentation recipe since DeepLab (arXiv 1606.00915, section 4.1); class uniform
-sampling (Zhu et al., arXiv 1812.01593, section 3.3), here within an image.
+Sources: scale jitter and crop of DeepLab (arXiv 1606.00915, section 4.1); class uniform sampling (Zhu et al., arXiv
+1812.01593, section 3.3), here among the classes of an image.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class RandomScaledCrop(BaseTransform):
 
     Args:
         size: (height, width) of the crop in pixels. In a config None stands for the config's ``crop_size``, or
-            ``image_size`` where there is none, with ``image_size`` as ``fit``.
-        scale: the factor is drawn evenly from this range.
-        fit: (height, width) that the whole image would fit into at factor 1; None for ``size``.
-        class_share: of the crops that are centred, as far as the image allows, on a pixel of a class drawn evenly from
-            those in the image; the others lie anywhere. 0 is a plain random crop.
+            ``image_size`` without one, with ``image_size`` as ``fit``.
+        scale: range of the uniform random factor.
+        fit: (height, width) into which the full image fits at factor 1; None for ``size``.
+        class_share: share of the crops that are centered, as far as the border allows, on a random pixel of a random
+            class of the image; the others are uniformly random. 0 is a plain random crop.
         pad_value: pixel value of the padding, 0..255.
-        ignore: label of the padding, and of pixels that are no class.
+        ignore: label of the padding, and of pixels without a class.
     """
 
     linked_sizes: ClassVar[dict[str, str]] = {"size": "crop_size", "fit": "image_size"}
@@ -49,7 +49,7 @@ class RandomScaledCrop(BaseTransform):
         if size is None:
             raise ValueError("size: got None, expected (height, width), or an image_size in the config")
         if not 0 < scale[0] <= scale[1]:
-            raise ValueError(f"scale: got {scale}, allowed 0 < least <= most")
+            raise ValueError(f"scale: got {scale}, allowed 0 < min <= max")
         if not 0 <= class_share <= 1:
             raise ValueError(f"class_share: got {class_share}, allowed 0 to 1")
         self.size = (int(size[0]), int(size[1]))
@@ -69,17 +69,18 @@ class RandomScaledCrop(BaseTransform):
         if image.shape[:2] != labels.shape:
             path, size = results.get("seg_map_path"), image.shape[:2]
             raise ValueError(f"{path}: got {labels.shape}, expected {size}, the image's height and width")
-        whole = np.array(labels.shape)
+        shape = np.array(labels.shape)
         factor = np.random.uniform(*self.scale) * fit_scales(labels.shape, self.fit)[0]
-        window = np.minimum(np.ceil(np.array(self.size) / factor).astype(int), whole)  # in pixels of the image
+        window = np.minimum(np.ceil(np.array(self.size) / factor).astype(int), shape)  # in pixels of the image
         top, left = self._corner(labels, window)
         part = (slice(top, top + window[0]), slice(left, left + window[1]))
         height, width = np.minimum(np.maximum(1, np.round(window * factor).astype(int)), self.size).tolist()
-        smooth = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-        results["img"] = self._padded(cv2.resize(image[part], (width, height), interpolation=smooth), self.pad_value)
-        # INTER_NEAREST goes by the corners of pixels: labels would lie half a pixel off.
-        nearest = cv2.resize(labels[part], (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-        results["gt_seg_map"] = self._padded(nearest, self.ignore)
+        interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        crop = cv2.resize(image[part], (width, height), interpolation=interpolation)
+        results["img"] = self._pad(crop, self.pad_value)
+        # INTER_NEAREST samples at the corners of pixels: labels would be off by half a pixel.
+        label_crop = cv2.resize(labels[part], (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        results["gt_seg_map"] = self._pad(label_crop, self.ignore)
         results["img_shape"] = self.size
         return results
 
@@ -90,13 +91,13 @@ class RandomScaledCrop(BaseTransform):
         if room.any() and np.random.rand() < self.class_share:
             classes = np.setdiff1d(np.unique(labels), self.ignore)
             if len(classes):
-                places = np.flatnonzero(labels == np.random.choice(classes))
-                centre = np.array(np.unravel_index(np.random.choice(places), labels.shape))
-                corner = np.clip(centre - window // 2, 0, room)
+                pixels = np.flatnonzero(labels == np.random.choice(classes))
+                center = np.array(np.unravel_index(np.random.choice(pixels), labels.shape))
+                corner = np.clip(center - window // 2, 0, room)
         return int(corner[0]), int(corner[1])
 
-    def _padded(self, array: np.ndarray, value: int) -> np.ndarray:
-        missing = [(0, side - have) for side, have in zip(self.size, array.shape)]
-        if not any(after for _, after in missing):
+    def _pad(self, array: np.ndarray, value: int) -> np.ndarray:
+        widths = [(0, target - side) for target, side in zip(self.size, array.shape)]
+        if not any(after for _, after in widths):
             return np.ascontiguousarray(array)
-        return np.pad(array, [*missing, *[(0, 0)] * (array.ndim - 2)], constant_values=value)
+        return np.pad(array, [*widths, *[(0, 0)] * (array.ndim - 2)], constant_values=value)

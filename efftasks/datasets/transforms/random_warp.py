@@ -1,4 +1,4 @@
-"""Random geometry for images with all that is annotated in them: fit, scale, turn and move in one step, and mirrors."""
+"""Random geometry for images and their annotations: an affine map in one step, and flips."""
 
 from __future__ import annotations
 
@@ -9,34 +9,33 @@ import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from efftasks.datasets.transforms.affine import affine_about_centre
+from efftasks.datasets.transforms.affine import affine_about_center
 from efftasks.datasets.transforms.fit_image import FIT_MODES, fit_scales
 from efftasks.datasets.transforms.warp import move_objects, put_objects, take_objects, warp_objects
 from efftasks.registry import TRANSFORMS
 
 __all__ = ["FlipObjects", "RandomWarp"]
 
-# What cv2.flip calls a direction, and the factors of x and y.
+# The code of cv2.flip, and the factors of x and y.
 _DIRECTIONS = {"horizontal": (1, (-1, 1)), "vertical": (0, (1, -1)), "diagonal": (-1, (-1, -1))}
 
 
 @TRANSFORMS.register_module()
 class RandomWarp(BaseTransform):
-    """Bring image, boxes, masks, keypoints and label map to ``size`` by one random affine map about the centre.
+    """Warp image, boxes, masks, keypoints and label map to ``size`` by one random affine map about the center.
 
-    Whatever the image's size, it fits into the frame at scale 1: no resizing is needed before, and pixels are
-    interpolated once.
+    At scale 1 an image of any size fits into the frame: it needs no resizing before, so pixels are interpolated once.
 
     Args:
         size: (height, width) of the result in pixels. In a config None stands for the config's ``image_size``.
-        mode: how an image fits, as :class:`FitImage` of the test pipeline does: ``letterbox`` or ``stretch``.
-        scale: the factor is drawn evenly from this range.
-        translate: the move is at most this part of width and height.
-        rotate: the turn is at most this many degrees in either direction.
-        quarter_turns: besides, turn by 0, 90, 180 or 270 degrees, each as likely: for objects that lie any way round.
-            Boxes stay tight under these, while the hull of a box turned by another angle is larger than its object.
-        fill: pixel value of what lies outside of the image, 0..255.
-        min_visible: objects of whose box a smaller part, by area, stays in the frame are dropped.
+        mode: ``letterbox`` or ``stretch``, as :class:`FitImage` of the test pipeline.
+        scale: range of the uniform random factor.
+        translate: maximum translation, relative to width and height.
+        rotate: maximum rotation in degrees, in either direction.
+        quarter_turns: also rotate by 0, 90, 180 or 270 degrees with equal probability, for objects without a fixed
+            orientation. Boxes stay tight under these; the box around one rotated by another angle is too large.
+        fill: pixel value outside of the image, 0..255.
+        min_visible: objects with a smaller part of the area of their box inside the frame are dropped.
     """
 
     linked_sizes: ClassVar[dict[str, str]] = {"size": "image_size"}
@@ -57,7 +56,7 @@ class RandomWarp(BaseTransform):
         if mode not in FIT_MODES:
             raise ValueError(f"mode: got {mode!r}, allowed are {', '.join(map(repr, FIT_MODES))}")
         if not 0 < scale[0] <= scale[1]:
-            raise ValueError(f"scale: got {scale}, allowed 0 < least <= most")
+            raise ValueError(f"scale: got {scale}, allowed 0 < min <= max")
         for field, value in (("translate", translate), ("min_visible", min_visible)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{field}: got {value}, allowed 0 to 1")
@@ -73,32 +72,33 @@ class RandomWarp(BaseTransform):
         self.min_visible = min_visible
 
     def transform(self, results: dict) -> dict:
-        """Draw a map and apply it; sets ``img_shape``."""
-        matrix = self._draw(results["img"].shape[:2])
+        """Apply a random affine map; sets ``img_shape``."""
+        matrix = self._random_matrix(results["img"].shape[:2])
         return warp_objects(results, matrix, self.size, self.fill, self.min_visible)
 
-    def _draw(self, shape: tuple[int, int]) -> np.ndarray:
+    def _random_matrix(self, shape: tuple[int, int]) -> np.ndarray:
         turns = np.random.randint(4) if self.quarter_turns else 0
         source, frame = np.array(shape[::-1]), np.array(self.size[::-1])
         limit = self.translate * frame
-        shift = (frame - source) / 2 + np.random.uniform(-limit, limit)  # from centre to centre, and beside it
+        shift = (frame - source) / 2 + np.random.uniform(-limit, limit)  # center to center, plus the translation
         fit = fit_scales(shape[::-1] if turns % 2 else shape, self.size, self.mode)
         degrees = 90 * turns + np.random.uniform(-self.rotate, self.rotate)
         factor = np.random.uniform(*self.scale)
-        # One factor for both sides is the scale; what is left of the other is a stretch.
-        return affine_about_centre(shape, degrees, (shift[0], shift[1]), fit[0] * factor, stretch=(fit[1] / fit[0], 1))
+        # The factor of height is the scale; the stretch corrects that of width.
+        return affine_about_center(shape, degrees, (shift[0], shift[1]), fit[0] * factor, stretch=(fit[1] / fit[0], 1))
 
 
 @TRANSFORMS.register_module()
 class FlipObjects(BaseTransform):
-    """Mirror image, boxes, masks, keypoints and label map; nothing is lost.
+    """Flip image, boxes, masks, keypoints and label map.
 
-    In a mirror, either way, left becomes right, and keypoints change places as ``keypoint_mirror`` says. A diagonal
-    flip, both at once, is a turn by 180 degrees: they do not.
+    A horizontal or vertical flip mirrors objects, so left and right keypoints are exchanged as ``keypoint_mirror``
+    states. A diagonal flip is a rotation by 180 degrees, so they are not.
 
     Args:
-        prob: of a flip; or of each direction, at most 1 together.
-        direction: ``horizontal``, ``vertical`` or ``diagonal``, or a list of them, that share a single ``prob`` evenly.
+        prob: probability of a flip, or a list of the probabilities of the directions, with a sum of at most 1.
+        direction: ``horizontal``, ``vertical`` or ``diagonal``, or a list of these; with a single ``prob`` each
+            direction is equally likely.
     """
 
     def __init__(self, prob: float | Sequence[float] = 0.5, direction: str | Sequence[str] = "horizontal") -> None:
@@ -114,14 +114,14 @@ class FlipObjects(BaseTransform):
         self.probs = [*probs.tolist(), max(0.0, 1 - probs.sum())]
 
     def transform(self, results: dict) -> dict:
-        """Draw a direction and mirror; sets ``flip`` and ``flip_direction``."""
-        drawn = self.directions[np.random.choice(len(self.probs), p=self.probs)]
-        results["flip"] = drawn is not None
-        results["flip_direction"] = drawn
-        return results if drawn is None else _flipped(results, drawn)
+        """Flip in a random direction or not at all; sets ``flip`` and ``flip_direction``."""
+        direction = self.directions[np.random.choice(len(self.probs), p=self.probs)]
+        results["flip"] = direction is not None
+        results["flip_direction"] = direction
+        return results if direction is None else _flip(results, direction)
 
 
-def _flipped(results: dict, direction: str) -> dict:
+def _flip(results: dict, direction: str) -> dict:
     height, width = size = results["img"].shape[:2]
     code, (x, y) = _DIRECTIONS[direction]
     matrix = np.array([[x, 0, width if x < 0 else 0], [0, y, height if y < 0 else 0]], np.float64)

@@ -1,4 +1,4 @@
-"""Earlier images with all that is annotated in them, kept for the transforms that put several images together."""
+"""A cache of earlier images with their annotations, for transforms that combine several images."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["Tile", "TileCache", "make_tile", "put_tiles"]
 
 
 class Tile(NamedTuple):
-    """An image as it is kept: masks as windows, not as images."""
+    """An image with its annotations; masks are windows."""
 
     image: np.ndarray  # uint8 (h, w, 3)
     labels: np.ndarray | None  # uint8 (h, w)
     objects: Objects
-    mirror: tuple[int, ...] | None  # which keypoints change places in a mirror
+    mirror: tuple[int, ...] | None  # ``keypoint_mirror``: order of the keypoints after a flip
 
 
 def make_tile(results: dict[str, Any], shape: tuple[int, int]) -> Tile:
-    """A copy of an image and its objects, resized to ``shape`` (height, width); a pipeline's dict stays as it is."""
+    """A copy of the image and its annotations, resized to ``shape`` (height, width); ``results`` is not changed."""
     resized = dict(results)
     matrix = resize_pixels(resized, shape)
     objects = move_objects(take_objects(results), matrix, shape)
@@ -31,7 +31,7 @@ def make_tile(results: dict[str, Any], shape: tuple[int, int]) -> Tile:
 
 
 def put_tiles(results: dict[str, Any], tiles: Sequence[Tile], parts: Sequence[Objects], size: tuple[int, int]) -> None:
-    """Write the objects of several images, ``parts``, whose frame is now (height, width), to a pipeline's dict."""
+    """Write the objects of several images, ``parts``, in a common frame (height, width), to a pipeline's dict."""
     mirrors = [tile.mirror for tile in tiles if tile.mirror is not None]
     if mirrors:
         results["keypoint_mirror"] = mirrors[0]
@@ -39,9 +39,9 @@ def put_tiles(results: dict[str, Any], tiles: Sequence[Tile], parts: Sequence[Ob
 
 
 class TileCache:
-    """The last images, and some older ones: a random one but the newest goes when there are more than ``size``.
+    """At most ``size`` earlier images; from a full cache a random one except the newest is removed.
 
-    Source: the cache of RTMDet (arXiv 2212.07784, section 3.4), instead of reading more images from disk.
+    Source: the cache of RTMDet (arXiv 2212.07784, section 3.4), which saves reading more images from disk.
     """
 
     def __init__(self, size: int) -> None:
@@ -51,11 +51,11 @@ class TileCache:
         self.tiles: list[Tile] = []
 
     def add(self, tile: Tile) -> None:
-        """Keep one more."""
+        """Add an image, and remove one if there are too many."""
         self.tiles.append(tile)
         if len(self.tiles) > self.size:
             self.tiles.pop(np.random.randint(0, len(self.tiles) - 1))
 
     def draw(self, count: int) -> list[Tile]:
-        """Some at random, the newest among them, with repetitions."""
+        """Random images with replacement; the newest may be among them."""
         return [self.tiles[i] for i in np.random.randint(0, len(self.tiles), count)]

@@ -1,6 +1,6 @@
-"""From an image and a box to the crop of one object, and to a sample of it.
+"""Transforms of top-down pose estimation: crops of single objects.
 
-Source of the recipe: RTMPose (arXiv 2303.07399, section 3.4), without its half bodies, which are of persons alone.
+Source of the recipe: RTMPose (arXiv 2303.07399, section 3.4), without half-body augmentation, which is for persons.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ _META = ("img_id", "ann_id", "img_path", "ori_shape", "img_shape", "box", "label
 
 @TRANSFORMS.register_module()
 class CropBox(BaseTransform):
-    """Cut out what ``box`` (xyxy, pixels) holds, its aspect ratio kept; ``keypoints`` go along where there are any.
+    """Crop the image to ``box`` (xyxy, pixels) with its aspect ratio kept; ``keypoints`` are transformed too.
 
-    Without ``shift``, ``scale`` and ``degrees`` nothing is random, and it is the crop that the runtimes make.
+    Without ``shift``, ``scale`` and ``degrees`` nothing is random, and the crop equals that of the runtimes.
 
     Args:
         size: (height, width) of the crop in pixels. In a config None stands for the config's ``image_size``.
-        padding: the crop is larger than the box by this factor.
-        pad_value: of pixels outside of the image, 0..255.
-        shift: the centre moves by at most this part of the box's width and height.
-        scale: the window is larger by a factor drawn evenly from this range.
-        degrees: the picture turns by at most so much, one way or the other.
-        turned: share of the pictures that turn.
+        padding: factor by which the crop is larger than the box.
+        pad_value: pixel value outside of the image, 0..255.
+        shift: maximum shift of the center, relative to the box's width and height.
+        scale: range of the uniform random factor by which the cropped region is enlarged.
+        degrees: maximum rotation, in either direction.
+        turned: probability of a rotation.
     """
 
     linked_sizes: ClassVar[dict[str, str]] = {"size": "image_size"}
-    fits_input: ClassVar[bool] = True  # to the size of the network
+    fits_input: ClassVar[bool] = True  # resizes to the network input
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class CropBox(BaseTransform):
         if padding <= 0:
             raise ValueError(f"padding: got {padding}, allowed is a number above 0")
         if not 0 < scale[0] <= scale[1]:
-            raise ValueError(f"scale: got {scale}, allowed 0 < least <= most")
+            raise ValueError(f"scale: got {scale}, allowed 0 < min <= max")
         if not 0 <= turned <= 1:
             raise ValueError(f"turned: got {turned}, allowed 0 to 1")
         self.size = (int(size[0]), int(size[1]))
@@ -68,18 +68,22 @@ class CropBox(BaseTransform):
         self.turned = turned
 
     def transform(self, results: dict) -> dict:
-        """Cut; sets ``img_shape`` and ``crop_to_image``, the map (2, 3) from pixels of the crop to the image's."""
+        """Crop; sets ``img_shape`` and ``crop_to_image``, the affine map (2, 3) from the crop to the image.
+
+        Raises:
+            UserError: the sample has no box.
+        """
         if "box" not in results:
-            raise UserError(f"{results.get('img_path', 'image')}: has no boxes to look into, top-down pose needs some")
+            raise UserError(f"{results.get('img_path', 'image')}: has no boxes, expected some for top-down pose")
         shift = np.random.uniform(-self.shift, self.shift, 2)
-        turns = np.random.rand() < self.turned
+        rotates = np.random.rand() < self.turned
         matrix = crop_matrix(
             results["box"],
             self.size,
             self.padding,
             shift=(shift[0], shift[1]),
             scale=np.random.uniform(*self.scale),
-            degrees=np.random.uniform(-self.degrees, self.degrees) if turns else 0.0,
+            degrees=np.random.uniform(-self.degrees, self.degrees) if rotates else 0.0,
         )
         results["img"] = cut_crop(results["img"], matrix, self.size, self.pad_value)
         results["img_shape"] = self.size
@@ -91,39 +95,40 @@ class CropBox(BaseTransform):
 
 @TRANSFORMS.register_module()
 class MirrorCrop(BaseTransform):
-    """Mirror a crop left to right, and let left and right keypoints change places (``keypoint_mirror``).
+    """Flip a crop horizontally, and exchange left and right keypoints (``keypoint_mirror``).
 
     Args:
-        prob: share of the crops that are mirrored.
+        prob: probability of a flip.
     """
 
     def __init__(self, prob: float = 0.5) -> None:
         self.prob = prob
 
     def transform(self, results: dict) -> dict:
-        """Mirror or not; ``crop_to_image`` stays true."""
+        """Flip with probability ``prob``; ``crop_to_image`` is updated."""
         if np.random.rand() >= self.prob:
             return results
         width = results["img"].shape[1]
-        over = np.array([[-1.0, 0.0, width], [0.0, 1.0, 0.0]])
-        back = results["crop_to_image"]
+        flip = np.array([[-1.0, 0.0, width], [0.0, 1.0, 0.0]])
+        to_image = results["crop_to_image"]
         results["img"] = np.ascontiguousarray(results["img"][:, ::-1])
-        results["crop_to_image"] = np.hstack([back[:, :2] @ over[:, :2], back[:, :2] @ over[:, 2:] + back[:, 2:]])
-        results["keypoints"] = warp_points(results["keypoints"], over)[list(results["keypoint_mirror"])]
+        linear, offset = to_image[:, :2], to_image[:, 2:]
+        results["crop_to_image"] = np.hstack([linear @ flip[:, :2], linear @ flip[:, 2:] + offset])
+        results["keypoints"] = warp_points(results["keypoints"], flip)[list(results["keypoint_mirror"])]
         return results
 
 
 @TRANSFORMS.register_module()
 class PackTopDown(BaseTransform):
-    """Crop and keypoints as tensors, and what leads back to the image as metainfo.
+    """Pack crop and keypoints as tensors.
 
-    ``gt_instances`` has one row: ``keypoints`` float32 (1, P, 3) in pixels of the crop and ``labels``; without
-    keypoints there is none. ``metainfo`` has ``box`` (xyxy, pixels of the image), ``label`` (0 where nothing is said)
-    and ``crop_to_image`` float64 (2, 3).
+    ``gt_instances`` has one row, ``keypoints`` float32 (1, P, 3) in pixels of the crop and ``labels``. It is empty if
+    the sample has no keypoints. ``metainfo`` has ``box`` (xyxy, pixels of the image), ``label`` (0 if it is unknown)
+    and ``crop_to_image`` float64 (2, 3), which maps predictions back to the image.
     """
 
     def transform(self, results: dict) -> dict:
-        """``inputs``: uint8 (3, H, W) BGR, and ``data_samples``."""
+        """Pack ``inputs``, uint8 (3, H, W) BGR, and ``data_samples``."""
         results.setdefault("label", 0)
         sample = DetDataSample(metainfo={key: results[key] for key in _META if key in results})
         instances = InstanceData()

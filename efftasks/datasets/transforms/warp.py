@@ -1,4 +1,4 @@
-"""Everything that is annotated in an image under one affine map: what every transform that moves things calls."""
+"""All annotations of an image under one affine map; the geometric transforms call these functions."""
 
 from __future__ import annotations
 
@@ -33,12 +33,11 @@ __all__ = [
     "warp_objects",
 ]
 
-# Boxes that are narrower or lower than this many pixels after a map are gone.
-_LEAST_SIDE = 1.0
+_MIN_SIDE = 1.0  # objects with a smaller box are dropped, in pixels
 
 
 class Objects(NamedTuple):
-    """The objects of an image; what the pipeline has not loaded is None."""
+    """The objects of an image; annotations that the pipeline has not loaded are None."""
 
     boxes: np.ndarray  # float32 (N, 4) xyxy
     labels: np.ndarray  # int64 (N,)
@@ -47,30 +46,30 @@ class Objects(NamedTuple):
     keypoints: np.ndarray | None = None  # float32 (N, P, 3): x, y, visibility
     area_shares: np.ndarray | None = None  # float32 (N,)
 
-    def select(self, kept: np.ndarray) -> Objects:
-        """Those whose entry of ``kept``, bool (N,), is True."""
+    def select(self, keep: np.ndarray) -> Objects:
+        """The objects whose entry of ``keep``, bool (N,), is True."""
         return Objects(
-            self.boxes[kept],
-            self.labels[kept],
-            self.ignored[kept],
-            None if self.masks is None else self.masks.take(np.flatnonzero(kept)),
-            None if self.keypoints is None else self.keypoints[kept],
-            None if self.area_shares is None else self.area_shares[kept],
+            self.boxes[keep],
+            self.labels[keep],
+            self.ignored[keep],
+            None if self.masks is None else self.masks.take(np.flatnonzero(keep)),
+            None if self.keypoints is None else self.keypoints[keep],
+            None if self.area_shares is None else self.area_shares[keep],
         )
 
     def shift(self, x: int, y: int) -> Objects:
-        """All moved by whole pixels."""
-        move = np.array([x, y], np.float32)
+        """All objects translated by whole pixels."""
+        offset = np.array([x, y], np.float32)
         keypoints = self.keypoints
         return self._replace(
-            boxes=self.boxes + np.tile(move, 2),
+            boxes=self.boxes + np.tile(offset, 2),
             masks=None if self.masks is None else self.masks.shift(x, y),
-            keypoints=None if keypoints is None else keypoints + np.append(move, 0).astype(np.float32),
+            keypoints=None if keypoints is None else keypoints + np.append(offset, 0).astype(np.float32),
         )
 
 
 def take_objects(results: dict[str, Any]) -> Objects:
-    """The objects of a pipeline's dict."""
+    """Read the objects of a pipeline's dict."""
     masks = results.get("gt_masks")
     return Objects(
         results["gt_bboxes"].numpy(),
@@ -83,7 +82,7 @@ def take_objects(results: dict[str, Any]) -> Objects:
 
 
 def put_objects(results: dict[str, Any], objects: Objects, size: tuple[int, int]) -> None:
-    """Write objects, whose frame is (height, width), to a pipeline's dict."""
+    """Write objects in a frame (height, width) to a pipeline's dict."""
     results["gt_bboxes"] = HorizontalBoxes(torch.from_numpy(np.ascontiguousarray(objects.boxes, np.float32)))
     results["gt_bboxes_labels"] = objects.labels
     results["gt_ignore_flags"] = objects.ignored
@@ -96,7 +95,7 @@ def put_objects(results: dict[str, Any], objects: Objects, size: tuple[int, int]
 
 
 def join_objects(parts: Sequence[Objects]) -> Objects:
-    """All objects of some sets that have the same things loaded, in their order."""
+    """Several sets of objects concatenated; all must have the same annotations loaded."""
     masks = [part.masks for part in parts if part.masks is not None]
     keypoints = [part.keypoints for part in parts if part.keypoints is not None]
     shares = [part.area_shares for part in parts if part.area_shares is not None]
@@ -111,7 +110,7 @@ def join_objects(parts: Sequence[Objects]) -> Objects:
 
 
 def move_objects(objects: Objects, matrix: np.ndarray, size: tuple[int, int]) -> Objects:
-    """Objects under an affine map (2, 3). Masks are cut to the frame (height, width); boxes and keypoints are not."""
+    """Objects under an affine map (2, 3). Masks are clipped to the frame (height, width), boxes and keypoints not."""
     return objects._replace(
         boxes=warp_boxes(objects.boxes, matrix).astype(np.float32),
         masks=None if objects.masks is None else move_windows(objects.masks, matrix, size),
@@ -120,7 +119,7 @@ def move_objects(objects: Objects, matrix: np.ndarray, size: tuple[int, int]) ->
 
 
 def drop_outside(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Keypoints (..., 3) with visibility 0 for those outside of [0, width) x [0, height); x and y stay."""
+    """Keypoints (..., 3) with visibility 0 outside of [0, width) x [0, height); x and y are not changed."""
     height, width = size
     x, y = keypoints[..., 0], keypoints[..., 1]
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
@@ -128,43 +127,46 @@ def drop_outside(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def cut_objects(objects: Objects, matrix: np.ndarray, size: tuple[int, int], min_visible: float) -> Objects:
-    """Objects under an affine map, cut to a frame, without those of which too little is left.
+    """Objects under an affine map, clipped to a frame, without those that are hardly visible.
 
-    An object that the frame cuts or that is turned gets the box around what is left of its mask, if it has one. A
-    crowd region stays as long as there is anything of it: what goes is learned as background.
+    An object with a mask that is clipped or rotated gets the tight box around its visible mask. Crowd regions are kept
+    if any part is visible, since objects in a dropped region would be learned as background.
 
     Args:
         objects: of an image.
-        matrix: (2, 3).
-        size: (height, width) of the frame.
-        min_visible: the part of its box, by area, that must lie in the frame.
+        matrix: the affine map (2, 3) from the image to the frame.
+        size: (height, width) of the frame in pixels.
+        min_visible: minimum part of the area of an object's box that is inside the frame.
     """
-    moved = move_objects(objects, matrix, size)
-    boxes = moved.boxes.clip(0, np.array([size[1], size[0]] * 2, np.float32))
-    cut = (boxes != moved.boxes).any(1)
-    seen = _areas(boxes) >= min_visible * _areas(moved.boxes)
-    if objects.masks is not None and moved.masks is not None:
-        turned = matrix[0, 1] != 0 or matrix[1, 0] != 0
-        tight = window_boxes(moved.masks).astype(np.float32)
-        left = _areas(tight) > 0
-        boxes = np.where(((cut | turned) & left)[:, None], tight, boxes)
-        seen &= left | ~cut | (objects.masks.counts == 0)
-    keypoints = None if moved.keypoints is None else drop_outside(moved.keypoints, size)
-    kept = (boxes[:, 2:] - boxes[:, :2] >= _LEAST_SIDE).all(1) & (seen | objects.ignored)
-    return moved._replace(boxes=boxes, keypoints=keypoints).select(kept)
+    warped = move_objects(objects, matrix, size)
+    boxes = warped.boxes.clip(0, np.array([size[1], size[0]] * 2, np.float32))
+    clipped = (boxes != warped.boxes).any(1)
+    visible = _areas(boxes) >= min_visible * _areas(warped.boxes)
+    if objects.masks is not None and warped.masks is not None:
+        is_rotated = matrix[0, 1] != 0 or matrix[1, 0] != 0
+        tight_boxes = window_boxes(warped.masks).astype(np.float32)
+        has_mask = _areas(tight_boxes) > 0
+        boxes = np.where(((clipped | is_rotated) & has_mask)[:, None], tight_boxes, boxes)
+        visible &= has_mask | ~clipped | (objects.masks.counts == 0)
+    keypoints = None if warped.keypoints is None else drop_outside(warped.keypoints, size)
+    keep = (boxes[:, 2:] - boxes[:, :2] >= _MIN_SIDE).all(1) & (visible | objects.ignored)
+    return warped._replace(boxes=boxes, keypoints=keypoints).select(keep)
 
 
 def warp_objects(
     results: dict[str, Any], matrix: np.ndarray, size: tuple[int, int], fill: int, min_visible: float = 0.1
 ) -> dict[str, Any]:
-    """Image, objects and label map under one affine map, in a frame of another size.
+    """Apply an affine map to image, objects and label map.
 
     Args:
-        results: a pipeline's dict; it is changed.
+        results: a pipeline's dict, changed in place.
         matrix: (2, 3), from the image to the frame, in continuous coordinates.
         size: (height, width) of the frame in pixels.
-        fill: pixel value of what lies outside of the image, 0..255; 255 in the label map, whatever this is.
-        min_visible: objects of whose box a smaller part, by area, lies in the frame are dropped.
+        fill: pixel value outside of the image, 0..255; in label maps it is 255.
+        min_visible: objects with a smaller part of the area of their box inside the frame are dropped.
+
+    Returns:
+        ``results``.
     """
     results["img"] = warp_image(results["img"], matrix, size, fill)
     results["img_shape"] = size

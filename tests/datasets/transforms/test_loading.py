@@ -107,10 +107,10 @@ class Reads:
 
 def test_workers_warn_once_in_all_epochs(pictures: dict[str, Path]) -> None:
     data = Reads(pictures["grey.png"])
-    assert not data.load._noted
+    assert not data.load._has_warned
     for _ in range(2):  # new processes each time
         assert [int(value) for value in DataLoader(data, num_workers=1, batch_size=None)] == [15] * 4  # type: ignore[arg-type]
-        assert data.load._noted  # the process that started them knows
+        assert data.load._has_warned  # the process that started them knows
     assert isinstance(pickle.loads(pickle.dumps(data.load)), LoadImage)
 
 

@@ -103,7 +103,7 @@ def test_quarter_turns() -> None:
 
 def test_the_scale_is_drawn_from_its_range() -> None:
     warp = RandomWarp(size=(60, 120), scale=(0.5, 0.8), translate=0.1, rotate=10)
-    matrices = [warp._draw((60, 120)) for _ in range(200)]
+    matrices = [warp._random_matrix((60, 120)) for _ in range(200)]
     scales = [np.hypot(*m[:, 0]) for m in matrices]
     moved = np.array([m[:, :2] @ [60, 30] + m[:, 2] - [60, 30] for m in matrices])
     degrees = [np.rad2deg(np.arctan2(m[1, 0], m[0, 0])) for m in matrices]

@@ -12,7 +12,7 @@ import torch
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
 
-from efftasks.datasets.transforms.affine import affine_about_centre, warp_boxes
+from efftasks.datasets.transforms.affine import affine_about_center, warp_boxes
 from efftasks.datasets.transforms.warp import drop_outside, warp_objects
 
 STAY = np.array([[1.0, 0, 0], [0, 1, 0]])
@@ -38,9 +38,9 @@ def move(x: float, y: float) -> np.ndarray:
 
 
 def test_maps_by_hand() -> None:
-    half = affine_about_centre((100, 200), degrees=0, shift=(0, 0), scale=0.5)
+    half = affine_about_center((100, 200), degrees=0, shift=(0, 0), scale=0.5)
     np.testing.assert_allclose(warp_boxes(np.array([[0.0, 0, 200, 100]]), half), [[50, 25, 150, 75]])
-    turn = affine_about_centre((100, 100), degrees=90, shift=(10, 0), scale=1)
+    turn = affine_about_center((100, 100), degrees=90, shift=(10, 0), scale=1)
     # The top left corner goes to the top right, and everything 10 px to the right.
     np.testing.assert_allclose(warp_boxes(np.array([[0.0, 0, 20, 10]]), turn), [[100, 0, 110, 20]], atol=1e-9)
 
@@ -114,7 +114,7 @@ def test_turned_boxes_are_tight() -> None:
     masks = np.zeros((1, 40, 60), np.uint8)
     y, x = np.mgrid[:40, :60] + 0.5
     masks[0] = np.hypot(x - 30, y - 20) < 10  # a disc: the same however it is turned
-    matrix = affine_about_centre((40, 60), degrees=45, shift=(0, 0), scale=1)
+    matrix = affine_about_center((40, 60), degrees=45, shift=(0, 0), scale=1)
     with_mask = warp_objects(scene([[20, 10, 40, 30]], masks), matrix, (40, 60), fill=0)
     np.testing.assert_allclose(with_mask["gt_bboxes"].tensor, [[20, 10, 40, 30]], atol=1)
     without = warp_objects(scene([[20, 10, 40, 30]]), matrix, (40, 60), fill=0)
@@ -165,7 +165,7 @@ def test_image_mask_label_map_and_keypoint_stay_together(seed: int) -> None:
     scale = rng.uniform(0.25, 2.5)
     size = tuple(np.ceil(np.array([40, 60]) * max(scale, 1) * 1.5).astype(int).tolist())
     shift = (np.array(size[::-1]) - [60, 40]) / 2 + rng.uniform(-3, 3, 2)
-    matrix = affine_about_centre((40, 60), rng.uniform(-180, 180), tuple(shift), scale)
+    matrix = affine_about_center((40, 60), rng.uniform(-180, 180), tuple(shift), scale)
     after = warp_objects(before, matrix, size, fill=0)
     expected = matrix[:, :2] @ drawn + matrix[:, 2]
     y, x = np.mgrid[: size[0], : size[1]] + 0.5
