@@ -1,13 +1,13 @@
-"""The one place that makes mmdet, mmseg and timm importable where compiled operators are missing.
+"""Makes mmdet, mmseg and timm importable where compiled operators are missing. Import it before them.
 
-``pip install onedl-mmcv`` gives mmcv without its extension module ``mmcv._ext``. mmdet's model package imports
-``mmcv.ops`` unguarded and would fail as a whole, although hardly anything in it calls a compiled operator. Importing
-this module puts a stand-in for ``mmcv._ext`` in place, whose every operator raises :class:`CompiledOperatorMissing`
-*when it is called*. A really compiled mmcv is left alone.
+``pip install onedl-mmcv`` installs mmcv without its extension module ``mmcv._ext``. mmdet's model package imports
+``mmcv.ops`` and would fail, although few of its classes call a compiled operator. Importing this module installs a
+substitute for ``mmcv._ext`` whose operators raise :class:`CompiledOperatorMissing` *when they are called*. A compiled
+mmcv is not changed.
 
-mmengine, mmseg, timm and transformers import torchvision where it is installed, and one that was built for another
-torch (the one from PyPI beside a CPU build of PyTorch) fails to import with an error that none of them expects. What
-they need of it is Python only: importing this module lets that in.
+mmengine, mmseg, timm and transformers import torchvision if it is installed. A torchvision that was built for another
+PyTorch (the one from PyPI with a CPU build of PyTorch) raises an error that none of them handles. They only need its
+Python code, and importing this module makes that importable.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _EXTENSION = "mmcv._ext"
 
 
 class CompiledOperatorMissing(NotImplementedError):
-    """A compiled operator of mmcv was called, and this mmcv has none."""
+    """A compiled operator of mmcv was called, but mmcv was installed without them."""
 
 
 class _MissingOperator:
@@ -40,7 +40,7 @@ class _MissingOperator:
         )
 
 
-class _StandIn(ModuleType):
+class _ExtensionStub(ModuleType):
     def __getattr__(self, name: str) -> _MissingOperator:
         if name.startswith("__"):  # the import system probes dunder names (__path__, __spec__)
             raise AttributeError(name)
@@ -48,17 +48,17 @@ class _StandIn(ModuleType):
 
 
 def has_compiled_mmcv() -> bool:
-    """Whether mmcv's own compiled extension (not the stand-in) is there."""
+    """Whether mmcv has its compiled extension."""
     loaded = sys.modules.get(_EXTENSION)
     if loaded is not None:
-        return not isinstance(loaded, _StandIn)
+        return not isinstance(loaded, _ExtensionStub)
     return importlib.util.find_spec("mmcv") is not None and importlib.util.find_spec(_EXTENSION) is not None
 
 
-def _let_torchvision_in() -> None:
-    """Import torchvision, if it is installed, with the schemas of its operators defined where they did not load.
+def _import_torchvision() -> None:
+    """Import torchvision if it is installed, and define the schemas of its operators if its extension did not load.
 
-    Its import asks for the schemas of two; they get no implementation, so that calling one says so.
+    Its import needs the schemas of two operators. They get no implementation, so that calling one raises an error.
     """
     if importlib.util.find_spec("torchvision") is None:
         return
@@ -70,15 +70,15 @@ def _let_torchvision_in() -> None:
         library = torch.library.Library("torchvision", "FRAGMENT")
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _KEPT.append(library)
+        _LIBRARIES.append(library)
         importlib.import_module("torchvision")
 
 
-_KEPT: list[Any] = []  # schemas go with their library
+_LIBRARIES: list[Any] = []  # schemas are removed when their library is deleted
 
-_let_torchvision_in()
+_import_torchvision()
 if not has_compiled_mmcv():
-    _stand_in = _StandIn(_EXTENSION, doc="Stand-in of efftasks for mmcv's compiled operators.")
-    # mmengine asks for the spec of the module; without one the question itself fails.
-    _stand_in.__spec__ = ModuleSpec(_EXTENSION, loader=None)
-    sys.modules[_EXTENSION] = _stand_in
+    _stub = _ExtensionStub(_EXTENSION, doc="Substitute of efftasks for mmcv's compiled operators.")
+    # mmengine looks up the spec of the module, which raises an error if it is None.
+    _stub.__spec__ = ModuleSpec(_EXTENSION, loader=None)
+    sys.modules[_EXTENSION] = _stub

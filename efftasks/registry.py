@@ -1,7 +1,7 @@
-"""Child registries of mmengine's roots, one for each kind of thing this package adds.
+"""The registries of this package, children of mmengine's root registries.
 
-A bare name in a config is looked up here first and then in mmengine; ``mmdet.X`` and ``mmseg.X`` reach the siblings.
-``locations`` name the modules that register something; they are imported on the first lookup, never before.
+A name without a scope is looked up here first and then in mmengine; ``mmdet.X`` and ``mmseg.X`` are looked up there.
+``locations`` lists the modules that register something; they are imported at the first lookup.
 """
 
 from mmengine import registry as _roots
@@ -22,7 +22,7 @@ __all__ = [
 
 
 def _child(name: str, parent: Registry, *modules: str) -> Registry:
-    # compat first: it makes the sibling scopes (mmdet, mmseg) importable without compiled operators.
+    # compat comes first: it makes mmdet and mmseg importable without compiled operators.
     locations = ["efftasks.compat", *(f"efftasks.{module}" for module in modules)]
     return Registry(name, parent=parent, scope="efftasks", locations=locations)
 
@@ -80,7 +80,7 @@ MODELS = _child(
     "models.losses.set_criterion",
     "models.losses.set_terms",
 )
-# No kind of mmengine's: what compression does to a model that is built.
+# Compression steps of a built model; mmengine has no such registry.
 MODEL_TRANSFORMS = Registry(
     "model transform", scope="efftasks", locations=["efftasks.compat", "efftasks.compression.low_rank"]
 )
@@ -129,7 +129,7 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child(
     "engine.param_groups",
 )
 
-# Kinds that have no member here yet. mmengine warns when a scope has no registry of a kind it looks something up in.
+# Registries without members: mmengine warns if a scope lacks the registry of a lookup.
 _EMPTY = (
     _child("loop", _roots.LOOPS),
     _child("data sampler", _roots.DATA_SAMPLERS),

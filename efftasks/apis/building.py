@@ -1,4 +1,4 @@
-"""Models of configs and checkpoints, and what their artifacts state about them."""
+"""Building models from configs and checkpoints, and the description of their artifacts."""
 
 from __future__ import annotations
 
@@ -39,36 +39,37 @@ Model = Detector | PoseEstimator | Segmentor
 
 
 def build(config: str | Path | Config) -> Model:
-    """The model of a config, freshly initialised, its transforms applied. A linked config is taken as it stands.
+    """Build the model of a config with initial weights, and apply its ``model_transforms``.
 
     Raises:
-        UserError: a type that is not registered (the nearest is named), a wrong argument, or classes that nobody knows.
+        UserError: a type is not registered (the message suggests the most similar), an argument is wrong, or the
+            classes are unknown.
     """
-    return _built(linked_config(config))
+    return _build(linked_config(config))
 
 
-def _built(cfg: Config, **how: Any) -> Model:
-    """The model of a linked config; ``how`` as :func:`build_model` has it."""
+def _build(cfg: Config, **kwargs: Any) -> Model:
+    """The model of a linked config; ``kwargs`` are passed to :func:`build_model`."""
     if not cfg.get("model"):
         raise UserError("model: the config has none, expected one to build")
     check_complete(cfg)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        model: Model = build_model(cfg.model, cfg.get("model_transforms") or (), **how).model
+        model: Model = build_model(cfg.model, cfg.get("model_transforms") or (), **kwargs).model
     return model
 
 
 def load(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu") -> Model:
-    """The model of a config with the weights of a checkpoint, ready to predict.
+    """Build the model of a config with the weights of a checkpoint, in evaluation mode.
 
-    A compressed checkpoint says itself what was done to the model; of a dense one the config's transforms are decided
-    from its weights, and applied to them.
+    A compressed checkpoint has the plan of its compression, which is replayed. With a dense one the config's
+    ``model_transforms`` are decided from its weights, and applied.
 
-    Its classes are those of the checkpoint, whatever the config or its data say; a checkpoint that does not name any
-    (weights alone) has the config's. ``model.dataset_meta`` has the classes, ``model.cfg`` the config linked with them.
+    The classes are those of the checkpoint, whatever the config or its data state. If the checkpoint has none (only
+    weights), they are the config's. ``model.dataset_meta`` has the classes, ``model.cfg`` the config linked with them.
 
     Raises:
         UserError: the checkpoint cannot be read safely or belongs to another architecture, or neither it nor the config
-            knows the classes.
+            has classes.
     """
     data = read_checkpoint(checkpoint)
     trained_on = dataset_meta_of(data, checkpoint)
@@ -81,27 +82,27 @@ def load(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu
         )
     weights, plan = weights_of(data, checkpoint), plan_of(data, checkpoint)
 
-    def fill(module: Any) -> None:
+    def load_weights(module: Any) -> None:
         load_matching(module, weights, name=str(checkpoint))
 
     if plan is None:
-        model = _built(cfg, load=fill)
+        model = _build(cfg, load=load_weights)
     else:
-        model = _built(cfg, plan=plan, source=checkpoint)
-        fill(model)
+        model = _build(cfg, plan=plan, source=checkpoint)
+        load_weights(model)
     model.cfg = cfg
     model.dataset_meta = metainfo
     return model.to(device).eval()
 
 
 def fold(model: Model) -> Model:
-    """A copy with norms and parallel branches folded into convolutions, in evaluation mode; it can be trained."""
+    """A copy with norms and parallel branches folded into convolutions, in evaluation mode. It can still be trained."""
     folded: Any = fold_model(model)
     return folded
 
 
 def strip(model: Model) -> Model:
-    """A copy without what only training has, in evaluation mode."""
+    """A copy without the parts that only training needs, in evaluation mode."""
     stripped: Any = strip_model(model)
     return stripped
 
@@ -113,9 +114,13 @@ def fuse(model: Model) -> Model:
 
 
 def describe(model: Model) -> ArtifactSpec:
-    """What an artifact of a loaded model says of itself."""
+    """The description of an artifact of a model from :func:`load`.
+
+    Raises:
+        UserError: the input size is no multiple of the backbone's divisor, or the test pipeline has no FitImage.
+    """
     fit = fit_transform(model.cfg)
-    facts = model.data_preprocessor.normalisation
+    normalization = model.data_preprocessor.normalisation
     height, width = fit["size"]
     divisor = model.divisor
     if height % divisor or width % divisor:
@@ -133,10 +138,10 @@ def describe(model: Model) -> ArtifactSpec:
             name="images",
             height=height,
             width=width,
-            mean=facts.mean,
-            std=facts.std,
-            **_fit_facts(fit),
-            color=facts.color,
+            mean=normalization.mean,
+            std=normalization.std,
+            **_resize_fields(fit),
+            color=normalization.color,
             divisor=divisor,
             pixel_range=pixel_range(model.cfg),
         ),
@@ -145,20 +150,20 @@ def describe(model: Model) -> ArtifactSpec:
     )
 
 
-def _fit_facts(fit: dict[str, Any]) -> dict[str, Any]:
-    """How an artifact's description states a FitImage or a CropBox."""
-    facts: dict[str, Any] = dict(pad_value=float(fit.get("pad_value", 114)))
+def _resize_fields(fit: dict[str, Any]) -> dict[str, Any]:
+    """The fields of an artifact's description that state a FitImage or a CropBox."""
+    fields: dict[str, Any] = dict(pad_value=float(fit.get("pad_value", 114)))
     if fit["type"].rpartition(".")[2] == "CropBox":
-        return dict(facts, resize="crop", crop_padding=float(fit.get("padding", CROP_PADDING)))
-    return dict(facts, resize=fit.get("mode", "letterbox"))
+        return dict(fields, resize="crop", crop_padding=float(fit.get("padding", CROP_PADDING)))
+    return dict(fields, resize=fit.get("mode", "letterbox"))
 
 
 def input_size(cfg: LinkedConfig) -> tuple[int, int]:
-    """The (height, width) that the test pipeline of a config brings images to."""
+    """The (height, width) to which the test pipeline of a config resizes images."""
     height, width = fit_transform(cfg)["size"]
     return height, width
 
 
 def set_input_size(cfg: LinkedConfig, size: tuple[int, int]) -> None:
-    """Change the (height, width) that the test pipeline of a config brings images to."""
+    """Set the (height, width) to which the test pipeline of a config resizes images."""
     fit_transform(cfg)["size"] = tuple(size)

@@ -58,8 +58,8 @@ def precheck_together(cfg: LinkedConfig, parts: Sequence[str], logger: Any) -> N
 def precheck(cfg: LinkedConfig, parts: Sequence[str]) -> list[str]:
     """Check the annotations of a config for what its pipelines and metrics need.
 
-    A COCO file of 10,000 images takes two seconds the first time, and none while it does not change. Only a few images
-    are read.
+    A COCO file of 10,000 images takes two seconds the first time; the result is cached until the file changes. Only a
+    few images are read.
 
     Args:
         cfg: from :func:`efftasks.config.load_config`.
@@ -88,7 +88,7 @@ def _check_part(cfg: LinkedConfig, part: str) -> Iterator[Finding]:
     looks = [_look(file) for file in files]
     if len(datasets) > 1:
         looks = _unused_in_all(looks)
-        yield from _lacking_in_all(files, looks)
+        yield from _missing_in_all(files, looks)
     for file, summary in zip(files, looks):
         needs = replace(file.needs, masks=False, keypoints=False) if len(datasets) > 1 else file.needs
         yield from judge(file.path, file.images, summary, needs)
@@ -102,7 +102,7 @@ def _kind(leaf: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class _CocoFile:
-    """A COCO file to check, and for what."""
+    """A COCO file to check, and what a config needs of it."""
 
     path: str
     images: str
@@ -114,7 +114,7 @@ class _CocoFile:
 
 
 def _coco_files(cfg: LinkedConfig, part: str, leaf: Mapping[str, Any]) -> list[_CocoFile]:
-    """The annotation file of a data set, and that of its metric if it is another one."""
+    """The annotation file of a data set, and that of its metric if it is another file."""
     root = leaf.get("data_root") or ""
     paths = [os.path.join(root, str(leaf.get("ann_file", "")))]
     masks, keypoints = _loads(leaf, _MASK_FLAGS), _loads(leaf, _KEYPOINT_FLAGS)
@@ -175,7 +175,7 @@ def _label_map_path(pattern: str | None) -> Any:
 
 
 def _unused_in_all(looks: Sequence[CocoLook]) -> list[CocoLook]:
-    """In a mixture of data sets, only classes without objects in any of them are unused."""
+    """In concatenated data sets, only classes without objects in any of them are unused."""
     unused = [set(summary.unused_classes) for summary in looks if not summary.broken]
     unused_in_all = set.intersection(*unused) if unused else set()
     return [
@@ -184,8 +184,8 @@ def _unused_in_all(looks: Sequence[CocoLook]) -> list[CocoLook]:
     ]
 
 
-def _lacking_in_all(files: Sequence[_CocoFile], looks: Sequence[CocoLook]) -> Iterator[Finding]:
-    """In a mixture of data sets, at least one must have the masks or keypoints that are needed."""
+def _missing_in_all(files: Sequence[_CocoFile], looks: Sequence[CocoLook]) -> Iterator[Finding]:
+    """In concatenated data sets, at least one must have the masks or keypoints that are needed."""
     for kind in ("masks", "keypoints"):
         counts = [getattr(summary, kind) for file, summary in zip(files, looks) if getattr(file.needs, kind)]
         if counts and not any(counts):
