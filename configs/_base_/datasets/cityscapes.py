@@ -1,5 +1,5 @@
-# Cityscapes as it unpacks: <data_root>/leftImg8bit/{train,val} and gtFine/{train,val} with *_gtFine_labelTrainIds.png
-# (cityscapesScripts writes them): 19 classes, 2975 images to train on, 500 to validate on, 2048 x 1024.
+# Cityscapes as unpacked: <data_root>/leftImg8bit/{train,val} and gtFine/{train,val} with *_gtFine_labelTrainIds.png
+# (written by cityscapesScripts): 19 classes, 2975 training and 500 validation images of 2048 x 1024.
 _base_ = "./semantic_folder.py"
 
 data_root = "data/cityscapes/"

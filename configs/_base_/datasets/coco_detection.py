@@ -1,6 +1,6 @@
-# Any COCO-form detection set: <data_root>/annotations/{train,val}.json, file names relative to <data_root>/images/.
-# Give the folder with `--cfg-options data_root=...`. Without `classes` it takes the categories of the training
-# annotations, ordered by id; a tuple of names fixes them, and every name must be in the annotations.
+# Any detection data set in COCO format: <data_root>/annotations/{train,val}.json, file names relative to
+# <data_root>/images/. Set the folder with `--cfg-options data_root=...`. Without `classes` the classes are the
+# categories of the training annotations, ordered by id; stated classes must all be in the annotations.
 data_root = "data/coco/"
 
 image_size = (640, 640)  # (height, width)
@@ -11,13 +11,13 @@ flip = dict(type="FlipObjects", prob=0.5)
 pack = dict(type="PackObjects")
 mixup = dict(type="ObjectMixUp", prob=0.1)
 train_pipeline = [*load, dict(type="ObjectMosaic", size=None, prob=0.5), warp, color, flip, mixup, pack]
-plain_pipeline = [*load, warp, color, flip, pack]  # the last epochs: neither mosaic nor mixup
+plain_pipeline = [*load, warp, color, flip, pack]  # for the last epochs: no mosaic, no mixup
 test_pipeline = [dict(type="LoadImage"), dict(type="FitImage", size=None), pack]
 
 train_dataloader = dict(
     batch_size=16,
-    num_workers=None,  # as many as there are cores for
-    persistent_workers=False,  # EpochSeed starts them anew, so that a resumed run is the same run
+    num_workers=None,  # chosen by the number of cores
+    persistent_workers=False,  # EpochSeed needs new workers in each epoch
     drop_last=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
     dataset=dict(
@@ -29,7 +29,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     batch_size=16,
-    num_workers=None,  # as many as there are cores for
+    num_workers=None,  # chosen by the number of cores
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
@@ -41,5 +41,5 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type="CocoMetric", ann_file=None)  # None: the file of the data set it scores
+val_evaluator = dict(type="CocoMetric", ann_file=None)  # None: the annotations of the evaluated data set
 test_evaluator = val_evaluator

@@ -1,10 +1,10 @@
-# Any COCO-form instance segmentation set: coco_detection.py with masks, polygons or RLE. An object without one is fine.
+# Any instance segmentation data set in COCO format: coco_detection.py with masks (polygons or RLE).
 _base_ = ["./coco_detection.py"]
 
 load = [dict(type="LoadImage"), dict(type="LoadObjects", masks=True)]
 finish = [{{_base_.warp}}, {{_base_.color}}, {{_base_.flip}}, {{_base_.pack}}]
 train_pipeline = [*load, dict(type="ObjectMosaic", size=None, prob=0.5), *finish]
-plain_pipeline = [*load, *finish]  # the last epochs: no mosaic
+plain_pipeline = [*load, *finish]  # for the last epochs: no mosaic
 
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_evaluator = dict(kinds=("bbox", "segm"))

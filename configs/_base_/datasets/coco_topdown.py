@@ -1,5 +1,5 @@
-# Any COCO-form keypoints set, a crop an object: the files of coco_detection.py. Names and skeleton of the keypoints are the
-# annotations'; `keypoints` may state `sigmas` (one number, or one each) and `flip_pairs`.
+# Any data set with COCO keypoints, one crop per object; files as in coco_detection.py. Names and skeleton of the
+# keypoints are read from the annotations; `keypoints` may state `sigmas` (one or several) and `flip_pairs`.
 _base_ = ["./coco_detection.py"]
 
 image_size = (256, 192)  # (height, width) of the crops

@@ -1,6 +1,6 @@
-# The pipelines of query detectors, for images stretched to the config's `image_size`. A config chooses one to start
-# with and switches at its epochs: `plain`, `augmented` (D-FINE, RT-DETRv2), `dense` (DEIM: half of the images are
-# mosaics, the others are augmented).
+# The pipelines of query detectors, which stretch images to the config's `image_size`. Configs start with one of them
+# and switch at given epochs: `plain`, `augmented` (D-FINE, RT-DETRv2), `dense` (DEIM: half of the images are mosaics,
+# the others are augmented).
 load_objects = [dict(type="LoadImage"), dict(type="LoadObjects")]
 stretch = dict(type="FitImage", size=None, mode="stretch")
 finish_objects = [

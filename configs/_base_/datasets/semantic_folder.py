@@ -1,5 +1,5 @@
-# Any folder of images and label maps: <data_root>/img/{train,val}/X.jpg and <data_root>/ann/{train,val}/X.png, the index
-# of a class in each pixel and 255 where there is none. Without `classes` it takes those of <data_root>/classes.json.
+# Any folder of images and label maps: <data_root>/img/{train,val}/X.jpg and <data_root>/ann/{train,val}/X.png. A
+# pixel of a label map is the index of its class or 255. Without `classes` they are read from <data_root>/classes.json.
 data_root = "data/mine/"
 
 image_size = (512, 512)  # (height, width): of the crops in training, and of the network input
@@ -17,8 +17,8 @@ test_pipeline = [dict(type="LoadImage"), dict(type="FitImage", size=None), dict(
 
 train_dataloader = dict(
     batch_size=16,
-    num_workers=None,  # as many as there are cores for
-    persistent_workers=False,  # EpochSeed starts them anew, so that a resumed run is the same run
+    num_workers=None,  # chosen by the number of cores
+    persistent_workers=False,  # EpochSeed needs new workers in each epoch
     drop_last=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
     dataset=dict(
@@ -29,7 +29,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     batch_size=4,
-    num_workers=None,  # as many as there are cores for
+    num_workers=None,  # chosen by the number of cores
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(

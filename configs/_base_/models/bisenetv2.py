@@ -1,4 +1,4 @@
-# BiSeNetV2 (arXiv 2004.02147): mmseg's network, its four booster heads in training.
+# BiSeNetV2 (arXiv 2004.02147): mmseg's network, with four booster heads in training.
 norm = dict(type="BN")
 cross_entropy = dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True)
 head = dict(type="mmseg.FCNHead", num_classes=None, concat_input=False, norm_cfg=norm, loss_decode=cross_entropy)

@@ -1,4 +1,4 @@
-# DEIM's D-FINE (arXiv 2412.04234), size L but for the backbone: another activation, and the matchability-aware loss.
+# DEIM's D-FINE (arXiv 2412.04234), size L without its backbone: another activation, and the matchability-aware loss.
 _base_ = ["./dfine.py"]
 
 model = dict(

@@ -1,4 +1,4 @@
-# DEIMv2 on HGNetV2, size N. The smaller sizes take one map of the backbone, the LiteEncoder and a lighter decoder.
+# DEIMv2 on HGNetV2, size N. Smaller sizes use one feature map of the backbone, the LiteEncoder and a lighter decoder.
 costs = [
     dict(type="FocalCost", weight=2.0, alpha=0.25, gamma=2.0),
     dict(type="L1Cost", weight=5.0),
@@ -14,7 +14,7 @@ model = dict(
     ),
     head=dict(
         type="QueryHead",
-        num_classes=None,  # as many as `classes` has
+        num_classes=None,  # the number of `classes`
         channels=128,
         selection=dict(type="QuerySelection", num_queries=300, project=False, act="silu"),
         decoder=dict(

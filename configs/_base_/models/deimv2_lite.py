@@ -1,4 +1,4 @@
-# DEIMv2 on HGNetV2 at its smallest, but for widths: one map of the backbone, two of the encoder, no distillation.
+# The smallest DEIMv2 on HGNetV2, without widths: one feature map of the backbone, two of the encoder, no distillation.
 costs = [
     dict(type="FocalCost", weight=2.0, alpha=0.25, gamma=2.0),
     dict(type="L1Cost", weight=5.0),
@@ -12,7 +12,7 @@ model = dict(
     neck=dict(type="LiteEncoder", channels=112, expansion=0.34, depth=2),
     head=dict(
         type="QueryHead",
-        num_classes=None,  # as many as `classes` has
+        num_classes=None,  # the number of `classes`
         channels=112,
         selection=dict(type="QuerySelection", num_queries=200, project=False, act="silu"),
         decoder=dict(

@@ -22,8 +22,8 @@ model = dict(
     ),
     head=dict(
         type="DETRPoseHead",
-        num_classes=None,  # as many as `classes` has
-        sigmas=None,  # of the data's keypoints
+        num_classes=None,  # the number of `classes`
+        sigmas=None,  # the sigmas of `keypoints`
         channels=128,
         selection=dict(type="PoseSelection", num_queries=60),
         decoder=dict(

@@ -1,4 +1,4 @@
-# D-FINE, size L but for the backbone; sizes change widths, depths and the backbone. DEIM changes activation and losses.
+# D-FINE, size L without its backbone. Other sizes change widths and depths; DEIM changes the activation and losses.
 costs = [
     dict(type="FocalCost", weight=2.0, alpha=0.25, gamma=2.0),
     dict(type="L1Cost", weight=5.0),
@@ -20,7 +20,7 @@ model = dict(
     ),
     head=dict(
         type="QueryHead",
-        num_classes=None,  # as many as `classes` has
+        num_classes=None,  # the number of `classes`
         channels=256,
         selection=dict(type="QuerySelection", num_queries=300, project=True, act="relu"),
         decoder=dict(

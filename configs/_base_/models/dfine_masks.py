@@ -1,4 +1,4 @@
-# D-FINE, size N, with a mask for each query (arXiv 2112.01527 for costs and losses on a sample of cells).
+# D-FINE, size N, with a mask for each query; matching costs and losses on sampled points as in arXiv 2112.01527.
 _base_ = ["./dfine.py"]
 
 mask_costs = [dict(type="MaskBCECost", weight=5.0), dict(type="MaskDiceCost", weight=5.0)]
@@ -8,7 +8,7 @@ model = dict(
     neck=dict(channels=128, ffn_channels=512, expansion=0.34, depth=2),
     head=dict(
         channels=128,
-        max_detections=100,  # a mask takes 100 kB; COCO counts no more detections
+        max_detections=100,  # as many as COCO evaluates; a mask takes 100 kB
         decoder=dict(num_layers=3, num_points=(6, 6), ffn=dict(hidden=512)),
         masks=dict(type="QueryMasks", mask_channels=64, act="relu"),
         criterion=dict(

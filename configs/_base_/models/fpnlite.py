@@ -1,4 +1,4 @@
-# A light pyramid over MobileNetV4, size n. Another backbone is one line: anything with maps at strides 8, 16 and 32.
+# A light feature pyramid on MobileNetV4, size n, or on any backbone with strides 8, 16 and 32.
 cross_entropy = dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True)
 model = dict(
     type="Segmentor",
@@ -7,7 +7,7 @@ model = dict(
     decode_head=dict(
         type="FPNLiteHead",
         channels=96,
-        num_classes=None,  # as many as `classes` has
+        num_classes=None,  # the number of `classes`
         in_index=(0, 1, 2),
         loss_decode=[cross_entropy, dict(type="SoftDiceLoss", loss_weight=0.5)],
     ),

@@ -1,4 +1,4 @@
-# LR-ASPP (arXiv 1905.02244, section 6.4): mmseg's head over MobileNetV4. Any backbone with maps at strides 4, 8 and 16.
+# LR-ASPP (arXiv 1905.02244, section 6.4): mmseg's head on MobileNetV4, or any backbone with strides 4, 8 and 16.
 model = dict(
     type="Segmentor",
     data_preprocessor=dict(type="SegPreprocessor"),

@@ -1,4 +1,4 @@
-# The o2o detector, size n. The sizes s, m and l are this one, scaled: see `scale` in their configs.
+# The o2o detector, size n. Sizes s, m and l are scaled from it: see `scale` in their configs.
 model = dict(
     type="Detector",
     data_preprocessor=dict(type="DetPreprocessor", mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0), pad_value=114.0),
@@ -6,7 +6,7 @@ model = dict(
     neck=dict(type="LightPAN", out_channels=(64, 128, 192), depth=1),
     head=dict(
         type="O2OHead",
-        num_classes=None,  # as many as `classes` has
+        num_classes=None,  # the number of `classes`
         assigner=dict(type="TaskAlignedAssigner", topk=7, keep=1, alpha=0.5, beta=6.0),
         helper_assigner=dict(type="TaskAlignedAssigner", topk=10, alpha=0.5, beta=6.0),
         loss_class=dict(type="SoftBCELoss", weight=0.5),

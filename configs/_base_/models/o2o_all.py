@@ -1,4 +1,4 @@
-# One network: boxes, masks, keypoints, and a semantic map on the neck's maps.
+# One network for boxes, masks, keypoints, and semantic segmentation on the maps of the neck.
 _base_ = ["./o2o.py"]
 
 model = dict(
@@ -10,13 +10,13 @@ model = dict(
                 num_prototypes=32,
                 channels=32,
                 branch_channels=32,
-                semantic_weight=0.0,  # the semantic head teaches the neck
+                semantic_weight=0.0,  # the semantic head trains the neck
                 losses=dict(
                     bce=dict(type="BoxMaskBCELoss", weight=3.0),
                     dice=dict(type="BoxMaskDiceLoss", weight=3.0),
                 ),
             ),
-            # Half the weights of o2opose: boxes and masks have a say in what the neck learns.
+            # Half the weights of o2opose, so that boxes and masks influence the neck as well.
             keypoints=dict(
                 type="PointKeypoints",
                 sigmas=None,
@@ -26,7 +26,7 @@ model = dict(
                 visibility_weight=0.5,
                 likelihood_weight=0.05,
                 heatmap_weight=0.5,
-                ranks=False,  # one score for all: it tells of boxes and masks
+                ranks=False,  # the score depends on boxes and masks only
             ),
         ),
     ),
@@ -34,7 +34,7 @@ model = dict(
         type="FPNLiteHead",
         in_index=(0,),  # the neck is a pyramid already
         channels=32,
-        num_classes=None,  # as many as `semantic_classes` has
+        num_classes=None,  # the number of `semantic_classes`
         dropout_ratio=0.0,
         loss_decode=[
             dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True, loss_weight=2.0),

@@ -1,9 +1,9 @@
-# o2o with instance masks: prototypes, coefficients of each point, mask IoU in the assigner.
+# o2o with instance masks: prototypes, mask coefficients of each point, mask IoU in the assigner.
 _base_ = ["./o2o.py"]
 
 model = dict(
     head=dict(
-        max_detections=100,  # what COCO counts; a mask each is much to hand on
+        max_detections=100,  # as many as COCO evaluates; each has a mask
         parts=dict(
             masks=dict(
                 type="PrototypeMasks",

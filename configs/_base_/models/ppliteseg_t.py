@@ -1,4 +1,4 @@
-# PP-LiteSeg-T (arXiv 2204.02681) over STDC1, auxiliary heads on strides 16 and 32.
+# PP-LiteSeg-T (arXiv 2204.02681) on STDC1, with auxiliary heads at strides 16 and 32.
 norm = dict(type="BN")
 cross_entropy = dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True)
 auxiliary = dict(

@@ -1,4 +1,4 @@
-# RT-DETRv2, size S. Larger sizes change the backbone, the number of decoder layers and the widths of the encoder.
+# RT-DETRv2, size S. Other sizes change the backbone, the number of decoder layers and the widths of the encoder.
 costs = [
     dict(type="FocalCost", weight=2.0, alpha=0.25, gamma=2.0),
     dict(type="L1Cost", weight=5.0),
@@ -20,7 +20,7 @@ model = dict(
     ),
     head=dict(
         type="QueryHead",
-        num_classes=None,  # as many as `classes` has
+        num_classes=None,  # the number of `classes`
         channels=256,
         project=True,
         selection=dict(type="QuerySelection", num_queries=300, project=True, act="relu"),

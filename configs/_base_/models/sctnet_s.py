@@ -1,4 +1,4 @@
-# SCTNet-S (arXiv 2312.17071): one branch of convolutions. The transformer that teaches it is in the Cityscapes configs.
+# SCTNet-S (arXiv 2312.17071): a single convolutional branch. Its transformer teacher is in the Cityscapes configs.
 cross_entropy = dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True)
 model = dict(
     type="Segmentor",

@@ -1,4 +1,4 @@
-# SeaFormer-Small (arXiv 2301.13156): a convolutional branch with squeezed axial attention beside it, gated together.
+# SeaFormer-Small (arXiv 2301.13156): a convolutional branch gated by a branch of squeezed axial attention.
 model = dict(
     type="Segmentor",
     data_preprocessor=dict(type="SegPreprocessor"),

@@ -1,4 +1,4 @@
-# SegFormer-B0 (arXiv 2105.15203): mmseg's transformer and head. Any backbone with maps at strides 4 to 32 takes its place.
+# SegFormer-B0 (arXiv 2105.15203): mmseg's transformer, or any backbone with strides 4 to 32, and head.
 model = dict(
     type="Segmentor",
     data_preprocessor=dict(type="SegPreprocessor"),

@@ -1,12 +1,12 @@
-# The head of RTMPose behind a light backbone: one object a crop.
+# The head of RTMPose on a light backbone: one object per crop.
 model = dict(
     type="PoseEstimator",
     data_preprocessor=dict(type="DetPreprocessor", mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
     backbone=dict(type="MobileNetV4", variant="conv-s", out_strides=(32,)),
     head=dict(
         type="SimCCHead",
-        sigmas=None,  # one for each keypoint that the data has
-        input_size=None,  # the config's image_size
+        sigmas=None,  # the sigmas of `keypoints`
+        input_size=None,  # the config's `image_size`
         split_ratio=2.0,
         beta=10.0,
         kernel_size=7,

@@ -1,4 +1,4 @@
-# SparseInst over a light network: instance masks without boxes and without suppression. Size nano.
+# SparseInst, size nano: instance masks without boxes and without NMS, on a light backbone.
 model = dict(
     type="Detector",
     data_preprocessor=dict(
@@ -8,7 +8,7 @@ model = dict(
     neck=dict(type="InstanceContextEncoder", channels=96),
     head=dict(
         type="SparseInstHead",
-        num_classes=None,  # as many as `classes` has
+        num_classes=None,  # the number of `classes`
         num_instances=100,
         channels=96,
         kernel_channels=48,

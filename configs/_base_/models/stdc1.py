@@ -1,4 +1,4 @@
-# STDC1 (arXiv 2104.13188): mmseg's network, hard pixels, and the detail head in training.
+# STDC1 (arXiv 2104.13188): mmseg's network with hard pixel mining, and the detail head in training.
 norm = dict(type="BN")
 head = dict(
     type="mmseg.FCNHead",

@@ -1,5 +1,5 @@
-# How DEIM (arXiv 2412.04234) trains on COCO: with dense augmentation for a while, then with D-FINE's at a falling rate, the
-# last epochs without any and from the best weights so far.
+# Training of DEIM (arXiv 2412.04234) on COCO: first with dense augmentation, then with D-FINE's and a decaying learning
+# rate, the last epochs without augmentation and from the best checkpoint.
 _base_ = [
     "../default_runtime.py",
     "../datasets/coco_detection.py",

@@ -1,5 +1,5 @@
-# How D-FINE (arXiv 2410.13842) trains on COCO: at a rate that stays, the last epochs without augmentation and from the
-# best weights so far.
+# Training of D-FINE (arXiv 2410.13842) on COCO: a constant learning rate, the last epochs without augmentation and
+# from the best checkpoint.
 _base_ = [
     "../default_runtime.py",
     "../datasets/coco_detection.py",

@@ -1,5 +1,5 @@
-# How query detectors are fine-tuned on some thousand images or fewer: <data_root>/annotations/{train,val}.json and
-# <data_root>/images/. The classes come from the annotations.
+# Fine-tuning of query detectors on a few thousand images or fewer: <data_root>/annotations/{train,val}.json and
+# <data_root>/images/. The classes are read from the annotations.
 _base_ = [
     "../default_runtime.py",
     "../datasets/coco_detection.py",

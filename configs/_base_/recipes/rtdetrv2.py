@@ -1,4 +1,4 @@
-# How RT-DETRv2 (arXiv 2407.17140) trains on COCO: at a rate that stays, the last epochs without augmentation.
+# Training of RT-DETRv2 (arXiv 2407.17140) on COCO: a constant learning rate, the last epochs without augmentation.
 _base_ = [
     "../default_runtime.py",
     "../datasets/coco_detection.py",

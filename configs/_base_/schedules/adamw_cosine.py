@@ -1,5 +1,5 @@
-# AdamW with a warm-up and a cosine, no decay of norms and biases: RTMPose (arXiv 2303.07399, section 4.1). Muon's steps are
-# too long for heads that sharpen their logits tenfold: its loss grows.
+# AdamW with warm-up and cosine decay, no weight decay of norms and biases: RTMPose (arXiv 2303.07399, section 4.1).
+# With Muon the loss grows for heads that multiply their logits by ten.
 max_epochs = 60
 schedule = dict(warmup_epochs=1)
 

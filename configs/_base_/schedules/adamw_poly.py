@@ -1,5 +1,5 @@
-# AdamW with a warm-up and a linear decay, ten times the rate for heads, no decay of norms: SegFormer (arXiv 2105.15203,
-# section 4.1) and those after it.
+# AdamW with warm-up and linear decay, ten times the learning rate for heads, no weight decay of norms: SegFormer (arXiv
+# 2105.15203, section 4.1) and its successors.
 max_epochs = 430
 schedule = dict(warmup_epochs=4 / 430)
 

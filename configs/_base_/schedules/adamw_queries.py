@@ -1,8 +1,8 @@
-# AdamW with another rate for the backbone, gradient clipping, a linear warm-up, and a rate that stays or falls by a cosine.
+# AdamW with another rate for the backbone, gradient clipping, linear warm-up, and a constant rate or cosine decay.
 schedule = dict(
     warmup_iters=500,
-    flat_until=None,  # where the rate begins to fall; None: it stays
-    no_aug_from=None,  # where it has fallen, and strong augmentation ends; None: with training
+    flat_until=None,  # begin of the decay; None: the rate stays constant
+    no_aug_from=None,  # end of the decay and of strong augmentation; None: the end of training
 )
 optim_wrapper = dict(
     type="OptimWrapper",

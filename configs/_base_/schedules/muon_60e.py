@@ -1,4 +1,4 @@
-# Muon for the weights that mix channels, AdamW for the rest; a linear warm-up and a cosine; gradient clipping.
+# Muon for weights that mix channels, AdamW for the rest; linear warm-up, cosine decay, gradient clipping.
 max_epochs = 60
 schedule = dict(warmup_epochs=1)
 

@@ -1,5 +1,5 @@
-# SGD with a polynomial decay, as the two- and three-branch networks train (BiSeNetV2, arXiv 2004.02147, section 5.1;
-# PIDNet, arXiv 2206.02066, section 5.2), long.
+# SGD with polynomial decay, the long schedule of two- and three-branch networks (BiSeNetV2, arXiv 2004.02147, section
+# 5.1; PIDNet, arXiv 2206.02066, section 5.2).
 max_epochs = 484
 schedule = dict(warmup_epochs=0)
 

@@ -19,4 +19,4 @@ model = dict(
 )
 train_dataloader = dict(batch_size=16)
 optim_wrapper = dict(optimizer=dict(lr=8e-4))
-param_scheduler = dict(decay=None)  # the rate stays
+param_scheduler = dict(decay=None)  # a constant learning rate

@@ -11,7 +11,7 @@ schedule = dict(
     dense_from=4 / 500,
     flat_until=250 / 500,
     no_aug_from=400 / 500,
-    late_from=450 / 500,  # another cost of matching
+    late_from=450 / 500,  # another matching cost
     decay_until=468 / 500,
 )
 image_size = (320, 320)

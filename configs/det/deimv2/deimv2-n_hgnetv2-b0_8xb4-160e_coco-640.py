@@ -20,4 +20,4 @@ model = dict(
     head=dict(criterion=dict(matcher=dict(late_from="late_from"))),
 )
 optim_wrapper = dict(optimizer=dict(lr=8e-4))
-param_scheduler = dict(decay=None)  # the rate stays
+param_scheduler = dict(decay=None)  # a constant learning rate

@@ -2,8 +2,8 @@
 #   efftasks convert --from deimv2 published.pth --out start.pth
 #   efftasks train deimv2-pico_hgnetv2-b0_1xb16-60e_custom-640_finetune \
 #       --cfg-options data_root=data/mine load_from=start.pth
-# The classes come from the annotations; the heads for other classes than the checkpoint's start anew. Without
-# `load_from` it trains from scratch, and wants two to four times the epochs.
+# The classes are read from the annotations; if they differ from the checkpoint's, the class layers start from scratch.
+# Without `load_from` it trains from scratch, which needs two to four times the epochs.
 _base_ = ["./deimv2-pico_hgnetv2-b0_8xb16-500e_coco-640.py"]
 
 data_root = "data/custom/"

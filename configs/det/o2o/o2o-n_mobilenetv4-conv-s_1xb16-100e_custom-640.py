@@ -1,6 +1,6 @@
 # Your own data: <data_root>/annotations/{train,val}.json and <data_root>/images/. The classes come from the annotations.
 #   efftasks train o2o-n_mobilenetv4-conv-s_1xb16-100e_custom-640 --cfg-options data_root=/data/mine
-# Start from weights with `load_from=/path/weights.pth`; a head for another number of classes starts anew.
+# Start from weights with `load_from=/path/weights.pth`; class layers of another shape start from scratch.
 _base_ = [
     "../../_base_/default_runtime.py",
     "../../_base_/models/o2o.py",

@@ -1,4 +1,4 @@
-# Blood cells (BCCD, 3 classes, 205 images to train on), from scratch: 640 x 480 photographs stretched to 320 x 320.
+# Blood cells (BCCD, 3 classes, 205 training images), from scratch: images of 640 x 480 stretched to 320 x 320.
 _base_ = [
     "../../_base_/default_runtime.py",
     "../../_base_/models/o2o.py",
@@ -16,7 +16,7 @@ train_pipeline = [
     dict(type="LoadObjects"),
     dict(type="RandomWarp", size=None, mode="stretch", scale=(0.8, 1.25), translate=0.1),
     dict(type="mmdet.YOLOXHSVRandomAug"),
-    # Cells have no upside: flip both ways.
+    # Cells have no fixed orientation: flip in both directions.
     dict(type="FlipObjects", prob=[0.25, 0.25, 0.25], direction=["horizontal", "vertical", "diagonal"]),
     dict(type="PackObjects"),
 ]

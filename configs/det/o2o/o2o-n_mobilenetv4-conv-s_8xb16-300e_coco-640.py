@@ -1,4 +1,4 @@
-# COCO at 640 px, size n. Not trained to the end here: see the README of this folder.
+# COCO at 640 px, size n. Not fully trained: see the README of this folder.
 _base_ = [
     "../../_base_/default_runtime.py",
     "../../_base_/models/o2o.py",

@@ -2,8 +2,8 @@
 #   efftasks convert --from rtdetrv2 published.pth --out start.pth
 #   efftasks train rtdetrv2-s_resnet18vd_1xb8-60e_custom-640_finetune \
 #       --cfg-options data_root=data/mine load_from=start.pth
-# The classes come from the annotations; the heads for other classes than the checkpoint's start anew. Without
-# `load_from` it trains from scratch, and wants two to four times the epochs.
+# The classes are read from the annotations; if they differ from the checkpoint's, the class layers start from scratch.
+# Without `load_from` it trains from scratch, which needs two to four times the epochs.
 _base_ = [
     "../../_base_/models/rtdetrv2.py",
     "../../_base_/recipes/query_finetune.py",

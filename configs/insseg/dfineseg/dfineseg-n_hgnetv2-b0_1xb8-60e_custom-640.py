@@ -2,8 +2,8 @@
 # <data_root>/images/.
 #   efftasks convert --from dfine published.pth --out start.pth
 #   efftasks train dfineseg-n_hgnetv2-b0_1xb8-60e_custom-640 --cfg-options data_root=data/mine load_from=start.pth
-# The classes come from the annotations. The start is a published D-FINE-N: boxes begin trained, the masks start anew.
-# Without `load_from` it trains from scratch, and wants two to four times the epochs.
+# The classes are read from the annotations. It starts from a published D-FINE-N, with a mask branch from scratch.
+# Without `load_from` all is trained from scratch, which needs two to four times the epochs.
 _base_ = [
     "../../_base_/default_runtime.py",
     "../../_base_/models/dfine_masks.py",

@@ -1,4 +1,4 @@
-# D-FINE-N with query masks on COCO at 640 px: rates and epochs of D-FINE-N (arXiv 2410.13842), masks as in Mask2Former
+# D-FINE-N with query masks on COCO at 640 px: schedule of D-FINE-N (arXiv 2410.13842), masks as in Mask2Former
 # (arXiv 2112.01527). The last 12 epochs without mosaic.
 _base_ = [
     "../../_base_/default_runtime.py",

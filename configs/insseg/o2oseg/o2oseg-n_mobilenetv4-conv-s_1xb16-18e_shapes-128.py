@@ -15,11 +15,11 @@ default_hooks = dict(checkpoint=dict(save_best="coco/segm_mAP"))
 train_pipeline = [
     dict(type="LoadImage"),
     dict(type="LoadObjects", masks=True),
-    # Shapes lie any way round. Of so few epochs turns and mirrors are enough.
+    # Shapes have no fixed orientation. In so few epochs rotations and flips are enough.
     dict(type="RandomWarp", size=None, scale=(1.0, 1.0), translate=0.0, quarter_turns=True),
     dict(type="FlipObjects", prob=0.5),
     dict(type="PackObjects"),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-optim_wrapper = dict(optimizer=dict(muon_lr=0.16, lr=3e-3))  # few steps: the rates of a sprint
+optim_wrapper = dict(optimizer=dict(muon_lr=0.16, lr=3e-3))  # high learning rates for few steps
 train_cfg = dict(val_interval=6)

@@ -1,4 +1,4 @@
-# Cell nuclei (241 images to train on), from scratch: images of 256 to 696 px fitted into 320 x 320.
+# Cell nuclei (241 training images), from scratch: images of 256 to 696 px letterboxed to 320 x 320.
 _base_ = [
     "../../_base_/default_runtime.py",
     "../../_base_/models/o2o_masks.py",
@@ -17,7 +17,7 @@ train_pipeline = [
     dict(type="LoadObjects", masks=True),
     dict(type="RandomWarp", size=None, scale=(0.7, 1.5), rotate=30.0),
     dict(type="mmdet.YOLOXHSVRandomAug"),
-    # Nuclei have no upside.
+    # Nuclei have no fixed orientation.
     dict(type="FlipObjects", prob=[0.25, 0.25, 0.25], direction=["horizontal", "vertical", "diagonal"]),
     dict(type="PackObjects"),
 ]

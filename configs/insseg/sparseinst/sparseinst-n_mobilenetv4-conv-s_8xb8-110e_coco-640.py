@@ -1,4 +1,4 @@
-# COCO at 640 px: a starting point, not trained.
+# COCO at 640 px. Not trained.
 _base_ = [
     "../../_base_/default_runtime.py",
     "../../_base_/models/sparseinst.py",

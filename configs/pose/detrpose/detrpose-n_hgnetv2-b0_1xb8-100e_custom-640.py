@@ -1,5 +1,5 @@
-# Your own data: <data_root>/annotations/{train,val}.json and <data_root>/images/. Classes, keypoints and skeleton come from
-# the annotations; `keypoints=dict(sigmas=...)` says how exactly they can be told.
+# Your own data: <data_root>/annotations/{train,val}.json and <data_root>/images/. Classes, keypoints and skeleton are
+# read from the annotations; `keypoints=dict(sigmas=...)` states how precisely keypoints can be annotated.
 #   efftasks train detrpose-n_hgnetv2-b0_1xb8-100e_custom-640 --cfg-options data_root=/data/mine
 _base_ = [
     "../../_base_/default_runtime.py",

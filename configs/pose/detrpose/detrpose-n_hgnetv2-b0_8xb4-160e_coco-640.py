@@ -1,5 +1,5 @@
-# DETRPose-N on COCO's persons at 640 px (arXiv 2506.13027): AdamW, 160 epochs, the last 20 without mosaic. The authors
-# start from HGNetV2 weights pretrained on ImageNet (`model.backbone.weights=FILE`). Not trained here.
+# DETRPose-N on COCO persons at 640 px (arXiv 2506.13027): AdamW, 160 epochs, the last 20 without mosaic. The authors
+# start from HGNetV2 weights pretrained on ImageNet (`model.backbone.weights=FILE`). Not trained.
 _base_ = [
     "../../_base_/default_runtime.py",
     "../../_base_/models/detrpose.py",

@@ -1,5 +1,5 @@
-# Your own data: <data_root>/annotations/{train,val}.json and <data_root>/images/. Classes, keypoints and skeleton come from
-# the annotations; `keypoints=dict(sigmas=...)` says how exactly they can be told.
+# Your own data: <data_root>/annotations/{train,val}.json and <data_root>/images/. Classes, keypoints and skeleton are
+# read from the annotations; `keypoints=dict(sigmas=...)` states how precisely keypoints can be annotated.
 #   efftasks train o2opose-n_mobilenetv4-conv-s_1xb16-100e_custom-640 --cfg-options data_root=/data/mine
 _base_ = [
     "../../_base_/default_runtime.py",

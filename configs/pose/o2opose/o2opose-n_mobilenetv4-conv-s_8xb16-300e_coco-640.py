@@ -1,4 +1,4 @@
-# COCO's persons, 17 keypoints at 640 px, from ImageNet weights (`model.backbone.weights=FILE`) or from scratch. A starting point, not trained.
+# COCO persons, 17 keypoints, at 640 px, from ImageNet weights (`model.backbone.weights=FILE`) or scratch. Not trained.
 _base_ = [
     "../../_base_/default_runtime.py",
     "../../_base_/models/o2o_keypoints.py",

@@ -1,4 +1,4 @@
-# COCO persons, 17 keypoints, crops of 256 x 192. Not trained here: see the README of this folder.
+# COCO persons, 17 keypoints, crops of 256 x 192. Not trained: see the README of this folder.
 _base_ = [
     "../../_base_/default_runtime.py",
     "../../_base_/models/simcc.py",

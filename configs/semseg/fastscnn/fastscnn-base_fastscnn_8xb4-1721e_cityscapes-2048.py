@@ -1,4 +1,4 @@
-# Cityscapes, mmseg's recipe (160k steps of 32 images), with this package's crops and an average of weights.
+# Cityscapes, mmseg's recipe (160k steps of 32 images), with this package's crops and EMA.
 _base_ = [
     "../../_base_/semantic_runtime.py",
     "../../_base_/models/fastscnn.py",

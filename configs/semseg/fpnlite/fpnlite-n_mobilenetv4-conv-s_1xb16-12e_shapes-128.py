@@ -11,7 +11,7 @@ classes = ("background", "circle", "square", "triangle", "star", "ring", "cross"
 image_size = (128, 128)
 max_epochs = 12
 
-# Of so few epochs mirrors are enough.
+# In so few epochs flips are enough.
 train_pipeline = [
     dict(type="LoadImage"),
     dict(type="LoadSegMap"),
@@ -24,5 +24,5 @@ val_prefix = dict(img_path="leftImg8bit/val", seg_map_path="gtFine/val")
 train_dataloader = dict(batch_size=16, dataset=dict(data_prefix=train_prefix, pipeline=train_pipeline))
 val_dataloader = dict(batch_size=16, dataset=dict(data_prefix=val_prefix))
 test_dataloader = val_dataloader
-optim_wrapper = dict(optimizer=dict(muon_lr=0.16, lr=3e-3))  # few steps: the rates of a sprint
+optim_wrapper = dict(optimizer=dict(muon_lr=0.16, lr=3e-3))  # high learning rates for few steps
 train_cfg = dict(val_interval=4)

@@ -1,4 +1,4 @@
-# Street scenes (CamVid, 11 classes, 367 images to train on), from scratch: 480 x 360 frames in an input of 480 x 384.
+# Street scenes (CamVid, 11 classes, 367 training images), from scratch: 480 x 360 frames in an input of 480 x 384.
 _base_ = [
     "../../_base_/semantic_runtime.py",
     "../../_base_/models/fpnlite.py",

@@ -1,4 +1,4 @@
-# Cityscapes, whole images of 2048 x 1024; crops of 1024 x 1024.
+# Cityscapes: crops of 1024 x 1024, tested on full images of 2048 x 1024.
 _base_ = [
     "../../_base_/semantic_runtime.py",
     "../../_base_/models/fpnlite.py",

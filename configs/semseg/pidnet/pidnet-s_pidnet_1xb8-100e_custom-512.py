@@ -9,7 +9,7 @@ _base_ = [
 data_root = "data/mine/"
 max_epochs = 100
 
-# With what the boundary branch learns.
+# With the targets of the boundary branch.
 edge = dict(type="mmseg.GenerateEdge", edge_width=4)
 train_pipeline = [*_base_.train_pipeline[:-1], edge, _base_.pack]
 

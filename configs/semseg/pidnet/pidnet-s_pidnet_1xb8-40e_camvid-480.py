@@ -1,4 +1,4 @@
-# Street scenes (CamVid, 11 classes, 367 images to train on), from scratch, with the optimizer of fpnlite-n for comparison.
+# Street scenes (CamVid, 11 classes, 367 training images), from scratch, with the optimizer of fpnlite-n for comparison.
 _base_ = [
     "../../_base_/semantic_runtime.py",
     "../../_base_/models/pidnet_s.py",
@@ -10,7 +10,7 @@ data_root = "data/camvid/"
 image_size = (384, 480)
 max_epochs = 40
 
-# With what the boundary branch learns.
+# With the targets of the boundary branch.
 edge = dict(type="mmseg.GenerateEdge", edge_width=4)
 train_pipeline = [*_base_.train_pipeline[:-1], edge, _base_.pack]
 

@@ -1,4 +1,4 @@
-# Cityscapes, the authors' recipe (120k steps of 12 images), with this package's crops and an average of weights.
+# Cityscapes, the authors' recipe (120k steps of 12 images), with this package's crops and EMA.
 _base_ = [
     "../../_base_/semantic_runtime.py",
     "../../_base_/models/pidnet_s.py",
@@ -8,13 +8,13 @@ _base_ = [
 
 max_epochs = 484
 
-# Of classes, by how rare they are.
+# Class weights: higher for rare classes.
 weights = (
     *(0.8373, 0.918, 0.866, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023),
     *(0.9539, 0.9843, 1.1116, 0.9037, 1.0865, 1.0955, 1.0865, 1.1529, 1.0507),
 )
 
-# With what the boundary branch learns.
+# With the targets of the boundary branch.
 edge = dict(type="mmseg.GenerateEdge", edge_width=4)
 train_pipeline = [*_base_.train_pipeline[:-1], edge, _base_.pack]
 

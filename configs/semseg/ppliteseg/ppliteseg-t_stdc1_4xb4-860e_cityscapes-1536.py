@@ -1,4 +1,4 @@
-# Cityscapes, the authors' recipe (160k steps of 16 images): crops of 1024 x 512, tested at three quarters.
+# Cityscapes, the authors' recipe (160k steps of 16 images): crops of 1024 x 512, tested at 3/4 of the resolution.
 _base_ = [
     "../../_base_/semantic_runtime.py",
     "../../_base_/models/ppliteseg_t.py",

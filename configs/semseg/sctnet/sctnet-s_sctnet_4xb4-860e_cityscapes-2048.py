@@ -1,5 +1,6 @@
-# Cityscapes, the authors' recipe (160k steps of 16 images). The teacher's weights are yours to give: a SegFormer-B2 for
-# Cityscapes, `--cfg-options model.guide.teacher.weights=FILE`; without them it says so, and teaches noise.
+# Cityscapes, the authors' recipe (160k steps of 16 images). Set the weights of the teacher, a SegFormer-B2 trained on
+# Cityscapes: `--cfg-options model.guide.teacher.weights=FILE`. Without them the teacher is random, and a warning says
+# so.
 _base_ = [
     "../../_base_/semantic_runtime.py",
     "../../_base_/models/sctnet_s.py",
