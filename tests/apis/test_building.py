@@ -75,3 +75,21 @@ def test_keypoints_of_the_data_of_a_detector_do_no_harm(write: Write) -> None:
     cfg = apis.load_config(CUSTOM, {**SMALL, "classes": ["person"]})
     path = write(cfg, dict(dataset_meta=dict(classes=["person"], keypoints=dict(names=["a"], sigmas=[0.1]))))
     assert apis.load(cfg, path).head.num_classes == 1
+
+
+@pytest.mark.parametrize(("mode", "size", "pad_value"), [("letterbox", (320, 640), 30), ("stretch", (64, 96), 114)])
+def test_an_artifact_says_how_its_images_are_fitted(mode: str, size: tuple[int, int], pad_value: int) -> None:
+    cfg = apis.load_config(COCO, SMALL)
+    fit = next(step for step in cfg.test_dataloader.dataset.pipeline if step["type"] == "FitImage")
+    fit.update(mode=mode, size=size, pad_value=pad_value)
+    model = apis.build(cfg)
+    model.cfg, model.dataset_meta = cfg, dict(classes=tuple(cfg.classes))
+    found = apis.describe(model)
+    assert (found.input.resize, found.input.height, found.input.width) == (mode, *size)
+    assert found.input.pad_value == pad_value and found.input.divisor == 32
+    assert found.category_ids == tuple(range(80)) and found.task == "detection"
+    apis.set_input_size(cfg, (96, 128))
+    assert apis.input_size(cfg) == (96, 128) and apis.describe(model).input.width == 128
+    apis.set_input_size(cfg, (96, 100))
+    with pytest.raises(UserError, match="image size: got 96 x 100, expected multiples of 32"):
+        apis.describe(model)

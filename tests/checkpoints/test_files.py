@@ -168,3 +168,25 @@ def test_a_file_of_another_name_is_no_checkpoint(name, tmp_path):
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(UserError, match=r"not a checkpoint, whose names end in \.pth, \.pt, \.safetensors"):
         read_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (dict(weight=torch.zeros(3, 2)), r"1 mismatched \(weight \(3, 2\) for \(2, 3\)\)"),
+        (dict(bias=None), r"1 missing \(bias\)"),
+        (dict(scale=torch.zeros(1)), r"1 unexpected \(scale\)"),
+    ],
+)
+def test_nothing_is_loaded_unless_all_of_it_fits(change: dict[str, Any], said: str) -> None:
+    module = nn.Linear(3, 2)
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    new = {"weight": torch.ones(2, 3), "bias": torch.ones(2), **change}
+    state = {key: value for key, value in new.items() if value is not None}
+    with pytest.raises(UserError, match=rf"a\.pth is of another architecture than Linear: .*{said}"):
+        load_matching(module, state, name="a.pth")
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+    report = load_matching(module, state, strict=False)
+    assert not report.complete and report.matched
+    assert all(bool((module.state_dict()[key] == 1).all()) for key in report.matched)
+    assert load_matching(module, {"weight": torch.ones(2, 3), "bias": torch.ones(2)}).complete

@@ -76,11 +76,15 @@ def test_colours_are_in_the_order_that_the_file_says(path, image):
 
 
 def test_boxes_go_through_in_parts_of_the_batch(path, image):
-    whole = TopDownPredictor(path, batch_size=8)(image, BOXES * 3)
-    parts = TopDownPredictor(path, batch_size=4)(image, BOXES * 3)
-    assert whole.keypoints is not None and parts.keypoints is not None
-    np.testing.assert_allclose(whole.keypoints, parts.keypoints)
-    np.testing.assert_allclose(whole.keypoints[:2], whole.keypoints[4:])
+    first, second = BOXES
+    boxes = [first, first, first, second, second]
+    for batch_size in (8, 4, 3, 1):
+        keypoints = TopDownPredictor(path, batch_size=batch_size)(image, boxes).keypoints
+        assert keypoints is not None
+        np.testing.assert_allclose(keypoints[:3], keypoints[:1].repeat(3, 0))
+        np.testing.assert_allclose(keypoints[3:], keypoints[4:].repeat(2, 0))
+        assert np.abs(keypoints[0, :, :2] - [[30, 40], [50, 60]]).max() < 2.1
+        assert np.abs(keypoints[4, :, :2] - [[120, 20], [170, 80]]).max() < 3.2
 
 
 def test_no_boxes_no_keypoints(path, image):
