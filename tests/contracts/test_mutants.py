@@ -16,7 +16,7 @@ PACKAGES = (
     *("annotations", "apis", "bench", "checkpoints", "cli", "codecs", "datasets", "datasets/transforms", "engine"),
     *("engine/hooks", "evaluation", "export", "imaging", "linking", "models", "models/assigners", "models/backbones"),
     *("models/det_heads", "models/insseg_heads", "models/layers", "models/losses", "models/pose_heads", "ops"),
-    *("runtime", "structures"),
+    *("compression", "runtime", "structures"),
 )
 
 

@@ -23,6 +23,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT = -1
+OUTCOMES = {0: "SURVIVED", 1: "killed", TIMEOUT: "TIMEOUT"}
 COPIED = ("configs", "docs", "efftasks", "requirements", "tests", "tools")
 PRELOADED = (
     "efftasks.compat",
@@ -49,7 +51,7 @@ class Result(NamedTuple):
     """What became of a mutant."""
 
     mutant: Mutant
-    outcome: str  # killed, SURVIVED, or BROKEN: the tests did not run
+    outcome: str  # of OUTCOMES, or BROKEN: the tests did not run
     seconds: float
     by: str  # the test that failed first
 
@@ -77,7 +79,7 @@ def preload(folder: Path) -> None:
 
 
 def run_tests(folder: Path, tests: Iterable[str], timeout: float) -> tuple[int, float, str]:
-    """(pytest's exit code, seconds, the first test that failed); a run that takes too long is a failed one."""
+    """(pytest's exit code, or TIMEOUT; seconds; the first test that failed)."""
     options = ["-x", "-q", "-rfE", "--no-header", "-m", "not slow", *(f"tests/{name}" for name in tests)]
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as output:
@@ -88,7 +90,7 @@ def run_tests(folder: Path, tests: Iterable[str], timeout: float) -> tuple[int, 
         if child.is_alive():
             child.kill()
             child.join()
-            return 1, seconds, f"more than {timeout:g} s"
+            return TIMEOUT, seconds, f"more than {timeout:g} s"
         output.seek(0)
         text = output.read()
     lines = [line for line in text.splitlines() if line.startswith(("FAILED ", "ERROR "))]
@@ -119,7 +121,7 @@ def try_mutant(folder: Path, mutant: Mutant, timeout: float) -> Result:
         code, seconds, first = run_tests(folder, mutant.tests, timeout)
     finally:
         file.write_text(text, encoding="utf-8")
-    return Result(mutant, {0: "SURVIVED", 1: "killed"}.get(code, "BROKEN"), seconds, first)
+    return Result(mutant, OUTCOMES.get(code, "BROKEN"), seconds, first)
 
 
 def table(results: Sequence[Result]) -> str:
@@ -138,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("only", nargs="*", help="parts of names or files of mutants; default: all")
     parser.add_argument("--list", action="store_true", help="print the names and stop")
     parser.add_argument("--no-baseline", action="store_true", help="do not run the tests on the unbroken copy first")
-    parser.add_argument("--timeout", type=float, default=300.0, help="seconds for the tests of one mutant")
+    parser.add_argument("--timeout", type=float, default=600.0, help="seconds for the tests of one mutant")
     parser.add_argument("--out", type=Path, help="write the table here, as Markdown")
     args = parser.parse_args(arguments)
     chosen = [m for m in read_mutants() if not args.only or any(part in m.name or part in m.file for part in args.only)]
