@@ -66,11 +66,11 @@ def model_rows(model: str, size: tuple[int, int] | None, settings: BenchmarkSett
                 )
             path = paths[exporter.name]
             megabytes = sum(part.stat().st_size for part in BACKENDS[backend].parts(path)) / 1e6
-            facts: dict[str, float | None] = {"file MB": megabytes}
-            facts["peak RSS MB"] = peak_rss_of(run_file, backend, str(path), size, settings.threads)
-            yield {**row, "backend": backend, **facts}, file_call(backend, path, size, settings.threads)
+            columns: dict[str, float | None] = {"file MB": megabytes}
+            columns["peak RSS MB"] = peak_rss_of(run_file, backend, str(path), size, settings.threads)
+            yield {**row, "backend": backend, **columns}, file_call(backend, path, size, settings.threads)
             continue
-        facts = {}
+        columns = {}
         if settings.device == "cuda":
             subject.module.to("cuda")
             torch.cuda.reset_peak_memory_stats()
@@ -78,11 +78,11 @@ def model_rows(model: str, size: tuple[int, int] | None, settings: BenchmarkSett
         name = backend
         if settings.device == "cuda":
             call()
-            facts["peak GPU MB"] = torch.cuda.max_memory_allocated() / 1e6
+            columns["peak GPU MB"] = torch.cuda.max_memory_allocated() / 1e6
             name = f"{backend}, cuda"
         elif backend == "torch":
-            facts["peak RSS MB"] = peak_rss_of(run_model, model, size, settings.threads)
-        yield {**row, "backend": name, **facts}, call
+            columns["peak RSS MB"] = peak_rss_of(run_model, model, size, settings.threads)
+        yield {**row, "backend": name, **columns}, call
 
 
 def _subject(model: str, size: tuple[int, int] | None) -> Subject:

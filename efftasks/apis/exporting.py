@@ -119,8 +119,8 @@ def export_model(
     if settings.size is not None:
         set_input_size(model.cfg, settings.size)
     spec = describe(model)
-    facts = replace(spec.input, dynamic_batch=settings.dynamic_batch, dynamic_size=settings.dynamic_size)
-    spec = replace(spec, input=facts, source=source or {}, backend=exporter.name, precision=settings.precision)
+    image_input = replace(spec.input, dynamic_batch=settings.dynamic_batch, dynamic_size=settings.dynamic_size)
+    spec = replace(spec, input=image_input, source=source or {}, backend=exporter.name, precision=settings.precision)
     spec = replace(spec, comparison=spec.policy)
     if settings.images is not None and spec.input.resize == "crop":
         raise UserError(f"--images: {spec.task} is verified in the boxes of the test data, and images have none")

@@ -20,7 +20,7 @@ def describe_environment(threads: int | None = None) -> dict[str, str]:
     Args:
         threads: of the measured runtime; None where it was left to the runtime.
     """
-    facts = {
+    environment = {
         "date": datetime.date.today().isoformat(),
         "cpu": _cpu(),
         "cores": str(os.cpu_count()),
@@ -31,10 +31,10 @@ def describe_environment(threads: int | None = None) -> dict[str, str]:
     runtimes = (backend.module for backend in BACKENDS.values())
     for library in ("efftasks", "torch", *runtimes, *_LIBRARIES):
         try:
-            facts[library] = metadata.version(library)
+            environment[library] = metadata.version(library)
         except metadata.PackageNotFoundError:
             continue
-    return facts
+    return environment
 
 
 def _cpu() -> str:

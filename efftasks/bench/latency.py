@@ -58,8 +58,8 @@ def timed(call: Callable[[], object], clock: Callable[[], float] = time.perf_cou
 def measure(calls: Mapping[str, Callable[[], float]], warmup: int = 10, runs: int = 100) -> dict[str, LatencyStats]:
     """Run every call ``runs`` times, in turn.
 
-    Each turn begins with one call that does not count: the others have taken the caches meanwhile, and what is wanted
-    is the time of a model that runs again and again.
+    Each turn begins with one call that does not count: the others have taken the caches meanwhile, and the time
+    measured is that of a model that runs again and again.
 
     Args:
         calls: name -> call that returns its milliseconds, see :func:`timed`.

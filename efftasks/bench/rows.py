@@ -76,7 +76,7 @@ class BenchmarkSettings:
                 raise UserError("--device: got cuda, but PyTorch sees no GPU here")
 
 
-Row = tuple[dict[str, Any], Callable[[], float]]  # what is known before timing, and one timed call in milliseconds
+Row = tuple[dict[str, Any], Callable[[], float]]  # the columns that need no timing, and one timed call in milliseconds
 
 
 def artifact_rows(path: str, size: tuple[int, int] | None, settings: BenchmarkSettings) -> Iterator[Row]:
@@ -94,8 +94,8 @@ def artifact_rows(path: str, size: tuple[int, int] | None, settings: BenchmarkSe
         image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
         memory = peak_rss_of(predict, path, settings.threads, size, name)
         yield {**row, "backend": name}, session_call(artifact.session, predictor.size, predictor.spec.input.layout)
-        whole = {**row, "backend": f"{name}, end to end", "peak RSS MB": memory}
-        yield whole, timed(functools.partial(predictor, image))
+        end_to_end = {**row, "backend": f"{name}, end to end", "peak RSS MB": memory}
+        yield end_to_end, timed(functools.partial(predictor, image))
 
 
 def label_of(model: str) -> str:

@@ -119,7 +119,7 @@ def write_page(report: RunReport, path: str | Path) -> Path:
         for name in report.pictures
     )
     commands = f"<h2>The same, one by one</h2><pre>{text(chr(10).join(report.commands))}</pre>"
-    facts = text(", ".join(f"{key} {value}" for key, value in report.environment.items()))
+    environment = text(", ".join(f"{key} {value}" for key, value in report.environment.items()))
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{text(report.title)}</title><style>{_STYLE}</style></head><body>
@@ -129,7 +129,7 @@ def write_page(report: RunReport, path: str | Path) -> Path:
 {tables}
 <h2>Pictures: ground truth left, predictions right</h2><div class="pictures">{pictures}</div>
 {commands}
-<footer><p>Measured on: {facts}</p></footer>
+<footer><p>Measured on: {environment}</p></footer>
 </body></html>
 """
     path = Path(path)

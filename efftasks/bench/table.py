@@ -32,9 +32,9 @@ def write_report(
     """Write ``<stem>.md``, ``<stem>.json`` and ``<stem>.csv``; every row of the last two has the environment."""
     stem = Path(stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
-    facts = "\n".join(f"- {key}: {value}" for key, value in environment.items())
+    listed = "\n".join(f"- {key}: {value}" for key, value in environment.items())
     markdown, data, sheet = (Path(f"{stem}{suffix}") for suffix in (".md", ".json", ".csv"))
-    markdown.write_text(f"{to_markdown(rows, columns)}\n\nMeasured on:\n\n{facts}\n", encoding="utf-8")
+    markdown.write_text(f"{to_markdown(rows, columns)}\n\nMeasured on:\n\n{listed}\n", encoding="utf-8")
     full = [{**row, "environment": dict(environment)} for row in rows]
     data.write_text(json.dumps(full, indent=2) + "\n", encoding="utf-8")
     with sheet.open("w", newline="", encoding="utf-8") as file:

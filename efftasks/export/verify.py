@@ -32,7 +32,7 @@ __all__ = [
 
 
 class Report(Protocol):
-    """What a comparison found; as text, a sentence."""
+    """The result of a comparison; as text, a sentence."""
 
     @property
     def passed(self) -> bool:
@@ -109,7 +109,7 @@ class Verification:
             self._labels.add(ours, theirs)
 
     def report(self) -> Report:
-        """What was found so far: the report of the objects or of the label maps, or both as one."""
+        """The report so far: of the objects or of the label maps, or both as one."""
         comparisons = {"objects": self._objects, "labels": self._labels}
         parts: dict[str, Report] = {name: part.report() for name, part in comparisons.items() if part is not None}
         return next(iter(parts.values())) if len(parts) == 1 else JointReport(parts)
@@ -123,7 +123,7 @@ class Objects(Protocol):
         ...
 
     def report(self) -> Report:
-        """What was found so far."""
+        """The report so far."""
         ...
 
 
@@ -171,16 +171,16 @@ class ObjectComparison:
             self._matches.append(match(a, b, floor, 640 / max(size), self._tolerance))
 
     def report(self) -> VerifyReport:
-        """What was found so far."""
-        errors = np.concatenate([np.zeros((0, 5)), *(found.errors for found in self._matches)])
-        scores = np.concatenate([np.zeros(0), *(found.scores for found in self._matches)])
+        """The report so far."""
+        errors = np.concatenate([np.zeros((0, 5)), *(matches.errors for matches in self._matches)])
+        scores = np.concatenate([np.zeros(0), *(matches.scores for matches in self._matches)])
         kept = scores >= self._tolerance.least_score
         shapes = errors[kept] if kept.any() else errors
         worst = shapes.max(axis=0, initial=0)
         return VerifyReport(
             images=self._images,
             detections=self._detections,
-            unmatched=sum(found.unmatched for found in self._matches),
+            unmatched=sum(matches.unmatched for matches in self._matches),
             max_box_error_px=float(errors[:, 0].max(initial=0)),
             max_score_error=float(errors[:, 1].max(initial=0)),
             tolerance=self._tolerance,

@@ -17,7 +17,7 @@ _NEVER = -9.0  # below all that pairs can have
 
 @dataclass(frozen=True)
 class AgreementReport:
-    """What was looked for, and how much of it was found."""
+    """Detections of the model, and how many of them the file gives."""
 
     images: int
     detections: int  # of both sides, that score enough
@@ -27,12 +27,12 @@ class AgreementReport:
 
     @property
     def share(self) -> float:
-        """Share of the detections that were found on the other side."""
+        """Share of the detections that have a match."""
         return self.matched / self.detections if self.detections else 0.0
 
     @property
     def passed(self) -> bool:
-        """Whether enough detections were found."""
+        """Whether enough detections have a match."""
         return self.detections > 0 and self.share >= self.policy.least_share
 
     def to_dict(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class AgreementComparison:
                 self._score_error = max(self._score_error, error)
 
     def report(self) -> AgreementReport:
-        """What was found so far."""
+        """The comparison so far."""
         return AgreementReport(self._images, self._detections, self._matched, self._score_error, self._policy)
 
     def _agreement(self, ours: Prediction, theirs: Prediction, scale: float) -> np.ndarray:

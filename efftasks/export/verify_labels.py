@@ -44,7 +44,7 @@ class LabelReport:
             )
         return (
             f"verify {state}: {100 * self.agreement:.4f} % of {self.pixels} pixels on {self.images} images agree "
-            f"(wanted {100 * self.least_agreement} %), {100 * self.worst_image_agreement:.4f} % on the worst image"
+            f"(expected {100 * self.least_agreement} %), {100 * self.worst_image_agreement:.4f} % on the worst image"
         )
 
 
@@ -68,7 +68,7 @@ class LabelComparison:
         self._shares.append(float((ours.segmentation == theirs.segmentation).mean()) if same else 0.0)
 
     def report(self) -> LabelReport:
-        """What was found so far."""
+        """The report so far."""
         total = sum(self._pixels)
         agreement = float(np.dot(self._pixels, self._shares) / total) if total else 0.0
         return LabelReport(len(self._pixels), total, agreement, min(self._shares, default=0.0), self._least_agreement)

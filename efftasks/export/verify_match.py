@@ -17,14 +17,14 @@ __all__ = ["Matches", "match"]
 
 
 class Matches(NamedTuple):
-    """The detections of one side that were found on the other.
+    """The detections of one side that have a match on the other.
 
     Keypoints that a model does not give differ by 0, and masks have an IoU of 1.
     """
 
     scores: np.ndarray  # float (n,) of this side
     errors: np.ndarray  # float (n, 5): box px at 640, score, IoU of the masks, keypoint px at 640, keypoint score
-    unmatched: int  # those that were not found
+    unmatched: int  # those without a match
 
 
 def match(ours: Prediction, theirs: Prediction, floor: float, scale: float, tolerance: Tolerance) -> Matches:
@@ -37,15 +37,15 @@ def match(ours: Prediction, theirs: Prediction, floor: float, scale: float, tole
         scale: from pixels of the image to pixels at 640.
         tolerance: what errors are weighed by, and how near is a tie.
     """
-    wanted = np.flatnonzero(ours.scores > floor)
-    if not len(wanted) or not len(theirs):
-        return Matches(np.zeros(0), np.zeros((0, 5)), len(wanted))
-    boxes = np.abs(ours.boxes[wanted, None] - theirs.boxes[None]).max(-1) * scale
-    scores = np.abs(ours.scores[wanted, None] - theirs.scores[None])
+    candidates = np.flatnonzero(ours.scores > floor)
+    if not len(candidates) or not len(theirs):
+        return Matches(np.zeros(0), np.zeros((0, 5)), len(candidates))
+    boxes = np.abs(ours.boxes[candidates, None] - theirs.boxes[None]).max(-1) * scale
+    scores = np.abs(ours.scores[candidates, None] - theirs.scores[None])
     cost = np.maximum(boxes / tolerance.box_px, scores / tolerance.score)
-    cost[ours.labels[wanted, None] != theirs.labels[None]] = np.inf
-    errors, found = [], []
-    for row, i in enumerate(wanted):
+    cost[ours.labels[candidates, None] != theirs.labels[None]] = np.inf
+    errors, matched_scores = [], []
+    for row, i in enumerate(candidates):
         rivals = np.flatnonzero(cost[row] <= 1)  # they tie: what else they have decides
         if not len(rivals):
             rivals = cost[row].argmin(keepdims=True)
@@ -54,8 +54,8 @@ def match(ours: Prediction, theirs: Prediction, floor: float, scale: float, tole
         shapes = [_shape_errors(ours, i, theirs, j, scale, tolerance) for j in rivals]
         best = min(range(len(rivals)), key=lambda k: (_weigh(shapes[k], tolerance), cost[row, rivals[k]]))
         errors.append([boxes[row, rivals[best]], scores[row, rivals[best]], *shapes[best]])
-        found.append(ours.scores[i])
-    return Matches(np.array(found), np.array(errors).reshape(-1, 5), len(wanted) - len(found))
+        matched_scores.append(ours.scores[i])
+    return Matches(np.array(matched_scores), np.array(errors).reshape(-1, 5), len(candidates) - len(matched_scores))
 
 
 class _ShapeErrors(NamedTuple):

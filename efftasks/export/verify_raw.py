@@ -106,25 +106,25 @@ class RawComparison:
         tied = self._tied_at_cut(ours, theirs)
         if wider is not None and agree.mean() < LEAST_SHARE and (tied & ~agree).any():
             rows = {name: value[tied] for name, value in theirs.items() if name != "images"}
-            found = self._agreeing_rows(_one_label(wider()), _one_label(rows), size, alone=False)
-            agree[tied] |= found
+            agreeing = self._agreeing_rows(_one_label(wider()), _one_label(rows), size, alone=False)
+            agree[tied] |= agreeing
         self._rows.append(max(len(ours["scores"]), len(theirs["scores"])))
         self._agreeing.append(int(agree.sum()))
 
     def report(self) -> RawReport:
-        """What was found so far."""
+        """The report so far."""
         shares = [agreeing / max(1, rows) for agreeing, rows in zip(self._agreeing, self._rows)]
         return RawReport(
             len(self._rows), sum(self._rows), sum(self._agreeing), min(shares, default=0.0), self._input_error
         )
 
     def _score_limit(self, *outputs: RawOutputs) -> float:
-        best = max(float(found["scores"].max(initial=0)) for found in outputs)
+        best = max(float(values["scores"].max(initial=0)) for values in outputs)
         return self._tolerance.score * min(1.0, best / self._tolerance.least_score)
 
     def _tied_at_cut(self, ours: RawOutputs, theirs: RawOutputs) -> np.ndarray:
         """Which rows (K,) of the artifact score as the last one that is kept, and are not saturated."""
-        last = max((float(found["scores"].min()) for found in (ours, theirs) if len(found["scores"])), default=0.0)
+        last = max((float(values["scores"].min()) for values in (ours, theirs) if len(values["scores"])), default=0.0)
         scores = theirs["scores"]
         return (scores <= last + self._score_limit(ours, theirs)) & (scores < _SATURATED)
 

@@ -1,4 +1,4 @@
-"""How far an exported detector may be off, and what was found."""
+"""How far an exported detector may differ from its model, and how far it does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEFAULT_TOLERANCE = Tolerance()
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What was compared, and the worst that was found; None for what the model does not give."""
+    """Number of detections compared, and the largest differences; None for outputs that the model does not have."""
 
     images: int
     detections: int
@@ -29,7 +29,7 @@ class VerifyReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every detection was found again, within the tolerance."""
+        """Whether every detection has a match within the tolerance."""
         limits = self.tolerance
         return (
             self.detections > 0  # where every score ties with the last one, nothing was compared
@@ -49,19 +49,19 @@ class VerifyReport:
         limits = self.tolerance
         if not self.detections and not self.unmatched:
             return f"verify FAILED: nothing was compared: {self._why_nothing()}"
-        said = [
+        parts = [
             f"{self.detections} detections on {self.images} images",
             f"boxes within {self.max_box_error_px:.2g} px at 640 (allowed {limits.box_px})",
             f"scores within {self.max_score_error:.2g} (allowed {limits.score})",
         ]
         if self.least_mask_iou is not None:
-            said.append(f"masks with an IoU from {self.least_mask_iou:.5f} (wanted {limits.mask_iou})")
+            parts.append(f"masks with an IoU from {self.least_mask_iou:.5f} (expected {limits.mask_iou})")
         if self.max_keypoint_error_px is not None:
-            said.append(
+            parts.append(
                 f"keypoints within {self.max_keypoint_error_px:.2g} px (allowed {limits.keypoint_px}), "
                 f"their scores within {self.max_keypoint_score_error:.2g} (allowed {limits.keypoint_score})"
             )
-        return f"verify {'passed' if self.passed else 'FAILED'}: {', '.join(said)}, {self.unmatched} unmatched"
+        return f"verify {'passed' if self.passed else 'FAILED'}: {', '.join(parts)}, {self.unmatched} unmatched"
 
     def _why_nothing(self) -> str:
         if not self.images:

@@ -21,7 +21,7 @@ from efftasks.runtime.preprocess import (
     fit_image,
     input_buffer,
     keypoints_to_image,
-    normalise_into,
+    normalize_into,
     to_image_pixels,
 )
 from efftasks.runtime.video import read_frames
@@ -75,14 +75,14 @@ class Predictor:
                 "or logits"
             )
         self.score_thr = score_thr
-        facts = self.spec.input
-        height, width = (facts.height, facts.width) if size is None else size
+        image_input = self.spec.input
+        height, width = (image_input.height, image_input.width) if size is None else size
         self.size = (height, width)
-        if self.size != (facts.height, facts.width) and not facts.dynamic_size:
-            raise UserError(f"size: got {self.size}, {path} takes {facts.height} x {facts.width} only")
-        if any(side < 1 or side % facts.divisor for side in self.size):
-            raise UserError(f"size: got {self.size}, expected multiples of {facts.divisor}")
-        self._buffer = input_buffer(0, self.size, facts)
+        if self.size != (image_input.height, image_input.width) and not image_input.dynamic_size:
+            raise UserError(f"size: got {self.size}, {path} takes {image_input.height} x {image_input.width} only")
+        if any(side < 1 or side % image_input.divisor for side in self.size):
+            raise UserError(f"size: got {self.size}, expected multiples of {image_input.divisor}")
+        self._buffer = input_buffer(0, self.size, image_input)
         self._warned = False
 
     def __call__(
@@ -156,13 +156,13 @@ class Predictor:
         places = []
         for buffer, image in zip(channels_first(self._buffer, self.spec.input), images):
             fitted, place = fit_image(image, self.spec.input, self.size)
-            normalise_into(buffer, fitted, self.spec.input)
+            normalize_into(buffer, fitted, self.spec.input)
             places.append(place)
         return self._buffer[: len(images)], places
 
     def _prediction(self, image: LoadedImage, i: int, outputs: dict[str, np.ndarray], place: Placement) -> Prediction:
         source, spec = image.source, self.spec
-        facts: dict[str, Any] = dict(
+        fields: dict[str, Any] = dict(
             classes=spec.classes,
             category_ids=spec.category_ids,
             palette=spec.palette,
@@ -170,7 +170,7 @@ class Predictor:
             pixel_range=spec.input.pixel_range,
         )
         if "scores" not in outputs:
-            return Prediction.of_labels(source, self._label_map(i, outputs, place), **facts)
+            return Prediction.of_labels(source, self._label_map(i, outputs, place), **fields)
         scores = outputs["scores"][i]
         keep = slice(None, int((scores >= self.score_thr).sum()))  # sorted, best first
         boxes = to_image_pixels(outputs["boxes"][i][keep], place)
@@ -179,7 +179,7 @@ class Predictor:
             boxes,
             scores[keep].copy(),  # the runtime may use its memory again
             outputs["labels"][i][keep].copy(),
-            **facts,
+            **fields,
             **self._more(i, keep, boxes, outputs, place),
             keypoint_names=spec.keypoints,
             skeleton=spec.skeleton,
@@ -190,15 +190,15 @@ class Predictor:
         self, i: int, keep: slice, boxes: np.ndarray, outputs: dict[str, np.ndarray], place: Placement
     ) -> dict[str, Any]:
         """What a model gives beside boxes: of the kept objects of an image, and of the image."""
-        found: dict[str, Any] = {}
+        parts: dict[str, Any] = {}
         if "masks" in outputs:
             scale, size = (place.scale_x, place.scale_y), (place.height, place.width)
-            found["masks"] = masks_on_image(outputs["masks"][i][keep], boxes, scale, size)
+            parts["masks"] = masks_on_image(outputs["masks"][i][keep], boxes, scale, size)
         if "keypoints" in outputs:
-            found["keypoints"] = keypoints_to_image(outputs["keypoints"][i][keep], place)
+            parts["keypoints"] = keypoints_to_image(outputs["keypoints"][i][keep], place)
         if "segmentation" in outputs:
-            found["segmentation"] = self._label_map(i, outputs, place)
-        return found
+            parts["segmentation"] = self._label_map(i, outputs, place)
+        return parts
 
     def _label_map(self, i: int, outputs: dict[str, np.ndarray], place: Placement) -> np.ndarray:
         """Labels of one image in its own pixels."""

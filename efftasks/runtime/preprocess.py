@@ -15,7 +15,7 @@ __all__ = [
     "fit_image",
     "input_buffer",
     "keypoints_to_image",
-    "normalise_into",
+    "normalize_into",
     "to_image_pixels",
 ]
 
@@ -67,7 +67,7 @@ def channels_first(inputs: np.ndarray, spec: InputSpec) -> np.ndarray:
     return inputs.transpose(0, 3, 1, 2) if spec.layout == "NHWC" else inputs
 
 
-def normalise_into(buffer: np.ndarray, image: np.ndarray, spec: InputSpec) -> None:
+def normalize_into(buffer: np.ndarray, image: np.ndarray, spec: InputSpec) -> None:
     """Write a resized image into its place of the batch: channel by channel, padding included.
 
     Args:

@@ -1,4 +1,4 @@
-"""Keypoints in boxes that somebody else found, with an exported top-down estimator: no PyTorch, no OpenMMLab."""
+"""Keypoints in the boxes of a detector, with an exported top-down estimator: no PyTorch, no OpenMMLab."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from efftasks.imaging.crops import TOP_DOWN, crop_matrix, cut_crop, invert_affin
 from efftasks.imaging.prediction import Prediction
 from efftasks.imaging.sources import load_image
 from efftasks.runtime.artifact import Artifact
-from efftasks.runtime.preprocess import channels_first, input_buffer, normalise_into
+from efftasks.runtime.preprocess import channels_first, input_buffer, normalize_into
 from efftasks.structures.errors import UserError
 
 __all__ = ["TopDownPredictor"]
@@ -72,16 +72,16 @@ class TopDownPredictor:
             UserError: the image cannot be read, or the boxes are none.
         """
         source, pixels, _ = load_image(image, 0, self.spec.input.pixel_range, self._warn_once)
-        wanted = _checked(boxes)
-        classes = np.zeros(len(wanted), np.int64) if labels is None else np.asarray(labels, np.int64)
-        if classes.shape != (len(wanted),):
-            raise UserError(f"labels: got {len(classes)} for {len(wanted)} boxes, expected one each")
-        keypoints = np.empty((len(wanted), self.num_keypoints, 3), np.float32)
-        for i in range(0, len(wanted), self.step):
-            keypoints[i : i + self.step] = self._keypoints(pixels, wanted[i : i + self.step])
+        checked_boxes = _checked(boxes)
+        classes = np.zeros(len(checked_boxes), np.int64) if labels is None else np.asarray(labels, np.int64)
+        if classes.shape != (len(checked_boxes),):
+            raise UserError(f"labels: got {len(classes)} for {len(checked_boxes)} boxes, expected one each")
+        keypoints = np.empty((len(checked_boxes), self.num_keypoints, 3), np.float32)
+        for i in range(0, len(checked_boxes), self.step):
+            keypoints[i : i + self.step] = self._keypoints(pixels, checked_boxes[i : i + self.step])
         return Prediction(
             source,
-            wanted,
+            checked_boxes,
             keypoints[..., 2].mean(1),
             classes,
             classes=self.spec.classes,
@@ -99,12 +99,12 @@ class TopDownPredictor:
 
     def _keypoints(self, pixels: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Keypoints (k, P, 3) in pixels of the image, of as many boxes as go at a time."""
-        facts = self.spec.input
+        image_input = self.spec.input
         matrices = [crop_matrix(box, self.size, self.padding) for box in boxes]
-        for buffer, matrix in zip(channels_first(self._buffer, facts), matrices):
-            normalise_into(buffer, cut_crop(pixels, matrix, self.size, facts.pad_value), facts)
-        found = self.session.run(self._buffer[: len(boxes)])["keypoints"]
-        return np.stack([warp_points(points, invert_affine(matrix)) for points, matrix in zip(found, matrices)])
+        for buffer, matrix in zip(channels_first(self._buffer, image_input), matrices):
+            normalize_into(buffer, cut_crop(pixels, matrix, self.size, image_input.pad_value), image_input)
+        keypoints = self.session.run(self._buffer[: len(boxes)])["keypoints"]
+        return np.stack([warp_points(points, invert_affine(matrix)) for points, matrix in zip(keypoints, matrices)])
 
 
 def _checked(boxes: ArrayLike) -> NDArray[np.float32]:

@@ -1,6 +1,6 @@
 """How an artifact is compared with its model, as data: one policy for each precision. Standard library only.
 
-Numbers of 32 bits are expected to agree; below that, what is found in the pictures and the metric of the data.
+Numbers of 32 bits are expected to agree; below that, matched detections and the metric on the data.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class DetectionAgreement:
         score: how far their scores may lie apart.
         mask_iou: least IoU of their masks, where there are any.
         keypoint_px: most distance of their keypoints on average, in pixels at 640, where there are any.
-        least_share: least share of the detections of all images that must be found again.
+        least_share: least share of the detections of all images that must have a match.
         label_agreement: least share of the pixels of label maps.
         metric_drop: how much lower each metric of the test data may be, as a share of the model's.
     """

@@ -64,7 +64,7 @@ def test_boxes_and_polygons_by_hand(yolo, tmp_path):
     assert (first["bbox"], first["category_id"], first["area"]) == ([80, 30, 40, 40], 1, 1600)
     assert (second["bbox"], second["category_id"]) == ([20, 20, 40, 40], 2)
     assert second["segmentation"] == [[20, 20, 60, 20, 60, 60]] and second["area"] == 800
-    assert third["bbox"] == [0, 0, 15, 15]  # its centre is (5, 5) and its size (20, 20): the rest lies outside
+    assert third["bbox"] == [0, 0, 15, 15]  # its center is (5, 5) and its size (20, 20): the rest lies outside
     assert [c["name"] for c in data["categories"]] == ["cat", "dog"]
     assert set(map(tuple, source.report.notes.values())) == {("labels/deep/b.txt:1",), ("images/empty.jpg",)}
     write_json(tmp_path / "ann.json", data)

@@ -87,7 +87,7 @@ CASES = {
     "a class in none": ([of(0, 1)], "abc", None, "warning", "warning", "lack 'c': 1 of 3 class occurs in none"),
     "16 bit": ([of(0, 1, dtype=np.uint16)], "ab", None, "warning", "warning", "16 bit a pixel"),
     "16 bit, large": ([of(0, 1, 300, dtype=np.uint16)], "ab", None, "error", "error", "the largest number is 300"),
-    "colours": ([np.zeros((HEIGHT, WIDTH, 3), np.uint8)], "ab", None, "error", "error", "save one of them"),
+    "colors": ([np.zeros((HEIGHT, WIDTH, 3), np.uint8)], "ab", None, "error", "error", "save one of them"),
     "another size": ([of(0, 1)[:-1]], "ab", None, "error", "error", "is 16 x 11, its image 16 x 12"),
 }
 
@@ -103,7 +103,7 @@ def test_each_case_has_its_level(tmp_path: Path, name: str) -> None:
             assert any(message in finding.message for finding in findings), findings
 
 
-def test_colours_that_differ_name_the_remedy(tmp_path: Path) -> None:
+def test_colors_that_differ_name_the_remedy(tmp_path: Path) -> None:
     picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     picture[:4] = (128, 64, 128)
     draw(tmp_path, [picture])

@@ -105,8 +105,8 @@ def test_the_folder_of_the_images_is_found_beside_that_of_the_label_maps(tmp_pat
 
 
 NAMES = ("Sky", "Road")
-COLOURS = [[128, 128, 200], [0, 64, 1]]
-OBJECTS = [{"trainId": k, "name": name, "color": COLOURS[k], "id": 7} for k, name in enumerate(NAMES)]
+COLORS = [[128, 128, 200], [0, 64, 1]]
+OBJECTS = [{"trainId": k, "name": name, "color": COLORS[k], "id": 7} for k, name in enumerate(NAMES)]
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ OBJECTS = [{"trainId": k, "name": name, "color": COLOURS[k], "id": 7} for k, nam
         (["Sky", "Road"], None, None),
         ({"classes": ["Sky", "Road"]}, None, None),
         ({"classes": ["Sky", "Road"], "ignore": 9}, None, 9),
-        ({"classes": OBJECTS, "ignore": 255}, tuple(map(tuple, COLOURS)), 255),
-        (OBJECTS[::-1], tuple(map(tuple, COLOURS)), None),
+        ({"classes": OBJECTS, "ignore": 255}, tuple(map(tuple, COLORS)), 255),
+        (OBJECTS[::-1], tuple(map(tuple, COLORS)), None),
         ({"classes": [{"trainId": 1, "name": "Road"}, {"trainId": 0, "name": "Sky"}]}, None, None),
     ],
 )
@@ -187,7 +187,7 @@ def save(path: Path, mode: str, **options) -> Path:
     """The labels in a file of one of PIL's modes."""
     if mode == "P":
         image = Image.fromarray(LABELS).convert("P")  # keeps the numbers
-        image.putpalette([v for colour in semantic_palette(256) for v in colour])
+        image.putpalette([v for color in semantic_palette(256) for v in color])
     elif mode == "I;16":
         image = Image.fromarray(LABELS.astype(np.uint16))
     else:
@@ -208,7 +208,7 @@ def test_numbers_are_read_as_they_were_written(tmp_path, mode, suffix) -> None:
 def test_a_palette_of_few_bits_holds_indices_too(tmp_path, bits) -> None:
     labels = LABELS % (1 << bits)
     image = Image.fromarray(labels).convert("P")
-    image.putpalette([v for colour in semantic_palette(1 << bits) for v in colour])
+    image.putpalette([v for color in semantic_palette(1 << bits) for v in color])
     image.save(tmp_path / "a.png", bits=bits)
     assert (tmp_path / "a.png").read_bytes()[24] == bits
     np.testing.assert_array_equal(read_label(tmp_path / "a.png"), labels)
@@ -241,16 +241,16 @@ def test_cut_files_and_what_is_no_picture(tmp_path) -> None:
 
 
 def test_pictures_that_are_no_label_maps(tmp_path) -> None:
-    colours = np.array(semantic_palette(256), np.uint8)[LABELS]  # four classes and 255
-    cv2.imwrite(str(tmp_path / "colour.png"), colours)
+    colors = np.array(semantic_palette(256), np.uint8)[LABELS]  # four classes and 255
+    cv2.imwrite(str(tmp_path / "color.png"), colors)
     cv2.imwrite(str(tmp_path / "grey.png"), cv2.merge([LABELS] * 3))
     Image.fromarray(LABELS).save(tmp_path / "jpeg.png", "JPEG")
     Image.fromarray(LABELS).save(tmp_path / "jpeg.tif", compression="jpeg")
     Image.fromarray(LABELS > 1).save(tmp_path / "bit.png")
     Image.fromarray(LABELS.astype(np.float32)).save(tmp_path / "float.tif")
     for name, message in (
-        ("colour.png", "has 3 channels with 5 distinct colours; expected trainIds in one"),
-        ("grey.png", "5 distinct colours, the channels are equal"),
+        ("color.png", "has 3 channels with 5 distinct colors; expected trainIds in one"),
+        ("grey.png", "5 distinct colors, the channels are equal"),
         ("jpeg.png", "is a JPEG"),
         ("jpeg.tif", "is a JPEG"),
         ("bit.png", "has 1 bit a pixel"),

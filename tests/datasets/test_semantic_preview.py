@@ -29,27 +29,27 @@ def root(tmp_path) -> Path:
     return tmp_path
 
 
-def test_colours_lie_where_the_classes_are(root, tmp_path) -> None:
+def test_colors_lie_where_the_classes_are(root, tmp_path) -> None:
     result = preview_semantic(root / "ann", None, tmp_path / "out", num=4)
     assert len(result.files) == 4 and result.left_out == []
     assert set((tmp_path / "out").iterdir()) == {*result.files, result.sheet}
     picture = cv2.imread(str(result.files[0])).astype(int)
     assert picture.shape == (500, 600, 3)
-    for colour, x in zip(semantic_palette(2), (150, 450)):
-        expected = (np.array(colour) + GREY) / 2
+    for color, x in zip(semantic_palette(2), (150, 450)):
+        expected = (np.array(color) + GREY) / 2
         assert np.abs(picture[200, x] - expected).max() <= 4  # JPEG
     assert np.abs(picture[450] - GREY).max() <= 4
 
 
-def test_the_sheet_has_a_legend_in_the_colours_of_the_file(root, tmp_path) -> None:
-    colours = [[200, 100, 10], [1, 2, 250]]  # RGB
-    entries = [{"trainId": k, "name": f"c{k}", "color": colour} for k, colour in enumerate(colours)]
+def test_the_sheet_has_a_legend_in_the_colors_of_the_file(root, tmp_path) -> None:
+    colors = [[200, 100, 10], [1, 2, 250]]  # RGB
+    entries = [{"trainId": k, "name": f"c{k}", "color": color} for k, color in enumerate(colors)]
     (root / "classes.json").write_text(json.dumps({"classes": entries}))
     sheet = cv2.imread(str(preview_semantic(root / "ann", None, tmp_path / "out", num=2).sheet))
     legend = sheet[-26:]
-    for colour in colours:
-        assert (legend == colour[::-1]).all(-1).sum() == 18 * 18
-    assert np.abs(sheet[200, 100].astype(int) - (np.array(colours[0][::-1]) + GREY) / 2).max() <= 4
+    for color in colors:
+        assert (legend == color[::-1]).all(-1).sum() == 18 * 18
+    assert np.abs(sheet[200, 100].astype(int) - (np.array(colors[0][::-1]) + GREY) / 2).max() <= 4
 
 
 def test_numbers_without_a_class_stand_out_and_without_names_are_the_legend(root, tmp_path) -> None:
@@ -58,8 +58,8 @@ def test_numbers_without_a_class_stand_out_and_without_names_are_the_legend(root
     (root / "classes.json").unlink()
     result = preview_semantic(root / "ann", None, tmp_path / "numbers", ignore=0)
     legend = cv2.imread(str(result.sheet))[-26:]
-    colours = semantic_palette(256)
-    shown = [number for number in range(256) if (legend == colours[number]).all(-1).sum() >= 18 * 18]
+    colors = semantic_palette(256)
+    shown = [number for number in range(256) if (legend == colors[number]).all(-1).sum() >= 18 * 18]
     assert shown == [1, 255]
 
 

@@ -129,7 +129,7 @@ def test_values_of_a_command() -> None:
         parse_values("0;255")
 
 
-def test_preview_draws_each_class_in_its_colour(root: Path) -> None:
+def test_preview_draws_each_class_in_its_color(root: Path) -> None:
     facts = dict(name="x", color=[0, 0, 0])
     entries = [
         dict(facts, name="ground", value=0, color=[0, 0, 255]),

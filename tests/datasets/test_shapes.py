@@ -159,19 +159,19 @@ def test_objects_stand_out_from_what_is_behind_them():
 def test_a_cover_lies_where_its_outline_does(name):
     """On the average its center of mass is the center: half a pixel of the fine grid would be 0.125 pixels."""
     errors = []
-    for centre in np.linspace((50, 41), (51, 42), 16, endpoint=False):
-        left, top, shares = cover([line * 20 + centre for line in outlines_of(name)])
+    for center in np.linspace((50, 41), (51, 42), 16, endpoint=False):
+        left, top, shares = cover([line * 20 + center for line in outlines_of(name)])
         rows, columns = np.mgrid[: shares.shape[0], : shares.shape[1]] + 0.5
         found = (columns * shares).sum() / shares.sum() + left, (rows * shares).sum() / shares.sum() + top
-        errors.append(found - centre)
+        errors.append(found - center)
     np.testing.assert_allclose(np.mean(errors, axis=0), 0, atol=0.02)
     np.testing.assert_allclose(errors, 0, atol=0.1)
 
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_outlines_have_the_area_of_their_formula_and_keypoints_lie_inside(name):
-    scale, centre = 40.0, np.array([60.3, 57.8])
-    left, top, shares = cover([line * scale + centre for line in outlines_of(name)])
+    scale, center = 40.0, np.array([60.3, 57.8])
+    left, top, shares = cover([line * scale + center for line in outlines_of(name)])
     sides = {  # of the unit shapes, by the formulas of elementary geometry
         "circle": np.pi,
         "ring": np.pi * (1 - 0.52**2),
@@ -181,7 +181,7 @@ def test_outlines_have_the_area_of_their_formula_and_keypoints_lie_inside(name):
         "cross": 4 * 0.66 * (1.05 - 0.33) + 0.66**2,
     }
     assert shares.sum() == pytest.approx(sides[name] * scale**2, rel=0.03)
-    for x, y in keypoints_of(name) * scale + centre:
+    for x, y in keypoints_of(name) * scale + center:
         assert shares[int(y) - top, int(x) - left] == 1
 
 

@@ -87,9 +87,9 @@ def test_16_bits_by_hand(tmp_path, suffix, values, pixel_range, expected) -> Non
     image = read_image(path, pixel_range)
     assert image.dtype == np.uint8 and image.shape == (1, len(values), 3)
     assert image[0, :, 0].tolist() == image[0, :, 2].tolist() == expected
-    colours = np.stack([np.array(values), np.array(values)[::-1], np.zeros(len(values))], -1).astype(np.uint16)
+    colors = np.stack([np.array(values), np.array(values)[::-1], np.zeros(len(values))], -1).astype(np.uint16)
     for more in ((), (np.full(len(values), 9),)):  # without alpha, and with one, which is left out
-        cv2.imwrite(str(path), np.dstack([colours[None], *(plane[None].astype(np.uint16) for plane in more)]))
+        cv2.imwrite(str(path), np.dstack([colors[None], *(plane[None].astype(np.uint16) for plane in more)]))
         image = read_image(path, pixel_range)
         assert image[0, :, 0].tolist() == expected and image[0, :, 1].tolist() == expected[::-1]
         assert not image[..., 2].any()

@@ -15,7 +15,7 @@ from efftasks.imaging.label_maps import cell_indices, labels_on_image
     ("pixels", "covered", "extent", "cells"),
     [(480, 480, 480, 480), (360, 360, 384, 384), (1000, 333, 640, 80), (7, 500, 512, 64), (1, 1, 32, 4), (5, 3, 4, 4)],
 )
-def test_each_pixel_takes_the_cell_of_its_centre(pixels: int, covered: int, extent: int, cells: int) -> None:
+def test_each_pixel_takes_the_cell_of_its_center(pixels: int, covered: int, extent: int, cells: int) -> None:
     found = cell_indices(pixels, covered, extent, cells)
     exact = [Fraction(2 * i + 1, 2) * covered / pixels * cells / extent for i in range(pixels)]
     assert found.tolist() == [int(x) for x in exact]

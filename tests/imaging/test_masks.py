@@ -65,10 +65,10 @@ def test_at_the_size_of_the_input_it_is_interpolation_by_four():
 
 
 def test_by_hand():
-    masks = np.array([[[-0.5, 0.5]]], np.float32)  # centres of the cells are at 2 and 6, halfway is 4
+    masks = np.array([[[-0.5, 0.5]]], np.float32)  # centers of the cells are at 2 and 6, halfway is 4
     box = np.array([[0, 0, 8, 4]], np.float32)
     assert masks_on_image(masks, box, (1, 1), (4, 8)).tolist() == [[[False] * 4 + [True] * 4] * 4]
-    # the centres of pixels 2 and 3 are at 0.125 and 0.375 on the way
+    # the centers of pixels 2 and 3 are at 0.125 and 0.375 on the way
     assert masks_on_image(masks, box, (1, 1), (4, 8), threshold=-0.2)[0, 0].tolist() == [False] * 3 + [True] * 5
     assert not masks_on_image(masks, box, (1, 1), (4, 8), threshold=0.5).any()  # above, not at
     # an image twice as large as the input: halfway is at 8

@@ -22,9 +22,9 @@ def ellipses(height: int, width: int, seed: int) -> np.ndarray:
     random = np.random.default_rng(seed)
     canvas = np.zeros((height, width), np.uint8)
     for value in (1, 1, 1, 0):  # the last cuts a hole
-        centre = tuple(int(v) for v in random.uniform(0, [width, height]))
+        center = tuple(int(v) for v in random.uniform(0, [width, height]))
         axes = tuple(int(v) for v in random.uniform(2, [width / 2, height / 2]))
-        cv2.ellipse(canvas, centre, axes, float(random.uniform(0, 180)), 0, 360, value, -1)
+        cv2.ellipse(canvas, center, axes, float(random.uniform(0, 180)), 0, 360, value, -1)
     return canvas.astype(bool)
 
 

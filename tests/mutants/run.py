@@ -38,7 +38,7 @@ PRELOADED = (
 
 
 class Mutant(NamedTuple):
-    """One behaviour broken."""
+    """One behavior broken."""
 
     name: str
     file: str  # below efftasks/

@@ -84,7 +84,7 @@ def test_iou_does_not_depend_on_the_unit():
     assert_close(small, box_iou(a[:, None], b[None]), rtol=1e-5, atol=1e-7)
 
 
-def test_centre_form_there_and_back():
+def test_center_form_there_and_back():
     boxes = random_boxes(50, 5)
     assert_close(cxcywh_to_xyxy(xyxy_to_cxcywh(boxes)), boxes)
     assert_close(cxcywh_to_xyxy(torch.tensor([5.0, 6.0, 2.0, 4.0])), torch.tensor([4.0, 4.0, 6.0, 8.0]))

@@ -5,9 +5,9 @@ from torch.testing import assert_close
 from efftasks.ops.masks import box_window, mask_dice, mask_iou, masks_to_boxes
 
 
-def test_a_window_has_the_cells_whose_centre_is_inside():
+def test_a_window_has_the_cells_whose_center_is_inside():
     window = box_window(torch.tensor([5.0, 0.0, 11.0, 6.0]), (3, 4), 4)
-    # Centres lie at 2, 6, 10, 14 across and at 2, 6, 10 down.
+    # Centers lie at 2, 6, 10, 14 across and at 2, 6, 10 down.
     assert window.int().tolist() == [[0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
     wider = box_window(torch.tensor([5.0, 0.0, 11.0, 6.0]), (3, 4), 4, margin=4)
     assert wider.int().tolist() == [[1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0]]
@@ -15,7 +15,7 @@ def test_a_window_has_the_cells_whose_centre_is_inside():
 
 def test_boxes_around_masks_by_hand():
     masks = torch.zeros(4, 4, 5)
-    masks[0, 1, 2] = 1.0  # halfway to the next centre it is 0.5: the sides of the cell
+    masks[0, 1, 2] = 1.0  # halfway to the next center it is 0.5: the sides of the cell
     masks[1, 0, 0] = masks[1, 3, 4] = 1.0
     masks[2] = 0.5  # not above the threshold
     masks[3, 1, 2], masks[3, 1, 3] = 0.75, 0.25  # 0.5 lies a third of the way up and down, half of it to the right

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from efftasks import Predictor
 from efftasks.imaging.masks import masks_on_image
-from efftasks.runtime.preprocess import fit_image, normalise_into, to_image_pixels
+from efftasks.runtime.preprocess import fit_image, normalize_into, to_image_pixels
 from efftasks.structures.errors import UserError
 from efftasks.structures.spec import ArtifactSpec, InputSpec, OutputSpec
 
@@ -106,7 +106,7 @@ def test_preprocessing_equals_mmcv(size, resize):
     facts = replace(FACTS, resize=resize)
     fitted, place = fit_image(image, facts, (64, 96))
     ours = np.full((3, 64, 96), np.nan, np.float32)
-    normalise_into(ours, fitted, facts)
+    normalize_into(ours, fitted, facts)
 
     scale = min(64 / size[0], 96 / size[1])
     shape = (max(1, round(size[1] * scale)), max(1, round(size[0] * scale)))
@@ -131,9 +131,9 @@ def test_boxes_come_back_to_the_image(model):
 @pytest.mark.parametrize("size", [None, (32, 64)])
 def test_the_network_sees_what_the_description_says(tmp_path, size):
     predictor = Predictor(write_mean_model(tmp_path / "mean.onnx"), threads=1, size=size)
-    colours = np.random.default_rng(0).integers(50, 256, (5, 3))  # blue, green, red
-    images = [np.broadcast_to(c, (9 + i, 50 - i, 3)).astype(np.uint8) for i, c in enumerate(colours)]
-    expected = [((r - 10) / 1000 + (g - 20) / 2000 + (b - 30) / 4000) / 3 for b, g, r in colours]
+    colors = np.random.default_rng(0).integers(50, 256, (5, 3))  # blue, green, red
+    images = [np.broadcast_to(c, (9 + i, 50 - i, 3)).astype(np.uint8) for i, c in enumerate(colors)]
+    expected = [((r - 10) / 1000 + (g - 20) / 2000 + (b - 30) / 4000) / 3 for b, g, r in colors]
     for batch_size in (1, 2, 5):
         found = predictor(images, batch_size=batch_size)
         np.testing.assert_allclose([p.scores[0] for p in found], expected, rtol=1e-4)

@@ -48,8 +48,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def image() -> np.ndarray:
     """Two boxes with a red and a blue dot in each."""
     picture = np.zeros((100, 200, 3), np.uint8)
-    for x, y, colour in ((30, 40, 2), (50, 60, 0), (120, 20, 2), (170, 80, 0)):
-        picture[y - 2 : y + 2, x - 2 : x + 2, colour] = 255
+    for x, y, color in ((30, 40, 2), (50, 60, 0), (120, 20, 2), (170, 80, 0)):
+        picture[y - 2 : y + 2, x - 2 : x + 2, color] = 255
     return picture
 
 
@@ -69,7 +69,7 @@ def test_keypoints_are_in_pixels_of_the_image(path, image):
     assert found.keypoint_names == ("red", "blue")
 
 
-def test_colours_are_in_the_order_that_the_file_says(path, image):
+def test_colors_are_in_the_order_that_the_file_says(path, image):
     image[..., 2] = 0
     keypoints = TopDownPredictor(path)(image, BOXES[:1]).keypoints
     assert keypoints is not None and keypoints[0, :, 2].tolist() == [0.0, 1.0]  # no red, and blue at its brightest

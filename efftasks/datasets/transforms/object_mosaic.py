@@ -44,7 +44,7 @@ class ObjectMosaic(BaseTransform):
             corner at a random point, and cropped to the canvas. ``grid``: each image is resized so that its shorter
             side is half of that of ``size``, and placed uncropped at the top left of a cell of a 2 x 2 grid.
         cache: number of earlier images to draw from; from a full cache a random one except the newest is removed.
-        centre: range of the random point of the layout ``point``, as factors of ``size``; 1 is the canvas center.
+        center: range of the random point of the layout ``point``, as factors of ``size``; 1 is the canvas center.
         fill: pixel value of the rest of the canvas, 0..255.
         min_visible: objects with a smaller part of the area of their box inside their region are dropped.
     """
@@ -57,7 +57,7 @@ class ObjectMosaic(BaseTransform):
         prob: float = 0.5,
         layout: str = "point",
         cache: int = 40,
-        centre: tuple[float, float] = (0.5, 1.5),
+        center: tuple[float, float] = (0.5, 1.5),
         fill: int = 114,
         min_visible: float = 0.1,
     ) -> None:
@@ -68,13 +68,13 @@ class ObjectMosaic(BaseTransform):
                 raise ValueError(f"{field}: got {value}, allowed 0 to 1")
         if layout not in _LAYOUTS:
             raise ValueError(f"layout: got {layout!r}, allowed are {', '.join(map(repr, _LAYOUTS))}")
-        if not 0 < centre[0] <= centre[1] < 2:
-            raise ValueError(f"centre: got {centre}, allowed 0 < min <= max < 2")
+        if not 0 < center[0] <= center[1] < 2:
+            raise ValueError(f"center: got {center}, allowed 0 < min <= max < 2")
         self.size = (int(size[0]), int(size[1]))
         self.prob = prob
         self.layout = layout
         self.cache = TileCache(cache)
-        self.centre = centre
+        self.center = center
         self.fill = fill
         self.min_visible = min_visible
 
@@ -117,7 +117,7 @@ class ObjectMosaic(BaseTransform):
     def _around_a_point(self, tiles: list[Tile]) -> tuple[tuple[int, int], list[_Place]]:
         """Size of the canvas, and the places of the images around a random point."""
         height, width = 2 * self.size[0], 2 * self.size[1]
-        y, x = (int(side * np.random.uniform(*self.centre)) for side in self.size)
+        y, x = (int(side * np.random.uniform(*self.center)) for side in self.size)
         places = []
         for i, tile in enumerate(tiles):
             h, w = tile.image.shape[:2]

@@ -1,4 +1,4 @@
-"""PyTorch model -> one ONNX file with named, split outputs and its own description inside."""
+"""PyTorch model -> one ONNX file with named, split outputs and its description inside."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def export_onnx(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: i
             )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    facts = spec.input
+    image_input = spec.input
     # Two images: a batch of one would be taken for a constant.
-    images = torch.zeros(2 if facts.dynamic_batch else 1, 3, facts.height, facts.width)
+    images = torch.zeros(2 if image_input.dynamic_batch else 1, 3, image_input.height, image_input.width)
     graph = Graph(model).eval()
     names = [output.name for output in spec.outputs]
-    write_graph(graph, images, path, opset, facts.name, names, _dynamic_axes(spec))
+    write_graph(graph, images, path, opset, image_input.name, names, _dynamic_axes(spec))
     write_metadata(path, spec)
     onnx.checker.check_model(str(path), full_check=True)
     return path
@@ -107,13 +107,13 @@ def write_graph(
 def _dynamic_axes(spec: ArtifactSpec) -> dict[int, Any]:
     import torch
 
-    facts = spec.input
+    image_input = spec.input
     axes: dict[int, Any] = {}
-    if facts.dynamic_batch:
+    if image_input.dynamic_batch:
         axes[0] = torch.export.Dim("batch", min=1)
-    if facts.dynamic_size:
-        axes[2] = facts.divisor * torch.export.Dim("rows", min=4)
-        axes[3] = facts.divisor * torch.export.Dim("columns", min=4)
+    if image_input.dynamic_size:
+        axes[2] = image_input.divisor * torch.export.Dim("rows", min=4)
+        axes[3] = image_input.divisor * torch.export.Dim("columns", min=4)
     return axes
 
 

@@ -71,7 +71,7 @@ def test_stretching_scales_each_side_by_itself() -> None:
 
 
 def test_masks_lie_where_the_labels_do() -> None:
-    """Both take for each pixel what lies at its centre, whatever the factor."""
+    """Both take for each pixel what lies at its center, whatever the factor."""
     shapes = np.zeros((53, 71), np.uint8)
     shapes[7:31, 11:50] = 1
     shapes[20:25, 20:30] = 0
@@ -81,4 +81,4 @@ def test_masks_lie_where_the_labels_do() -> None:
         results["gt_seg_map"] = shapes.copy()
         found = FitImage(size=(side, side), mode="stretch")(results)
         differ = found["gt_masks"].masks[0] != found["gt_seg_map"]
-        assert differ.mean() < 0.005, "but for centres that lie on an edge"
+        assert differ.mean() < 0.005, "but for centers that lie on an edge"

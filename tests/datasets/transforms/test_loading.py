@@ -21,14 +21,14 @@ GRADIENT = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> dict[str, Path]:
-    """A 12-bit gradient in 16 bits, one in colours, the same as floats of 0 to 1, and a picture of 8 bits."""
-    colours = np.dstack([GRADIENT, GRADIENT[::-1], GRADIENT[:, ::-1]])
+    """A 12-bit gradient in 16 bits, one in colors, the same as floats of 0 to 1, and a picture of 8 bits."""
+    colors = np.dstack([GRADIENT, GRADIENT[::-1], GRADIENT[:, ::-1]])
     arrays = {
         "grey.png": GRADIENT,
         "grey.tif": GRADIENT,
-        "colours.png": colours,
-        "colours.tif": colours,
-        "eight.png": (colours // 16).astype(np.uint8),
+        "colors.png": colors,
+        "colors.tif": colors,
+        "eight.png": (colors // 16).astype(np.uint8),
     }
     for name, array in arrays.items():
         cv2.imwrite(str(tmp_path / name), array)
@@ -70,8 +70,8 @@ def test_the_gradient_by_hand(pictures: dict[str, Path]) -> None:
         assert loaded(pictures[name]).max() == 15  # nearly black
     assert np.array_equal(loaded(pictures["floats.tif"], pixel_range=(0, 1)), image)
     assert loaded(pictures["eight.png"], pixel_range=(0, 4095)).max() == 255  # has 8 bits already
-    colours = loaded(pictures["colours.tif"], pixel_range=(0, 4095))
-    assert np.array_equal(colours[..., 0], expected) and np.array_equal(colours[..., 2], expected[:, ::-1])
+    colors = loaded(pictures["colors.tif"], pixel_range=(0, 4095))
+    assert np.array_equal(colors[..., 0], expected) and np.array_equal(colors[..., 2], expected[:, ::-1])
 
 
 def test_a_dark_reading_is_warned_of_once(pictures: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:

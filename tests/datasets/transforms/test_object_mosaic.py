@@ -23,7 +23,7 @@ CONFIGS = Path(__file__).parents[3] / "configs" / "_base_" / "datasets"
 
 
 def picture(color: int, size: tuple[int, int] = (80, 120), **more: Any) -> dict[str, Any]:
-    """A rectangle of a colour, its mask and label, its middle and one keypoint that is not annotated."""
+    """A rectangle of a color, its mask and label, its middle and one keypoint that is not annotated."""
     mask = np.zeros(size, np.uint8)
     mask[20:60, 30:90] = 1
     return dict(
@@ -40,7 +40,7 @@ def picture(color: int, size: tuple[int, int] = (80, 120), **more: Any) -> dict[
 
 
 def test_four_images_by_hand() -> None:
-    mosaic = ObjectMosaic(size=(40, 60), prob=1.0, centre=(1, 1), fill=0)
+    mosaic = ObjectMosaic(size=(40, 60), prob=1.0, center=(1, 1), fill=0)
     for color in (50, 100, 150, 200):
         found = mosaic(picture(color))
     assert found["img"].shape == (80, 120, 3) and found["img_shape"] == (80, 120)
@@ -108,7 +108,7 @@ def test_a_cell_of_the_grid_is_as_large_as_the_largest_image() -> None:
 
 
 def test_a_grid_and_a_warp_are_the_dense_mosaic() -> None:
-    """What DEIM's mosaic is: the canvas turned, scaled and moved about its centre, and then stretched to the input."""
+    """What DEIM's mosaic is: the canvas turned, scaled and moved about its center, and then stretched to the input."""
     tiles = [picture(color) for color in (50, 100, 150, 200)]
     for seed in range(5):
         np.random.seed(seed)
@@ -125,7 +125,7 @@ def test_a_grid_and_a_warp_are_the_dense_mosaic() -> None:
         turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         expected = []
         for (x1, y1, x2, y2), label in zip(boxes, labels):
-            corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]]) - [120, 80]  # from the centre of 160 x 240
+            corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]]) - [120, 80]  # from the center of 160 x 240
             corners = (corners @ turn.T) * [96 / 240, 96 / 160] + 48 + shift
             box = np.concatenate([corners.min(0), corners.max(0)]).clip(0, 96)
             if (box[2:] - box[:2] >= 1).all():
@@ -139,7 +139,7 @@ def test_a_grid_and_a_warp_are_the_dense_mosaic() -> None:
 
 
 def test_images_of_data_sets_with_and_without_labels_and_keypoints() -> None:
-    mosaic = ObjectMosaic(size=(40, 60), prob=1.0, centre=(1, 1))
+    mosaic = ObjectMosaic(size=(40, 60), prob=1.0, center=(1, 1))
     mosaic(picture(50, gt_seg_map=np.zeros((80, 120), np.uint8), keypoint_mirror=(1, 0)))
     for _ in range(10):
         found = mosaic(picture(100))
@@ -185,7 +185,7 @@ def test_seeds_hold() -> None:
 
 
 def test_wrong_arguments() -> None:
-    wrong: dict[str, Any] = dict(size=None, prob=1.5, layout="row", cache=0, centre=(0.5, 2), min_visible=-1)
+    wrong: dict[str, Any] = dict(size=None, prob=1.5, layout="row", cache=0, center=(0.5, 2), min_visible=-1)
     for name, value in wrong.items():
         with pytest.raises(ValueError, match=f"{name}: got"):
             ObjectMosaic(**(dict(size=(4, 4)) | {name: value}))

@@ -69,12 +69,12 @@ def test_sizes_come_from_the_config_where_the_transform_leaves_them_open() -> No
         assert crop.type == "RandomScaledCrop" and (crop["size"], crop.get("fit")) == expected
 
 
-def test_rare_classes_are_centred() -> None:
+def test_rare_classes_are_centered() -> None:
     np.random.seed(2)
     item = sample(200, 200)
     item["gt_seg_map"][:] = 0
     item["gt_seg_map"][150, 60] = 7  # one pixel in 40000
-    item["gt_seg_map"][:20] = 255  # nothing to centre on
+    item["gt_seg_map"][:20] = 255  # nothing to center on
     hits = [
         7 in RandomScaledCrop((40, 40), (1, 1), (200, 200), share)(dict(item))["gt_seg_map"] for share in [1.0] * 200
     ]
@@ -86,7 +86,7 @@ def test_rare_classes_are_centred() -> None:
 
 
 @pytest.mark.parametrize(("row", "column", "expected"), [(150, 60, (20, 20)), (5, 100, (5, 20)), (199, 199, (39, 39))])
-def test_the_pixel_is_the_centre_as_far_as_the_image_allows(row, column, expected) -> None:
+def test_the_pixel_is_the_center_as_far_as_the_image_allows(row, column, expected) -> None:
     item = sample(200, 200)
     item["gt_seg_map"][:] = 255
     item["gt_seg_map"][row, column] = 7  # the only class

@@ -151,14 +151,14 @@ def test_keypoints_outside_are_not_visible() -> None:
 def test_image_mask_label_map_and_keypoint_stay_together(seed: int) -> None:
     """A disc that is drawn into all of them is at the same place in all of them afterwards, to half a pixel."""
     rng = np.random.default_rng(seed)
-    centre, radius = rng.uniform([20, 15], [40, 25]), 6.0
+    center, radius = rng.uniform([20, 15], [40, 25]), 6.0
     y, x = np.mgrid[:40, :60] + 0.5
-    disc = (np.hypot(x - centre[0], y - centre[1]) < radius).astype(np.uint8)
+    disc = (np.hypot(x - center[0], y - center[1]) < radius).astype(np.uint8)
     before = scene(
-        [[*(centre - radius), *(centre + radius)]],
+        [[*(center - radius), *(center + radius)]],
         disc[None],
         gt_seg_map=disc,
-        gt_keypoints=np.array([[[*centre, 2]]], np.float32),
+        gt_keypoints=np.array([[[*center, 2]]], np.float32),
     )
     before["img"] = np.repeat(disc[..., None] * np.uint8(200), 3, axis=2)
     drawn = np.average(np.stack([x, y], -1).reshape(-1, 2), axis=0, weights=disc.reshape(-1))
@@ -172,15 +172,15 @@ def test_image_mask_label_map_and_keypoint_stay_together(seed: int) -> None:
     places = np.stack([x, y], -1).reshape(-1, 2)
     for weights in (after["img"][..., 0], after["gt_masks"].masks[0], after["gt_seg_map"] == 1):
         np.testing.assert_allclose(np.average(places, axis=0, weights=weights.reshape(-1)), expected, atol=0.25)
-    np.testing.assert_allclose(after["gt_keypoints"][0, 0, :2], matrix[:, :2] @ centre + matrix[:, 2], atol=1e-3)
+    np.testing.assert_allclose(after["gt_keypoints"][0, 0, :2], matrix[:, :2] @ center + matrix[:, 2], atol=1e-3)
     assert after["gt_keypoints"][0, 0, 2] == 2
     box = after["gt_bboxes"].tensor[0].numpy()
-    middle = matrix[:, :2] @ centre + matrix[:, 2]
+    middle = matrix[:, :2] @ center + matrix[:, 2]
     np.testing.assert_allclose(box, [*(middle - scale * radius), *(middle + scale * radius)], atol=1 + scale / 2)
 
 
 def test_shrunk_images_are_averaged() -> None:
-    """A fine pattern becomes its mean, not one of its colours."""
+    """A fine pattern becomes its mean, not one of its colors."""
     before = scene([])
     before["img"][:, ::2] = 200
     after = warp_objects(before, np.array([[0.25, 0, 0], [0, 0.25, 0]]), (10, 15), fill=0)
