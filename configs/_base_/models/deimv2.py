@@ -37,7 +37,7 @@ model = dict(
             class_term=dict(type="MatchabilityTerm", weight=1.0, gamma=1.5),
             box_terms=dict(bbox=dict(type="L1Term", weight=5.0), giou=dict(type="GIoUTerm", weight=2.0)),
             side_terms=dict(fgl=dict(type="FineGrainedTerm", weight=0.15)),
-            distillation=dict(type="LocalisationDistillation", weight=1.5, temperature=5.0),
+            distillation=dict(type="LocalizationDistillation", weight=1.5, temperature=5.0),
             union=True,
         ),
     ),

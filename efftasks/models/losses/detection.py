@@ -1,4 +1,4 @@
-"""Losses of dense detectors, each a small module with one ``weight``. All sum; the caller normalises."""
+"""Losses of dense detectors, each a small module with one ``weight``. All are sums; the caller normalizes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SoftBCELoss(nn.Module):
         self.weight = weight
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Loss of logits (..., C) against targets (..., C) in [0, 1]: a scalar."""
+        """Loss of logits (..., C) against targets (..., C) in [0, 1], a scalar."""
         return self.weight * F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
 
 
@@ -33,18 +33,18 @@ class CIoULoss(nn.Module):
         self.weight = weight
 
     def forward(self, boxes: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        """Loss of boxes (P, 4) xyxy against targets (P, 4), each times weights (P,): a scalar."""
+        """Loss of boxes (P, 4) xyxy against targets (P, 4), weighted by (P,), a scalar."""
         return self.weight * ((1 - box_ciou(boxes, targets)) * weights).sum()
 
 
 @MODELS.register_module()
 class L1BoxLoss(nn.Module):
-    """L1 distance of box sides, weighted and summed: it keeps a gradient where boxes do not touch."""
+    """L1 distance of box sides, weighted and summed. It has a gradient where boxes do not overlap."""
 
     def __init__(self, weight: float = 1.5) -> None:
         super().__init__()
         self.weight = weight
 
     def forward(self, sides: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        """Loss of sides (P, 4) against targets (P, 4), in any one unit, each row times weights (P,): a scalar."""
+        """Loss of sides (P, 4) against targets (P, 4), both in one unit, weighted by (P,), a scalar."""
         return self.weight * ((sides - targets).abs().mean(-1) * weights).sum()

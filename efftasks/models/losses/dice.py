@@ -1,9 +1,9 @@
-"""The Dice loss of class maps: what mmseg's is not where pixels are ignored or classes are rare.
+"""The Dice loss of class maps, for labels with ignored pixels and rare classes.
 
 Sources: V-Net (arXiv 1606.04797, section 3) for the loss, with probabilities in first power (arXiv 1707.03237,
-section 2.1). mmseg 1.x has a ``DiceLoss`` (Apache-2.0), which takes ``ignore_index`` for the index of a channel to
-leave out, so that ignored pixels count as wrong whatever is predicted there; which sums over all classes before it
-divides, so that a rare class weighs as little as its pixels; and which fails when a head has a pixel sampler.
+section 2.1). ``DiceLoss`` of mmseg 1.x (Apache-2.0) differs: its ``ignore_index`` is the index of a channel to leave
+out, so that ignored pixels always count as wrong; it sums over all classes before the division, so that rare classes
+have little weight; and it fails with a pixel sampler.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ __all__ = ["SoftDiceLoss"]
 class SoftDiceLoss(nn.Module):
     """1 - Dice of softmax probabilities, a mean over the classes in the labels of the batch.
 
-    The sums run over the batch, as those of mean IoU run over the data: an image with a few pixels of a class does
-    not weigh as much as one that is full of it. Classes that no label names are left out.
+    The sums are over the batch, as those of mean IoU are over the data set: images weigh by their pixels of a class.
+    Classes that are in no label are left out.
 
     Args:
         loss_weight: factor.
-        loss_name: name in the log; what does not begin with ``loss_`` is logged and not trained on.
+        loss_name: name in the log; without the prefix ``loss_`` it is logged and not trained on.
     """
 
     def __init__(self, loss_weight: float = 1.0, loss_name: str = "loss_dice") -> None:
@@ -50,21 +50,21 @@ class SoftDiceLoss(nn.Module):
             seg_logit: (B, C, H, W).
             label: int (B, H, W), class indices.
             weight: (B, H, W), of the pixels.
-            avg_factor: what to divide the sum over classes by, instead of their number.
-            ignore_index: label of the pixels to ignore.
-            kwargs: what mmseg passes to other losses.
+            avg_factor: divisor of the sum over classes, instead of their number.
+            ignore_index: label of ignored pixels.
+            kwargs: further arguments of mmseg's losses, not used.
         """
         scores = seg_logit.softmax(1, dtype=torch.promote_types(seg_logit.dtype, torch.float32))
         valid = label != ignore_index
         counts = valid.to(scores.dtype) if weight is None else valid * weight.to(scores.dtype)
-        known = torch.where(valid, label, 0).long()
-        hits = scores.gather(1, known[:, None])[:, 0] * counts
+        classes = torch.where(valid, label, 0).long()
+        true_scores = scores.gather(1, classes[:, None])[:, 0] * counts
 
-        nothing = scores.new_zeros(scores.shape[1])
+        zeros = scores.new_zeros(scores.shape[1])
         predicted = (scores * counts[:, None]).sum((0, 2, 3))
-        true = nothing.index_add(0, known.flatten(), counts.flatten())
-        both = nothing.index_add(0, known.flatten(), hits.flatten())
+        true = zeros.index_add(0, classes.flatten(), counts.flatten())
+        intersection = zeros.index_add(0, classes.flatten(), true_scores.flatten())
         present = true > 0
-        dice = 2 * both / torch.where(present, predicted + true, 1)
+        dice = 2 * intersection / torch.where(present, predicted + true, 1)
         number = present.sum().clamp(min=1) if avg_factor is None else avg_factor
         return self.loss_weight * ((1 - dice) * present).sum() / number

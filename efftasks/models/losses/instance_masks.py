@@ -33,7 +33,7 @@ class BoxMaskBCELoss(nn.Module):
 
 @MODELS.register_module()
 class BoxMaskDiceLoss(nn.Module):
-    """1 - Dice of the cells in the box: what is small counts as much as what is large."""
+    """1 - Dice of the cells in the box: small and large objects have the same weight."""
 
     def __init__(self, weight: float = 2.0) -> None:
         super().__init__()

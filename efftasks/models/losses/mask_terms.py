@@ -1,4 +1,4 @@
-"""Terms of the loss of a set predictor on masks, and the cells they look at. Terms sum; the caller normalises.
+"""Mask terms of the loss of a set predictor, at sampled cells. Terms are sums; the caller normalizes.
 
 Sources: Mask2Former (arXiv 2112.01527, sections 3.2 and 3.3) for both terms on sampled points; PointRend (arXiv
 1912.08193, section 3.3) for sampling; V-Net (arXiv 1606.04797) for the Dice term, here in first power, smoothed by 1.
@@ -23,27 +23,26 @@ __all__ = ["MaskBCETerm", "MaskDiceTerm", "MaskSampler", "SampledMasks"]
 
 
 class SampledMasks(NamedTuple):
-    """Cells of matched masks and of the objects'."""
+    """Matched masks and those of their objects at sampled cells."""
 
     logits: Tensor  # (P, N)
     targets: Tensor  # (P, N) in [0, 1]
-    weights: Tensor  # (P,): 0 where the object has no mask to learn, else 1
+    weights: Tensor  # (P,): 0 where the object has no mask, else 1
 
 
 class MaskSampler:
-    """Chooses the cells that the terms look at, for each pair its own.
+    """Samples cells of the masks, for each pair its own (PointRend).
 
-    Three quarters are where the prediction is unsure, of candidates three times as many as samples; the rest is random.
-    Candidates and the rest come half from all of the image, half from around the object: what lies further outside of
-    a box is cut off when decoding.
+    A share ``importance`` of them is the most uncertain of ``oversample * N`` random candidates; the rest is random.
+    Half of the random cells are from the whole image, half from around the object: decoding crops masks to boxes.
 
     Args:
         share: N over the cells of a mask; 1 takes all of them, each once.
-        oversample: candidates over N.
-        importance: share of N that is where the prediction is unsure.
+        oversample: number of candidates over N.
+        importance: share of N with the most uncertain predictions.
 
     Raises:
-        ValueError: a share outside of its range, or fewer candidates than samples.
+        ValueError: an argument is outside of its range.
     """
 
     def __init__(self, share: float = 1 / 16, oversample: float = 3.0, importance: float = 0.75) -> None:
@@ -56,7 +55,7 @@ class MaskSampler:
         self.share, self.oversample, self.importance = share, oversample, importance
 
     def __call__(self, factors: MaskFactors, matching: Matching, targets: QueryTargets) -> SampledMasks:
-        """The masks of matched pairs at the chosen cells.
+        """The masks of matched pairs at sampled cells.
 
         Args:
             factors: of all queries.
@@ -66,34 +65,34 @@ class MaskSampler:
         assert targets.masks is not None
         place = (matching.image, matching.target)
         logits = _pair_logits(factors, matching)
-        wanted = targets.masks[place].flatten(1)
+        target_masks = targets.masks[place].flatten(1)
         if self.share < 1:
             height, width = factors.pixels.shape[-2:]
-            cells = self._choose(logits.detach(), targets.boxes[place], (height, width))
-            logits, wanted = logits.gather(1, cells), wanted.gather(1, cells)
-        return SampledMasks(logits, wanted.float() / 255, targets.masked()[place].float())
+            cells = self._sample(logits.detach(), targets.boxes[place], (height, width))
+            logits, target_masks = logits.gather(1, cells), target_masks.gather(1, cells)
+        return SampledMasks(logits, target_masks.float() / 255, targets.masked()[place].float())
 
-    def _choose(self, logits: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    def _sample(self, logits: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         """Logits (P, h * w), boxes (P, 4) -> int64 (P, N)."""
         count = max(1, round(self.share * logits.shape[1]))
-        unsure = round(self.importance * count)
+        uncertain = round(self.importance * count)
         one = torch.ones(len(boxes), 1, dtype=torch.bool, device=boxes.device)
 
-        def drawn(number: int) -> Tensor:
+        def random(number: int) -> Tensor:
             return random_cells(object_windows(boxes[:, None], one, number), size)
 
-        candidates = drawn(round(self.oversample * count))
-        return torch.cat([unsure_cells(logits, candidates, unsure), drawn(count - unsure)], dim=1)
+        candidates = random(round(self.oversample * count))
+        return torch.cat([unsure_cells(logits, candidates, uncertain), random(count - uncertain)], dim=1)
 
 
 def _pair_logits(factors: MaskFactors, matching: Matching) -> Tensor:
-    """Full masks of the matched queries: float32 (P, h * w)."""
+    """Logits of the matched queries at all cells, float32 (P, h * w)."""
     kernels = factors.kernels[matching.image, matching.query]
     pixels = factors.pixels.flatten(2)
-    # Image by image: pixels repeated for every pair would be D times as large as the masks.
+    # Image by image: pixels repeated for every pair would take D times the memory of the masks.
     counts = torch.bincount(matching.image, minlength=len(pixels)).tolist()
-    rows = [own @ image for own, image in zip(kernels.split(counts), pixels)]
-    return torch.cat(rows).float() + factors.bias
+    logits = [image_kernels @ image for image_kernels, image in zip(kernels.split(counts), pixels)]
+    return torch.cat(logits).float() + factors.bias
 
 
 @MODELS.register_module()
@@ -105,7 +104,7 @@ class MaskBCETerm(nn.Module):
         self.weight = weight
 
     def forward(self, masks: SampledMasks) -> Tensor:
-        """A scalar."""
+        """Weighted sum over the masks, a scalar."""
         loss = F.binary_cross_entropy_with_logits(masks.logits, masks.targets, reduction="none").mean(1)
         return self.weight * (loss * masks.weights).sum()
 
@@ -119,8 +118,8 @@ class MaskDiceTerm(nn.Module):
         self.weight = weight
 
     def forward(self, masks: SampledMasks) -> Tensor:
-        """A scalar."""
+        """Weighted sum over the masks, a scalar."""
         scores = masks.logits.sigmoid()
-        both = 2 * (scores * masks.targets).sum(1) + 1
-        loss = 1 - both / (scores.sum(1) + masks.targets.sum(1) + 1)
+        intersection = 2 * (scores * masks.targets).sum(1) + 1
+        loss = 1 - intersection / (scores.sum(1) + masks.targets.sum(1) + 1)
         return self.weight * (loss * masks.weights).sum()

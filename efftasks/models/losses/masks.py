@@ -1,8 +1,8 @@
 """Losses of instance masks and of set predictions with them, each a small module with one ``weight``.
 
-All sum over their rows; the caller normalises. Sources: focal loss arXiv 1708.02002; Dice loss V-Net (arXiv 1606.04797,
-section 3), with squares in the denominator; their use for masks SOLO (arXiv 1912.04488) and SparseInst (arXiv
-2203.12827, section 3.5).
+All are sums over their rows; the caller normalizes. Sources: focal loss arXiv 1708.02002; Dice loss V-Net (arXiv
+1606.04797, section 3), with squares in the denominator; their use for masks SOLO (arXiv 1912.04488) and SparseInst
+(arXiv 2203.12827, section 3.5).
 
 Legend: P pairs of a predicted mask and an object, (h, w) cells of a mask.
 """
@@ -21,7 +21,7 @@ __all__ = ["MaskBCELoss", "MaskDiceLoss", "SigmoidFocalLoss"]
 
 @MODELS.register_module()
 class SigmoidFocalLoss(nn.Module):
-    """Binary cross-entropy of each class, less of it where the score is nearly right already.
+    """Focal loss: binary cross-entropy of each class, with less weight where the score is close to its target.
 
     Args:
         weight: of the loss.
@@ -34,7 +34,7 @@ class SigmoidFocalLoss(nn.Module):
         self.weight, self.alpha, self.gamma = weight, alpha, gamma
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Loss of logits (..., C) against targets (..., C), 0 or 1: a scalar, the sum over all."""
+        """Loss of logits (..., C) against targets (..., C), 0 or 1, summed to a scalar."""
         logits = logits.float()
         entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         distance = (logits.sigmoid() - targets).abs()
@@ -51,19 +51,19 @@ class MaskBCELoss(nn.Module):
         self.weight = weight
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Loss of logits (P, h, w) against targets (P, h, w) in [0, 1]: a scalar; 0 for P = 0."""
+        """Loss of logits (P, h, w) against targets (P, h, w) in [0, 1], a scalar; 0 for P = 0."""
         cells = logits.shape[-2] * logits.shape[-1]
         return self.weight * F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="sum") / cells
 
 
 @MODELS.register_module()
 class MaskDiceLoss(nn.Module):
-    """1 - Dice coefficient of the probabilities, summed over the masks: small objects count as much as large ones."""
+    """1 - Dice coefficient of the probabilities, summed over masks: small and large objects have the same weight."""
 
     def __init__(self, weight: float = 2.0) -> None:
         super().__init__()
         self.weight = weight
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Loss of logits (P, h, w) against targets (P, h, w) in [0, 1]: a scalar; 0 for P = 0."""
+        """Loss of logits (P, h, w) against targets (P, h, w) in [0, 1], a scalar; 0 for P = 0."""
         return self.weight * (1 - mask_dice(logits.float().sigmoid(), targets)).sum()

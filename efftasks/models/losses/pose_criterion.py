@@ -1,8 +1,8 @@
-"""The loss of a pose detector: matchings, terms, decoder layers and denoising put together.
+"""The loss of a pose detector: matching, terms, decoder layers and denoising.
 
-Source: DETRPose (arXiv 2506.13027) and its public code: scores learn on each output's own matching, poses on
-the union of all outputs' matchings, as in D-FINE (arXiv 2410.13842, section 4.3). As in the published configurations
-there is no loss on the distributions themselves.
+Source: DETRPose (arXiv 2506.13027) and its public code: class losses use the matching of each output, pose losses the
+union of the matchings of all outputs, as in D-FINE (arXiv 2410.13842, section 4.3). As in the published configurations
+there is no loss of the distributions themselves.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from efftasks.registry import MODELS, TASK_UTILS
 
 __all__ = ["PoseCriterion", "match_poses"]
 
-# A logit so low that a query with it loses nothing against the background.
-_NO_SCORE = -30.0
+# A logit whose loss as background, and its gradient, are practically 0.
+_IGNORED_LOGIT = -30.0
 
 
 @MODELS.register_module()
@@ -31,8 +31,8 @@ class PoseCriterion(nn.Module):
 
     Args:
         matcher: config of the matcher.
-        class_term: a term on scores, on each output's own matching.
-        pose_terms: name -> term on poses, on the union of all matchings.
+        class_term: the classification term, on the matching of each output.
+        pose_terms: name -> pose term, on the union of all matchings.
     """
 
     def __init__(self, matcher: dict, class_term: dict, pose_terms: dict[str, dict]) -> None:
@@ -42,15 +42,15 @@ class PoseCriterion(nn.Module):
         self.pose_terms = nn.ModuleDict({name: MODELS.build(term) for name, term in pose_terms.items()})
 
     def forward(self, raw: PoseTrainingOutputs, targets: PoseTargets) -> dict[str, Tensor]:
-        """All losses, normalised and weighted, by name.
+        """All losses, normalized and weighted, by name.
 
-        The number of objects that sums are divided by is the mean over all processes, and at least 1. A batch without
-        objects has losses too, so that every process has gradients for the same parameters.
+        Sums are divided by the number of objects, a mean over all processes of at least 1. A batch without objects has
+        losses too, so that every process has gradients for the same parameters.
         """
-        denoised, plain = _split(raw)
-        *earlier, last = plain.layers
-        named = [("", last)] + [(f"_layer{i}", layer) for i, layer in enumerate(earlier)]
-        named += [("_first", plain.first), ("_select", raw.proposals)]
+        denoising_outputs, outputs = _split(raw)
+        *auxiliary, last = outputs.layers
+        named = [("", last)] + [(f"_layer{i}", layer) for i, layer in enumerate(auxiliary)]
+        named += [("_first", outputs.first), ("_select", raw.proposals)]
 
         matchings = self.matcher([output for _, output in named], targets)
         union = union_of(matchings)
@@ -59,14 +59,15 @@ class PoseCriterion(nn.Module):
         all_reduce(counts, op="mean")  # every process, with or without objects, takes part
         count, union_count = counts.clamp(min=1).unbind()
 
-        shared = union.to(device)
+        union = union.to(device)
         losses: dict[str, Tensor] = {}
         for (suffix, output), matching in zip(named, matchings):
-            own = match_poses(_excused(output, matching.to(device), targets.regions), matching.to(device), targets)
-            losses[f"loss_cls{suffix}"] = self.class_term(own) / count
-            losses.update(self._pose_losses(match_poses(output, shared, targets), union_count, suffix))
+            matching = matching.to(device)
+            matched = match_poses(_with_ignored(output, matching, targets.regions), matching, targets)
+            losses[f"loss_cls{suffix}"] = self.class_term(matched) / count
+            losses.update(self._pose_losses(match_poses(output, union, targets), union_count, suffix))
         if raw.denoising is not None:
-            losses.update(self._denoising_losses(denoised, raw.denoising.groups, targets, count))
+            losses.update(self._denoising_losses(denoising_outputs, raw.denoising.groups, targets, count))
         return losses
 
     def _pose_losses(self, matched: MatchedPoses, count: Tensor, suffix: str) -> dict[str, Tensor]:
@@ -87,7 +88,7 @@ class PoseCriterion(nn.Module):
 
 
 def match_poses(output: PoseOutput, matching: Matching, targets: PoseTargets) -> MatchedPoses:
-    """An output with the objects of a matching."""
+    """An output with the matched objects."""
     poses = output.poses[matching.image, matching.query].float()
     place = (matching.image, matching.target)
     keypoints = targets.keypoints[place]
@@ -101,24 +102,24 @@ def match_poses(output: PoseOutput, matching: Matching, targets: PoseTargets) ->
     )
 
 
-def _excused(output: PoseOutput, matching: Matching, regions: Tensor) -> PoseOutput:
-    """The output with no score for unmatched queries whose pose has its middle in a region (B, M, 4) xyxy."""
-    middle = output.poses.detach().float().mean(2)[:, :, None]
-    inside = (middle > regions[:, None, :, :2]) & (middle < regions[:, None, :, 2:])
-    excused = inside.all(-1).any(-1)
-    excused[matching.image, matching.query] = False
-    return output._replace(logits=output.logits.masked_fill(excused[..., None], _NO_SCORE))
+def _with_ignored(output: PoseOutput, matching: Matching, regions: Tensor) -> PoseOutput:
+    """The output without a class loss for unmatched queries whose mean keypoint is in a region (B, M, 4) xyxy."""
+    center = output.poses.detach().float().mean(2)[:, :, None]
+    inside = (center > regions[:, None, :, :2]) & (center < regions[:, None, :, 2:])
+    ignored = inside.all(-1).any(-1)
+    ignored[matching.image, matching.query] = False
+    return output._replace(logits=output.logits.masked_fill(ignored[..., None], _IGNORED_LOGIT))
 
 
 def _split(raw: PoseTrainingOutputs) -> tuple[PoseTrainingOutputs, PoseTrainingOutputs]:
     """The outputs of denoising queries, and those of the others."""
     count = 0 if raw.denoising is None else raw.denoising.poses.shape[1]
 
-    def part(output: PoseOutput, chosen: slice) -> PoseOutput:
-        return PoseOutput(output.logits[:, chosen], output.poses[:, chosen])
+    def queries(output: PoseOutput, part: slice) -> PoseOutput:
+        return PoseOutput(output.logits[:, part], output.poses[:, part])
 
-    def parts(chosen: slice) -> PoseTrainingOutputs:
-        layers: Sequence[PoseOutput] = [part(layer, chosen) for layer in raw.layers]
-        return raw._replace(layers=tuple(layers), first=part(raw.first, chosen))
+    def outputs(part: slice) -> PoseTrainingOutputs:
+        layers: Sequence[PoseOutput] = [queries(layer, part) for layer in raw.layers]
+        return raw._replace(layers=tuple(layers), first=queries(raw.first, part))
 
-    return parts(slice(None, count)), parts(slice(count, None))
+    return outputs(slice(None, count)), outputs(slice(count, None))

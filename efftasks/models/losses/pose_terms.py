@@ -1,7 +1,7 @@
-"""Terms of the loss of a pose detector, each a small module with one ``weight``. All sum; the caller normalises.
+"""Terms of the loss of a pose detector, each a small module with one ``weight``. All are sums; the caller normalizes.
 
-Source: DETRPose (arXiv 2506.13027) and its public code. The term on scores is
-:class:`~efftasks.models.losses.set_terms.VarifocalTerm` with the OKS as target.
+Source: DETRPose (arXiv 2506.13027) and its public code. The classification term
+is :class:`~efftasks.models.losses.set_terms.VarifocalTerm` with OKS as target.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["MatchedPoses", "OKSTerm", "PoseL1Term"]
 
 
 class MatchedPoses(NamedTuple):
-    """An output, its N pairs with objects, and what several terms need of them."""
+    """An output, its N pairs with objects, and the inputs of terms on these pairs."""
 
     output: PoseOutput
     matching: Matching
@@ -29,7 +29,7 @@ class MatchedPoses(NamedTuple):
 
     @property
     def iou(self) -> Tensor:
-        """(N,): what a term on scores learns from, in place of the IoU of boxes: the OKS, without gradient."""
+        """OKS (N,) without gradient: the classification target, in place of the IoU of boxes."""
         return self.similarity.detach()
 
 
@@ -42,9 +42,9 @@ class PoseL1Term(nn.Module):
         self.weight = weight
 
     def forward(self, matched: MatchedPoses) -> Tensor:
-        """A scalar."""
-        wanted, seen = matched.keypoints.split((2, 1), dim=-1)
-        return self.weight * ((matched.poses - wanted).abs() * seen).sum()
+        """Sum over pairs and annotated keypoints, a scalar."""
+        target, annotated = matched.keypoints.split((2, 1), dim=-1)
+        return self.weight * ((matched.poses - target).abs() * annotated).sum()
 
 
 @MODELS.register_module()
@@ -56,5 +56,5 @@ class OKSTerm(nn.Module):
         self.weight = weight
 
     def forward(self, matched: MatchedPoses) -> Tensor:
-        """A scalar."""
+        """Sum over pairs, a scalar."""
         return self.weight * (1 - matched.similarity).sum()

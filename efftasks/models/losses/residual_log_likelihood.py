@@ -1,8 +1,8 @@
 """Residual log-likelihood: a loss of coordinates that learns the shape of its own errors.
 
 Source: Li et al., "Human Pose Regression with Residual Log-likelihood Estimation" (arXiv 2107.11291, sections 3.2 and
-3.3): errors in units of a predicted spread follow a density that is a Laplace density times what a small normalising
-flow (RealNVP, arXiv 1605.08803, sections 3.2 to 3.4) says. Training alone has it.
+3.3): errors divided by a predicted scale have a density that is a Laplace density times that of a small normalizing
+flow (RealNVP, arXiv 1605.08803, sections 3.2 to 3.4). It is used in training only.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from torch import Tensor, nn
 
 __all__ = ["RealNVP", "ResidualLogLikelihood"]
 
-# A spread near 0 would give errors a gradient without bound; this is a fifth of what OKS forgives at a sigma of 0.05.
-_LEAST_SPREAD = 0.02
+# Bounds the gradient of errors; a fifth of the standard deviation of OKS at a sigma of 0.05.
+_MIN_SCALE = 0.02
 
 
 class RealNVP(nn.Module):
     """A density of points in the plane: affine couplings of alternating coordinates over a normal density.
 
     Args:
-        couplings: how many.
+        couplings: number of affine couplings.
         hidden: width of their two hidden layers.
     """
 
@@ -38,16 +38,16 @@ class RealNVP(nn.Module):
         pair = [x[..., :1], x[..., 1:]]
         volume = torch.zeros_like(x[..., 0])
         for i, (scale, shift) in enumerate(zip(self.scales, self.shifts)):
-            kept, moved = pair[i % 2], pair[1 - i % 2]
-            factor = torch.tanh(scale(kept))
-            pair[1 - i % 2] = (moved - shift(kept)) * torch.exp(-factor)
+            condition, transformed = pair[i % 2], pair[1 - i % 2]
+            factor = torch.tanh(scale(condition))
+            pair[1 - i % 2] = (transformed - shift(condition)) * torch.exp(-factor)
             volume = volume - factor[..., 0]
         z = torch.cat(pair, -1)
         return volume - 0.5 * z.square().sum(-1) - math.log(2 * math.pi)
 
 
 class ResidualLogLikelihood(nn.Module):
-    """Minus the log-likelihood of residuals.
+    """Negative log-likelihood of residuals.
 
     Args:
         weight: of the loss.
@@ -60,16 +60,16 @@ class ResidualLogLikelihood(nn.Module):
         self.flow = RealNVP(couplings)
 
     def forward(self, residuals: Tensor, spreads: Tensor, weights: Tensor) -> Tensor:
-        """A scalar.
+        """The weighted sum, a scalar.
 
         Args:
-            residuals: (N, P, 2) prediction less annotation, in any one unit.
-            spreads: (N, P, 2) logits of the spread, the same unit.
-            weights: (N, P), 0 for what is not annotated; they sum to what the loss is to weigh.
+            residuals: (N, P, 2), prediction minus annotation, in any unit.
+            spreads: (N, P, 2), logits of the scale, in the same unit.
+            weights: (N, P), 0 for keypoints that are not annotated.
         """
-        spread = spreads.sigmoid() + _LEAST_SPREAD
+        spread = spreads.sigmoid() + _MIN_SCALE
         counted = weights > 0
-        # Residuals of what is not annotated may be anything: they must not reach the exponentials.
+        # Residuals of keypoints that are not annotated are arbitrary and might overflow in the exponentials.
         error = torch.where(counted[..., None], residuals / spread, 0.0)
         # Laplace's density has -log q = log 2 + |error| in each coordinate, the change of unit adds log spread, and the
         # flow corrects the shape.

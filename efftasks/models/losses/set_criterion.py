@@ -1,7 +1,7 @@
-"""The loss of a query detector: matchings, terms, decoder layers and denoising put together.
+"""The loss of a query detector: matching, terms, decoder layers and denoising.
 
 Sources: DETR (arXiv 2005.12872) for a loss after every layer, DINO (arXiv 2203.03605) for denoising, D-FINE (arXiv
-2410.13842, section 4.3) for learning boxes on the union of all layers' matchings.
+2410.13842, section 4.3) for box losses on the union of the matchings of all layers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from efftasks.ops.boxes import box_iou, cxcywh_to_xyxy
 from efftasks.ops.distribution import BinTargets, bin_targets
 from efftasks.registry import MODELS, TASK_UTILS
 
-__all__ = ["SetCriterion", "denoising_matching", "match_up"]
+__all__ = ["SetCriterion", "denoising_matching", "match_boxes"]
 
 
 @MODELS.register_module()
@@ -27,12 +27,12 @@ class SetCriterion(nn.Module):
 
     Args:
         matcher: config of the matcher.
-        class_term: a term on scores, on each output's own matching.
-        box_terms: name -> term on boxes.
-        side_terms: name -> term on the distributions of sides; only layers with distributions have it.
-        distillation: a term that makes every layer learn from the last; None for none.
-        union: boxes and sides learn on the union of all matchings instead of on each output's own.
-        mask_terms: name -> term on masks, on each output's own matching; only outputs with masks have it.
+        class_term: the classification term, on the matching of each output.
+        box_terms: name -> box term.
+        side_terms: name -> term of the distributions of sides; only for layers with distributions.
+        distillation: the term that distills the distributions of the last layer into the others; None for none.
+        union: box and side terms use the union of all matchings instead of the matching of each output.
+        mask_terms: name -> mask term, on the matching of each output; only for outputs with masks.
         mask_sampler: arguments of :class:`MaskSampler`.
     """
 
@@ -60,24 +60,24 @@ class SetCriterion(nn.Module):
         self.mask_sampler = MaskSampler(**(mask_sampler or {}))
 
     def set_progress(self, fraction: float) -> None:
-        """Tell how much of training is done, in [0, 1]."""
+        """Set training progress, in [0, 1]."""
         self.matcher.set_progress(fraction)
 
     def forward(self, raw: TrainingOutputs, targets: QueryTargets, bins: Bins | None) -> dict[str, Tensor]:
-        """All losses, normalised and weighted, by name.
+        """All losses, normalized and weighted, by name.
 
-        The number of objects that sums are divided by is the mean over all processes, and at least 1. A batch without
-        objects has losses too, so that every process has gradients for the same parameters.
+        Sums are divided by the number of objects, a mean over all processes of at least 1. A batch without objects has
+        losses too, so that every process has gradients for the same parameters.
 
         Args:
             raw: the outputs.
             targets: the objects.
             bins: of the decoder's distributions; None where boxes are not distributions.
         """
-        denoised, plain = _split(raw)
-        *earlier, last = plain.layers
-        named = [("", last)] + [(f"_layer{i}", layer) for i, layer in enumerate(earlier)]
-        named += [("_first", plain.first)] if plain.first is not None else []
+        denoising_outputs, outputs = _split(raw)
+        *auxiliary, last = outputs.layers
+        named = [("", last)] + [(f"_layer{i}", layer) for i, layer in enumerate(auxiliary)]
+        named += [("_first", outputs.first)] if outputs.first is not None else []
         named += [("_select", raw.proposals)]
 
         matchings = self.matcher([output for _, output in named], targets)
@@ -90,25 +90,26 @@ class SetCriterion(nn.Module):
         count, union_count = counts.clamp(min=1).unbind()
         mask_count = self._mask_count(targets) if self.mask_terms else count
 
-        shared = None if union is None else union.to(device)
-        teacher = self._teacher(last, shared)
+        union = None if union is None else union.to(device)
+        teacher = self._teacher(last, union)
         losses: dict[str, Tensor] = {}
         for (suffix, output), matching in zip(named, matchings):
-            own = matching.to(device)
-            box_matching, box_count = (own, count) if shared is None else (shared, union_count)
-            student = None if output is last else teacher
-            losses.update(self._losses(output, targets, own, count, box_matching, box_count, bins, student, suffix))
-            losses.update(self._mask_losses(output, targets, own, mask_count, suffix))
+            matching = matching.to(device)
+            boxes, box_count = (matching, count) if union is None else (union, union_count)
+            last_layer = None if output is last else teacher
+            losses.update(self._losses(output, targets, matching, count, boxes, box_count, bins, last_layer, suffix))
+            losses.update(self._mask_losses(output, targets, matching, mask_count, suffix))
         if raw.denoising is not None:
-            losses.update(self._denoising_losses(denoised, raw.denoising.groups, targets, count, bins, teacher))
-            own = denoising_matching(targets.valid, 1)
-            for i, output in enumerate(denoised.layers):
-                # The first group alone: all of them would cost as much as the rest of the masks many times over.
-                losses.update(self._mask_losses(output, targets, own, mask_count, f"_dn{i}"))
+            losses.update(
+                self._denoising_losses(denoising_outputs, raw.denoising.groups, targets, count, bins, teacher)
+            )
+            first_group = denoising_matching(targets.valid, 1)  # the masks of all groups would be too expensive
+            for i, output in enumerate(denoising_outputs.layers):
+                losses.update(self._mask_losses(output, targets, first_group, mask_count, f"_dn{i}"))
         return losses
 
     def _mask_count(self, targets: QueryTargets) -> Tensor:
-        """How many objects have masks, a mean over all processes, and at least 1: a scalar."""
+        """The number of objects with masks, a mean over all processes of at least 1, a scalar."""
         count = targets.masked().sum().float()
         all_reduce(count, op="mean")
         return count.clamp(min=1)
@@ -135,13 +136,13 @@ class SetCriterion(nn.Module):
         count = count * max(1, groups)
         last = outputs.layers[-1]
         if teacher is not None:
-            teacher = _as_teacher(last, teacher.balance)  # balanced as the other queries are
+            teacher = _as_teacher(last, teacher.balance)  # with the balance of the other queries
         losses: dict[str, Tensor] = {}
         named = [(f"_dn{i}", layer) for i, layer in enumerate(outputs.layers)]
         named += [("_dn_first", outputs.first)] if outputs.first is not None else []
         for suffix, output in named:
-            student = None if output is last else teacher
-            losses.update(self._losses(output, targets, matching, count, matching, count, bins, student, suffix))
+            last_layer = None if output is last else teacher
+            losses.update(self._losses(output, targets, matching, count, matching, count, bins, last_layer, suffix))
         return losses
 
     def _losses(
@@ -156,11 +157,11 @@ class SetCriterion(nn.Module):
         teacher: Teacher | None,
         suffix: str,
     ) -> dict[str, Tensor]:
-        """Losses of one output: classes on one matching, boxes on another or the same."""
-        matched = match_up(output, matching, targets)
+        """Losses of one output: the classification loss on ``matching``, the others on ``box_matching``."""
+        matched = match_boxes(output, matching, targets)
         losses = {f"loss_cls{suffix}": self.class_term(matched) / count}
         if box_matching is not matching:
-            matched = match_up(output, box_matching, targets)
+            matched = match_boxes(output, box_matching, targets)
         for name, term in self.box_terms.items():
             losses[f"loss_{name}{suffix}"] = term(matched) / box_count
         if output.corners is None or bins is None:
@@ -177,28 +178,28 @@ class SetCriterion(nn.Module):
         if self.distillation is None or last.corners is None or union is None:
             return None
         batch, queries = last.logits.shape[:2]
-        # Square roots of the numbers of sides, as if a batch had eight images: the published weighting.
+        # Square roots of the numbers of sides in eight images: the published weighting.
         matched = 4 * len(union.image)
         numbers = torch.tensor([matched, 4 * batch * queries - matched], dtype=torch.float32)
         return _as_teacher(last, (numbers * 8 / batch).sqrt().to(last.logits.device))
 
 
-def match_up(output: LayerOutput, matching: Matching, targets: QueryTargets) -> Matched:
-    """An output with the objects of a matching."""
+def match_boxes(output: LayerOutput, matching: Matching, targets: QueryTargets) -> Matched:
+    """An output with the matched objects."""
     boxes = targets.boxes[matching.image, matching.target]
-    found = output.boxes.detach()[matching.image, matching.query].float()
+    predicted = output.boxes.detach()[matching.image, matching.query].float()
     return Matched(
         output=output,
         matching=matching,
         labels=targets.labels[matching.image, matching.target],
         boxes=boxes,
-        iou=box_iou(cxcywh_to_xyxy(found), cxcywh_to_xyxy(boxes)),
+        iou=box_iou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(boxes)),
     )
 
 
 def _bins_of(matched: Matched, bins: Bins) -> BinTargets:
     assert matched.output.initial is not None
-    initial = matched.picked(matched.output.initial).float()
+    initial = matched.gather(matched.output.initial).float()
     return bin_targets(initial, cxcywh_to_xyxy(matched.boxes), bins.values, bins.reg_scale)
 
 
@@ -211,11 +212,11 @@ def _split(raw: TrainingOutputs) -> tuple[TrainingOutputs, TrainingOutputs]:
     """The outputs of denoising queries, and those of the others."""
     count = 0 if raw.denoising is None else raw.denoising.boxes.shape[1]
 
-    def parts(chosen: slice) -> TrainingOutputs:
-        first = None if raw.first is None else raw.first.queries(chosen)
-        return raw._replace(layers=tuple(layer.queries(chosen) for layer in raw.layers), first=first)
+    def outputs(part: slice) -> TrainingOutputs:
+        first = None if raw.first is None else raw.first.queries(part)
+        return raw._replace(layers=tuple(layer.queries(part) for layer in raw.layers), first=first)
 
-    return parts(slice(None, count)), parts(slice(count, None))
+    return outputs(slice(None, count)), outputs(slice(count, None))
 
 
 def denoising_matching(valid: Tensor, groups: int) -> Matching:

@@ -1,7 +1,7 @@
-"""Terms of the loss of a set predictor, each a small module with one ``weight``. All sum; the caller normalises.
+"""Terms of the loss of a set predictor, each a small module with one ``weight``. All are sums; the caller normalizes.
 
 Sources: varifocal loss arXiv 2008.13367; matchability-aware loss DEIM (arXiv 2412.04234, section 3.2); L1 and GIoU DETR
-(arXiv 2005.12872, section 3.1); fine-grained localisation and decoupled distillation D-FINE (arXiv 2410.13842, sections
+(arXiv 2005.12872, section 3.1); fine-grained localization and decoupled distillation D-FINE (arXiv 2410.13842, sections
 4.2 and 4.3).
 
 Legend: B images, Q queries, C classes, P matched pairs, R + 1 bins.
@@ -21,20 +21,20 @@ from efftasks.ops.boxes import box_giou, cxcywh_to_xyxy
 from efftasks.ops.distribution import BinTargets
 from efftasks.registry import MODELS
 
-__all__ = ["FineGrainedTerm", "GIoUTerm", "L1Term", "LocalisationDistillation", "Matched", "MatchabilityTerm"]
+__all__ = ["FineGrainedTerm", "GIoUTerm", "L1Term", "LocalizationDistillation", "Matched", "MatchabilityTerm"]
 __all__ += ["Teacher", "VarifocalTerm"]
 
 
 class Teacher(NamedTuple):
-    """The last layer, which the others learn from. None of it has a gradient."""
+    """The last layer, which is distilled into the others, without gradient."""
 
-    confidence: Tensor  # (B, Q): its best score
+    confidence: Tensor  # (B, Q): its highest score
     corners: Tensor  # (B, Q, 4, R + 1)
-    balance: Tensor  # (2,): how much matched and unmatched queries count
+    balance: Tensor  # (2,): weights of matched and unmatched queries
 
 
 class Matched(NamedTuple):
-    """An output, its pairs with objects, and what several terms need of them."""
+    """An output, its pairs with objects, and the inputs of terms on these pairs."""
 
     output: LayerOutput
     matching: Matching
@@ -44,7 +44,7 @@ class Matched(NamedTuple):
     bins: BinTargets | None = None  # (P, 4): of the objects' sides; None where boxes are not distributions
     teacher: Teacher | None = None
 
-    def picked(self, values: Tensor) -> Tensor:
+    def gather(self, values: Tensor) -> Tensor:
         """The rows (P, ...) of (B, Q, ...) that are matched."""
         return values[self.matching.image, self.matching.query]
 
@@ -59,31 +59,31 @@ class Scored(Protocol):
 
 
 class Graded(Protocol):
-    """What a term on scores needs: pairs and how well they agree. Boxes agree by their IoU, poses by their OKS."""
+    """The input of classification terms: matched pairs with their quality, the IoU of boxes or the OKS of poses."""
 
     @property
     def output(self) -> Scored:
-        """What was said."""
+        """The output of a layer."""
         ...
 
     @property
     def matching(self) -> Matching:
-        """The pairs."""
+        """The matched pairs."""
         ...
 
     @property
     def labels(self) -> Tensor:
-        """Of the objects of the pairs, int64 (P,)."""
+        """The labels of the pairs' objects, int64 (P,)."""
         ...
 
     @property
     def iou(self) -> Tensor:
-        """How well the pairs agree, (P,) in [0, 1], without gradient."""
+        """The quality (P,) of the pairs in [0, 1], without gradient."""
         ...
 
 
 class ClassTerm(nn.Module):
-    """A term on scores; the base of the two.
+    """Base of the classification terms.
 
     Args:
         weight: of the term.
@@ -96,43 +96,43 @@ class ClassTerm(nn.Module):
 
     @staticmethod
     def targets(matched: Graded) -> tuple[Tensor, Tensor]:
-        """Where the objects are, 0 or 1, and their IoU there: (B, Q, C) each."""
+        """One-hot class targets and the same with the IoU for 1, (B, Q, C) each."""
         place = (matched.matching.image, matched.matching.query, matched.labels)
-        hot = torch.zeros_like(matched.output.logits, dtype=torch.float32)
-        quality = torch.zeros_like(hot)
-        hot[place] = 1.0
+        one_hot = torch.zeros_like(matched.output.logits, dtype=torch.float32)
+        quality = torch.zeros_like(one_hot)
+        one_hot[place] = 1.0
         quality[place] = matched.iou
-        return hot, quality
+        return one_hot, quality
 
 
 @MODELS.register_module()
 class VarifocalTerm(ClassTerm):
-    """Binary cross-entropy with the IoU as target; positives weigh their IoU, negatives ``alpha * score^gamma``."""
+    """Binary cross-entropy with the IoU as target, weighted by the IoU, negatives by ``alpha * score^gamma``."""
 
     def __init__(self, weight: float = 1.0, alpha: float = 0.75, gamma: float = 2.0) -> None:
         super().__init__(weight, gamma)
         self.alpha = alpha
 
     def forward(self, matched: Graded) -> Tensor:
-        """A scalar."""
-        hot, quality = self.targets(matched)
+        """Sum over all queries and classes, a scalar."""
+        one_hot, quality = self.targets(matched)
         logits = matched.output.logits.float()
-        weight = self.alpha * logits.detach().sigmoid().pow(self.gamma) * (1 - hot) + quality
+        weight = self.alpha * logits.detach().sigmoid().pow(self.gamma) * (1 - one_hot) + quality
         return self.weight * F.binary_cross_entropy_with_logits(logits, quality, weight, reduction="sum")
 
 
 @MODELS.register_module()
 class MatchabilityTerm(ClassTerm):
-    """Binary cross-entropy with the IoU to the power gamma as target; positives weigh 1, negatives ``score^gamma``."""
+    """Binary cross-entropy with ``IoU^gamma`` as target; positives have weight 1, negatives ``score^gamma``."""
 
     def __init__(self, weight: float = 1.0, gamma: float = 1.5) -> None:
         super().__init__(weight, gamma)
 
     def forward(self, matched: Graded) -> Tensor:
-        """A scalar."""
-        hot, quality = self.targets(matched)
+        """Sum over all queries and classes, a scalar."""
+        one_hot, quality = self.targets(matched)
         logits = matched.output.logits.float()
-        weight = logits.detach().sigmoid().pow(self.gamma) * (1 - hot) + hot
+        weight = logits.detach().sigmoid().pow(self.gamma) * (1 - one_hot) + one_hot
         return self.weight * F.binary_cross_entropy_with_logits(
             logits, quality.pow(self.gamma), weight, reduction="sum"
         )
@@ -140,15 +140,15 @@ class MatchabilityTerm(ClassTerm):
 
 @MODELS.register_module()
 class L1Term(nn.Module):
-    """L1 distance of centre and size."""
+    """L1 distance of center and size."""
 
     def __init__(self, weight: float = 5.0) -> None:
         super().__init__()
         self.weight = weight
 
     def forward(self, matched: Matched) -> Tensor:
-        """A scalar."""
-        return self.weight * (matched.picked(matched.output.boxes) - matched.boxes).abs().sum()
+        """Sum over pairs, a scalar."""
+        return self.weight * (matched.gather(matched.output.boxes) - matched.boxes).abs().sum()
 
 
 @MODELS.register_module()
@@ -160,35 +160,36 @@ class GIoUTerm(nn.Module):
         self.weight = weight
 
     def forward(self, matched: Matched) -> Tensor:
-        """A scalar."""
-        boxes = cxcywh_to_xyxy(matched.picked(matched.output.boxes))
+        """Sum over pairs, a scalar."""
+        boxes = cxcywh_to_xyxy(matched.gather(matched.output.boxes))
         return self.weight * (1 - box_giou(boxes, cxcywh_to_xyxy(matched.boxes))).sum()
 
 
 @MODELS.register_module()
 class FineGrainedTerm(nn.Module):
-    """Cross-entropy of a side's distribution with the two bins around the object's side, weighted by the IoU."""
+    """Fine-grained localization loss: cross-entropy of each side with its two nearest bins, weighted by the IoU."""
 
     def __init__(self, weight: float = 0.15) -> None:
         super().__init__()
         self.weight = weight
 
     def forward(self, matched: Matched) -> Tensor:
-        """A scalar."""
+        """Sum over pairs and sides, a scalar."""
         assert matched.output.corners is not None and matched.bins is not None
         left, weight_left, weight_right = matched.bins
-        log = F.log_softmax(matched.picked(matched.output.corners).float(), dim=-1)
-        at_left = log.gather(-1, left[..., None])[..., 0]
-        at_right = log.gather(-1, left[..., None] + 1)[..., 0]
+        log_prob = F.log_softmax(matched.gather(matched.output.corners).float(), dim=-1)
+        at_left = log_prob.gather(-1, left[..., None])[..., 0]
+        at_right = log_prob.gather(-1, left[..., None] + 1)[..., 0]
         loss = -(weight_left * at_left + weight_right * at_right)
         return self.weight * (loss * matched.iou[:, None]).sum()
 
 
-@MODELS.register_module()
-class LocalisationDistillation(nn.Module):
-    """Divergence of a layer's distributions from the last layer's, for matched and other queries apart.
+@MODELS.register_module(name=["LocalizationDistillation", "LocalisationDistillation"])  # the second in old configs
+class LocalizationDistillation(nn.Module):
+    """Kullback-Leibler divergence of a layer's distributions from those of the last layer.
 
-    A matched query weighs its IoU, another one the last layer's score. A mean, not a sum: it is not normalised.
+    Matched queries are weighted by their IoU, others by the score of the last layer. It is a mean of each of these two
+    groups, not a sum, and is not normalized by the caller.
 
     Args:
         weight: of the term.
@@ -200,16 +201,16 @@ class LocalisationDistillation(nn.Module):
         self.weight, self.temperature = weight, temperature
 
     def forward(self, matched: Matched) -> Tensor:
-        """A scalar."""
+        """Weighted mean over queries, a scalar."""
         assert matched.output.corners is not None and matched.teacher is not None
         confidence, corners, balance = matched.teacher
         place = (matched.matching.image, matched.matching.query)
         weight = confidence.index_put(place, matched.iou.to(confidence.dtype))
-        chosen = torch.zeros_like(weight).index_put(place, torch.ones_like(matched.iou, dtype=weight.dtype))
+        matched_mask = torch.zeros_like(weight).index_put(place, torch.ones_like(matched.iou, dtype=weight.dtype))
         t = self.temperature
-        own = F.log_softmax(matched.output.corners.float() / t, dim=-1)
-        last = F.log_softmax(corners.float() / t, dim=-1)
-        divergence = F.kl_div(own, last, reduction="none", log_target=True).sum(-1).mean(-1) * weight * t**2
-        groups = torch.stack([chosen, 1 - chosen])  # (2, B, Q)
+        student = F.log_softmax(matched.output.corners.float() / t, dim=-1)
+        teacher = F.log_softmax(corners.float() / t, dim=-1)
+        divergence = F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1).mean(-1) * weight * t**2
+        groups = torch.stack([matched_mask, 1 - matched_mask])  # (2, B, Q)
         means = (divergence * groups).sum((1, 2)) / groups.sum((1, 2)).clamp(min=1)
         return self.weight * (means * balance).sum() / balance.sum()
