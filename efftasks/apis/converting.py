@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ class Published:
     classes: tuple[str, ...]
     category_ids: tuple[int, ...]
     rows: tuple[int, ...]  # label in the file of each class
+    class_rows: dict[str, int]  # tensor of the model -> the number of its first rows that belong to classes
     conversion: Conversion
 
 
@@ -64,10 +65,10 @@ def read_published(
     tensors, placeholders = foreign_files.without_placeholders(tensors)
     layout = foreign_files.layout_of(tensors, family)
     count = foreign_files.class_count(tensors)
-    name, conversion = _best_fit(family, tensors, layout, count, config)
-    conversion.unused += placeholders
+    fit = _best_fit(family, tensors, layout, count, config)
+    fit.conversion.unused += placeholders
     classes, ids, rows = _classes(Path(source), count, categories, plain_ids)
-    return Published(family, Path(source).name, name, classes, ids, rows, conversion)
+    return Published(family, Path(source).name, fit.config, classes, ids, rows, fit.class_rows, fit.conversion)
 
 
 def write_published(published: Published, out: str | Path, allow_unmapped: bool = False) -> None:
@@ -93,37 +94,46 @@ def write_published(published: Published, out: str | Path, allow_unmapped: bool 
         efftasks_version=efftasks.__version__,
         published=dict(family=published.family, file=published.file, config=published.config),
     )
-    state = foreign_files.take_rows(conversion.state, published.rows)
+    state = foreign_files.take_rows(conversion.state, published.rows, published.class_rows)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     with whole_or_nothing(Path(out)) as draft:
         torch.save(dict(state_dict=state, meta=meta), draft)
 
 
-def _best_fit(
-    family: str, tensors: Mapping[str, Tensor], layout: Layout, count: int, config: str | None
-) -> tuple[str, Conversion]:
-    """The given config, or the shipped one of the family that all tensors fit, and the conversion to its model."""
+class _Fit(NamedTuple):
+    """A config, the conversion of a checkpoint to its model, and that model's ``class_rows``."""
+
+    config: str
+    conversion: Conversion
+    class_rows: dict[str, int]
+
+
+def _best_fit(family: str, tensors: Mapping[str, Tensor], layout: Layout, count: int, config: str | None) -> _Fit:
+    """The given config, or the shipped one of the family that all tensors fit."""
     scale = foreign_files.regression_scale(tensors)
     names = [config] if config is not None else _configs_of(family)
-    tried: list[tuple[int, str, Conversion]] = []
+    tried: list[tuple[int, _Fit]] = []
     for name in names:
         model = _empty_model(name, count)
         conversion = convert(tensors, model.state_dict(), layout)
-        model_scale = _scale_of(model)
+        model_scale = model.head.reg_scale
         if scale is not None and model_scale is not None and model_scale != scale:
             conversion.mismatched.append(f"reg_scale {scale} for {model_scale}")
+        class_rows = {f"head.{parameter}": rows for parameter, rows in model.head.class_rows().items()}
+        fit = _Fit(name, conversion, class_rows)
         if conversion.complete:
-            return name, conversion
+            return fit
         wrong = len(conversion.unknown) + len(conversion.missing) + len(conversion.mismatched)
-        tried.append((wrong, name, conversion))
+        tried.append((wrong, fit))
     if config is None and len(tried) > 1:
-        ranked = ", ".join(f"{name} ({wrong} wrong)" for wrong, name, _ in sorted(tried, key=lambda t: t[0])[:3])
-        best = min(tried, key=lambda t: t[0])[2]
+        tried.sort(key=lambda item: item[0])
+        ranked = ", ".join(f"{fit.config} ({wrong} wrong)" for wrong, fit in tried[:3])
+        best = tried[0][1].conversion
         raise UserError(
             f"the checkpoint is of no shipped size of {family}; nearest are {ranked}, first {_first(best)}; "
             "give the config it was trained with by --config"
         )
-    return tried[0][1], tried[0][2]
+    return tried[0][1]
 
 
 def _configs_of(family: str) -> list[str]:
@@ -138,11 +148,6 @@ def _empty_model(config: str, count: int) -> Any:
         raise UserError(f"--config: {config} has a head of type {kind}, expected the config of a query detector")
     with torch.device("meta"):
         return build(cfg)
-
-
-def _scale_of(model: Any) -> float | None:
-    bins = model.head.decoder.bins()
-    return None if bins is None else bins.reg_scale
 
 
 def _first(conversion: Conversion) -> str:

@@ -1,7 +1,7 @@
-"""The head of a query detector: selection, denoising, decoder, criterion.
+"""The head of query detectors: selection, denoising, decoder, criterion.
 
 Sources: RT-DETR (arXiv 2304.08069), RT-DETRv2 (arXiv 2407.17140), D-FINE (arXiv 2410.13842), DEIM (arXiv 2412.04234),
-DEIMv2 (arXiv 2509.20787): which of them it is, its parts say.
+DEIMv2 (arXiv 2509.20787). They differ in the configs of the parts.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ __all__ = ["QueryHead", "input_size"]
 
 @MODELS.register_module()
 class QueryHead(nn.Module):
-    """A set of queries, each one detection.
+    """Predicts a set of detections, one for each query.
 
     Args:
         in_specs: the feature maps, finest first; given by the detector.
-        num_classes: C; goes to every part.
+        num_classes: C, passed to every part.
         selection: config of the query selection, without ``num_classes`` and ``channels``.
         decoder: config of the decoder, without them.
         denoising: config of the denoising, without them; None for none.
         criterion: config of the criterion.
-        max_detections: K: the best pairs of query and class, so that a query may answer with two classes.
-        channels: of a query; the maps are brought to them.
-        project: bring maps that already have ``channels`` to them all the same, as RT-DETR does.
-        masks: config of what gives every query a mask, without ``in_specs`` and ``channels``; None for boxes alone.
+        max_detections: K, the number of top pairs of query and class; a query may give several classes.
+        channels: of a query; the maps are projected to them.
+        project: project maps that already have ``channels`` too, as RT-DETR does.
+        masks: config of the mask branch, without ``in_specs`` and ``channels``; None for boxes alone.
     """
 
     def __init__(
@@ -74,22 +74,22 @@ class QueryHead(nn.Module):
         self.masks: Any = None if masks is None else MODELS.build(dict(masks, in_specs=specs, channels=channels))
 
     def set_progress(self, fraction: float) -> None:
-        """Tell how much of training is done, in [0, 1]."""
+        """Set training progress, in [0, 1]."""
         self.criterion.set_progress(fraction)
 
     def forward(self, features: Sequence[Tensor], targets: QueryTargets | None = None) -> QueryRaw:
-        """Features (B, C_i, H_i, W_i), finest first -> raw prediction; with ``targets`` also what training needs."""
+        """Features (B, C_i, H_i, W_i), finest first -> raw prediction; with ``targets`` also the outputs for losses."""
         maps = [project(x) for project, x in zip(self.input_proj, features)]
         scale = input_size(features[0], self.strides[0])
         selected = self.selection(maps)
         content, box_logits = selected.content.detach(), selected.box_logits.detach()
-        noised = None
+        denoising = None
         blocked = None
         if targets is not None and self.denoising is not None:
-            noised = self.denoising(targets, content.shape[1])
-            blocked = noised.blocked
-            content = torch.cat([noised.content, content], dim=1)
-            box_logits = torch.cat([inverse_sigmoid(noised.boxes), box_logits], dim=1)
+            denoising = self.denoising(targets, content.shape[1])
+            blocked = denoising.blocked
+            content = torch.cat([denoising.content, content], dim=1)
+            box_logits = torch.cat([inverse_sigmoid(denoising.boxes), box_logits], dim=1)
         decoded: DecoderOutputs = self.decoder(content, box_logits, maps, blocked)
         layers = decoded.layers
         if self.masks is not None:
@@ -97,9 +97,9 @@ class QueryHead(nn.Module):
             layers = tuple(layer._replace(masks=factors) for layer, factors in zip(layers, masks))
         if targets is None:
             return QueryRaw(layers[-1].logits, layers[-1].boxes, scale, None, layers[-1].masks)
-        training = TrainingOutputs(layers, decoded.first, selected.proposals(), noised)
-        answer = layers[-1].queries(slice(0 if noised is None else noised.boxes.shape[1], None))
-        return QueryRaw(answer.logits, answer.boxes, scale, training, answer.masks)
+        training = TrainingOutputs(layers, decoded.first, selected.proposals(), denoising)
+        last = layers[-1].queries(slice(0 if denoising is None else denoising.boxes.shape[1], None))
+        return QueryRaw(last.logits, last.boxes, scale, training, last.masks)
 
     def count_detections(self, height: int, width: int) -> int:
         """K for an input of this size in pixels."""
@@ -107,7 +107,7 @@ class QueryHead(nn.Module):
         return min(self.max_detections, min(cells, self.selection.num_queries) * self.num_classes)
 
     def part_outputs(self, height: int, width: int) -> tuple[OutputSpec, ...]:
-        """What :meth:`decode` gives beside boxes, scores and labels, for an input of this size in pixels."""
+        """The outputs of :meth:`decode` beside boxes, scores and labels, for an input of this size in pixels."""
         if self.masks is None:
             return ()
         shape = ("N", self.count_detections(height, width), height // MASK_STRIDE, width // MASK_STRIDE)
@@ -129,15 +129,29 @@ class QueryHead(nn.Module):
         """The raw prediction of features, and its losses against the objects; crowd regions are left out.
 
         Raises:
-            ValueError: it learns masks and the targets have none.
+            ValueError: the head predicts masks and the targets have none.
         """
         if self.masks is not None and targets.masks is None:
-            raise ValueError("targets.masks: got None, expected masks: the head learns them")
+            raise ValueError("targets.masks: got None, expected masks: the head predicts them")
         scale = input_size(features[0], self.strides[0])
         boxes = xyxy_to_cxcywh(targets.boxes / scale)
-        wanted = QueryTargets(targets.labels, boxes, targets.valid & ~targets.ignored, targets.masks)
-        raw = self(features, wanted)
-        return raw, self.loss_by_feat(raw, wanted)
+        query_targets = QueryTargets(targets.labels, boxes, targets.valid & ~targets.ignored, targets.masks)
+        raw = self(features, query_targets)
+        return raw, self.loss_by_feat(raw, query_targets)
+
+    @property
+    def reg_scale(self) -> float | None:
+        """The scale of the distributions of box sides; None where boxes are not distributions."""
+        bins = self.decoder.bins()
+        return None if bins is None else bins.reg_scale
+
+    def class_rows(self) -> dict[str, int]:
+        """Names of the parameters with a row for each class -> C, the number of these rows; they are the first.
+
+        The denoising embedding has one more row, for padding.
+        """
+        prefixes = ("selection.score_head.", "decoder.score_heads.", "denoising.embedding.")
+        return {name: self.num_classes for name, _ in self.named_parameters() if name.startswith(prefixes)}
 
     def loss_by_feat(self, raw: QueryRaw, targets: QueryTargets) -> dict[str, Tensor]:
         """Losses of a raw prediction that was made with ``targets``."""
@@ -145,7 +159,7 @@ class QueryHead(nn.Module):
         return self.criterion(raw.training, targets, self.decoder.bins())
 
     def strip(self) -> QueryHead:
-        """A copy that answers alone, without denoising and criterion."""
+        """A copy without denoising and criterion."""
         stripped = copy.deepcopy(self)
         stripped.denoising = None
         stripped.criterion = nn.Identity()

@@ -1,11 +1,10 @@
-"""Whole checkpoints of others: which code base wrote them, how many classes they know, and taking other classes.
+"""Checkpoints of other projects: their code base, their number of classes, and the selection of classes.
 
 Pure functions on names and tensors; reading, choosing a config and writing are the caller's.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -29,11 +28,10 @@ _HUGGINGFACE = {
     "deim": huggingface.DFINE,
     "deimv2": huggingface.DEIMV2,
 }
-_CLASS_ROWS = re.compile(r"^head\.(?:selection\.score_head|decoder\.score_heads\.\d+|denoising\.embedding)\.")
 
 
 def layout_of(foreign: Mapping[str, Tensor], family: str) -> Layout:
-    """How the tensors of a file are named.
+    """The naming of the tensors of a file.
 
     Raises:
         UserError: neither the authors' names nor those of transformers.
@@ -50,12 +48,12 @@ def layout_of(foreign: Mapping[str, Tensor], family: str) -> Layout:
 
 
 def class_count(foreign: Mapping[str, Tensor]) -> int:
-    """How many classes a file's model knows."""
+    """The number of classes of a file's model."""
     return next(len(tensor) for name, tensor in foreign.items() if name.endswith("enc_score_head.bias"))
 
 
 def regression_scale(foreign: Mapping[str, Tensor]) -> float | None:
-    """The scale of the sides' distributions, where the file says it."""
+    """The scale of the distributions of box sides; None where the file has none."""
     return next((float(tensor) for name, tensor in foreign.items() if name.endswith("decoder.reg_scale")), None)
 
 
@@ -65,26 +63,29 @@ def without_placeholders(foreign: Mapping[str, Tensor]) -> tuple[dict[str, Tenso
     transformers has a linear layer and a layer norm before the query selection of DEIMv2 which the authors' HGNetV2
     models do not have; its converted checkpoints carry the identity and a norm of ones there.
     """
-    names = [f"model.enc_output.{part}.{what}" for part in (0, 1) for what in ("weight", "bias")]
+    names = [f"model.enc_output.{layer}.{parameter}" for layer in (0, 1) for parameter in ("weight", "bias")]
     if not all(name in foreign for name in names):
         return dict(foreign), []
     linear, shift, scale, offset = (foreign[name].float() for name in names)
     width = len(shift)
-    wanted = (torch.eye(width), torch.zeros(width), torch.ones(width), torch.zeros(width))
-    if not all(torch.equal(a.cpu(), b) for a, b in zip((linear, shift, scale, offset), wanted)):
+    identity = (torch.eye(width), torch.zeros(width), torch.ones(width), torch.zeros(width))
+    if not all(torch.equal(a.cpu(), b) for a, b in zip((linear, shift, scale, offset), identity)):
         return dict(foreign), []
     return {name: tensor for name, tensor in foreign.items() if name not in names}, names
 
 
-def take_rows(state: Mapping[str, Tensor], rows: Sequence[int]) -> dict[str, Tensor]:
-    """The tensors of a model for other classes: label i becomes what label ``rows[i]`` was.
+def take_rows(state: Mapping[str, Tensor], labels: Sequence[int], class_rows: Mapping[str, int]) -> dict[str, Tensor]:
+    """The tensors of a model for other classes.
 
-    The embedding of denoising queries keeps its last row, which stands for padding.
+    Args:
+        state: of the model.
+        labels: for each new class its label in ``state``.
+        class_rows: name of a tensor -> the number of its first rows that belong to classes; further rows are kept.
+            Tensors that ``state`` lacks are passed over.
     """
-    index = torch.as_tensor(rows, dtype=torch.long)
+    index = torch.as_tensor(labels, dtype=torch.long)
     result = dict(state)
-    for name, tensor in state.items():
-        if _CLASS_ROWS.match(name):
-            taken = tensor[index]
-            result[name] = torch.cat([taken, tensor[-1:]]) if ".denoising." in name else taken
+    for name in class_rows.keys() & state.keys():
+        tensor = state[name]
+        result[name] = torch.cat([tensor[index], tensor[class_rows[name] :]])
     return result
