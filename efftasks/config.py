@@ -20,6 +20,7 @@ from efftasks.linking.linked import LinkedConfig
 from efftasks.linking.links import Links, unshared_copy
 from efftasks.linking.overrides import check_used, merge_options
 from efftasks.linking.pixels import link_pixel_range
+from efftasks.linking.renames import rename_arguments
 from efftasks.linking.scaling import apply_scale
 from efftasks.linking.schedule import link_schedule
 from efftasks.linking.sizes import link_sizes
@@ -200,6 +201,7 @@ def _read(config: str | Path | Config) -> Config:
 
 def _link(cfg: Config, links: Links) -> None:
     cfg.setdefault("default_scope", "efftasks")
+    rename_arguments(cfg)
     normalize_values(cfg)
     apply_scale(cfg)
     link_hooks(cfg, links)

@@ -4,6 +4,7 @@
 - ``linked_epochs``: arguments of a hook that are numbers of epochs;
 - ``linked_progress``: arguments, with dots, that are training progress: 0 in the first epoch, 1 in the last;
 - ``linked_values``: arguments that get the top-level key of the same name;
+- ``renamed_arguments``: dict from former names of arguments to their names now;
 - ``class_file``: name of the file in which a data set states its classes;
 - ``fits_input``: whether a transform resizes images to the size of the network input.
 
@@ -58,13 +59,13 @@ _OPENMMLAB: dict[str, dict[str, Any]] = {
 
 
 def declared(kind: Any, attribute: str) -> Any:
-    """The value of a class attribute listed above; without it an empty dict for ``linked_sizes``, else an empty tuple.
+    """The value of a class attribute listed above; without it an empty dict for mappings, else an empty tuple.
 
     Args:
         kind: the value of ``type`` in a config.
         attribute: name of the attribute.
     """
-    empty: Any = {} if attribute == "linked_sizes" else ()
+    empty: Any = {} if attribute in ("linked_sizes", "renamed_arguments") else ()
     openmmlab = _OPENMMLAB.get(bare_name(kind), {})
     return openmmlab.get(attribute) or getattr(registered(kind), attribute, empty)
 

@@ -8,7 +8,7 @@ model = dict(
         type="O2OHead",
         num_classes=None,  # the number of `classes`
         assigner=dict(type="TaskAlignedAssigner", topk=7, keep=1, alpha=0.5, beta=6.0),
-        helper_assigner=dict(type="TaskAlignedAssigner", topk=10, alpha=0.5, beta=6.0),
+        one_to_many_assigner=dict(type="TaskAlignedAssigner", topk=10, alpha=0.5, beta=6.0),
         loss_class=dict(type="SoftBCELoss", weight=0.5),
         losses_box=dict(iou=dict(type="CIoULoss", weight=7.5), l1=dict(type="L1BoxLoss", weight=1.5)),
     ),

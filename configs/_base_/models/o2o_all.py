@@ -26,7 +26,7 @@ model = dict(
                 visibility_weight=0.5,
                 likelihood_weight=0.05,
                 heatmap_weight=0.5,
-                ranks=False,  # the score depends on boxes and masks only
+                affects_score=False,  # the score depends on boxes and masks only
             ),
         ),
     ),

@@ -1,4 +1,4 @@
-"""Set matching: each object gets the one query that costs least in sum, all images and decoder layers at once.
+"""Set matching: one query for each object, with the lowest total cost; all images and decoder layers at once.
 
 Sources: DETR (arXiv 2005.12872, section 3.1) for the matching; Deformable DETR (arXiv 2010.04159) for the focal form of
 the class cost; DEIMv2 (arXiv 2509.20787, and its code's configuration) for another cost late in training; Mask2Former
@@ -41,7 +41,7 @@ class Matching(NamedTuple):
 
 @TASK_UTILS.register_module()
 class FocalCost:
-    """What the focal loss (arXiv 1708.02002) would lose less if the query were the object."""
+    """Difference of the focal loss (arXiv 1708.02002) as a positive and as a negative."""
 
     def __init__(self, weight: float = 2.0, alpha: float = 0.25, gamma: float = 2.0) -> None:
         self.weight, self.alpha, self.gamma = weight, alpha, gamma
@@ -55,7 +55,7 @@ class FocalCost:
 
 @TASK_UTILS.register_module()
 class L1Cost:
-    """L1 distance of centre and size, as fractions of the image."""
+    """L1 distance of center and size, as fractions of the image."""
 
     def __init__(self, weight: float = 5.0) -> None:
         self.weight = weight
@@ -67,7 +67,7 @@ class L1Cost:
 
 @TASK_UTILS.register_module()
 class GIoUCost:
-    """Minus the generalised IoU."""
+    """Negative generalized IoU."""
 
     def __init__(self, weight: float = 2.0) -> None:
         self.weight = weight
@@ -80,7 +80,7 @@ class GIoUCost:
 
 @TASK_UTILS.register_module()
 class ScoreIoUCost:
-    """Minus the score times a power of the IoU."""
+    """Negative score times a power of the IoU."""
 
     def __init__(self, weight: float = 1.0, power: float = 4.0) -> None:
         self.weight, self.power = weight, power
@@ -115,8 +115,8 @@ class MaskDiceCost:
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         """As :meth:`MaskBCECost.__call__`."""
         scores = logits.sigmoid()
-        both = 2 * scores @ targets.transpose(1, 2) + 1
-        return self.weight * (1 - both / (scores.sum(-1)[:, :, None] + targets.sum(-1)[:, None] + 1))
+        intersection = 2 * scores @ targets.transpose(1, 2) + 1
+        return self.weight * (1 - intersection / (scores.sum(-1)[:, :, None] + targets.sum(-1)[:, None] + 1))
 
 
 @TASK_UTILS.register_module()
@@ -124,10 +124,10 @@ class HungarianMatcher:
     """One-to-one matching of several outputs with the objects of a batch.
 
     Args:
-        costs: their sum is minimised; configs of cost classes.
-        late_costs: what replaces all costs late in training; None for never.
+        costs: their sum is minimized; configs of cost classes.
+        late_costs: costs that replace all others late in training; None for never.
         late_from: from this fraction of training on. In a config a point of ``schedule`` may stand for it.
-        mask_costs: further costs of the outputs that have masks; an object without a mask costs nothing.
+        mask_costs: further costs of outputs with masks; they are 0 for objects without a mask.
         mask_share: N over the cells of a mask. The cells are random, and the same for all queries, objects and outputs.
     """
 
@@ -149,14 +149,12 @@ class HungarianMatcher:
         self.progress = 0.0
 
     def set_progress(self, fraction: float) -> None:
-        """Tell how much of training is done, in [0, 1]."""
+        """Set training progress, in [0, 1]."""
         self.progress = fraction
 
     @torch.no_grad()
     def __call__(self, outputs: Sequence[LayerOutput], targets: QueryTargets) -> list[Matching]:
-        """Match each output.
-
-        All costs are computed together and brought to the CPU in one transfer.
+        """Match each output with the objects. All costs are computed together and copied to the CPU in one transfer.
 
         Args:
             outputs: L, of equal shapes: logits (B, Q, C) and boxes (B, Q, 4); some may have masks.
@@ -165,49 +163,50 @@ class HungarianMatcher:
         Returns:
             One matching an output, on the CPU.
         """
-        batch, most = targets.labels.shape
+        batch, max_objects = targets.labels.shape
         count = len(outputs)
-        if not most:
+        if not max_objects:
             empty = torch.zeros(0, dtype=torch.long)
             return [Matching(empty, empty, empty)] * count
         logits = torch.cat([output.logits for output in outputs]).float()
         boxes = torch.cat([output.boxes for output in outputs]).float()
-        labels, wanted = targets.labels.repeat(count, 1), targets.boxes.repeat(count, 1, 1)
+        labels, target_boxes = targets.labels.repeat(count, 1), targets.boxes.repeat(count, 1, 1)
         scores = logits.sigmoid().gather(2, labels[:, None].expand(-1, logits.shape[1], -1))
         late = self.late_costs is not None and self.progress >= self.late_from
         costs = self.late_costs if late and self.late_costs is not None else self.costs
-        cost = sum(cost(scores, boxes, wanted) for cost in costs)
+        cost = sum(cost(scores, boxes, target_boxes) for cost in costs)
         if self.mask_costs and not late:
             cost = cost + self._mask_cost(outputs, targets)
-        table = torch.nan_to_num(cost, nan=1.0).cpu().numpy()
-        filled = targets.valid.cpu().numpy()
-        return [match_images(table[i * batch : (i + 1) * batch], filled) for i in range(count)]
+        costs_on_cpu = torch.nan_to_num(cost, nan=1.0).cpu().numpy()
+        valid = targets.valid.cpu().numpy()
+        return [match_images(costs_on_cpu[i * batch : (i + 1) * batch], valid) for i in range(count)]
 
     def _mask_cost(self, outputs: Sequence[LayerOutput], targets: QueryTargets) -> Tensor:
-        """(L * B, Q, M); 0 for outputs and objects without masks."""
+        """Cost of masks (L * B, Q, M); 0 for outputs and objects without masks."""
         assert targets.masks is not None
         batch, _, height, width = targets.masks.shape
         count = max(1, round(self.mask_share * height * width))
         cells = random_cells(object_windows(targets.boxes, targets.valid, count), (height, width))[:, None]
-        wanted = targets.masks.flatten(2).gather(2, cells.expand(-1, targets.masks.shape[1], -1)).float() / 255
-        masked = targets.masked()[:, None]
-        parts = []
+        target_masks = targets.masks.flatten(2).gather(2, cells.expand(-1, targets.masks.shape[1], -1)).float() / 255
+        has_mask = targets.masked()[:, None]
+        costs = []
         for output in outputs:
             if output.masks is None:
-                parts.append(torch.zeros(batch, output.logits.shape[1], wanted.shape[1], device=wanted.device))
+                zeros = torch.zeros(batch, output.logits.shape[1], target_masks.shape[1], device=target_masks.device)
+                costs.append(zeros)
                 continue
             kernels, pixels, bias = output.masks
             sampled = pixels.flatten(2).gather(2, cells.expand(-1, pixels.shape[1], -1))
             logits = (kernels @ sampled).float() + bias
-            parts.append(torch.stack([cost(logits, wanted) for cost in self.mask_costs]).sum(0) * masked)
-        return torch.cat(parts)
+            costs.append(torch.stack([cost(logits, target_masks) for cost in self.mask_costs]).sum(0) * has_mask)
+        return torch.cat(costs)
 
 
 def match_images(costs: np.ndarray, valid: np.ndarray) -> Matching:
     """Match the images of one output: costs (B, Q, M), valid (B, M)."""
     images, queries, objects = [], [], []
-    for i, (cost, filled) in enumerate(zip(costs, valid)):
-        columns = filled.nonzero()[0]
+    for i, (cost, is_object) in enumerate(zip(costs, valid)):
+        columns = is_object.nonzero()[0]
         query, column = linear_sum_assignment(cost[:, columns])
         images.append(np.full(len(query), i))
         queries.append(query)
@@ -217,9 +216,9 @@ def match_images(costs: np.ndarray, valid: np.ndarray) -> Matching:
 
 
 def union_of(matchings: Sequence[Matching]) -> Matching:
-    """The union of several matchings; a query with several objects keeps the one it was matched with most often.
+    """The union of several matchings; a query matched with several objects keeps the most frequent one.
 
-    Among equally frequent ones it keeps that with the lowest index. Source: D-FINE (arXiv 2410.13842, section 4.3).
+    Among equally frequent ones it keeps the one with the lowest index. Source: D-FINE (arXiv 2410.13842, section 4.3).
 
     Args:
         matchings: on the CPU.

@@ -18,16 +18,16 @@ __all__ = ["MaskMatcher", "learnable_objects"]
 
 
 def learnable_objects(targets: PaddedTargets) -> Tensor:
-    """Which objects have a mask to learn from, bool (B, M): not those without one, not crowd regions, not padding."""
-    wanted = targets.valid & ~targets.ignored
+    """Which objects have an annotated mask, bool (B, M); crowd regions and padding are left out."""
+    learnable = targets.valid & ~targets.ignored
     if targets.masks is None:
-        return torch.zeros_like(wanted)
-    return wanted & (targets.masks.flatten(2).amax(2) > 0) if wanted.numel() else wanted
+        return torch.zeros_like(learnable)
+    return learnable & (targets.masks.flatten(2).amax(2) > 0) if learnable.numel() else learnable
 
 
 @TASK_UTILS.register_module()
 class MaskMatcher:
-    """Pairs that are best in sum of ``dice ** alpha * score ** beta``, each object with one prediction.
+    """One-to-one matching that maximizes the sum of ``dice ** alpha * score ** beta``.
 
     Args:
         alpha: exponent of the Dice coefficient of predicted probabilities and the object's mask.
@@ -41,29 +41,29 @@ class MaskMatcher:
     def __call__(self, logits: Tensor, masks: Tensor, targets: PaddedTargets) -> Matching:
         """Match the predictions of each image with its objects.
 
-        Where there are more objects than predictions, the objects that fit worst have none.
+        If there are more objects than predictions, some objects stay unmatched.
 
         Args:
-            logits: (B, N, C), of the classes.
+            logits: (B, N, C) of the classes.
             masks: (B, N, h, w), logits.
             targets: the objects; their masks are (B, M, h, w).
 
         Returns:
             The pairs, on the CPU, sorted by image and prediction.
         """
-        wanted = learnable_objects(targets)
-        if targets.masks is None or not bool(wanted.any()):
+        learnable = learnable_objects(targets)
+        if targets.masks is None or not bool(learnable.any()):
             empty = torch.zeros(0, dtype=torch.long)
             return Matching(empty, empty, empty)
-        fit = self._fit(logits.float(), masks.float(), targets.labels, targets.masks.float() / 255)
-        return match_images(torch.nan_to_num(-fit).cpu().numpy(), wanted.cpu().numpy())
+        quality = self._quality(logits.float(), masks.float(), targets.labels, targets.masks.float() / 255)
+        return match_images(torch.nan_to_num(-quality).cpu().numpy(), learnable.cpu().numpy())
 
-    def _fit(self, logits: Tensor, masks: Tensor, labels: Tensor, wanted: Tensor) -> Tensor:
-        """Float32 throughout -> (B, N, M), what is maximised."""
+    def _quality(self, logits: Tensor, masks: Tensor, labels: Tensor, target_masks: Tensor) -> Tensor:
+        """Matching quality (B, N, M) of float32 inputs, to be maximized."""
         score = logits.sigmoid().gather(2, labels[:, None].expand(-1, logits.shape[1], -1))
-        found, wanted = masks.sigmoid().flatten(2), wanted.flatten(2)
-        with torch.autocast(found.device.type, enabled=False):  # half precision would make ties
-            both = found @ wanted.transpose(1, 2)
-        squares = found.square().sum(2)[:, :, None] + wanted.square().sum(2)[:, None]
-        dice = 2 * both / squares.clamp(min=1e-6)
+        predicted, target = masks.sigmoid().flatten(2), target_masks.flatten(2)
+        with torch.autocast(predicted.device.type, enabled=False):  # half precision would make ties
+            intersection = predicted @ target.transpose(1, 2)
+        squares = predicted.square().sum(2)[:, :, None] + target.square().sum(2)[:, None]
+        dice = 2 * intersection / squares.clamp(min=1e-6)
         return dice**self.alpha * score**self.beta

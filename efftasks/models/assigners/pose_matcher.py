@@ -1,4 +1,4 @@
-"""Set matching of poses: each object gets the one query whose pose and score cost least in sum.
+"""Set matching of poses: one query for each object, with the lowest sum of pose and class costs.
 
 Sources: DETRPose (arXiv 2506.13027) and its public code; the matching is that of DETR (arXiv 2005.12872,
 section 3.1). The cost of scores is :class:`~efftasks.models.assigners.hungarian.FocalCost`.
@@ -29,13 +29,13 @@ class PoseL1Cost:
 
     def __call__(self, scores: Tensor, poses: Tensor, targets: PoseTargets) -> Tensor:
         """Scores (B, Q, M) of the objects' classes, poses (B, Q, P, 2) and the objects -> cost (B, Q, M)."""
-        wanted, seen = targets.keypoints[:, None].split((2, 1), dim=-1)
-        return self.weight * ((poses[:, :, None] - wanted).abs() * seen).sum((-2, -1))
+        target, annotated = targets.keypoints[:, None].split((2, 1), dim=-1)
+        return self.weight * ((poses[:, :, None] - target).abs() * annotated).sum((-2, -1))
 
 
 @TASK_UTILS.register_module()
 class OKSCost:
-    """Minus the similarity (OKS)."""
+    """Negative object keypoint similarity (OKS)."""
 
     def __init__(self, weight: float = 4.0) -> None:
         self.weight = weight
@@ -50,7 +50,7 @@ class PoseMatcher:
     """One-to-one matching of several outputs with the objects of a batch.
 
     Args:
-        costs: their sum is minimised; configs of cost classes.
+        costs: their sum is minimized; configs of cost classes.
     """
 
     def __init__(self, costs: Sequence[dict]) -> None:
@@ -58,9 +58,7 @@ class PoseMatcher:
 
     @torch.no_grad()
     def __call__(self, outputs: Sequence[PoseOutput], targets: PoseTargets) -> list[Matching]:
-        """Match each output.
-
-        All costs are brought to the CPU in one transfer.
+        """Match each output with the objects. All costs are copied to the CPU in one transfer.
 
         Args:
             outputs: L, of equal shapes.
@@ -69,13 +67,13 @@ class PoseMatcher:
         Returns:
             One matching an output, on the CPU.
         """
-        tables = torch.stack([self._cost(output, targets) for output in outputs])
-        ready = torch.nan_to_num(tables, nan=1.0).cpu().numpy()
-        filled = targets.valid.cpu().numpy()
-        return [match_images(table, filled) for table in ready]
+        costs = torch.stack([self._cost(output, targets) for output in outputs])
+        costs_on_cpu = torch.nan_to_num(costs, nan=1.0).cpu().numpy()
+        valid = targets.valid.cpu().numpy()
+        return [match_images(cost, valid) for cost in costs_on_cpu]
 
     def _cost(self, output: PoseOutput, targets: PoseTargets) -> Tensor:
-        """(B, Q, M)."""
+        """Cost (B, Q, M) of one output."""
         labels = targets.labels[:, None].expand(-1, output.logits.shape[1], -1)
         scores = output.logits.float().sigmoid().gather(2, labels)
         return torch.stack([cost(scores, output.poses.float(), targets) for cost in self.costs]).sum(0)

@@ -1,9 +1,9 @@
 """Task-aligned label assignment for dense, anchor-free detectors.
 
 Sources: TOOD (arXiv 2108.07755, section 3.3) for the metric ``score^alpha * IoU^beta`` and the soft target;
-YOLOv10 (arXiv 2405.14458, section 3.1) for using one metric with top-10 and with top-1, so that the one-to-one branch
-learns from the very prediction which the one-to-many branch likes best ("consistent dual assignment"); RTMO (arXiv
-2312.07526, section 3.3) for letting OKS have a say where there are keypoints; mask IoU has one where there are masks.
+YOLOv10 (arXiv 2405.14458, section 3.1) for using one metric with top-10 and with top-1, so that the positive of the
+one-to-one branch is the best positive of the one-to-many branch ("consistent dual assignment"); RTMO (arXiv 2312.07526,
+section 3.3) for OKS in the metric. Mask IoU is used in the same way.
 
 Legend: B images, A points, C classes, M boxes (padded to the fullest image of the batch).
 """
@@ -20,43 +20,43 @@ from efftasks.ops.boxes import box_iou, points_inside
 from efftasks.registry import TASK_UTILS
 from efftasks.structures.instances import PaddedTargets
 
-__all__ = ["Assignment", "Fit", "Overlap", "TaskAlignedAssigner"]
+__all__ = ["Assignment", "Overlap", "OverlapFunction", "TaskAlignedAssigner"]
 
 
 class Overlap(NamedTuple):
-    """How well points fit objects by something beside their boxes."""
+    """The overlap of predictions with objects by something else than boxes: mask IoU, OKS."""
 
     values: Tensor  # (N,) in [0, 1]; NaN where nothing is annotated
-    ranks: bool  # whether scores are to tell of it, too
+    affects_score: bool  # whether the classification target includes it
 
 
-# What is said of images, objects and points (N,).
-Fit = Callable[[Tensor, Tensor, Tensor], Sequence[Overlap]]
-_CANDIDATES = 3
+# Indices (N,) of images, objects and points -> overlaps of these pairs.
+OverlapFunction = Callable[[Tensor, Tensor, Tensor], Sequence[Overlap]]
+_CANDIDATES = 3  # times topk: the points of an object for which other overlaps than that of boxes are computed
 
 
 class Assignment(NamedTuple):
-    """Which object each point answers for."""
+    """The object that each point is assigned to."""
 
     foreground: Tensor  # bool (B, A)
     target: Tensor  # int64 (B, A): index into the M boxes; 0 where not foreground
     quality: Tensor  # float (B, A) in [0, 1]: the soft classification target; 0 where not foreground
-    ignored: Tensor  # bool (B, A): background inside a crowd region, left out of the loss
+    ignored: Tensor  # bool (B, A): background inside a crowd region, masked out of the loss
 
 
 @TASK_UTILS.register_module()
 class TaskAlignedAssigner:
-    """Gives each object the points whose predictions fit it best in score and in overlap together.
+    """Assigns to each object the points with the highest alignment metric ``score^alpha * IoU^beta``.
 
     Args:
-        topk: candidates an object may take, by metric.
-        keep: of those candidates, how many stay once points wanted by two objects went to the one they overlap more;
-            None keeps all. ``topk=7, keep=1`` is a one-to-one assignment in which an object that loses its best point
-            falls back on the next.
+        topk: points selected for an object, by metric.
+        keep: how many of them stay assigned after each point that two objects selected went to the one with the larger
+            overlap; None keeps all. ``topk=7, keep=1`` is one-to-one: an object that loses its best point gets its next
+            best.
         alpha: exponent of the score.
         beta: exponent of the IoU.
-        min_side: pixels; a shorter side of a box is widened to this for the test whether a point lies inside, so that
-            an object between the points of the finest map is not lost.
+        min_side: pixels; shorter sides of a box are widened to this for the test whether a point lies inside, so that
+            an object between the points of the finest map gets one.
     """
 
     def __init__(
@@ -77,20 +77,20 @@ class TaskAlignedAssigner:
         boxes: Tensor,
         points: Tensor,
         targets: PaddedTargets,
-        fit: Fit | None = None,
-        fit_weight: float = 1.0,
+        other_overlaps: OverlapFunction | None = None,
+        other_weight: float = 1.0,
     ) -> Assignment:
-        """Assign.
+        """Assign points to objects.
 
         Args:
             scores: (B, A, C) in [0, 1].
             boxes: (B, A, 4) xyxy in pixels of the network input.
             points: (A, 2) xy, same frame.
             targets: the objects; M may be 0.
-            fit: further overlaps, of masks or keypoints. They are asked for the best candidates by boxes alone, three
-                times ``topk`` an object; the overlap is then the mean of that of the boxes and those. The quality is
-                that of the boxes and of those that rank.
-            fit_weight: of each of them in that mean, where the boxes have 1.
+            other_overlaps: of masks or keypoints. They are computed for the best ``3 * topk`` points of each object by
+                box overlap; the overlap of the metric is then the weighted mean of box IoU and these. The quality
+                averages box IoU and those with ``affects_score``.
+            other_weight: of each of them in that mean, where box IoU has 1.
 
         Returns:
             The assignment of every point.
@@ -98,37 +98,37 @@ class TaskAlignedAssigner:
         num_images, num_points, _ = scores.shape
         num_targets = targets.labels.shape[1]
         if num_targets == 0:
-            nothing = scores.new_zeros(num_images, num_points)
-            return Assignment(nothing.bool(), nothing.long(), nothing, nothing.bool())
+            zeros = scores.new_zeros(num_images, num_points)
+            return Assignment(zeros.bool(), zeros.long(), zeros, zeros.bool())
 
         inside = points_inside(points, self._widened(targets.boxes)) & targets.valid[..., None]  # (B, M, A)
-        objects = inside & ~targets.ignored[..., None]
-        overlap = ranking = box_iou(targets.boxes[:, :, None], boxes[:, None]) * objects
+        candidates = inside & ~targets.ignored[..., None]
+        overlap = score_overlap = box_iou(targets.boxes[:, :, None], boxes[:, None]) * candidates
         class_score = scores.transpose(1, 2).gather(1, targets.labels[..., None].expand(-1, -1, num_points))
-        metric = class_score.pow(self.alpha) * overlap.pow(self.beta) * objects
-        if fit is not None and fit_weight > 0:
-            objects = self._top(metric, objects, _CANDIDATES * self.topk)
-            overlap, ranking = _averaged(overlap, objects, fit, fit_weight)
-            metric = class_score.pow(self.alpha) * overlap.pow(self.beta) * objects
+        metric = class_score.pow(self.alpha) * overlap.pow(self.beta) * candidates
+        if other_overlaps is not None and other_weight > 0:
+            candidates = self._top(metric, candidates, _CANDIDATES * self.topk)
+            overlap, score_overlap = _averaged(overlap, candidates, other_overlaps, other_weight)
+            metric = class_score.pow(self.alpha) * overlap.pow(self.beta) * candidates
 
-        wanted = self._top(metric, objects, self.topk)
-        # A point answers for one object: the one it overlaps most. (max, not argmax, would keep ties.)
-        owner = torch.where(wanted, overlap, -1.0).argmax(dim=1)  # (B, A)
-        wanted = wanted & (owner[:, None] == torch.arange(num_targets, device=owner.device)[:, None])
+        assigned = self._top(metric, candidates, self.topk)
+        # A point is assigned to one object: the one with the largest overlap. (max, not argmax, would keep ties.)
+        target = torch.where(assigned, overlap, -1.0).argmax(dim=1)  # (B, A)
+        assigned = assigned & (target[:, None] == torch.arange(num_targets, device=target.device)[:, None])
         if self.keep is not None:
-            wanted = self._top(metric, wanted, self.keep)
+            assigned = self._top(metric, assigned, self.keep)
 
-        foreground = wanted.any(dim=1)
-        metric, ranking = metric * wanted, ranking * wanted
-        scale = ranking.amax(dim=-1, keepdim=True) / metric.amax(dim=-1, keepdim=True).clamp(min=1e-9)
+        foreground = assigned.any(dim=1)
+        metric, score_overlap = metric * assigned, score_overlap * assigned
+        scale = score_overlap.amax(dim=-1, keepdim=True) / metric.amax(dim=-1, keepdim=True).clamp(min=1e-9)
         quality = (metric * scale).amax(dim=1)
         ignored = (inside & targets.ignored[..., None]).any(dim=1) & ~foreground
-        return Assignment(foreground, owner * foreground, quality, ignored)
+        return Assignment(foreground, target * foreground, quality, ignored)
 
     def _widened(self, boxes: Tensor) -> Tensor:
-        centre = (boxes[..., :2] + boxes[..., 2:]) / 2
+        center = (boxes[..., :2] + boxes[..., 2:]) / 2
         half = ((boxes[..., 2:] - boxes[..., :2]) / 2).clamp(min=self.min_side / 2)
-        return torch.cat([centre - half, centre + half], dim=-1)
+        return torch.cat([center - half, center + half], dim=-1)
 
     @staticmethod
     def _top(metric: Tensor, allowed: Tensor, count: int) -> Tensor:
@@ -138,20 +138,23 @@ class TaskAlignedAssigner:
         return torch.zeros_like(allowed).scatter_(-1, best, True) & allowed
 
 
-def _averaged(boxes: Tensor, candidates: Tensor, fit: Fit, weight: float) -> tuple[Tensor, Tensor]:
-    """Overlaps (B, M, A) of the candidates, averaged with what ``fit`` says of them by ``weight``; 0 elsewhere.
+def _averaged(
+    box_overlap: Tensor, candidates: Tensor, other_overlaps: OverlapFunction, weight: float
+) -> tuple[Tensor, Tensor]:
+    """Weighted means (B, M, A) of box overlaps and others at the candidates, 0 elsewhere.
 
-    First with all that it says, then with what ranks.
+    The first is of all overlaps, the second of those that the classification target includes.
     """
     pairs = candidates.nonzero(as_tuple=True)
-    said = fit(*pairs)
-    return _mean(boxes, pairs, said, weight), _mean(boxes, pairs, [x for x in said if x.ranks], weight)
+    others = other_overlaps(*pairs)
+    score_others = [overlap for overlap in others if overlap.affects_score]
+    return _mean(box_overlap, pairs, others, weight), _mean(box_overlap, pairs, score_others, weight)
 
 
-def _mean(boxes: Tensor, pairs: tuple[Tensor, ...], others: Sequence[Overlap], weight: float) -> Tensor:
-    total = boxes[pairs]
+def _mean(box_overlap: Tensor, pairs: tuple[Tensor, ...], others: Sequence[Overlap], weight: float) -> Tensor:
+    total = box_overlap[pairs]
     count = torch.ones_like(total)
     for values, _ in others:
         total = total + weight * values.to(total.dtype).nan_to_num(nan=0.0)
         count = count + weight * ~values.isnan()
-    return torch.zeros_like(boxes).index_put(pairs, total / count)
+    return torch.zeros_like(box_overlap).index_put(pairs, total / count)

@@ -1,7 +1,7 @@
-"""Contrastive denoising: queries made from noised objects, which know what they are to find.
+"""Contrastive denoising: queries made from noised objects, to be matched with these objects.
 
 Sources: DN-DETR (arXiv 2203.01305, section 4) for groups, DINO (arXiv 2203.03605, section 3.3) for pairs of a slightly
-and a strongly noised copy, of which the second is to be background.
+and a strongly noised copy, of which the second is background.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ __all__ = ["ContrastiveDenoising", "blocked_pairs"]
 
 @MODELS.register_module()
 class ContrastiveDenoising(nn.Module):
-    """Make denoising queries from the objects of a batch.
+    """Makes denoising queries from the objects of a batch.
 
     Args:
         num_classes: C.
         channels: of a query.
-        num_queries: about how many positives an image gets; groups are repeated to reach it.
-        label_noise: chance that a label is drawn anew is half of this.
-        box_noise: a side moves by up to ``box_noise`` times half the box for positives, once to twice that for
-            negatives.
+        num_queries: approximate number of positives of an image; it sets the number of groups.
+        label_noise: the probability that a label is replaced by a random one is half of this.
+        box_noise: sides of positives move by up to ``box_noise`` times half the box, those of negatives by once to
+            twice as much.
     """
 
     def __init__(
@@ -47,36 +47,39 @@ class ContrastiveDenoising(nn.Module):
 
         Args:
             targets: the objects.
-            num_others: Q, how many other queries there will be.
+            num_others: Q, the number of other queries.
         """
-        most = targets.labels.shape[1]
-        groups = max(1, self.num_queries // most) if most else 0
+        max_objects = targets.labels.shape[1]
+        groups = max(1, self.num_queries // max_objects) if max_objects else 0
         parts = (targets.labels, targets.boxes, targets.valid)
         labels, boxes, valid = (x.repeat(1, 2 * groups, *[1] * (x.dim() - 2)) for x in parts)
         flips = torch.rand(labels.shape, device=labels.device) < self.label_noise / 2
-        drawn = torch.randint(0, self.num_classes, labels.shape, device=labels.device)
-        noised = torch.where(valid, torch.where(flips, drawn, labels), self.num_classes)
+        random_labels = torch.randint(0, self.num_classes, labels.shape, device=labels.device)
+        noised = torch.where(valid, torch.where(flips, random_labels, labels), self.num_classes)
         return DenoisingQueries(
             content=self.embedding(noised),
-            boxes=self._move(boxes, most, groups),
-            blocked=blocked_pairs(most, groups, num_others, labels.device),
+            boxes=self._move(boxes, max_objects, groups),
+            blocked=blocked_pairs(max_objects, groups, num_others, labels.device),
             groups=groups,
         )
 
-    def _move(self, boxes: Tensor, most: int, groups: int) -> Tensor:
-        """Move each side by a random part of half the box; the second half of a group moves further."""
-        negative = torch.arange(2, device=boxes.device).repeat_interleave(most).repeat(groups)[:, None]
-        reach = boxes[..., 2:].repeat(1, 1, 2) / 2 * self.box_noise
+    def _move(self, boxes: Tensor, max_objects: int, groups: int) -> Tensor:
+        """Move each side by a random part of half the box; the negatives, the second half of a group, move further."""
+        negative = torch.arange(2, device=boxes.device).repeat_interleave(max_objects).repeat(groups)[:, None]
+        max_shift = boxes[..., 2:].repeat(1, 1, 2) / 2 * self.box_noise
         sign = torch.randint(0, 2, boxes.shape, device=boxes.device) * 2 - 1
         amount = torch.rand(boxes.shape, device=boxes.device) + negative
-        moved = xyxy_to_cxcywh((cxcywh_to_xyxy(boxes) + sign * amount * reach).clamp(0, 1))
+        moved = xyxy_to_cxcywh((cxcywh_to_xyxy(boxes) + sign * amount * max_shift).clamp(0, 1))
         return moved.abs()  # a side may have passed its opposite
 
 
-def blocked_pairs(most: int, groups: int, num_others: int, device: torch.device) -> Tensor:
-    """Groups see themselves and the other queries; the others see only themselves."""
-    count = 2 * most * groups
-    group = torch.arange(count + num_others, device=device) // max(1, 2 * most)
+def blocked_pairs(max_objects: int, groups: int, num_others: int, device: torch.device) -> Tensor:
+    """The attention mask, bool (D + Q, D + Q), True where attention is blocked.
+
+    A denoising group attends to itself and to the other queries; the others attend only to themselves.
+    """
+    count = 2 * max_objects * groups
+    group = torch.arange(count + num_others, device=device) // max(1, 2 * max_objects)
     group[count:] = groups  # the others are a group of their own
     same = group[:, None] == group[None]
     to_others = (group[None] == groups) & (group[:, None] < groups)

@@ -1,4 +1,4 @@
-"""NMS-free dense head: two branches learn from consistent dual assignment, one of them answers.
+"""NMS-free dense head, trained with dual assignment; only the one-to-one branch is used at inference.
 
 Sources: YOLOv10 (arXiv 2405.14458, section 3.1) for the two branches and the consistent metric, TOOD (arXiv
 2108.07755) for the metric and soft targets, YOLOX (arXiv 2107.08430, section 2.2) for the decoupled head.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from mmengine.dist import all_reduce
@@ -33,7 +33,7 @@ PARTS = ("masks", "keypoints")  # in the order of the outputs
 
 
 class BranchRaw(NamedTuple):
-    """What one branch says of every point."""
+    """The prediction of one branch at every point."""
 
     logits: Tensor  # (B, A, C)
     distances: Tensor  # (B, A, 4): left, top, right, bottom, in strides of the point's level
@@ -41,24 +41,24 @@ class BranchRaw(NamedTuple):
 
 
 class O2ORaw(NamedTuple):
-    """What the head says; ``one_to_many`` is None once stripped."""
+    """The raw prediction of the head; ``one_to_many`` is None at inference."""
 
     one_to_one: BranchRaw
     one_to_many: BranchRaw | None
     points: Tensor  # (A, 2) xy in pixels of the network input
     strides: Tensor  # (A, 1) pixels
-    shared: dict[str, Any]  # name of a part -> what its points share
+    shared: dict[str, Any]  # name of a part -> what is computed once for all its points
 
 
 class DecoupledBranch(nn.Module):
-    """Per level: two convolutions and a 1x1 for the class, two and a 1x1 for the four distances; and those of parts.
+    """Per level: two convolutions and a 1x1 for the class, the same for the four distances; and the branches of parts.
 
     Args:
         in_specs: the feature maps.
         num_classes: C.
         box_channels: width of the box convolutions.
         class_channels: width of the class convolutions (depthwise 3x3, then 1x1).
-        parts: name -> what the head predicts beside.
+        parts: name -> :class:`~efftasks.models.det_heads.o2o_parts.ObjectPart`.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class DecoupledBranch(nn.Module):
         )
 
     def init_biases(self, strides: Sequence[int], prior_objects: float, image_side: int, start_side: float) -> None:
-        """Start with few objects expected (focal-loss prior) and boxes of ``2 * start_side`` strides."""
+        """Start with the prior of the focal loss and with boxes of ``2 * start_side`` strides."""
         boxes: Any
         classes: Any
         for boxes, classes, stride in zip(self.boxes, self.classes, strides):
@@ -109,7 +109,7 @@ class DecoupledBranch(nn.Module):
 
 
 def level_points(features: Sequence[Tensor], strides: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Cell centres (A, 2) xy in pixels and strides (A, 1) of all levels, rows first."""
+    """Cell centers (A, 2) xy in pixels and strides (A, 1) of all levels, rows first."""
     points, sizes = [], []
     for feature, stride in zip(features, strides):
         height, width = feature.shape[-2:]
@@ -121,12 +121,12 @@ def level_points(features: Sequence[Tensor], strides: Sequence[int]) -> tuple[Te
     return torch.cat(points), torch.cat(sizes)
 
 
-class PartsFit:
-    """How well points fit objects by what the parts say of them.
+class PartOverlaps:
+    """The overlaps of parts (masks, keypoints) with objects, for the assigner.
 
     Args:
-        branch: what the points say.
-        raw: the prediction it is of.
+        branch: the prediction of one branch.
+        raw: the prediction that it is a part of.
         parts: name -> part.
         targets: the objects.
     """
@@ -135,21 +135,21 @@ class PartsFit:
         self.branch, self.raw, self.parts, self.targets = branch, raw, parts, targets
 
     def __call__(self, image: Tensor, target: Tensor, point: Tensor) -> list[Overlap]:
-        """What each part says of images, objects and points (N,)."""
+        """Indices (N,) of images, objects and points -> one overlap for each part."""
         pairs = Pairs(image, target, self.raw.points[point], self.raw.strides[point])
         return [
             Overlap(
                 part.overlap(self.branch.parts[name][image, point], self.raw.shared[name], pairs, self.targets),
-                part.ranks,
+                part.affects_score,
             )
             for name, part in self.parts.items()
         ]
 
 
-def _kept(values: Tensor, index: Tensor) -> Tensor:
+def _gather_rows(values: Tensor, index: Tensor) -> Tensor:
     """The rows (B, K, n) of (B, A, n) at indices (B, K).
 
-    They are taken from columns, which is how maps have them: of thousands of rows only the kept ones are turned.
+    They are gathered in the layout of the maps (B, n, A), so that only K of the A rows are transposed.
     """
     columns = values.transpose(1, 2)
     return columns.gather(2, index[:, None].expand(-1, columns.shape[1], -1)).transpose(1, 2)
@@ -157,36 +157,40 @@ def _kept(values: Tensor, index: Tensor) -> Tensor:
 
 @MODELS.register_module()
 class O2OHead(nn.Module):
-    """One-to-one head with a one-to-many helper that training alone uses.
+    """One-to-one head with a one-to-many branch that is used in training only.
 
     Args:
         in_specs: the feature maps, finest first; given by the detector.
         num_classes: C.
         assigner: the one-to-one assigner, a module or its config.
-        helper_assigner: the one-to-many assigner.
+        one_to_many_assigner: the same for the one-to-many branch.
         loss_class: classification loss ``(logits, targets) -> scalar``.
-        losses_box: losses ``(boxes or sides, targets, weights) -> scalar``: ``iou`` on boxes in pixels, ``l1`` on
-            sides in strides.
+        losses_box: losses ``(predictions, targets, weights) -> scalar``: ``iou`` on boxes in pixels, ``l1`` on
+            distances in strides.
         max_detections: K, at most.
-        helper_weight: weight of the one-to-many branch at the start and at the end of training; the one-to-one branch
-            has the rest. It falls linearly with :meth:`set_progress`.
+        one_to_many_weight: weight of the one-to-many branch at the start and at the end of training, linear between;
+            the one-to-one branch has one minus this.
         class_channels: width of the class convolutions; None takes the channels of the finest map.
-        parts: what is predicted of an object beside class and box: name of the output (``masks``, ``keypoints``) ->
-            config of an :class:`~efftasks.models.det_heads.o2o_parts.ObjectPart` without ``in_specs`` and
-            ``num_classes``. The assigner asks them how well a point fits an object, too, and hears them more as
-            training goes on: at the start boxes decide alone, at the end each part has as much to say.
+        parts: further predictions of an object: name of the output (``masks``, ``keypoints``) -> config of an
+            :class:`~efftasks.models.det_heads.o2o_parts.ObjectPart` without ``in_specs`` and ``num_classes``. Their
+            overlaps enter the assigner's metric with a weight that grows from 0 to that of box IoU during training.
     """
+
+    renamed_arguments: ClassVar[dict[str, str]] = {
+        "helper_assigner": "one_to_many_assigner",
+        "helper_weight": "one_to_many_weight",
+    }
 
     def __init__(
         self,
         in_specs: Sequence[FeatureSpec],
         num_classes: int,
         assigner: dict,
-        helper_assigner: dict,
+        one_to_many_assigner: dict,
         loss_class: dict,
         losses_box: dict,
         max_detections: int = 300,
-        helper_weight: tuple[float, float] = (0.8, 0.1),
+        one_to_many_weight: tuple[float, float] = (0.8, 0.1),
         class_channels: int | None = None,
         parts: Mapping[str, dict] | None = None,
     ) -> None:
@@ -197,16 +201,16 @@ class O2OHead(nn.Module):
         self.max_detections = max_detections
         self.strides = tuple(spec.stride for spec in in_specs)
         self.assigner = TASK_UTILS.build(assigner)
-        self.helper_assigner = TASK_UTILS.build(helper_assigner)
+        self.one_to_many_assigner = TASK_UTILS.build(one_to_many_assigner)
         self.loss_class = MODELS.build(loss_class)
         self.losses_box = nn.ModuleDict({name: MODELS.build(cfg) for name, cfg in losses_box.items()})
-        self.helper_weight = helper_weight
+        self.one_to_many_weight = one_to_many_weight
         self.progress = 0.0
 
         if not set(parts or {}) <= set(PARTS):
             raise ValueError(f"parts: got {', '.join(parts or {})}, allowed are {', '.join(PARTS)}")
-        facts = dict(in_specs=in_specs, num_classes=num_classes)
-        self.parts = nn.ModuleDict({name: MODELS.build({**part, **facts}) for name, part in (parts or {}).items()})
+        common = dict(in_specs=in_specs, num_classes=num_classes)
+        self.parts = nn.ModuleDict({name: MODELS.build({**part, **common}) for name, part in (parts or {}).items()})
         finest = in_specs[0].channels
         branch = DecoupledBranch(
             in_specs, num_classes, max(16, finest // 4), class_channels or finest, dict(self.parts.items())
@@ -216,21 +220,21 @@ class O2OHead(nn.Module):
         self.one_to_one = copy.deepcopy(branch)
 
     def set_progress(self, fraction: float) -> None:
-        """Tell how much of training is done, in [0, 1]."""
+        """Set training progress, in [0, 1]."""
         self.progress = min(max(fraction, 0.0), 1.0)
 
     def forward(self, features: Sequence[Tensor]) -> O2ORaw:
         """Features (B, C_i, H_i, W_i), finest first -> raw prediction.
 
-        The one-to-one branch reads detached features: backbone and neck learn from the richer branch alone.
+        The one-to-one branch gets detached features: only the one-to-many branch trains backbone and neck.
         """
         points, strides = level_points(features, self.strides)
         shared = {name: self._part(name).shared(features) for name in self.parts}
         if self.one_to_many is None:
             return O2ORaw(self.one_to_one(features), None, points, strides, shared)
-        helper = self.one_to_many(features) if self.training else None
+        one_to_many = self.one_to_many(features) if self.training else None
         detached = [x.detach() for x in features] if self.training else features
-        return O2ORaw(self.one_to_one(detached), helper, points, strides, shared)
+        return O2ORaw(self.one_to_one(detached), one_to_many, points, strides, shared)
 
     def _part(self, name: str) -> ObjectPart:
         part: Any = self.parts[name]
@@ -241,7 +245,7 @@ class O2OHead(nn.Module):
         return min(self.max_detections, sum((height // stride) * (width // stride) for stride in self.strides))
 
     def part_outputs(self, height: int, width: int) -> tuple[OutputSpec, ...]:
-        """What :meth:`decode` gives beside boxes, scores and labels, for an input of this size in pixels."""
+        """The outputs of :meth:`decode` beside boxes, scores and labels, for an input of this size in pixels."""
         count = self.count_detections(height, width)
         return tuple(self._part(name).output(height, width, count) for name in PARTS if name in self.parts)
 
@@ -250,12 +254,12 @@ class O2OHead(nn.Module):
         count = min(self.max_detections, raw.points.shape[0])
         logits, labels, index = top_pairs(raw.one_to_one.logits.float(), count)
         points, strides = raw.points[index], raw.strides[index]
-        boxes = decode_distances(points, _kept(raw.one_to_one.distances.float(), index) * strides)
-        found = {
-            name: self._part(name).decode(_kept(values, index), raw.shared[name], points, strides)
+        boxes = decode_distances(points, _gather_rows(raw.one_to_one.distances.float(), index) * strides)
+        parts = {
+            name: self._part(name).decode(_gather_rows(values, index), raw.shared[name], points, strides)
             for name, values in raw.one_to_one.parts.items()
         }
-        return DetectionTensors(boxes, logits.sigmoid(), labels, **found)
+        return DetectionTensors(boxes, logits.sigmoid(), labels, **parts)
 
     def loss(self, features: Sequence[Tensor], targets: PaddedTargets) -> dict[str, Tensor]:
         """Losses of features (B, C_i, H_i, W_i) against the objects."""
@@ -267,13 +271,13 @@ class O2OHead(nn.Module):
         return raw, self.loss_by_feat(raw, targets)
 
     def loss_by_feat(self, raw: O2ORaw, targets: PaddedTargets) -> dict[str, Tensor]:
-        """Losses of both branches, weighted by the progress of training."""
-        assert raw.one_to_many is not None, "a stripped head has no one-to-many branch to learn from"
-        start, end = self.helper_weight
+        """Losses of both branches, weighted by training progress."""
+        assert raw.one_to_many is not None, "losses need the one-to-many branch, which a stripped head has not"
+        start, end = self.one_to_many_weight
         weight = start + (end - start) * self.progress
         losses = {}
         branches = (
-            ("o2m", raw.one_to_many, self.helper_assigner, weight),
+            ("o2m", raw.one_to_many, self.one_to_many_assigner, weight),
             ("o2o", raw.one_to_one, self.assigner, 1 - weight),
         )
         for name, branch, assigner, branch_weight in branches:
@@ -286,8 +290,8 @@ class O2OHead(nn.Module):
     def _branch_losses(self, branch: BranchRaw, raw: O2ORaw, assigner, targets: PaddedTargets) -> dict[str, Tensor]:
         logits, distances = branch.logits.float(), branch.distances.float()
         boxes = decode_distances(raw.points, distances * raw.strides)
-        fit = PartsFit(branch, raw, dict(self.parts.items()), targets) if self.parts else None
-        assigned = assigner(logits.detach().sigmoid(), boxes.detach(), raw.points, targets, fit, self.progress)
+        overlaps = PartOverlaps(branch, raw, dict(self.parts.items()), targets) if self.parts else None
+        assigned = assigner(logits.detach().sigmoid(), boxes.detach(), raw.points, targets, overlaps, self.progress)
 
         quality = assigned.quality
         class_targets = torch.zeros_like(logits)
@@ -299,26 +303,25 @@ class O2OHead(nn.Module):
         total = weights.sum()
         all_reduce(total, op="mean")  # every process, with or without objects, takes part
         total = total.clamp(min=1.0)
-        kept = ~assigned.ignored
-        losses = {"cls": self.loss_class(logits[kept], class_targets[kept]) / total}
+        counted = ~assigned.ignored
+        losses = {"cls": self.loss_class(logits[counted], class_targets[counted]) / total}
         target_boxes = targets.boxes[image, target]
         stride = raw.strides[point]
-        pairs = {
+        arguments = {
             "iou": (boxes[image, point], target_boxes),
             "l1": (distances[image, point], encode_distances(raw.points[point], target_boxes) / stride),
         }
         for name, loss in self.losses_box.items():
-            # Without objects the sum over nothing is 0 and still hangs on the graph, so that every process has
-            # gradients for every parameter.
-            losses[name] = loss(*pairs[name], weights) / total
-        owners = Pairs(image, target, raw.points[point], stride)
+            # Without objects the empty sum is 0 with a gradient: every process has gradients for every parameter.
+            losses[name] = loss(*arguments[name], weights) / total
+        pairs = Pairs(image, target, raw.points[point], stride)
         for name, values in branch.parts.items():
             part = self._part(name)
-            losses.update(part.losses(values[image, point], raw.shared[name], owners, targets, weights, total))
+            losses.update(part.losses(values[image, point], raw.shared[name], pairs, targets, weights, total))
         return losses
 
     def strip(self) -> O2OHead:
-        """A copy that answers alone, without the one-to-many branch."""
+        """A copy without the one-to-many branch."""
         stripped = copy.deepcopy(self)
         stripped.one_to_many = None
         return stripped

@@ -1,7 +1,7 @@
-"""What a dense one-to-one head says of an object beside class and box: parts that it is composed of.
+"""Parts of a dense one-to-one head: predictions of an object beside class and box, such as masks and keypoints.
 
-Legend: B images, A points of all levels, M objects (padded), N pairs of a point and an object, K detections, n numbers
-that a part says of each point.
+Legend: B images, A points of all levels, M objects (padded), N pairs of a point and an object, K detections, n channels
+of a part at each point.
 """
 
 from __future__ import annotations
@@ -19,57 +19,55 @@ __all__ = ["ObjectPart", "Pairs"]
 
 
 class Pairs(NamedTuple):
-    """Points with the objects that they answer for, or may come to answer for; image after image."""
+    """Points with the objects that they are assigned to, or may be; ordered by image."""
 
-    image: Tensor  # int64 (N,), rising
+    image: Tensor  # int64 (N,), ascending
     target: Tensor  # int64 (N,): index into the M objects
     points: Tensor  # (N, 2) xy in pixels of the network input
     strides: Tensor  # (N, 1) pixels
 
-    def of(self, values: Tensor) -> Tensor:
-        """The rows (N, ...) of what is known of all objects (B, M, ...)."""
+    def gather(self, values: Tensor) -> Tensor:
+        """The values (N, ...) of the pairs' objects, of those of all objects (B, M, ...)."""
         return values[self.image, self.target]
 
-    def chosen(self, rows: Tensor) -> Pairs:
-        """Some of them, by their indices, which rise."""
-        return Pairs(*(part[rows] for part in self))
+    def select(self, rows: Tensor) -> Pairs:
+        """The pairs at some indices, which ascend."""
+        return Pairs(*(field[rows] for field in self))
 
     def per_image(self, values: Tensor, batch: int) -> tuple[Tensor, ...]:
-        """Values (N, ...) of the pairs, image by image."""
+        """Values (N, ...) of the pairs, split by image."""
         return values.split(torch.bincount(self.image, minlength=batch).tolist())
 
 
 class ObjectPart(Protocol):
-    """Something that is predicted for every object, as a module.
-
-    Training asks for losses of assigned pairs; the assigner may ask how well a point fits an object already.
+    """A module that predicts something of every object. Its overlap with objects is a part of the assigner's metric.
 
     Attributes:
-        ranks: whether the score of a detection is to tell of that fit, too, and not of the box's alone.
+        affects_score: whether the classification target includes that overlap, beside box IoU.
     """
 
-    ranks: bool
+    affects_score: bool
 
     def new_branch(self) -> nn.Module:
         """A new module: maps, finest first -> (B, n, A)."""
         ...
 
     def shared(self, features: Sequence[Tensor]) -> Any:
-        """What all points share, of the maps (B, C_i, H_i, W_i); whatever the part itself understands."""
+        """What is computed once for all points from the maps (B, C_i, H_i, W_i), of any type."""
         ...
 
     def overlap(self, values: Tensor, shared: Any, pairs: Pairs, targets: PaddedTargets) -> Tensor:
-        """How well predictions (N, n) fit their objects: (N,) in [0, 1], NaN where that is not annotated."""
+        """Overlap (N,) in [0, 1] of predictions (N, n) with their objects; NaN where it is not annotated."""
         ...
 
     def losses(
         self, values: Tensor, shared: Any, pairs: Pairs, targets: PaddedTargets, weights: Tensor, total: Tensor
     ) -> dict[str, Tensor]:
-        """Losses of predictions (N, n), each pair times its weight (N,), over the sum ``total`` of all processes."""
+        """Losses of predictions (N, n), weighted by (N,), over ``total``, the mean sum of weights of processes."""
         ...
 
     def common_losses(self, shared: Any, targets: PaddedTargets) -> dict[str, Tensor]:
-        """Losses of what is shared, once for both branches; of modules that only training has."""
+        """Losses of ``shared``, once for both branches; their modules exist in training only."""
         ...
 
     def decode(self, values: Tensor, shared: Any, points: Tensor, strides: Tensor) -> Tensor:

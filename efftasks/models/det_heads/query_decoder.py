@@ -1,4 +1,4 @@
-"""Decoders: layers that move and name a set of queries, box by box or distribution by distribution.
+"""Decoders: layers that refine the boxes of a set of queries, as coordinates or as distributions, and classify them.
 
 Sources: RT-DETRv2 (arXiv 2407.17140) for :class:`BoxDecoder`, which refines boxes as DINO does ("look forward twice",
 arXiv 2203.03605, section 3.5); D-FINE (arXiv 2410.13842, section 4) for :class:`DistributionDecoder`; DEIMv2 (arXiv
@@ -29,7 +29,7 @@ _EPS = 1e-5
 
 
 class DecoderOutputs(NamedTuple):
-    """One output a layer asked for, in order, and the start of a distribution decoder."""
+    """The outputs of the layers in order, and the regressed boxes that a distribution decoder starts from."""
 
     layers: tuple[LayerOutput, ...]
     first: LayerOutput | None
@@ -41,8 +41,8 @@ def inverse_sigmoid(x: Tensor, eps: float = _EPS) -> Tensor:
     return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
 
 
-def score_heads(num_classes: int, channels: int, count: int) -> nn.ModuleList:
-    """Linear heads that start with a score of 0.01."""
+def class_heads(num_classes: int, channels: int, count: int) -> nn.ModuleList:
+    """Linear classification heads that start with a score of 0.01."""
     heads = nn.ModuleList(nn.Linear(channels, num_classes) for _ in range(count))
     for head in heads:
         nn.init.constant_(head.bias, -math.log(99))  # type: ignore[arg-type]
@@ -50,7 +50,7 @@ def score_heads(num_classes: int, channels: int, count: int) -> nn.ModuleList:
 
 
 def layers_in_use(num_layers: int, eval_layers: int | None) -> int:
-    """How many layers run outside of training.
+    """The number of layers used at inference.
 
     Raises:
         ValueError: not between 1 and ``num_layers``.
@@ -71,7 +71,7 @@ class DecoderLayer(nn.Module):
         num_points: sampled points on each level.
         ffn: ``dict(hidden=..., act=...)``; ``act="swiglu"`` gives the gated network.
         norm: ``layer`` or ``rms``.
-        gate: mix what was and what is new after the deformable attention by a gate instead of adding.
+        gate: merge input and output of the deformable attention by a gate instead of a sum.
         project: projections of values and output in the deformable attention.
         sampling: as :class:`DeformableAttention` has it.
     """
@@ -107,13 +107,13 @@ class DecoderLayer(nn.Module):
 
 @MODELS.register_module()
 class BoxDecoder(nn.Module):
-    """Each layer moves the boxes of the one before.
+    """Each layer refines the boxes of the layer before.
 
     Args:
         num_classes: C.
         channels: of a query.
         num_layers: decoder layers.
-        eval_layers: how many of them run outside of training; None for all.
+        eval_layers: the number of layers used at inference; None for all.
         num_heads: heads.
         num_points: sampled points on each level.
         ffn_channels: width of the feed-forward network.
@@ -141,7 +141,7 @@ class BoxDecoder(nn.Module):
             for _ in range(num_layers)
         )
         self.position_head = MLP((4, 2 * channels, channels), act)
-        self.score_heads = score_heads(num_classes, channels, num_layers)
+        self.score_heads = class_heads(num_classes, channels, num_layers)
         self.box_heads = nn.ModuleList(MLP((channels, channels, channels, 4), act) for _ in range(num_layers))
         for head in self.box_heads:
             head.zero_last()  # type: ignore[operator]
@@ -152,13 +152,13 @@ class BoxDecoder(nn.Module):
         """Decode.
 
         Args:
-            x: (B, Q, C) contents of the queries.
-            box_logits: (B, Q, 4): where they start.
+            x: (B, Q, C), the content of the queries.
+            box_logits: (B, Q, 4), logits of the initial boxes.
             maps: one (B, C, H_i, W_i) a level.
             blocked: bool (Q, Q) as :class:`SelfAttention` has it.
 
         Returns:
-            Every layer in training; else the last in use alone.
+            The outputs of all layers in training; else that of the last layer in use.
         """
         outputs = []
         reference = start = box_logits.sigmoid()
@@ -167,7 +167,7 @@ class BoxDecoder(nn.Module):
             x = self.layers[i](x, self.position_head(reference), reference, maps, blocked)
             delta = self.box_heads[i](x)
             if self.training or i == count - 1:
-                # The gradient also goes to the layer before, whose box this one moves.
+                # The gradient also reaches the layer before, whose box this layer refines ("look forward twice").
                 boxes = (delta + inverse_sigmoid(start)).sigmoid()
                 outputs.append(LayerOutput(self.score_heads[i](x), boxes, content=x))
             start = (delta + inverse_sigmoid(reference)).sigmoid()
@@ -175,19 +175,19 @@ class BoxDecoder(nn.Module):
         return DecoderOutputs(tuple(outputs), None)
 
     def bins(self) -> None:
-        """Its boxes are not distributions."""
+        """None: boxes are not distributions."""
         return None
 
     def strip(self) -> BoxDecoder:
-        """A copy with what inference uses: the layers in use, and the score head of the last."""
+        """A copy for inference: the layers in use, and the classification head of the last."""
         return _for_inference(self, ())
 
 
 class LocationQuality(nn.Module):
-    """How sure the distributions are, as a correction of the scores.
+    """Localization quality from the distributions of the sides, added to the class logits (D-FINE).
 
     Args:
-        top: how many of the largest probabilities of each side are looked at, and their mean.
+        top: the number of largest probabilities of each side that are its input, with their mean.
         hidden: width of the head.
         act: its activation.
     """
@@ -206,21 +206,21 @@ class LocationQuality(nn.Module):
 
 @MODELS.register_module()
 class DistributionDecoder(nn.Module):
-    """The first layer gives boxes; every layer then refines, by adding logits, how far each side is to be moved.
+    """The first layer regresses boxes; every layer adds logits to the distributions of their offsets.
 
     Args:
         num_classes: C.
         channels: of a query.
         num_layers: decoder layers.
         num_points: sampled points on each level.
-        eval_layers: how many of the layers run outside of training; None for all.
+        eval_layers: the number of layers used at inference; None for all.
         num_heads: heads.
         ffn: as :class:`DecoderLayer` has it.
         norm: ``layer`` or ``rms``.
         gate: as :class:`DecoderLayer` has it.
         act: activation of the heads.
-        position_widths: widths between the layers of the head that gives a query its position.
-        moving_position: compute positions before each layer from the boxes so far; else once.
+        position_widths: hidden widths of the MLP that embeds boxes as query positions.
+        moving_position: compute query positions before each layer from the current boxes; else once.
         share_box_head: one box head for all layers.
         reg_max: bins less one.
         reg_scale: as :func:`bin_values` has it.
@@ -255,7 +255,7 @@ class DistributionDecoder(nn.Module):
         )
         between = (2 * channels,) if position_widths is None else tuple(position_widths)
         self.position_head = MLP((4, *between, channels), act)
-        self.score_heads = score_heads(num_classes, channels, num_layers)
+        self.score_heads = class_heads(num_classes, channels, num_layers)
         self.first_box_head = MLP((channels, channels, channels, 4), act)
         box_heads = 1 if share_box_head else num_layers
         self.box_heads = nn.ModuleList(
@@ -303,11 +303,11 @@ class DistributionDecoder(nn.Module):
         return self.position_head(boxes).clamp(-10, 10)
 
     def bins(self) -> Bins:
-        """What the distributions of the sides are over."""
+        """The bins of the distributions."""
         return Bins(self.bin_values, self.reg_scale)
 
     def strip(self) -> DistributionDecoder:
-        """A copy with what inference uses: the layers in use, and score and quality heads of the last."""
+        """A copy for inference: the layers in use, and the class and quality heads of the last."""
         return _for_inference(self, ("quality",))
 
 

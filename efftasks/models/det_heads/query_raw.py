@@ -1,4 +1,4 @@
-"""What flows inside a query detector.
+"""Types of the predictions and targets inside a query detector.
 
 Legend: B images, Q queries, C classes, R + 1 bins of a side's distribution, M objects (padded to the fullest image);
 (h, w) the cells of a mask. Boxes are cxcywh as fractions of the network input's width and height.
@@ -14,7 +14,7 @@ __all__ = ["Bins", "DenoisingQueries", "LayerOutput", "MaskFactors", "QueryRaw",
 
 
 class Bins(NamedTuple):
-    """What distributions of box sides are over."""
+    """The bins of the distributions of box sides."""
 
     values: Tensor  # (R + 1,)
     reg_scale: float  # as ``ops.distribution`` has it
@@ -28,22 +28,22 @@ class MaskFactors(NamedTuple):
     bias: Tensor  # (1,)
 
     def queries(self, part: slice) -> MaskFactors:
-        """Those of some of the queries."""
+        """The masks of some of the queries."""
         return self._replace(kernels=self.kernels[:, part])
 
 
 class LayerOutput(NamedTuple):
-    """What one decoder layer says; corners and initial are None where boxes are not distributions."""
+    """The prediction of one decoder layer; corners and initial are None where boxes are not distributions."""
 
     logits: Tensor  # (B, Q, C)
     boxes: Tensor  # (B, Q, 4)
     corners: Tensor | None = None  # (B, Q, 4, R + 1): logits of the bins of left, top, right, bottom
-    initial: Tensor | None = None  # (B, Q, 4): the boxes that the distributions move, without gradient
-    content: Tensor | None = None  # (B, Q, channels): what all of it was made from
+    initial: Tensor | None = None  # (B, Q, 4): the boxes that the distributions refine, without gradient
+    content: Tensor | None = None  # (B, Q, channels): the queries after the layer
     masks: MaskFactors | None = None
 
     def queries(self, part: slice) -> LayerOutput:
-        """What it says of some of the queries."""
+        """The prediction of some of the queries."""
         return LayerOutput(
             self.logits[:, part],
             self.boxes[:, part],
@@ -55,25 +55,25 @@ class LayerOutput(NamedTuple):
 
 
 class DenoisingQueries(NamedTuple):
-    """Queries made from noised objects, D of them, before the Q others."""
+    """D queries made from noised objects, which stand before the Q others."""
 
     content: Tensor  # (B, D, channels)
     boxes: Tensor  # (B, D, 4)
-    blocked: Tensor  # bool (D + Q, D + Q): True where the query of the row must not see that of the column
+    blocked: Tensor  # bool (D + Q, D + Q): True where the query of the row must not attend to that of the column
     groups: int  # D = groups * 2 * M; in each group M positives, then M negatives
 
 
 class TrainingOutputs(NamedTuple):
-    """What training needs beside the answer."""
+    """The outputs that only losses need."""
 
     layers: tuple[LayerOutput, ...]  # of every decoder layer, denoising queries first
-    first: LayerOutput | None  # the plain boxes that a distribution decoder starts from, denoising queries first
-    proposals: LayerOutput  # what the queries were selected by, (B, Q, ...)
+    first: LayerOutput | None  # the regressed boxes that a distribution decoder refines, denoising queries first
+    proposals: LayerOutput  # the scores and boxes of the query selection, (B, Q, ...)
     denoising: DenoisingQueries | None
 
 
 class QueryRaw(NamedTuple):
-    """What the head says: the answer of its last layer in use."""
+    """The raw prediction of the head: that of the last layer in use."""
 
     logits: Tensor  # (B, Q, C)
     boxes: Tensor  # (B, Q, 4)
@@ -88,9 +88,9 @@ class QueryTargets(NamedTuple):
     labels: Tensor  # int64 (B, M), 0 where padded
     boxes: Tensor  # float (B, M, 4), 0 where padded
     valid: Tensor  # bool (B, M)
-    masks: Tensor | None = None  # uint8 (B, M, h, w): share of the cell that is object, 255 for all of it
+    masks: Tensor | None = None  # uint8 (B, M, h, w): share of the cell that the object covers, 255 for all of it
 
     def masked(self) -> Tensor:
-        """Bool (B, M): which objects have a mask; one that is 0 everywhere is none."""
+        """Bool (B, M): which objects have an annotated mask; a mask that is 0 everywhere is not annotated."""
         assert self.masks is not None
         return self.valid & (self.masks.flatten(2).amax(-1) > 0)

@@ -1,6 +1,6 @@
-"""Choosing the queries: the cells of the maps that look most like objects, and the boxes they propose.
+"""Query selection: the cells of the maps with the highest class scores, and their proposed boxes.
 
-Sources: RT-DETR (arXiv 2304.08069, section 4.3); DINO (arXiv 2203.03605, section 3.4) for queries whose place is
+Sources: RT-DETR (arXiv 2304.08069, section 4.3); DINO (arXiv 2203.03605, section 3.4) for queries whose boxes are
 selected. DEIMv2 (arXiv 2509.20787) scores the maps as they are.
 """
 
@@ -22,19 +22,19 @@ __all__ = ["QuerySelection", "SelectedQueries"]
 
 # Anchors of the finest map have this side, as a fraction of the image; it doubles from map to map.
 _ANCHOR_SIZE = 0.05
-# Cells whose centre is nearer than this to the border of the image are left out.
+# Cells whose center is nearer than this to the border of the image are left out.
 _BORDER = 0.01
 
 
 class SelectedQueries(NamedTuple):
-    """The chosen cells."""
+    """The selected cells."""
 
     content: Tensor  # (B, Q, channels)
     box_logits: Tensor  # (B, Q, 4): their sigmoid is the proposed box, cxcywh as fractions of the image
     logits: Tensor  # (B, Q, C)
 
     def proposals(self) -> LayerOutput:
-        """As something to learn from."""
+        """The proposals as the output of a layer, for the losses."""
         return LayerOutput(self.logits, self.box_logits.sigmoid())
 
 
@@ -66,7 +66,7 @@ class QuerySelection(nn.Module):
         self.box_head.zero_last()
 
     def forward(self, maps: Sequence[Tensor]) -> SelectedQueries:
-        """Maps (B, channels, H_i, W_i), finest first -> the chosen cells."""
+        """Maps (B, channels, H_i, W_i), finest first -> the selected cells."""
         cells = torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in maps], dim=1)
         anchors, inside = _anchors(maps)
         cells = self.project(cells * inside)
@@ -81,7 +81,7 @@ class QuerySelection(nn.Module):
 
 
 def _anchors(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Logits of the cells' boxes (L, 4) cxcywh, infinite at the border, and 1 or 0 for inside (L, 1)."""
+    """Logits of the anchors (L, 4) cxcywh, infinite at the border, and whether they are inside (L, 1), 1 or 0."""
     boxes = []
     for i, level in enumerate(maps):
         height, width = level.shape[-2:]

@@ -1,8 +1,8 @@
-"""Masks of a dense head: a few prototype masks an image, mixed for each object by its own coefficients.
+"""Masks of a dense head: linear combinations of the prototype masks of an image, with coefficients of each object.
 
 Sources: YOLACT (arXiv 1904.02689, section 3) for prototypes, coefficients and the loss inside the box; CondInst
-(arXiv 2003.05664, section 3.3) for Dice; BlendMask (arXiv 2001.00309, section 3.1) for a semantic loss that only
-training has. Prototypes come from all levels, so that large objects find theirs.
+(arXiv 2003.05664, section 3.3) for Dice; BlendMask (arXiv 2001.00309, section 3.1) for an auxiliary semantic
+loss. Prototypes are made from all levels, for large objects.
 
 Legend: as ``det_heads/o2o_parts.py``; R prototypes; h, w sides of the input over 4.
 """
@@ -29,14 +29,14 @@ __all__ = ["CoefficientBranch", "PrototypeMasks", "PrototypeNet", "Prototypes"]
 
 
 class Prototypes(NamedTuple):
-    """What the masks of an image are mixed from."""
+    """The prototypes of an image, which its masks combine."""
 
     masks: Tensor  # (B, R, h, w)
-    merged: Tensor  # (B, channels, H / 8, W / 8): what they were made from
+    merged: Tensor  # (B, channels, H / 8, W / 8): the merged maps they were made from
 
 
 class PrototypeNet(nn.Module):
-    """All maps, brought to the finest and summed, then twice its size.
+    """Resizes all maps to the finest, sums them, and upsamples the sum by 2.
 
     Args:
         in_specs: maps, finest first; the finest has stride 8.
@@ -65,7 +65,7 @@ class PrototypeNet(nn.Module):
 
 
 class CoefficientBranch(nn.Module):
-    """For each map two depthwise separable convolutions and a 1x1: the coefficients of every point.
+    """Predicts the coefficients of every point: for each map two depthwise separable convolutions and a 1x1.
 
     Args:
         in_specs: the maps.
@@ -93,7 +93,7 @@ class CoefficientBranch(nn.Module):
 
 @MODELS.register_module()
 class PrototypeMasks(nn.Module):
-    """Coefficients for each point, and the prototypes they mix.
+    """Predicts coefficients at each point, and prototypes.
 
     Args:
         in_specs: maps, finest first; given by the head.
@@ -103,10 +103,10 @@ class PrototypeMasks(nn.Module):
         channels: width of the prototype network.
         branch_channels: width of the convolutions that give the coefficients.
         semantic_weight: of the semantic branch's loss; 0 for no such branch.
-        max_pairs: the loss takes so many pairs of a batch at most, drawn at random: a mask a pair takes memory.
+        max_pairs: the maximum number of pairs of a batch in the loss, drawn at random: each takes the memory of a mask.
     """
 
-    ranks = True  # masks are found as soon as boxes are
+    affects_score = True  # masks are learned as early as boxes
 
     def __init__(
         self,
@@ -140,44 +140,44 @@ class PrototypeMasks(nn.Module):
         if targets.masks is None or not len(values):
             return values.new_full((len(values),), torch.nan)
         small = F.avg_pool2d(shared.masks, 2)
-        wanted = F.avg_pool2d(targets.masks.float() / 255, 2)
-        window = box_window(targets.boxes, (wanted.shape[2], wanted.shape[3]), 2 * MASK_STRIDE, margin=MASK_STRIDE)
-        found = []
-        # One image after the other: all masks at once would take memory.
-        parts = (pairs.per_image(x, len(small)) for x in (values, pairs.target))
-        for image, (coefficients, target) in enumerate(zip(*parts)):
-            masks = _mixed(coefficients, small[image]).sigmoid() * window[image, target]
-            found.append(mask_iou(masks, wanted[image, target]))
-        return torch.where(_annotated(targets)[pairs.image, pairs.target], torch.cat(found), torch.nan)
+        target_masks = F.avg_pool2d(targets.masks.float() / 255, 2)
+        size = (target_masks.shape[2], target_masks.shape[3])
+        window = box_window(targets.boxes, size, 2 * MASK_STRIDE, margin=MASK_STRIDE)
+        ious = []
+        # Image by image, to save memory.
+        by_image = (pairs.per_image(x, len(small)) for x in (values, pairs.target))
+        for image, (coefficients, target) in enumerate(zip(*by_image)):
+            masks = _combined(coefficients, small[image]).sigmoid() * window[image, target]
+            ious.append(mask_iou(masks, target_masks[image, target]))
+        return torch.where(pairs.gather(_annotated(targets)), torch.cat(ious), torch.nan)
 
     def losses(
         self, values: Tensor, shared: Prototypes, pairs: Pairs, targets: PaddedTargets, weights: Tensor, total: Tensor
     ) -> dict[str, Tensor]:
         """Losses of the masks of coefficients (N, R) inside the boxes of their objects."""
-        nothing = values.sum() * 0 + shared.masks.sum() * 0  # every process has gradients for the same parameters
+        zero = values.sum() * 0 + shared.masks.sum() * 0  # every process has gradients for the same parameters
         if targets.masks is None or not len(values):
-            return {f"mask_{name}": nothing for name in self.mask_losses}
-        rows = _annotated(targets)[pairs.image, pairs.target].nonzero()[:, 0]
-        known = max(1, len(rows))
+            return {f"mask_{name}": zero for name in self.mask_losses}
+        rows = pairs.gather(_annotated(targets)).nonzero()[:, 0]
+        num_annotated = max(1, len(rows))
         if len(rows) > self.max_pairs:
             rows = rows[torch.randperm(len(rows), device=rows.device)[: self.max_pairs]].sort().values
-        chosen = pairs.chosen(rows)
-        wanted = chosen.of(targets.masks).float() / 255
-        window = box_window(
-            chosen.of(targets.boxes), (wanted.shape[1], wanted.shape[2]), MASK_STRIDE, margin=MASK_STRIDE / 2
-        )
-        parts = chosen.per_image(values[rows], len(shared.masks))
-        logits = torch.cat([_mixed(part, prototypes) for part, prototypes in zip(parts, shared.masks)])
-        scale = total * len(rows) / known  # the pairs left out would have added as much each
+        sampled = pairs.select(rows)
+        target_masks = sampled.gather(targets.masks).float() / 255
+        size = (target_masks.shape[1], target_masks.shape[2])
+        window = box_window(sampled.gather(targets.boxes), size, MASK_STRIDE, margin=MASK_STRIDE / 2)
+        by_image = sampled.per_image(values[rows], len(shared.masks))
+        logits = torch.cat([_combined(part, prototypes) for part, prototypes in zip(by_image, shared.masks)])
+        scale = total * len(rows) / num_annotated  # as if the mean loss of a pair were that of all pairs
         return {
-            f"mask_{name}": (loss(logits, wanted, window) * weights[rows]).sum() / scale.clamp(min=1e-6) + nothing
+            f"mask_{name}": (loss(logits, target_masks, window) * weights[rows]).sum() / scale.clamp(min=1e-6) + zero
             for name, loss in self.mask_losses.items()
         }
 
     def common_losses(self, shared: Prototypes, targets: PaddedTargets) -> dict[str, Tensor]:
-        """Which cells belong to which class, by binary cross-entropy.
+        """The auxiliary semantic loss: binary cross-entropy of each cell and class.
 
-        Boxes of crowds and of objects without a mask do not count.
+        Boxes of crowds and of objects without a mask are masked out of the loss.
         """
         if self.semantic is None:
             return {}
@@ -185,38 +185,40 @@ class PrototypeMasks(nn.Module):
         if targets.masks is None or not targets.masks.shape[1]:
             return {"loss_semantic": logits.sum() * 0}
         masks = F.avg_pool2d(targets.masks.float() / 255, 2)  # (B, M, H / 8, W / 8)
-        known = _annotated(targets) & ~targets.ignored
+        annotated = _annotated(targets) & ~targets.ignored
         boxes = box_window(targets.boxes, (masks.shape[2], masks.shape[3]), 2 * MASK_STRIDE)
-        unknown = (boxes & (targets.valid & ~known)[..., None, None]).any(1, keepdim=True)
-        wanted = torch.zeros_like(logits)
+        unannotated = (boxes & (targets.valid & ~annotated)[..., None, None]).any(1, keepdim=True)
+        class_masks = torch.zeros_like(logits)
         image = torch.arange(len(logits), device=logits.device)
-        for i in range(masks.shape[1]):  # of two objects of one class in a cell the larger share counts
+        for i in range(masks.shape[1]):  # in a cell of two objects of one class the larger share counts
             label = targets.labels[:, i]
-            wanted[image, label] = torch.maximum(wanted[image, label], masks[:, i] * known[:, i, None, None])
-        counted = (~unknown).float()
-        loss = F.binary_cross_entropy_with_logits(logits, wanted, weight=counted.expand_as(logits), reduction="sum")
-        # A cell is one thing to get right, whatever the number of classes.
+            shares = masks[:, i] * annotated[:, i, None, None]
+            class_masks[image, label] = torch.maximum(class_masks[image, label], shares)
+        counted = (~unannotated).float()
+        weight = counted.expand_as(logits)
+        loss = F.binary_cross_entropy_with_logits(logits, class_masks, weight=weight, reduction="sum")
+        # A mean over cells and a sum over classes.
         return {"loss_semantic": self.semantic_weight * loss / counted.sum().clamp(min=1)}
 
     def decode(self, values: Tensor, shared: Prototypes, points: Tensor, strides: Tensor) -> Tensor:
-        """Mask logits (B, K, h, w) of the K kept coefficients. Their boxes are cut where pixels are, not cells."""
+        """Mask logits (B, K, h, w) of the coefficients of K detections. Masks are cropped to boxes later, in pixels."""
         prototypes = shared.masks.float()
         return torch.matmul(values.float(), prototypes.flatten(2)).unflatten(2, prototypes.shape[2:])
 
     def output(self, height: int, width: int, count: int) -> OutputSpec:
-        """The masks."""
+        """The output of :meth:`decode` for ``count`` detections."""
         shape = ("N", count, height // MASK_STRIDE, width // MASK_STRIDE)
         return OutputSpec("masks", shape, "float32", MASKS_MEANING)
 
     def strip(self) -> PrototypeMasks:
-        """A copy without what only training has."""
+        """A copy without the semantic branch and the losses."""
         stripped = copy.deepcopy(self)
         stripped.semantic = None
         stripped.mask_losses = nn.ModuleDict()
         return stripped
 
 
-def _mixed(values: Tensor, prototypes: Tensor) -> Tensor:
+def _combined(values: Tensor, prototypes: Tensor) -> Tensor:
     """Coefficients (N, R) and prototypes (R, h, w) of one image -> logits (N, h, w)."""
     return (values.float() @ prototypes.float().flatten(1)).unflatten(1, prototypes.shape[1:])
 

@@ -1,7 +1,7 @@
-"""Masks of a set of queries: each query makes a kernel, and its mask is the kernel times the pixels.
+"""Masks of a set of queries: the product of a kernel of each query and pixel embeddings.
 
 Sources: MaskFormer (arXiv 2107.06278, section 3.2) and Mask2Former (arXiv 2112.01527) for the product; D-FINE-seg
-(arXiv 2602.23043) and RF-DETR-Seg for it on a box decoder, the second with the bias.
+(arXiv 2602.23043) and RF-DETR-Seg for masks of a box decoder, the latter with the bias.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ __all__ = ["QueryMasks"]
 
 @MODELS.register_module()
 class QueryMasks(nn.Module):
-    """Pixels from the maps, kernels from the queries, masks from both.
+    """Predicts kernels from queries and pixel embeddings from maps; a mask is their product.
 
-    The masks stay two factors until they are needed: in training the loss looks at the matched queries and the matching
-    at a sample of the cells; decoding multiplies for the detections that are kept. All queries of all layers at full
-    size would be gigabytes.
+    The product is computed only where it is needed: for matched queries in the loss, at sampled cells in the matching,
+    for the K detections in decoding. The masks of all queries of all layers would take gigabytes.
 
     Args:
         in_specs: of the maps that the decoder attends to, finest first; given by the head.
@@ -54,7 +53,7 @@ class QueryMasks(nn.Module):
         return tuple(MaskFactors(self.kernels(content), pixels, self.bias) for content in contents)
 
     def decode(self, factors: MaskFactors, index: Tensor) -> Tensor:
-        """The masks of some queries. Their boxes are cut where pixels are, not cells.
+        """The masks of some queries. They are cropped to boxes later, in pixels.
 
         Args:
             factors: of all queries.
@@ -65,6 +64,6 @@ class QueryMasks(nn.Module):
         """
         kernels, pixels, bias = factors
         height, width = pixels.shape[-2:]
-        kept = kernels.gather(1, index[..., None].expand(-1, -1, kernels.shape[-1]))
-        logits = torch.matmul(kept, pixels.flatten(2)) + bias
+        selected = kernels.gather(1, index[..., None].expand(-1, -1, kernels.shape[-1]))
+        logits = torch.matmul(selected, pixels.flatten(2)) + bias
         return logits.float().unflatten(2, (height, width))

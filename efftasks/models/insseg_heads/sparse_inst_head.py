@@ -1,7 +1,7 @@
 """NMS-free instance segmentation without boxes: a fixed set of instances, each with a class, a score and a mask.
 
-Source: SparseInst (arXiv 2203.12827, sections 3.3 to 3.5). Convolutions, products and one interpolation; boxes are
-those around the masks.
+Source: SparseInst (arXiv 2203.12827, sections 3.3 to 3.5). Convolutions, products and one interpolation; boxes
+enclose the masks.
 
 Legend: B images, N instances, C classes, K detections, P matched pairs, M objects, (h, w) cells of MASK_STRIDE pixels.
 """
@@ -29,7 +29,7 @@ __all__ = ["SparseInstHead", "SparseInstRaw"]
 
 
 class SparseInstRaw(NamedTuple):
-    """What the head says of each instance, all as logits."""
+    """The raw prediction of each instance, all as logits."""
 
     logits: Tensor  # (B, N, C)
     objectness: Tensor  # (B, N, 1)
@@ -38,10 +38,10 @@ class SparseInstRaw(NamedTuple):
 
 @MODELS.register_module()
 class SparseInstHead(nn.Module):
-    """Instances by activation maps, masks by a kernel each over one map, learned by one-to-one matching.
+    """Instances from activation maps, masks from a kernel each over one map, trained with one-to-one matching.
 
     The losses are ``cls`` and ``objectness`` ``(logits, targets) -> scalar``, and any on masks ``(logits, targets) ->
-    scalar`` of (P, h, w). The objectness learns the IoU of the mask with its object.
+    scalar`` of (P, h, w). The target of the objectness is the IoU of the mask with its object.
 
     Args:
         in_specs: one map, of a stride that is a multiple of 4; given by the detector.
@@ -53,8 +53,8 @@ class SparseInstHead(nn.Module):
         kernel_channels: of the map that masks are made of.
         num_convs: number of 3x3 convolutions of each of the two branches.
         groups: activation maps of an instance.
-        mask_threshold: a cell is object where its probability is above this. Masks that go out are shifted so that
-            it lies at logit 0, where whoever draws them cuts.
+        mask_threshold: a cell is foreground where its probability is above this. Output masks are shifted so that it
+            lies at logit 0, the threshold of all mask outputs.
         max_detections: K is at most this, and at most N.
     """
 
@@ -87,7 +87,7 @@ class SparseInstHead(nn.Module):
         (spec,) = in_specs
         self.num_classes, self.num_instances, self.max_detections = num_classes, num_instances, max_detections
         self.scale = spec.stride // MASK_STRIDE
-        self.level = math.log(mask_threshold / (1 - mask_threshold))
+        self.logit_threshold = math.log(mask_threshold / (1 - mask_threshold))
         self.matcher = TASK_UTILS.build(matcher)
         self.losses = nn.ModuleDict({name: MODELS.build(loss) for name, loss in losses.items()})
         self.instances = InstanceBranch(
@@ -96,41 +96,41 @@ class SparseInstHead(nn.Module):
         self.mask_map = MaskBranch(2 + spec.channels, channels, num_convs, kernel_channels)
 
     def set_progress(self, fraction: float) -> None:
-        """Tell how much of training is done, in [0, 1]; this head learns in the same way throughout."""
+        """Training progress, in [0, 1], which this head does not use."""
 
     def forward(self, features: Sequence[Tensor]) -> SparseInstRaw:
         """One map (B, D, H / stride, W / stride) -> raw prediction."""
         x = with_coordinates(features[0])
-        found = self.instances(x)
-        space = self.mask_map(x)
-        height, width = space.shape[2:]
-        masks = (found.kernels @ space.flatten(2)).unflatten(2, (height, width))
+        instances = self.instances(x)
+        mask_features = self.mask_map(x)
+        height, width = mask_features.shape[2:]
+        masks = (instances.kernels @ mask_features.flatten(2)).unflatten(2, (height, width))
         if self.scale > 1:
             masks = F.interpolate(masks, scale_factor=float(self.scale), mode="bilinear")
-        return SparseInstRaw(found.logits, found.objectness, masks)
+        return SparseInstRaw(instances.logits, instances.objectness, masks)
 
     def count_detections(self, height: int, width: int) -> int:
         """K for an input of this size in pixels."""
         return min(self.max_detections, self.num_instances)
 
     def part_outputs(self, height: int, width: int) -> tuple[OutputSpec, ...]:
-        """What :meth:`decode` gives beside boxes, scores and labels, for an input of this size in pixels."""
+        """The outputs of :meth:`decode` beside boxes, scores and labels, for an input of this size in pixels."""
         shape = ("N", self.count_detections(height, width), height // MASK_STRIDE, width // MASK_STRIDE)
         return (OutputSpec("masks", shape, "float32", MASKS_MEANING),)
 
     def decode(self, raw: SparseInstRaw) -> DetectionTensors:
         """Raw prediction -> the K best instances. Pure tensors, the same when exported.
 
-        The score is the geometric mean of class score and objectness, times the mean probability of the cells that
-        are object ("maskness"). An instance without such cells has score 0 and an empty box.
+        The score is the geometric mean of class score and objectness, times the mean probability of the foreground
+        cells ("maskness"). An instance without such cells has score 0 and an empty box.
         """
-        best, labels = raw.logits.float().max(dim=2)
-        masks = raw.masks.float() - self.level
+        class_logits, labels = raw.logits.float().max(dim=2)
+        masks = raw.masks.float() - self.logit_threshold
         inside = (masks > 0).to(masks.dtype)
         maskness = (masks.sigmoid() * inside).sum((2, 3)) / inside.sum((2, 3)).clamp(min=1.0)
-        scores = (best.sigmoid() * raw.objectness[..., 0].float().sigmoid()).sqrt() * maskness
+        scores = (class_logits.sigmoid() * raw.objectness[..., 0].float().sigmoid()).sqrt() * maskness
         scores, index = scores.topk(min(self.max_detections, self.num_instances), dim=1)
-        # Whole masks are taken as rows of one long list: gathering them cell by cell needs an index for every cell.
+        # Masks are selected as rows of one list: gather would need an index for every cell.
         first = torch.arange(masks.shape[0], device=masks.device)[:, None] * self.num_instances
         masks = masks.flatten(0, 1).index_select(0, (first + index).flatten()).unflatten(0, index.shape)
         return DetectionTensors(masks_to_boxes(masks, 0.0, float(MASK_STRIDE)), scores, labels.gather(1, index), masks)
@@ -147,11 +147,10 @@ class SparseInstHead(nn.Module):
         return raw, self.loss_by_feat(raw, targets)
 
     def loss_by_feat(self, raw: SparseInstRaw, targets: PaddedTargets) -> dict[str, Tensor]:
-        """All losses, normalised and weighted, by name.
+        """All losses, normalized and weighted, by name.
 
-        The number of matched objects that sums are divided by is the mean over all processes, and at least 1. Without
-        objects the sums over nothing are 0 and still hang on the graph, so that every process has gradients for every
-        parameter.
+        Sums are divided by the number of matched objects, a mean over all processes of at least 1. Without objects
+        empty sums are 0 with a gradient, so that every process has gradients for every parameter.
         """
         device = raw.logits.device
         image, instance, target = self.matcher(raw.logits, raw.masks, targets).to(device)
@@ -159,35 +158,35 @@ class SparseInstHead(nn.Module):
         all_reduce(count, op="mean")
         count = count.clamp(min=1.0)
 
-        hot = torch.zeros_like(raw.logits, dtype=torch.float32)
-        hot[image, instance, targets.labels[image, target]] = 1.0
-        counted = ~self._undecided(raw.masks.detach(), targets)
+        class_targets = torch.zeros_like(raw.logits, dtype=torch.float32)
+        class_targets[image, instance, targets.labels[image, target]] = 1.0
+        counted = ~self._ignored(raw.masks.detach(), targets)
         counted[image, instance] = True
 
         masks = raw.masks[image, instance].float()
-        wanted = torch.zeros_like(masks) if targets.masks is None else targets.masks[image, target].float() / 255
+        target_masks = torch.zeros_like(masks) if targets.masks is None else targets.masks[image, target].float() / 255
         with torch.no_grad():
-            quality = mask_iou((masks > self.level).float(), (wanted > 0.5).float())
-        pairs = {
-            "cls": (raw.logits[counted].float(), hot[counted]),
+            quality = mask_iou((masks > self.logit_threshold).float(), (target_masks > 0.5).float())
+        arguments = {
+            "cls": (raw.logits[counted].float(), class_targets[counted]),
             "objectness": (raw.objectness[image, instance, 0].float(), quality),
         }
-        losses = {name: loss(*pairs.get(name, (masks, wanted))) for name, loss in self.losses.items()}
+        losses = {name: loss(*arguments.get(name, (masks, target_masks))) for name, loss in self.losses.items()}
         return {f"loss_{name}": value / count for name, value in losses.items()}
 
-    def _undecided(self, masks: Tensor, targets: PaddedTargets) -> Tensor:
-        """Predictions (B, N) whose mask is mostly where nobody knows what there is.
+    def _ignored(self, masks: Tensor, targets: PaddedTargets) -> Tensor:
+        """Predictions, bool (B, N), whose mask lies mostly in crowd regions and in objects without a mask.
 
-        That is in crowd regions and in objects without a mask: in their mask, or in their box where there is none.
+        The region of these is their mask, or their box where there is none.
         """
-        unknown = targets.valid & ~learnable_objects(targets)
+        unannotated = targets.valid & ~learnable_objects(targets)
         size = (masks.shape[2], masks.shape[3])
-        if not bool(unknown.any()):
+        if not bool(unannotated.any()):
             return torch.zeros(masks.shape[:2], dtype=torch.bool, device=masks.device)
         region = box_window(targets.boxes, size, float(MASK_STRIDE))
         if targets.masks is not None:
-            known = targets.masks > 127
-            region = torch.where(targets.masks.flatten(2).amax(2)[..., None, None] > 0, known, region)
-        region = (region & unknown[..., None, None]).any(1, keepdim=True)
-        inside = masks > self.level
+            has_mask = targets.masks.flatten(2).amax(2)[..., None, None] > 0
+            region = torch.where(has_mask, targets.masks > 127, region)
+        region = (region & unannotated[..., None, None]).any(1, keepdim=True)
+        inside = masks > self.logit_threshold
         return (inside & region).sum((2, 3)) * 2 > inside.sum((2, 3))

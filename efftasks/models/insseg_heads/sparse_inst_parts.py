@@ -1,7 +1,7 @@
-"""The branches of SparseInst: what instances there are, and the map that their kernels make masks of.
+"""The branches of SparseInst: instances with kernels, and the features that the kernels turn into masks.
 
 Source: SparseInst (arXiv 2203.12827, sections 3.3 and 3.4; Group-IAM in 3.3 "instance activation maps"). As in the
-neck, batch norms stand where the authors have biases.
+neck, convolutions have batch norms where those of the authors have biases.
 
 Legend: B images, N instances, C classes, G groups, D channels, K kernel channels.
 """
@@ -22,7 +22,7 @@ PRIOR = 0.01  # probability at first, of a class and of a cell of an activation 
 
 
 class Instances(NamedTuple):
-    """What the instance branch says of each instance."""
+    """The prediction of the instance branch."""
 
     logits: Tensor  # (B, N, C)
     objectness: Tensor  # (B, N, 1), logit of the IoU of its mask
@@ -46,7 +46,7 @@ class InstanceBranch(nn.Module):
     """Convolutions, activation maps of the instances, and predictions from the features under each map.
 
     An instance has G activation maps, each made from its own part of the channels; the features under all of them,
-    weighted averages over the cells, are put together.
+    weighted averages over the cells, are concatenated.
 
     Args:
         in_channels: of the features.
@@ -90,10 +90,10 @@ class InstanceBranch(nn.Module):
         x = self.convs(x)
         maps = self.activation(x).sigmoid().flatten(2)  # (B, G * N, h * w), group by group
         maps = maps / maps.sum(2, keepdim=True).clamp(min=1e-6)
-        found = maps @ x.flatten(2).transpose(1, 2)
-        found = found.unflatten(1, (self.groups, -1)).transpose(1, 2).flatten(2)  # (B, N, G * D)
-        found = self.mix(found).relu()
-        return Instances(self.classes(found), self.objectness(found), self.kernels(found))
+        features = maps @ x.flatten(2).transpose(1, 2)
+        features = features.unflatten(1, (self.groups, -1)).transpose(1, 2).flatten(2)  # (B, N, G * D)
+        features = self.mix(features).relu()
+        return Instances(self.classes(features), self.objectness(features), self.kernels(features))
 
 
 class MaskBranch(nn.Module):

@@ -1,9 +1,9 @@
 """The decoder of DETRPose: each query is a token for the instance and one for each keypoint.
 
-Source: DETRPose (arXiv 2506.13027) and its public code. In a layer the tokens of one instance see each
-other, then tokens of the same keypoint those of the other instances, then each token the maps around
-its own keypoint. Poses are refined as D-FINE (arXiv 2410.13842, section 4.1) refines boxes: the first layer gives plain
-poses, every layer adds logits of distributions over how far each coordinate is to be moved.
+Source: DETRPose (arXiv 2506.13027) and its public code. In a layer the tokens of one instance attend to each other,
+then tokens of the same keypoint to those of the other instances, then each token to the maps around its own keypoint.
+Poses are refined as D-FINE (arXiv 2410.13842, section 4.1) refines boxes: the first layer regresses poses, every layer
+adds logits to the distributions of the offsets of their coordinates.
 
 Legend: B images, Q queries, P keypoints, T = 1 + P tokens of a query.
 """
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efftasks.models.det_heads.query_decoder import inverse_sigmoid, layers_in_use, score_heads
+from efftasks.models.det_heads.query_decoder import class_heads, inverse_sigmoid, layers_in_use
 from efftasks.models.layers.deformable_attention import DeformableAttention
 from efftasks.models.layers.transformer import MLP, AddNorm, FeedForward, Gate, SelfAttention, point_embedding
 from efftasks.models.pose_heads.pose_raw import PoseOutput
@@ -28,23 +28,23 @@ from efftasks.registry import MODELS
 
 __all__ = ["PoseDecoder", "PoseDecoderOutputs"]
 
-# Where a keypoint is nearer than this to the border, its logit is that of this distance.
+# Logits of coordinates nearer than this to the border are clamped to that of this distance.
 _BORDER = 1e-3
 
 
 class PoseDecoderOutputs(NamedTuple):
-    """One output a layer asked for, in order, and in training the plain poses of the first."""
+    """The outputs of the layers in order, and in training the regressed poses of the first."""
 
     layers: tuple[PoseOutput, ...]
     first: PoseOutput | None
 
 
 class PoseQuality(nn.Module):
-    """How well a pose fits the finest map at its keypoints, as a correction of the scores.
+    """Pose quality from the finest map at the keypoints, added to the class logits.
 
     Args:
         num_keypoints: P.
-        top: how many of the largest channels at each keypoint are looked at, and their mean.
+        top: the number of largest channels at each keypoint that are its input, with their mean.
         hidden: width of the head.
         sampling: as :class:`DeformableAttention` has it.
     """
@@ -58,10 +58,10 @@ class PoseQuality(nn.Module):
     def forward(self, finest: Tensor, poses: Tensor) -> Tensor:
         """The finest map (B, C, H, W) and poses (B, Q, P, 2) -> (B, Q, 1)."""
         locations = (2 * poses - 1).flatten(1, 2).transpose(1, 2)[:, None, None]
-        seen = sample_maps([finest], locations, torch.ones_like(locations[:, :, :, 0]), (1,), self.sampling)
-        best = seen.topk(self.top, dim=-1).values
-        known = torch.cat([best, best.mean(-1, keepdim=True)], dim=-1)
-        return self.head(known.unflatten(1, poses.shape[1:3]).flatten(2))
+        sampled = sample_maps([finest], locations, torch.ones_like(locations[:, :, :, 0]), (1,), self.sampling)
+        largest = sampled.topk(self.top, dim=-1).values
+        statistics = torch.cat([largest, largest.mean(-1, keepdim=True)], dim=-1)
+        return self.head(statistics.unflatten(1, poses.shape[1:3]).flatten(2))
 
 
 class PoseDecoderLayer(nn.Module):
@@ -89,12 +89,12 @@ class PoseDecoderLayer(nn.Module):
     def forward(
         self, x: Tensor, position: Tensor, places: Tensor, maps: Sequence[Tensor], blocked: Tensor | None
     ) -> Tensor:
-        """Decode once.
+        """Update the tokens.
 
         Args:
-            x: (B, Q, T, C), positions added: as in the authors' code they are part of a token, of its value too.
-            position: (B, Q, T, C); added again before the maps are looked at.
-            places: (B, Q, T, 2) in [0, 1]: where each token looks.
+            x: (B, Q, T, C) with positions added; as in the authors' code they are in the values too.
+            position: (B, Q, T, C), added again before the deformable attention.
+            places: (B, Q, T, 2) in [0, 1], the reference point of each token.
             maps: one (B, C, H_i, W_i) a level.
             blocked: bool (Q, Q) as :class:`SelfAttention` has it.
 
@@ -107,14 +107,14 @@ class PoseDecoderLayer(nn.Module):
         outer = inner.unflatten(0, (-1, queries)).transpose(1, 2).flatten(0, 1)
         outer = self.add2(outer, self.across(outer, None, blocked))
         x = outer.unflatten(0, (-1, tokens)).transpose(1, 2) + position
-        seen = self.cross_attn(x.flatten(1, 2), places.flatten(1, 2), maps)
-        x = self.gate(x, seen.unflatten(1, (queries, tokens)))
+        attended = self.cross_attn(x.flatten(1, 2), places.flatten(1, 2), maps)
+        x = self.gate(x, attended.unflatten(1, (queries, tokens)))
         return self.add3(x, self.ffn(x))
 
 
 @MODELS.register_module()
 class PoseDecoder(nn.Module):
-    """The first layer gives poses; every layer then refines, by adding logits, how far each coordinate is to be moved.
+    """The first layer regresses poses; every layer adds logits to the distributions of their offsets.
 
     Args:
         num_classes: C.
@@ -123,7 +123,7 @@ class PoseDecoder(nn.Module):
         num_layers: decoder layers.
         num_points: sampled points on each level.
         ffn_channels: width of the feed-forward networks.
-        eval_layers: how many of the layers run outside of training; None for all.
+        eval_layers: the number of layers used at inference; None for all.
         num_heads: heads.
         reg_max: bins less one.
         reg_scale: as :func:`bin_values` has it; distances are in fractions of the image divided by it.
@@ -151,7 +151,7 @@ class PoseDecoder(nn.Module):
             PoseDecoderLayer(channels, num_heads, num_points, ffn_channels, sampling) for _ in range(num_layers)
         )
         self.position_head = MLP((channels, channels, channels))
-        self.score_heads = score_heads(num_classes, channels, num_layers)
+        self.score_heads = class_heads(num_classes, channels, num_layers)
         self.first_pose_head = MLP((channels, channels, channels, 2))
         self.pose_heads = nn.ModuleList(
             MLP((channels, channels, channels, 2 * (reg_max + 1))) for _ in range(num_layers)
@@ -169,12 +169,12 @@ class PoseDecoder(nn.Module):
 
         Args:
             x: (B, Q, 1 + P, C): tokens of the instance and of its keypoints.
-            poses: (B, Q, P, 2): where they start, without gradient.
+            poses: (B, Q, P, 2), the initial poses, without gradient.
             maps: one (B, C, H_i, W_i) a level, finest first.
             blocked: bool (Q, Q) as :class:`SelfAttention` has it.
 
         Returns:
-            Every layer in training; else the last in use alone.
+            The outputs of all layers in training; else that of the last layer in use.
         """
         outputs = []
         first: PoseOutput | None = None
@@ -185,31 +185,31 @@ class PoseDecoder(nn.Module):
             x = self.layers[i](placed, position, places, maps, blocked)
             instance, keypoints = x[:, :, 0], x[:, :, 1:]
             if i == 0:
-                plain = (self.first_pose_head(keypoints) + inverse_sigmoid(poses, _BORDER)).sigmoid()
-                initial = plain.detach()
+                regressed = (self.first_pose_head(keypoints) + inverse_sigmoid(poses, _BORDER)).sigmoid()
+                initial = regressed.detach()
                 if self.training:
-                    first = PoseOutput(self.score_heads[0](instance), plain)
+                    first = PoseOutput(self.score_heads[0](instance), regressed)
             before = placed[:, :, 1:].detach()
             delta = self.pose_heads[i](keypoints + before if i else keypoints).unflatten(-1, (2, -1))
             corners = corners + delta  # not in half precision: they add up
             distances = (F.softmax(corners, dim=-1) * self.bin_values).sum(-1)
-            moved = initial + distances / self.reg_scale
+            refined = initial + distances / self.reg_scale
             if self.training or i == count - 1:
-                logits = self.score_heads[i](instance) + self.quality[i](maps[0], moved)
-                outputs.append(PoseOutput(logits, moved))
-            poses = moved.detach()
+                logits = self.score_heads[i](instance) + self.quality[i](maps[0], refined)
+                outputs.append(PoseOutput(logits, refined))
+            poses = refined.detach()
         return PoseDecoderOutputs(tuple(outputs), first)
 
     def _placed(self, x: Tensor, poses: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens with their positions added, those positions, and where the tokens look.
+        """Tokens with their positions added, these positions, and the reference points of the tokens.
 
-        The token of the instance has no position; it looks at the mean of the keypoints.
+        The token of the instance has no position; its reference point is the mean of the keypoints.
         """
         position = F.pad(self.position_head(point_embedding(poses, x.shape[-1])), (0, 0, 1, 0))
         return x + position, position, torch.cat([poses.mean(2, keepdim=True), poses], dim=2)
 
     def strip(self) -> PoseDecoder:
-        """A copy with what inference uses: the layers in use, and score and quality heads of the last."""
+        """A copy for inference: the layers in use, and the class and quality heads of the last."""
         stripped = copy.deepcopy(self)
         last = stripped.eval_layers - 1
         stripped.layers, stripped.pose_heads = stripped.layers[: last + 1], stripped.pose_heads[: last + 1]

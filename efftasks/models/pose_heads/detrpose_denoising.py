@@ -1,11 +1,11 @@
-"""Denoising of poses: queries made from noised keypoints, which know what they are to find.
+"""Denoising of poses: queries made from noised keypoints, to be matched with their objects.
 
-Source: DETRPose (arXiv 2506.13027): each keypoint moves in a random direction, so far that its similarity to the true
-one (its part of the OKS) is a number drawn evenly, from 0.5 to 1 for positives and from 0.1 to 0.5 for negatives. The
-groups, and who sees whom, are as in DN-DETR (arXiv 2203.01305) and DINO (arXiv 2203.03605).
+Source: DETRPose (arXiv 2506.13027): each keypoint moves in a random direction, to a similarity to the true one (its
+term of the OKS) drawn uniformly from 0.5 to 1 for positives and from 0.1 to 0.5 for negatives. The groups and the
+attention mask are those of DN-DETR (arXiv 2203.01305) and DINO (arXiv 2203.03605).
 
-The authors' code draws the logarithm of the similarity evenly, and its directions are no unit vectors: they are
-normalised across keypoints and with the exponent -1, which throws most keypoints far off. Here it is as in the paper.
+The authors' code draws the logarithm of the similarity uniformly, and its directions are not unit vectors: they are
+normalized across keypoints and with the exponent -1, which moves most keypoints far off. Here it is as in the paper.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _NEGATIVE = (0.1, 0.5)
 
 @MODELS.register_module()
 class PoseDenoising(nn.Module):
-    """Make denoising queries from the objects of a batch.
+    """Makes denoising queries from the objects of a batch.
 
     Args:
         num_classes: C.
         num_keypoints: P.
         channels: of a token.
-        num_queries: about how many positives an image gets; groups are repeated to reach it.
-        label_noise: chance that a label is drawn anew is half of this.
+        num_queries: approximate number of positives of an image; it sets the number of groups.
+        label_noise: the probability that a label is replaced by a random one is half of this.
     """
 
     def __init__(
@@ -58,28 +58,28 @@ class PoseDenoising(nn.Module):
 
         Args:
             targets: the objects.
-            num_others: Q, how many other queries there will be.
+            num_others: Q, the number of other queries.
         """
-        most = targets.labels.shape[1]
-        groups = max(1, self.num_queries // most) if most else 0
+        max_objects = targets.labels.shape[1]
+        groups = max(1, self.num_queries // max_objects) if max_objects else 0
         labels, areas, valid = (x.repeat(1, 2 * groups) for x in (targets.labels, targets.areas, targets.valid))
         keypoints = targets.keypoints.repeat(1, 2 * groups, 1, 1)
         flips = torch.rand(labels.shape, device=labels.device) < self.label_noise / 2
-        drawn = torch.randint(0, self.num_classes, labels.shape, device=labels.device)
-        instance = self.label_tokens[torch.where(flips, drawn, labels)][:, :, None]
+        random_labels = torch.randint(0, self.num_classes, labels.shape, device=labels.device)
+        instance = self.label_tokens[torch.where(flips, random_labels, labels)][:, :, None]
         tokens = torch.cat([instance, self.keypoint_tokens.expand(*labels.shape, -1, -1)], dim=2)
-        negative = (torch.arange(2, device=labels.device).repeat_interleave(most).repeat(groups) > 0)[:, None]
+        negative = (torch.arange(2, device=labels.device).repeat_interleave(max_objects).repeat(groups) > 0)[:, None]
         poses = _complete(keypoints) + self._moves(keypoints, areas, negative, targets)
         return DenoisingPoses(
             content=tokens * valid[..., None, None],
             poses=torch.where(valid[..., None, None], poses.clamp(0, 1), 0.5),
-            blocked=blocked_pairs(most, groups, num_others, labels.device),
+            blocked=blocked_pairs(max_objects, groups, num_others, labels.device),
             groups=groups,
         )
 
     @staticmethod
     def _moves(keypoints: Tensor, areas: Tensor, negative: Tensor, targets: PoseTargets) -> Tensor:
-        """How far each keypoint (B, D, P, 3) is moved, as fractions of the image; nowhere where it is not annotated."""
+        """Offsets of keypoints (B, D, P, 3), as fractions of the image; 0 where they are not annotated."""
         amount = torch.rand(keypoints.shape[:-1], device=keypoints.device)
         low, high = (torch.where(negative, n, p) for n, p in zip(_NEGATIVE, _POSITIVE))
         exponent = -(low + amount * (high - low)).log()
@@ -90,7 +90,7 @@ class PoseDenoising(nn.Module):
 
 
 def _complete(keypoints: Tensor) -> Tensor:
-    """Poses (..., P, 2) of keypoints (..., P, 3): those not annotated are put in the middle of the others."""
-    seen = keypoints[..., 2:]
-    middle = (keypoints[..., :2] * seen).sum(-2, keepdim=True) / seen.sum(-2, keepdim=True).clamp(min=1)
-    return torch.where(seen > 0, keypoints[..., :2], middle)
+    """Poses (..., P, 2) of keypoints (..., P, 3); those not annotated are set to the mean of the others."""
+    annotated = keypoints[..., 2:]
+    mean = (keypoints[..., :2] * annotated).sum(-2, keepdim=True) / annotated.sum(-2, keepdim=True).clamp(min=1)
+    return torch.where(annotated > 0, keypoints[..., :2], mean)

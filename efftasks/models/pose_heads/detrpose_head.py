@@ -1,4 +1,4 @@
-"""DETRPose: one-stage pose estimation without suppression.
+"""DETRPose: one-stage pose estimation without NMS.
 
 Source: DETRPose (arXiv 2506.13027) and its public code (SebastianJanampa/DETRPose, Apache-2.0). The authors' sizes, all
 with 60 queries and the losses of ``configs/_base_/models/detrpose.py``:
@@ -39,18 +39,18 @@ __all__ = ["DETRPoseHead"]
 
 @MODELS.register_module()
 class DETRPoseHead(nn.Module):
-    """A set of queries, each one pose.
+    """Predicts a set of poses, one for each query.
 
     Args:
         in_specs: the feature maps, finest first; given by the detector.
-        num_classes: C; goes to every part.
+        num_classes: C, passed to every part.
         sigmas: of the P keypoints, as COCO has them.
         selection: config of the query selection, without ``num_classes``, ``num_keypoints`` and ``channels``.
         decoder: config of the decoder, without them.
         denoising: config of the denoising, without them; None for none.
         criterion: config of the criterion.
-        channels: of a token; maps with another number are brought to it.
-        max_detections: K: the best pairs of query and class, so that a query may answer with two classes.
+        channels: of a token; maps with other channels are projected to them.
+        max_detections: K, the number of top pairs of query and class; a query may give several classes.
     """
 
     def __init__(
@@ -85,27 +85,27 @@ class DETRPoseHead(nn.Module):
         self.criterion = MODELS.build(criterion)
 
     def set_progress(self, fraction: float) -> None:
-        """Nothing here changes with the progress of training."""
+        """Training progress, in [0, 1], which this head does not use."""
 
     def forward(self, features: Sequence[Tensor], targets: PoseTargets | None = None) -> PoseRaw:
-        """Features (B, C_i, H_i, W_i), finest first -> raw prediction; with ``targets`` also what training needs."""
+        """Features (B, C_i, H_i, W_i), finest first -> raw prediction; with ``targets`` also the outputs for losses."""
         maps = [project(x) for project, x in zip(self.input_proj, features)]
         selected = self.selection(maps)
         content, poses = selected.content, selected.proposals.poses.detach()
-        noised = None
+        denoising = None
         blocked = None
         if targets is not None and self.denoising is not None:
-            noised = self.denoising(targets, content.shape[1])
-            blocked = noised.blocked
-            content = torch.cat([noised.content, content], dim=1)
-            poses = torch.cat([noised.poses, poses], dim=1)
+            denoising = self.denoising(targets, content.shape[1])
+            blocked = denoising.blocked
+            content = torch.cat([denoising.content, content], dim=1)
+            poses = torch.cat([denoising.poses, poses], dim=1)
         decoded: PoseDecoderOutputs = self.decoder(content, poses, maps, blocked)
-        answer, size = decoded.layers[-1], input_size(features[0], self.strides[0])[:2]
+        last, size = decoded.layers[-1], input_size(features[0], self.strides[0])[:2]
         if targets is None or decoded.first is None:
-            return PoseRaw(answer.logits, answer.poses, size, None)
-        training = PoseTrainingOutputs(decoded.layers, decoded.first, selected.proposals, noised)
-        count = 0 if noised is None else noised.poses.shape[1]
-        return PoseRaw(answer.logits[:, count:], answer.poses[:, count:], size, training)
+            return PoseRaw(last.logits, last.poses, size, None)
+        training = PoseTrainingOutputs(decoded.layers, decoded.first, selected.proposals, denoising)
+        count = 0 if denoising is None else denoising.poses.shape[1]
+        return PoseRaw(last.logits[:, count:], last.poses[:, count:], size, training)
 
     def count_detections(self, height: int, width: int) -> int:
         """K for an input of this size in pixels."""
@@ -113,24 +113,24 @@ class DETRPoseHead(nn.Module):
         return min(self.max_detections, min(cells, self.selection.num_queries) * self.num_classes)
 
     def part_outputs(self, height: int, width: int) -> tuple[OutputSpec, ...]:
-        """What :meth:`decode` gives beside boxes, scores and labels, for an input of this size in pixels."""
+        """The outputs of :meth:`decode` beside boxes, scores and labels, for an input of this size in pixels."""
         shape = ("N", self.count_detections(height, width), len(self.sigmas), 3)
         return (OutputSpec("keypoints", shape, "float32", KEYPOINTS_MEANING),)
 
     def decode(self, raw: PoseRaw) -> DetectionTensors:
         """Raw prediction -> the K best detections. Pure tensors, the same when exported.
 
-        Boxes are the hulls of the keypoints, and every keypoint has the score of its pose: neither is predicted.
+        Boxes enclose the keypoints, and the score of a keypoint is that of its pose: neither is predicted.
         """
         count = min(self.max_detections, raw.logits.shape[1] * raw.logits.shape[2])
         logits, labels, index = top_pairs(raw.logits.float(), count)
         flat = raw.poses.float().flatten(2)
-        chosen = flat.gather(1, index[..., None].expand(-1, -1, flat.shape[-1]))
-        points = chosen.unflatten(-1, (-1, 2)) * raw.size
+        selected = flat.gather(1, index[..., None].expand(-1, -1, flat.shape[-1]))
+        points = selected.unflatten(-1, (-1, 2)) * raw.size
         scores = logits.sigmoid()
         boxes = torch.cat([points.amin(2), points.amax(2)], dim=-1)
-        shared = scores[..., None, None].expand(-1, -1, points.shape[2], 1)
-        return DetectionTensors(boxes, scores, labels, keypoints=torch.cat([points, shared], dim=-1))
+        keypoint_scores = scores[..., None, None].expand(-1, -1, points.shape[2], 1)
+        return DetectionTensors(boxes, scores, labels, keypoints=torch.cat([points, keypoint_scores], dim=-1))
 
     def loss(self, features: Sequence[Tensor], targets: PaddedTargets) -> dict[str, Tensor]:
         """Losses of features (B, C_i, H_i, W_i) against the objects; see :meth:`raw_and_loss`."""
@@ -139,16 +139,16 @@ class DETRPoseHead(nn.Module):
     def raw_and_loss(self, features: Sequence[Tensor], targets: PaddedTargets) -> tuple[PoseRaw, dict[str, Tensor]]:
         """The raw prediction of features, and its losses against the objects that have keypoints.
 
-        Crowd regions and objects without any annotated keypoint are left out: they are not matched, and a query that
-        finds one is not taught that there is nothing.
+        Crowd regions and objects without any annotated keypoint are not matched, and unmatched queries in them are
+        masked out of the loss.
 
         Raises:
             ValueError: the targets have no keypoints, or another number of them.
         """
-        wanted = self._targets(targets, input_size(features[0], self.strides[0]))
-        raw = self(features, wanted)
-        assert raw.training is not None, "losses are of a head in training mode"
-        return raw, self.criterion(raw.training, wanted)
+        pose_targets = self._targets(targets, input_size(features[0], self.strides[0]))
+        raw = self(features, pose_targets)
+        assert raw.training is not None, "losses need a head in training mode"
+        return raw, self.criterion(raw.training, pose_targets)
 
     def _targets(self, targets: PaddedTargets, scale: Tensor) -> PoseTargets:
         if targets.keypoints is None or targets.areas is None:
@@ -157,22 +157,21 @@ class DETRPoseHead(nn.Module):
             got = targets.keypoints.shape[2]
             raise ValueError(f"sigmas: got {len(self.sigmas)}, allowed are as many as the data's keypoints, {got}")
         points, visible = targets.keypoints.split((2, 1), dim=-1)
-        seen = (visible > 0).to(points.dtype)
-        annotated = seen.flatten(2).any(-1)
-        learned = targets.valid & ~targets.ignored & annotated
-        left_out = targets.valid & ~learned
+        annotated = (visible > 0).to(points.dtype)
+        valid = targets.valid & ~targets.ignored & annotated.flatten(2).any(-1)
+        ignored = targets.valid & ~valid
         return PoseTargets(
             labels=targets.labels,
-            keypoints=torch.cat([points / scale[:2], seen], dim=-1),
+            keypoints=torch.cat([points / scale[:2], annotated], dim=-1),
             areas=targets.areas,
-            valid=learned,
-            regions=targets.boxes / scale * left_out[..., None],
+            valid=valid,
+            regions=targets.boxes / scale * ignored[..., None],
             sigmas=self.sigmas,
             size=scale[:2],
         )
 
     def strip(self) -> DETRPoseHead:
-        """A copy that answers alone, without denoising and criterion."""
+        """A copy without denoising and criterion."""
         stripped = copy.deepcopy(self)
         stripped.denoising = None
         stripped.criterion = nn.Identity()

@@ -1,7 +1,7 @@
-"""Choosing the queries of DETRPose: the cells that look most like objects, the poses they propose, and the tokens.
+"""Query selection of DETRPose: the cells with the highest class scores, their proposed poses, and the tokens.
 
-Source: DETRPose (arXiv 2506.13027) and its public code: a cell's centre plus an offset for each keypoint is
-the proposed pose; the tokens are learned and know nothing of the cell.
+Source: DETRPose (arXiv 2506.13027) and its public code: a proposed pose is the center of a cell plus an offset for each
+keypoint; the tokens are learned and do not depend on the cell.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from efftasks.models.det_heads.query_decoder import score_heads
+from efftasks.models.det_heads.query_decoder import class_heads
 from efftasks.models.layers.transformer import MLP
 from efftasks.models.pose_heads.pose_raw import PoseOutput
 from efftasks.registry import MODELS
 
 __all__ = ["PoseSelection", "SelectedPoses"]
 
-# Cells whose centre is nearer than this to the border of the image are scored as if they were empty.
+# The features of cells whose center is nearer than this to the border of the image are set to 0.
 _BORDER = 0.01
 
 
 class SelectedPoses(NamedTuple):
-    """The queries."""
+    """The selected queries."""
 
     content: Tensor  # (B, Q, 1 + P, channels)
     proposals: PoseOutput  # (B, Q, ...)
@@ -48,7 +48,7 @@ class PoseSelection(nn.Module):
         linear = nn.Linear(channels, channels)
         nn.init.xavier_uniform_(linear.weight)
         self.project = nn.Sequential(OrderedDict(linear=linear, norm=nn.LayerNorm(channels)))
-        self.score_head = score_heads(num_classes, channels, 1)[0]
+        self.score_head = class_heads(num_classes, channels, 1)[0]
         self.pose_head = MLP((channels, *[2 * channels] * 3, 2 * num_keypoints))
         self.pose_head.zero_last()
         self.query_tokens = nn.Parameter(torch.empty(num_queries, channels))
@@ -66,21 +66,21 @@ class PoseSelection(nn.Module):
         logits = self.score_head(cells)
         count = min(self.num_queries, cells.shape[1])
         index = logits.amax(-1).topk(count, dim=1).indices[..., None]
-        chosen = cells.gather(1, index.expand(-1, -1, cells.shape[-1]))
+        selected = cells.gather(1, index.expand(-1, -1, cells.shape[-1]))
         start = torch.log(centers / (1 - centers))[index[..., 0]]
-        poses = (self.pose_head(chosen).unflatten(-1, (-1, 2)) + start[:, :, None]).sigmoid()
+        poses = (self.pose_head(selected).unflatten(-1, (-1, 2)) + start[:, :, None]).sigmoid()
         scores = logits.gather(1, index.expand(-1, -1, logits.shape[-1]))
         return SelectedPoses(self._tokens(count).expand(cells.shape[0], -1, -1, -1), PoseOutput(scores, poses))
 
     def _tokens(self, count: int) -> Tensor:
-        """(1, count, 1 + P, channels)."""
+        """The tokens of ``count`` queries, (1, count, 1 + P, channels)."""
         keypoints = self.query_tokens[:count, None] + self.keypoint_tokens
         instance = self.instance_token.expand(count, 1, -1)
         return torch.cat([instance, keypoints], dim=1)[None]
 
 
 def _centers(maps: Sequence[Tensor]) -> Tensor:
-    """(L, 2) x, y of the cells of all maps."""
+    """Centers (L, 2) xy of the cells of all maps, as fractions of the image."""
     centers = []
     for level in maps:
         height, width = level.shape[-2:]

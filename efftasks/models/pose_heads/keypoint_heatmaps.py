@@ -1,7 +1,7 @@
-"""Heatmaps of keypoints on the finest map, whosever they are: a task that only training has.
+"""Heatmaps of the keypoints of all objects on the finest map: an auxiliary task of training.
 
-A point of a dense head says where keypoints lie elsewhere, and learns late which way its object lies. Maps that are
-asked for the keypoints where they are show them early.
+A dense head regresses keypoints from another place of the map, which is learned late. Heatmaps are learned early, and
+the features that they need help the regression.
 
 Source: CenterNet (arXiv 1904.07850, its human pose estimation) for heatmaps beside offsets, and their focal loss.
 
@@ -22,7 +22,7 @@ from efftasks.structures.instances import PaddedTargets
 
 __all__ = ["KeypointHeatmaps", "keypoint_heatmaps"]
 
-_PRIOR = 0.1  # what is said of every cell at the start
+_PRIOR = 0.1  # probability of every cell at the start
 
 
 class KeypointHeatmaps(nn.Module):
@@ -50,16 +50,16 @@ class KeypointHeatmaps(nn.Module):
         """The focal loss of logits (B, P, h, w), a mean over annotated keypoints."""
         if targets.keypoints is None or targets.areas is None:
             return logits.float().sum() * 0
-        wanted, counted = keypoint_heatmaps(targets, sigmas, (logits.shape[2], logits.shape[3]), self.stride)
+        heatmaps, counted = keypoint_heatmaps(targets, sigmas, (logits.shape[2], logits.shape[3]), self.stride)
         return self.focal_loss(
-            logits.float().sigmoid(), wanted, weight=counted.float(), avg_factor=(wanted == 1).sum().clamp(min=1)
+            logits.float().sigmoid(), heatmaps, weight=counted.float(), avg_factor=(heatmaps == 1).sum().clamp(min=1)
         )
 
 
 def keypoint_heatmaps(
     targets: PaddedTargets, sigmas: Tensor, size: tuple[int, int], stride: int
 ) -> tuple[Tensor, Tensor]:
-    """What heatmaps should show.
+    """Target heatmaps.
 
     Args:
         targets: objects with keypoints and areas.
@@ -68,25 +68,26 @@ def keypoint_heatmaps(
         stride: pixels of a cell's side.
 
     Returns:
-        wanted (B, P, h, w): 1 at the cell of an annotated keypoint, falling off as its OKS does, but not within half a
-        cell; counted, bool (B, P, h, w): not where an object lies whose keypoint is not annotated.
+        Heatmaps (B, P, h, w): a Gaussian of the keypoint's OKS, at least half a cell wide, that is 1 at the cell of an
+        annotated keypoint. Cells that count, bool (B, P, h, w): boxes of objects whose keypoint is not annotated are
+        masked out of the loss.
     """
     assert targets.keypoints is not None and targets.areas is not None
-    known = (targets.keypoints[..., 2] > 0) & (targets.valid & ~targets.ignored)[..., None]  # (B, M, P)
+    annotated = (targets.keypoints[..., 2] > 0) & (targets.valid & ~targets.ignored)[..., None]  # (B, M, P)
     spread = (2 * sigmas * targets.areas.clamp(min=0).sqrt()[..., None] / stride).clamp(min=0.5)
     cells = (targets.keypoints[..., :2] / stride).floor()
     window = box_window(targets.boxes, size, stride)
     rows, columns = (torch.arange(n, device=cells.device, dtype=cells.dtype) for n in size)
-    batch, objects, points = known.shape
-    wanted = cells.new_zeros(batch, points, *size)
-    counted = torch.ones_like(wanted, dtype=torch.bool)
-    for i in range(objects):  # all objects at once would take memory
+    batch, objects, points = annotated.shape
+    heatmaps = cells.new_zeros(batch, points, *size)
+    counted = torch.ones_like(heatmaps, dtype=torch.bool)
+    for i in range(objects):  # one object at a time, to save memory
         across, down = (
             torch.exp(-((axis - cells[:, i, :, k, None]) ** 2) / (2 * spread[:, i, :, None] ** 2))
             for k, axis in enumerate((columns, rows))
         )
-        bump = down[..., :, None] * across[..., None, :]
-        wanted = torch.maximum(wanted, bump * known[:, i, :, None, None])
-        unknown = targets.valid[:, i, None] & ~known[:, i]
-        counted &= ~(unknown[..., None, None] & window[:, i, None])
-    return wanted, counted | (wanted == 1)
+        gaussian = down[..., :, None] * across[..., None, :]
+        heatmaps = torch.maximum(heatmaps, gaussian * annotated[:, i, :, None, None])
+        unannotated = targets.valid[:, i, None] & ~annotated[:, i]
+        counted &= ~(unannotated[..., None, None] & window[:, i, None])
+    return heatmaps, counted | (heatmaps == 1)

@@ -1,10 +1,10 @@
 """From the coarsest map to two one-dimensional heat maps a keypoint: the head of RTMPose.
 
 Sources: RTMPose (arXiv 2303.07399, section 3.3, figure 4), GAU (arXiv 2202.10447, section 3), SimCC (arXiv 2107.03332).
-Compared with mmpose's ``RTMCCHead`` and ``RTMCCBlock`` (Apache-2.0). Left out is the gain of the norms: a linear map
-follows each of them, which has it.
+Compared with mmpose's ``RTMCCHead`` and ``RTMCCBlock`` (Apache-2.0). The norms have no gain: the
+linear map after each of them contains it.
 
-Legend: B crops, P keypoints, C channels of the map, D numbers a keypoint is told by, Wx and Wy bins.
+Legend: B crops, P keypoints, C channels of the map, D channels of a keypoint's embedding, Wx and Wy bins.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from efftasks.structures.features import FeatureSpec
 
 __all__ = ["GatedAttention", "SimCCHead", "SimCCRaw"]
 
-_LEAST_SQUARE = 1e-10
+_MIN_MEAN_SQUARE = 1e-10
 
 
 class SimCCRaw(NamedTuple):
-    """Heat maps over the bins of each direction, before the soft-max."""
+    """Heat maps over the bins of each direction, before the softmax."""
 
     x: Tensor  # (B, P, Wx)
     y: Tensor  # (B, P, Wy)
 
 
 def _scaled(x: Tensor) -> Tensor:
-    """Rows (..., D) brought to a root mean square of 1 (arXiv 1910.05895), in float32."""
+    """Rows (..., D) divided by their root mean square (arXiv 1910.05895), in float32."""
     x = x.float()
-    return x * x.square().mean(-1, keepdim=True).clamp(min=_LEAST_SQUARE).rsqrt()
+    return x * x.square().mean(-1, keepdim=True).clamp(min=_MIN_MEAN_SQUARE).rsqrt()
 
 
 class GatedAttention(nn.Module):
-    """Gated attention unit: one head of attention between keypoints, squared ReLU for soft-max, a gate on its answer.
+    """Gated attention unit: one head of attention between keypoints, squared ReLU for softmax, a gate on its output.
 
     Args:
         channels: D.
@@ -74,11 +74,11 @@ class SimCCHead(nn.Module):
 
     Args:
         in_specs: the feature maps, finest first; the last is used. Given by the estimator.
-        sigmas: of the keypoints, as OKS has them: one a keypoint. Only their number matters here.
+        sigmas: of OKS, one for each keypoint. Only their number is used here.
         input_size: (height, width) of the network input in pixels, multiples of the coarsest stride.
-        split_ratio: bins a pixel.
-        sigma: of the Gaussians over x and y that are learnt, in bins; None for RTMPose's rule.
-        beta: factor of the heat maps in the soft-max.
+        split_ratio: bins per pixel.
+        sigma: of the target Gaussians over x and y, in bins; None for RTMPose's rule.
+        beta: factor of the heat maps in the softmax.
         kernel_size: of the convolution.
         channels: D.
         attention_channels: of queries and keys.
@@ -114,13 +114,13 @@ class SimCCHead(nn.Module):
         self.attend = GatedAttention(channels, attention_channels)
         self.classify_x, self.classify_y = (nn.Linear(channels, bins, bias=False) for bins in self.codec.bins)
         for classifier in (self.classify_x, self.classify_y):
-            nn.init.normal_(classifier.weight, 0.0, 0.01 / beta)  # every bin about alike at first
+            nn.init.normal_(classifier.weight, 0.0, 0.01 / beta)  # nearly equal scores at first
 
     def forward(self, features: Sequence[Tensor]) -> SimCCRaw:
         """Features (B, C_i, H_i, W_i), finest first -> heat maps."""
         maps = self.conv(features[-1]).flatten(2)
-        told = self.attend(self.project(_scaled(maps)))
-        return SimCCRaw(self.classify_x(told), self.classify_y(told))
+        keypoints = self.attend(self.project(_scaled(maps)))
+        return SimCCRaw(self.classify_x(keypoints), self.classify_y(keypoints))
 
     def decode(self, raw: SimCCRaw) -> Tensor:
         """Heat maps -> (B, P, 3): x, y in pixels of the network input, and score. The same when exported."""
@@ -132,6 +132,6 @@ class SimCCHead(nn.Module):
 
     def loss_by_feat(self, raw: SimCCRaw, targets: Tensor) -> dict[str, Tensor]:
         """Losses of heat maps against keypoints (B, P, 3), one for each direction."""
-        wanted = self.codec.encode(targets.detach().cpu().numpy())
-        x, y, weights = (torch.from_numpy(part).to(raw.x.device) for part in wanted)
+        encoded = self.codec.encode(targets.detach().cpu().numpy())
+        x, y, weights = (torch.from_numpy(array).to(raw.x.device) for array in encoded)
         return dict(loss_x=self.criterion(raw.x, x, weights), loss_y=self.criterion(raw.y, y, weights))

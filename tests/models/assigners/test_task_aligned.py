@@ -104,14 +104,14 @@ def test_further_overlaps_are_averaged_by_their_weight():
     wanted = targets([[0.0, 0.0, 16.0, 16.0]], [0])
     further = torch.tensor([0.0, 0.75, 1.0, torch.nan])
 
-    def fit(image, target, point):
+    def other_overlaps(image, target, point):
         assert not image.any() and not target.any()
         return [Overlap(further[point], True), Overlap(torch.full((len(point),), torch.nan), True)]
 
     for weight, expected in ((0.0, [1, 3 / 4, 1 / 2, 1 / 4]), (1.0, [1 / 2, 3 / 4, 3 / 4, 1 / 4])):
-        found = TaskAlignedAssigner(alpha=0.0, beta=1.0)(scores, boxes, points, wanted, fit, weight)
+        found = TaskAlignedAssigner(alpha=0.0, beta=1.0)(scores, boxes, points, wanted, other_overlaps, weight)
         assert_close(found.quality[0], torch.tensor(expected))
-    half = TaskAlignedAssigner(alpha=0.0, beta=1.0)(scores, boxes, points, wanted, fit, 0.5)
+    half = TaskAlignedAssigner(alpha=0.0, beta=1.0)(scores, boxes, points, wanted, other_overlaps, 0.5)
     assert_close(half.quality[0], torch.tensor([2 / 3, 3 / 4, 2 / 3, 1 / 4]))
     both = TaskAlignedAssigner(alpha=0.0, beta=1.0)(
         scores,
@@ -122,12 +122,12 @@ def test_further_overlaps_are_averaged_by_their_weight():
     )
     # The means of 1, 0, 1/2; of 3/4, 3/4, 1/2; of 1/2, 1, 1/2; and, where one is unknown, of 1/4, 1/2.
     assert_close(both.quality[0], torch.tensor([1 / 2, 2 / 3, 2 / 3, 3 / 8]))
-    best = TaskAlignedAssigner(topk=4, keep=1, alpha=0.0, beta=1.0)(scores, boxes, points, wanted, fit, 0.5)
+    best = TaskAlignedAssigner(topk=4, keep=1, alpha=0.0, beta=1.0)(scores, boxes, points, wanted, other_overlaps, 0.5)
     assert best.foreground[0].tolist() == [False, True, False, False]
 
 
-@pytest.mark.parametrize("ranks, best", [(True, 1 / 2), (False, 1.0)])
-def test_what_does_not_rank_chooses_and_leaves_the_quality_to_the_boxes(ranks, best):
+@pytest.mark.parametrize("affects_score, best", [(True, 1 / 2), (False, 1.0)])
+def test_an_overlap_that_does_not_affect_the_score_is_in_the_metric_alone(affects_score, best):
     points = grid_points(2, 8.0)
     boxes = torch.tensor([[[0.0, 0, 16, 16], [0, 0, 16, 12], [0, 0, 16, 8], [0, 0, 16, 4]]])  # IoU 1, 3/4, 1/2, 1/4
     scores = torch.full((1, 4, 1), 0.25)
@@ -135,7 +135,7 @@ def test_what_does_not_rank_chooses_and_leaves_the_quality_to_the_boxes(ranks, b
 
     def assigned(further, **kwargs):
         assigner = TaskAlignedAssigner(topk=2, alpha=0.0, beta=1.0, **kwargs)
-        return assigner(scores, boxes, points, wanted, lambda i, t, p: [Overlap(further[p], ranks)])
+        return assigner(scores, boxes, points, wanted, lambda i, t, p: [Overlap(further[p], affects_score)])
 
     # The means are 1/2, 1/2, 5/16, 1/8: the first two are taken, and are as good as each other.
     found = assigned(torch.tensor([0.0, 0.25, 0.125, 0.0]))

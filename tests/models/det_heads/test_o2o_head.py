@@ -26,7 +26,7 @@ def make_head(num_classes: Any = 3, **kwargs) -> O2OHead:
         SPECS,
         num_classes,
         assigner=dict(type="TaskAlignedAssigner", topk=7, keep=1),
-        helper_assigner=dict(type="TaskAlignedAssigner", topk=10),
+        one_to_many_assigner=dict(type="TaskAlignedAssigner", topk=10),
         loss_class=dict(type="SoftBCELoss"),
         losses_box=dict(iou=dict(type="CIoULoss"), l1=dict(type="L1BoxLoss")),
         **kwargs,
@@ -159,7 +159,7 @@ def test_learns_one_scene_and_gives_one_row_an_object():
     assert_close(found.boxes[0][sure][order], torch.tensor(boxes), atol=2.0, rtol=0)
 
 
-def test_fuse_drops_the_helper_and_keeps_the_answer():
+def test_strip_drops_the_one_to_many_branch_and_keeps_the_outputs():
     head = make_head().eval()
     fused = head.strip()
     assert fused.one_to_many is None and head.one_to_many is not None

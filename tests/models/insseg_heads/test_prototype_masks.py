@@ -128,7 +128,7 @@ def make_head(**kwargs) -> O2OHead:
         SPECS,
         2,
         assigner=dict(type="TaskAlignedAssigner", topk=7, keep=1),
-        helper_assigner=dict(type="TaskAlignedAssigner", topk=10),
+        one_to_many_assigner=dict(type="TaskAlignedAssigner", topk=10),
         loss_class=dict(type="SoftBCELoss"),
         losses_box=dict(iou=dict(type="CIoULoss"), l1=dict(type="L1BoxLoss")),
         parts=dict(masks=dict(type="PrototypeMasks", losses=LOSSES, num_prototypes=8, channels=16)),

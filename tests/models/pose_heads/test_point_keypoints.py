@@ -10,7 +10,7 @@ import torch
 from mmengine.registry import DefaultScope
 from torch.testing import assert_close
 
-from efftasks.models.det_heads.o2o_head import O2OHead, PartsFit
+from efftasks.models.det_heads.o2o_head import O2OHead, PartOverlaps
 from efftasks.models.det_heads.o2o_parts import Pairs
 from efftasks.models.layers.fold import inference_model
 from efftasks.models.pose_heads.point_keypoints import PointKeypoints
@@ -127,7 +127,7 @@ def make_head(count: int, **part: Any) -> O2OHead:
         SPECS,
         1,
         assigner=dict(type="TaskAlignedAssigner", topk=7, keep=1),
-        helper_assigner=dict(type="TaskAlignedAssigner", topk=10),
+        one_to_many_assigner=dict(type="TaskAlignedAssigner", topk=10),
         loss_class=dict(type="SoftBCELoss"),
         losses_box=dict(iou=dict(type="CIoULoss"), l1=dict(type="L1BoxLoss")),
         parts=dict(keypoints=dict(type="PointKeypoints", sigmas=[0.05] * count, **part)),
@@ -135,13 +135,14 @@ def make_head(count: int, **part: Any) -> O2OHead:
     ).train()
 
 
-@pytest.mark.parametrize("ranks", [True, False])
-def test_the_assigner_is_told_whether_keypoints_rank(ranks):
-    head = make_head(2, ranks=ranks)
+@pytest.mark.parametrize("affects_score", [True, False])
+def test_the_assigner_gets_whether_keypoints_affect_the_score(affects_score):
+    head = make_head(2, affects_score=affects_score)
     raw = head([torch.zeros(1, s.channels, 64 // s.stride, 64 // s.stride) for s in SPECS])
-    fit = PartsFit(raw.one_to_one, raw, dict(head.parts.items()), targets_of([[[4, 4, 2], [20, 12, 2]]], [400.0]))
+    targets = targets_of([[[4, 4, 2], [20, 12, 2]]], [400.0])
+    overlaps = PartOverlaps(raw.one_to_one, raw, dict(head.parts.items()), targets)
     zero = torch.zeros(1, dtype=torch.long)
-    assert [said.ranks for said in fit(zero, zero, zero)] == [ranks]
+    assert [overlap.affects_score for overlap in overlaps(zero, zero, zero)] == [affects_score]
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(17, marks=pytest.mark.slow)])
