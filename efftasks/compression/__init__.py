@@ -1,8 +1,8 @@
 """Changing a built network: low rank now; pruning, quantization and the rest go here, a file or folder each.
 
 A step is a `ModelTransform`: it decides a plan, plain data, from a model, and applies a plan to a model. `building.py`
-is the one place where models of configs are built and their steps applied, for the runner and `apis`; `plan.py` is
-what checkpoints keep of it. Works on any `nn.Module`: which layers a network has, it learns from names and shapes.
+builds the models of configs and applies their steps, for the runner and `apis`; `plan.py` is the record of the steps in
+checkpoints. It works on any `nn.Module`, by the names and shapes of its layers.
 Losses, data and schedules are not here. It never imports `models`.
 May import `ops`, `registry`, `structures`.
 """

@@ -1,4 +1,4 @@
-"""The one way to a model: its config, then what compression does to it."""
+"""Models of configs are built here: the dense model, then the steps of compression."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["BuiltModel", "build_model"]
 
 
 class BuiltModel(NamedTuple):
-    """A model, and what was done to it."""
+    """A model, with the record of its compression."""
 
     model: Any
     plan: CompressionPlan | None  # None for a dense one
@@ -30,16 +30,15 @@ def build_model(
     load: Callable[[nn.Module], object] | None = None,
     source: Any = "the compression plan",
 ) -> BuiltModel:
-    """Build a model and apply its transforms: those of a plan, or else those of a config.
+    """Build a model and apply the transforms of a plan, or else those of a config.
 
     Args:
         model: config of the dense model.
-        transforms: configs of :class:`~efftasks.compression.transform.ModelTransform`, in order; not looked at where
+        transforms: configs of :class:`~efftasks.compression.transform.ModelTransform`, in order; not used if
             there is a plan.
-        plan: of a checkpoint, whose weights are loaded into the result by the caller.
-        load: fills the dense model with trained weights, from which the transforms then decide; not called where there
-            is a plan.
-        source: where the plan is from, for messages.
+        plan: of a checkpoint, whose weights the caller loads into the result.
+        load: loads trained weights into the dense model before the transforms decide; not called if there is a plan.
+        source: of the plan, for messages.
 
     Raises:
         UserError: the plan is of another dense model than the config's, or names a transform that is not registered.

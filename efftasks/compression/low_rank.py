@@ -23,9 +23,9 @@ __all__ = ["LowRank", "energy_rank", "low_rank_factors"]
 
 
 def low_rank_factors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The factors ``left @ right`` of the best approximation of a matrix by one of at most this rank.
+    """The factors ``left @ right`` of the best approximation of a matrix with at most this rank.
 
-    Both have the same share of each singular value. Computed in float64.
+    Each singular value is split evenly between both. Computed in float64.
 
     Args:
         weight: (M, N).
@@ -40,20 +40,20 @@ def low_rank_factors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def energy_rank(weight: Tensor, share: float) -> int:
-    """The least rank whose best approximation of a matrix keeps this share of its squared Frobenius norm."""
+    """The lowest rank whose best approximation of a matrix has this share of its squared Frobenius norm."""
     energy = torch.linalg.svdvals(weight.detach().double()).square().cumsum(0)
     return min(int((energy < share * energy[-1]).sum()) + 1, len(energy))
 
 
 @MODEL_TRANSFORMS.register_module()
 class LowRank(ModelTransform):
-    """Replace linear layers and 1x1 convolutions by two in a row, named ``reduce`` and ``expand``.
+    """Replaces linear layers and 1x1 convolutions by a sequence of two, named ``reduce`` and ``expand``.
 
     Args:
-        layers: patterns of module names as shells have them: ``backbone.*``. Of the modules that match, those are taken
-            that are a ``Linear`` or a 1x1 ``Conv2d`` without groups and padding, and that become smaller.
-        ratio: share of a layer's weights that stays, in (0, 1); decides the rank where ``energy`` does not.
-        energy: share of the squared singular values that stays, in (0, 1]: decides the rank where there are trained
+        layers: shell patterns of module names: ``backbone.*``. Of the matching modules, each ``Linear`` or 1x1
+            ``Conv2d`` without groups and padding is replaced, if that makes it smaller.
+        ratio: remaining share of a layer's weights, in (0, 1); it sets the rank if ``energy`` does not.
+        energy: remaining share of the squared singular values, in (0, 1]; it sets the rank if there are trained
             weights. None for ``ratio`` always.
 
     Raises:
@@ -98,7 +98,7 @@ class LowRank(ModelTransform):
 
     @staticmethod
     def apply(model: nn.Module, plan: Mapping[str, Any]) -> nn.Module:
-        """The model with two layers for each one named."""
+        """The model with two layers for each layer of the plan."""
         modules = dict(called_modules(model))
         new = {}
         for name, rank in plan["ranks"].items():
@@ -111,7 +111,7 @@ class LowRank(ModelTransform):
 
 
 def _is_pointwise(module: nn.Module) -> bool:
-    # Subclasses may do more than their base: they are left alone.
+    # Exact types: subclasses may have another forward.
     if type(module) is nn.Linear:
         return True
     if type(module) is not nn.Conv2d:
@@ -126,7 +126,7 @@ def _matrix(layer: nn.Module) -> Tensor:
 
 
 def _two_layers(layer: nn.Module, rank: int) -> nn.Sequential:
-    """The layer at this rank; a stride comes first, the bias last."""
+    """Two layers of this rank; the first has the stride, the second the bias."""
     left, right = low_rank_factors(_matrix(layer), rank)
     outputs, inputs = left.shape[0], right.shape[1]
     bias: Any = layer.bias

@@ -1,4 +1,4 @@
-"""What was done to a dense network, as plain data: a checkpoint carries it, and it is replayed before the weights.
+"""The compression plan: the steps applied to a dense network, as plain data in checkpoints, replayed on loading.
 
 In a file, under ``meta.compression_plan``::
 
@@ -26,7 +26,7 @@ class Step(NamedTuple):
     """One transform that was applied."""
 
     type: str  # its name in the registry
-    plan: dict[str, Any]  # what it decided: strings, numbers, lists and dicts
+    plan: dict[str, Any]  # the result of ``decide``: strings, numbers, lists and dicts
 
 
 @dataclass(frozen=True)
@@ -35,22 +35,22 @@ class CompressionPlan:
 
     Attributes:
         dense: :func:`architecture_digest` of the model before the first of them.
-        steps: what was decided.
+        steps: in order.
     """
 
     dense: str
     steps: tuple[Step, ...]
 
     def as_data(self) -> dict[str, Any]:
-        """As checkpoints keep it."""
+        """The plan as plain data, for checkpoints."""
         return dict(version=VERSION, dense=self.dense, steps=[step._asdict() for step in self.steps])
 
     @classmethod
     def of_data(cls, data: Any, source: str) -> CompressionPlan:
-        """Read what :meth:`as_data` gave.
+        """The plan of the data of :meth:`as_data`.
 
         Raises:
-            UserError: it is something else; ``source`` and the field are named.
+            UserError: the data are invalid; ``source`` and the field are named.
         """
         if not isinstance(data, Mapping) or data.get("version") != VERSION:
             got = data.get("version") if isinstance(data, Mapping) else type(data).__name__
@@ -68,14 +68,14 @@ class CompressionPlan:
 
 
 def plan_of(checkpoint: Mapping[str, Any], source: Any) -> CompressionPlan | None:
-    """The plan in what was read from a checkpoint file; None where its model is as the config says.
+    """The plan in a checkpoint; None if its model is the dense one.
 
     Args:
-        checkpoint: the file's content.
+        checkpoint: the content of the file.
         source: its path, for messages.
 
     Raises:
-        UserError: there is one and it cannot be read.
+        UserError: the plan is invalid.
     """
     meta = checkpoint.get("meta")
     data = meta.get(KEY) if isinstance(meta, Mapping) else None
@@ -83,9 +83,9 @@ def plan_of(checkpoint: Mapping[str, Any], source: Any) -> CompressionPlan | Non
 
 
 def architecture_digest(model: nn.Module) -> str:
-    """A digest of the names and shapes of a model's weights, but for the first dimension of each shape.
+    """A digest of the names and shapes of a model's weights, without the first dimension of each shape.
 
-    That one is the number of classes in prediction layers: a compressed checkpoint may start the training of others.
+    That is the number of classes in prediction layers, which may differ when training starts from a checkpoint.
     """
     rows = [f"{name} {tuple(value.shape[1:])}" for name, value in sorted(model.state_dict().items())]
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What a step of compression is, and how a module is put in another's place."""
+"""The base of compression steps, and the replacement of modules."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ __all__ = ["ModelTransform", "called_modules", "replace_modules"]
 
 
 class ModelTransform(ABC):
-    """A change of a model's layers, in two halves: what to do is decided once, and done as often as models are built.
+    """A change of a model's layers in two parts: a plan is decided once and applied whenever the model is built.
 
-    A config lists transforms in ``model_transforms``. What :meth:`decide` gives is kept in checkpoints, and whoever
-    loads one calls :meth:`apply` alone, on a model with random weights: nothing that depends on weights or data may be
-    left to it.
+    A config lists transforms in ``model_transforms``. The plan of :meth:`decide` is stored in checkpoints. Loading one
+    calls :meth:`apply` alone, on a model with random weights: it must not depend on weights or data.
     """
 
     @abstractmethod
@@ -26,8 +25,8 @@ class ModelTransform(ABC):
         """The plan for a model, which is not changed.
 
         Args:
-            model: as the transforms before this one left it.
-            has_weights: its weights are trained ones; else only shapes mean something.
+            model: the result of the transforms before this one.
+            has_weights: whether its weights are trained; if not, only shapes are meaningful.
 
         Returns:
             Strings, numbers, booleans, lists and dicts with string keys.
@@ -36,7 +35,7 @@ class ModelTransform(ABC):
     @staticmethod
     @abstractmethod
     def apply(model: nn.Module, plan: Mapping[str, Any]) -> nn.Module:
-        """The model as a plan says, with what its weights become; ``model`` itself may be changed.
+        """The model after a plan, with transformed weights; ``model`` itself may be changed.
 
         Raises:
             UserError: the plan does not fit the model.
@@ -44,9 +43,9 @@ class ModelTransform(ABC):
 
 
 def called_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Named modules that are only ever called: another module may take the place of each.
+    """Named modules that are only called, so that each can be replaced by another module.
 
-    Left out are those whose tensors or attributes a module above them reads, see
+    Modules whose tensors or attributes are read by a module above them are left out, see
     :class:`~efftasks.structures.protocols.ReadsParts`.
     """
     read = {
@@ -59,7 +58,7 @@ def called_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def replace_modules(model: nn.Module, replacements: Mapping[str, nn.Module]) -> None:
-    """Put modules in the place of others, by name, everywhere they are used."""
+    """Replace modules by name, everywhere they are used."""
     new = {id(model.get_submodule(name)): module for name, module in replacements.items()}
     for parent in list(model.modules()):
         for key, child in list(parent._modules.items()):
