@@ -1,4 +1,4 @@
-"""Convolution, batch norm, activation: the one building block, and how it folds into one convolution."""
+"""Convolution, batch norm, activation, and the folding of norms into convolutions."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ def fold_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, scale: float = 1.0, shift: 
 
 
 def fold_norm_last(layer: nn.Module, norm: nn.BatchNorm2d, scale: float = 1.0, shift: float = 0.0) -> nn.Module:
-    """As :func:`fold_norm`, for a convolution or for several in a row, of which the last takes the norm.
+    """As :func:`fold_norm`, for a convolution or a sequence of them, whose last one gets the norm.
 
-    A convolution of low rank is two in a row.
+    A low-rank convolution is a sequence of two.
     """
     if isinstance(layer, nn.Sequential):
         *before, (name, last) = layer.named_children()
@@ -81,13 +81,13 @@ def fold_norm_last(layer: nn.Module, norm: nn.BatchNorm2d, scale: float = 1.0, s
 
 
 def split_inputs(conv: nn.Conv2d, widths: Sequence[int]) -> list[nn.Conv2d]:
-    """Convolutions whose sum over parts of the input's channels equals ``conv``; the first has the bias."""
+    """Convolutions of parts of the input channels whose sum equals ``conv``; the first has the bias."""
     weights = conv.weight.detach().split(list(widths), dim=1)
     return [_with_weight(conv, weight, conv.bias if i == 0 else None) for i, weight in enumerate(weights)]
 
 
 def split_outputs(conv: nn.Conv2d, count: int) -> list[nn.Conv2d]:
-    """Convolutions, each of which gives one of ``count`` equal parts of the channels that ``conv`` gives."""
+    """``count`` convolutions, each of an equal part of the output channels of ``conv``."""
     biases = [None] * count if conv.bias is None else conv.bias.chunk(count)
     return [_with_weight(conv, weight, bias) for weight, bias in zip(conv.weight.detach().chunk(count), biases)]
 
@@ -114,11 +114,11 @@ def _with_weight(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Con
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """A depthwise convolution that trains at full precision where half precision is slower.
+    """A depthwise convolution that trains in float32 where half precision is slower.
 
     On a CPU the backward pass of a depthwise convolution in bfloat16 is several times slower than in float32 once it
     is strided or wider than 3x3 (oneDNN has no direct kernel for it): 25 to 48 ms against 2 to 5 ms for 192 to 256
-    channels at 40 px and batch 8, on 2 cores. Such a layer steps out of autocast in training on a CPU.
+    channels at 40 px and batch 8, on 2 cores. Such a layer disables autocast in training on a CPU.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -141,9 +141,9 @@ class ConvNormAct(nn.Module):
         kernel_size: side of the square kernel.
         stride: stride in both directions.
         groups: groups of the convolution; ``in_channels`` for a depthwise one.
-        act: as :func:`build_activation` has it.
+        act: see :func:`build_activation`.
         padding: zeros on each side; None for ``(kernel_size - 1) // 2``.
-        bias: of the convolution, 0 at first. The norm makes it idle, but some published weights have it.
+        bias: of the convolution, initially 0. It is redundant before a norm, but some published weights have it.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class ConvNormAct(nn.Module):
         self.norm = nn.BatchNorm2d(out_channels)
         self.act_name = act
         self.act = build_activation(act)
-        # He et al., arXiv 1502.01852, in the fan-out form; a depthwise kernel's fan is that of its own group.
+        # He et al., arXiv 1502.01852, in the fan-out form; the fan of a depthwise kernel is that of its group.
         fan_out = kernel_size * kernel_size * out_channels // groups
         nn.init.normal_(self.conv.weight, 0.0, math.sqrt(2.0 / fan_out))
 
@@ -178,16 +178,18 @@ class ConvNormAct(nn.Module):
 
     def fold(self) -> nn.Module:
         """One convolution with bias (``conv``) and the activation (``act``), equal in evaluation mode."""
-        act = build_activation(self.act_name, inplace=False)  # a quantiser's observer may hold the convolution's output
+        act = build_activation(
+            self.act_name, inplace=False
+        )  # an observer of quantization may hold the convolution's output
         return nn.Sequential(OrderedDict(conv=fold_norm_last(self.conv, self.norm), act=act)).eval()
 
 
 class NormAct(nn.Module):
-    """Batch norm and activation in front of what needs them, where no convolution is before to fold into.
+    """Batch norm and activation that do not follow a convolution.
 
     Args:
         channels: of input and output.
-        act: as ``build_activation`` has it.
+        act: see :func:`build_activation`.
         eps: of the norm.
     """
 
@@ -202,10 +204,10 @@ class NormAct(nn.Module):
         return self.act(self.norm(x))
 
     def fold(self) -> nn.Module:
-        """A scale and a shift of each channel, as a 1x1 depthwise convolution, and the activation."""
+        """A 1x1 depthwise convolution with the scale and shift of the norm, and the activation."""
         channels = self.norm.num_features
         device, dtype = self.norm.weight.device, self.norm.weight.dtype
         same = nn.Conv2d(channels, channels, 1, groups=channels, bias=False, device=device, dtype=dtype)
         nn.init.ones_(same.weight)
-        act = build_activation(self.act_name, inplace=False)  # a quantiser's observer may hold what comes before it
+        act = build_activation(self.act_name, inplace=False)  # an observer of quantization may hold the input
         return nn.Sequential(OrderedDict(conv=fold_norm(same, self.norm), act=act)).eval()

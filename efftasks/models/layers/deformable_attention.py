@@ -1,7 +1,7 @@
-"""Deformable attention: each query looks at a few points of each map, near its reference box or point.
+"""Deformable attention: each query attends to a few points of each map, near its reference box or point.
 
-Sources: Deformable DETR (arXiv 2010.04159, section 4.1); RT-DETRv2 (arXiv 2407.17140, section 3) for a number of points
-of its own for each level; D-FINE (arXiv 2410.13842) for leaving out the projections of values and output.
+Sources: Deformable DETR (arXiv 2010.04159, section 4.1); RT-DETRv2 (arXiv 2407.17140, section 3) for a number of
+points for each level; D-FINE (arXiv 2410.13842) for leaving out the projections of values and output.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class DeformableAttention(nn.Module):
         num_heads: G.
         num_points: points on each level.
         project: project the values before sampling and the result after it.
-        sampling: ``grid_sample``, ``gather`` (the same without GridSample) or ``discrete`` (nearest cells; its offsets
-            do not learn, for they have no gradient).
+        sampling: ``grid_sample``, ``gather`` (the same without GridSample) or ``discrete`` (nearest cells; offsets are
+            not trained, since they have no gradient).
         reference: ``box``: offsets are in units of the reference box; ``point``: in cells of each map.
     """
 
@@ -68,11 +68,11 @@ class DeformableAttention(nn.Module):
 
     @property
     def reads_parts(self) -> tuple[str, ...]:
-        """What is read: folding puts two layers into one, and the projection of values works on maps."""
+        """Parts whose weights are read: folding merges two layers, and the projection of values works on maps."""
         return ("sampling_offsets", "attention_weights", *(("value_proj",) if self.value_proj is not None else ()))
 
     def _init_weights(self) -> None:
-        """Points on rays, one ray a head, further out with each point of a level; all weights equal."""
+        """Place points on rays, one for each head, further out with each point of a level; all weights are equal."""
         angles = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
         rays = torch.stack([angles.cos(), angles.sin()], dim=-1)
         rays = rays / rays.abs().amax(-1, keepdim=True)
@@ -88,7 +88,7 @@ class DeformableAttention(nn.Module):
                 nn.init.zeros_(projection.bias)
 
     def forward(self, query: Tensor, boxes: Tensor, maps: Sequence[Tensor]) -> Tensor:
-        """Look.
+        """Attend.
 
         Args:
             query: (B, Q, C).
@@ -99,7 +99,7 @@ class DeformableAttention(nn.Module):
             (B, Q, C).
         """
         offsets = self.sampling_offsets(query) * self.unit
-        return _look(self, offsets.transpose(1, 2), self.attention_weights(query).transpose(1, 2), boxes, maps)
+        return _attend(self, offsets.transpose(1, 2), self.attention_weights(query).transpose(1, 2), boxes, maps)
 
     def fold(self) -> nn.Module:
         """One linear layer for offsets and weights, with the points' units in it."""
@@ -116,7 +116,7 @@ class FoldedDeformableAttention(nn.Module):
         self.output_proj = copy.deepcopy(trained.output_proj)
         offsets, weights = trained.sampling_offsets, trained.attention_weights
         self.both = nn.Linear(offsets.in_features, offsets.out_features + weights.out_features)
-        # Assigned, not copied: they stay on the device and in the precision they have.
+        # Assigned, not copied, to keep device and precision.
         self.both.weight.data = torch.cat([offsets.weight * trained.unit[:, None], weights.weight]).detach()
         self.both.bias.data = torch.cat([offsets.bias * trained.unit, weights.bias]).detach()
         self.split = (offsets.out_features, weights.out_features)
@@ -129,10 +129,10 @@ class FoldedDeformableAttention(nn.Module):
     def forward(self, query: Tensor, boxes: Tensor, maps: Sequence[Tensor]) -> Tensor:
         """As :meth:`DeformableAttention.forward`."""
         offsets, logits = self.both(query).transpose(1, 2).split(self.split, dim=1)
-        return _look(self, offsets, logits, boxes, maps)
+        return _attend(self, offsets, logits, boxes, maps)
 
 
-def _look(
+def _attend(
     attention: DeformableAttention | FoldedDeformableAttention,
     offsets: Tensor,
     logits: Tensor,
@@ -142,7 +142,7 @@ def _look(
     """Sample the projected maps and project the result.
 
     Args:
-        attention: whose projections and points.
+        attention: the module with projections and numbers of points.
         offsets: (B, heads * points * 2, Q), in units of the boxes' width and height.
         logits: (B, heads * points, Q) of the weights.
         boxes: (B, Q, 4), or points (B, Q, 2).
@@ -161,7 +161,7 @@ def _look(
 
 
 def _frame(boxes: Tensor, maps: Sequence[Tensor], num_points: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Where offsets begin (B, 1, 1, 2, Q), and their unit (broadcastable to it and the points), from 0 to 2."""
+    """The origin of offsets (B, 1, 1, 2, Q) and their unit (broadcastable to it and the points), from 0 to 2."""
     places = (2 * boxes).transpose(1, 2)[:, None, None]
     if boxes.shape[-1] == 2:
         cells, _ = point_constants(maps, num_points, places)

@@ -1,7 +1,7 @@
-"""Layers that are several at once.
+"""Elastic layers, with several active sizes.
 
-Source: Once-for-All (arXiv 1908.09791, section 3.3, elastic kernel size), without its transformation between kernels: a
-smaller kernel is the middle of the larger one.
+Source: Once-for-All (arXiv 1908.09791, section 3.3, elastic kernel size), without its kernel transformation matrices: a
+smaller kernel is the center of the larger one.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ __all__ = ["ElasticKernelConv2d"]
 
 
 class ElasticKernelConv2d(nn.Conv2d):
-    """A convolution whose kernel may be any odd size up to its own; it keeps the size at stride 1.
+    """A convolution with any odd kernel size up to ``kernel_size``; it keeps the size of the map at stride 1.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        kernel_size: side of the largest kernel, odd; it is active at first.
+        kernel_size: side of the largest kernel, odd; initially active.
         stride: in both directions.
         groups: of the convolution.
-        bias: whether it has one; all kernels share it.
+        bias: whether it has a bias, which all kernels share.
 
     Raises:
         ValueError: the kernel is even.
@@ -36,11 +36,11 @@ class ElasticKernelConv2d(nn.Conv2d):
         self.active = kernel_size
 
     def choices(self) -> tuple[int, ...]:
-        """Sides of kernels, the largest first."""
+        """Kernel sizes, the largest first."""
         return tuple(range(self.kernel_size[0], 0, -2))
 
     def activate(self, choice: int) -> None:
-        """Use the middle ``choice`` x ``choice`` of the kernel.
+        """Use the central ``choice`` x ``choice`` of the kernel.
 
         Raises:
             ValueError: it is none of :meth:`choices`.
@@ -58,7 +58,7 @@ class ElasticKernelConv2d(nn.Conv2d):
         return F.conv2d(x, self._kernel(), self.bias, self.stride, self.active // 2, groups=self.groups)
 
     def extract(self) -> nn.Conv2d:
-        """The active convolution alone."""
+        """A plain convolution with the active kernel."""
         plain = nn.Conv2d(
             self.in_channels,
             self.out_channels,

@@ -1,6 +1,6 @@
-"""From the model that trains to the one that ships, in two steps that also stand alone: strip, and fold.
+"""From the training model to the inference model in two independent steps: strip, and fold.
 
-A part says itself what it can do: see :mod:`efftasks.structures.protocols`.
+The protocols of parts are in :mod:`efftasks.structures.protocols`.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ __all__ = ["fold_model", "inference_model", "strip_model"]
 def fold_model(module: nn.Module) -> nn.Module:
     """A copy of ``module``, in evaluation mode, in which every :class:`Foldable` part is replaced by its folded form.
 
-    It infers the same up to rounding and can be trained on: nothing that training needs is gone. Parts none of whose
-    parameters had a gradient have none afterwards. Folding twice equals folding once.
+    Outputs are equal up to rounding, and the copy can be trained further. Parts whose parameters were all frozen stay
+    frozen. Folding twice equals folding once.
     """
     return _copy_with(_folded, module)
 
 
 def strip_model(module: nn.Module) -> nn.Module:
-    """A copy of ``module``, in evaluation mode, whose :class:`Strippable` parts have dropped what only training has.
+    """A copy of ``module``, in evaluation mode, whose :class:`Strippable` parts have no training-only modules.
 
-    It infers the same to the last bit. Stripping twice equals stripping once.
+    Outputs are equal bit by bit. Stripping twice equals stripping once.
     """
     return _copy_with(_stripped, module)
 
@@ -38,7 +38,7 @@ def inference_model(module: nn.Module) -> nn.Module:
     return fold_model(strip_model(module))
 
 
-# A *child* named "fold" would satisfy the protocol too: it is callable. Only a method counts.
+# A child module named "fold" is callable and would satisfy the protocol too; only methods count.
 def _folded(module: nn.Module) -> nn.Module:
     if not (isinstance(module, Foldable) and inspect.ismethod(module.fold)):
         return module
@@ -59,14 +59,14 @@ def _copy_with(change: Callable[[nn.Module], nn.Module], module: nn.Module) -> n
 def _changed(
     change: Callable[[nn.Module], nn.Module], module: nn.Module, done: dict[int, tuple[nn.Module, nn.Module]]
 ) -> nn.Module:
-    """Top-down: a part is changed, then the children of the result. A part used in several places stays shared."""
+    """Change a module, then the children of the result. Shared modules stay shared."""
     if id(module) in done:
         return done[id(module)][1]
     result = change(module)
-    # The module is kept along with its result: its id must not be given to another object meanwhile.
+    # The reference to the module keeps its id from being reused by another object.
     done[id(module)] = (module, result)
     done[id(result)] = (result, result)
-    # Not named_children(): it names a module that is registered twice only once.
+    # Not named_children(), which yields a module with two names only once.
     for name, child in list(result._modules.items()):
         if child is not None:
             replacement = _changed(change, child, done)

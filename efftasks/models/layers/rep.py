@@ -1,7 +1,7 @@
-"""Blocks of several branches in training that become one convolution for use, and how the query necks stack them.
+"""Blocks of several branches that become one convolution at inference, and the fusion blocks of query necks.
 
-Sources: RepVGG (arXiv 2101.03697, section 3.3) for the fusing; RT-DETR (arXiv 2304.08069, section 4.2) for the CSP
-block of it; D-FINE (arXiv 2410.13842, appendix) for the ELAN block (after GELAN, arXiv 2402.13616).
+Sources: RepVGG (arXiv 2101.03697, section 3.3) for reparametrization; RT-DETR (arXiv 2304.08069, section 4.2) for its
+CSP block; D-FINE (arXiv 2410.13842, appendix) for the ELAN block (after GELAN, arXiv 2402.13616).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ __all__ = ["CSPRepBlock", "HalvesConv", "RepConv", "RepELANBlock", "upsampled"]
 
 
 class RepConv(nn.Module):
-    """A 3x3 and a 1x1 convolution, each with its norm, added, then the activation; channels stay.
+    """The sum of a 3x3 and a 1x1 convolution, each with a norm, then the activation.
 
     Args:
         channels: of input and output.
-        act: as ``build_activation`` has it.
+        act: see ``build_activation``.
     """
 
     reads_parts = ("conv1.conv", "conv2.conv")  # folding
@@ -50,12 +50,12 @@ class RepConv(nn.Module):
 
 
 class HalvesConv(ConvNormAct):
-    """A 1x1 over one or several maps, whose result is taken as two halves.
+    """A 1x1 over one or several concatenated maps, whose output is split in two halves.
 
     Args:
         in_channels: channels of every map.
         half: channels of a half.
-        act: as ``build_activation`` has it.
+        act: see ``build_activation``.
         upsample: the first map has half the size of the others.
     """
 
@@ -99,19 +99,19 @@ class FoldedHalvesConv(nn.Module):
 
 
 def upsampled(x: Tensor) -> Tensor:
-    """Every cell as two by two: (B, C, H, W) -> (B, C, 2 H, 2 W)."""
+    """Nearest upsampling by 2: (B, C, H, W) -> (B, C, 2 H, 2 W)."""
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 class CSPRepBlock(nn.Module):
-    """One 1x1 gives two halves; one goes through ``depth`` RepConvs and is added to the other.
+    """A 1x1 makes two halves; one passes through ``depth`` RepConvs and is added to the other.
 
     Args:
         in_channels: channels of every input.
         out_channels: channels of the output.
         depth: RepConvs.
-        expansion: width of a half over ``out_channels``; where it is not 1, a 1x1 brings the width back.
-        act: as ``build_activation`` has it.
+        expansion: width of a half over ``out_channels``; if it is not 1, a 1x1 restores the width.
+        act: see ``build_activation``.
         upsample: the first input has half the size of the others.
     """
 
@@ -144,7 +144,7 @@ class RepELANBlock(nn.Module):
         out_channels: channels of the output.
         depth: RepConvs of each stage.
         expansion: width of a stage over half of ``out_channels``.
-        act: as ``build_activation`` has it.
+        act: see ``build_activation``.
         upsample: the first input has half the size of the others.
     """
 

@@ -10,7 +10,7 @@ __all__ = ["SqueezeExcite"]
 
 
 class SqueezeExcite(nn.Module):
-    """Every channel times a gate in (0, 1) that a few hidden units compute from the means of all."""
+    """Scales each channel by a gate in (0, 1) that two 1x1 convolutions compute from global averages."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()

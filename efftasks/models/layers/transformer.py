@@ -36,7 +36,7 @@ class MLP(nn.Module):
 
     Args:
         widths: of the input, between the layers, and of the output.
-        act: as ``build_activation`` has it.
+        act: see ``build_activation``.
     """
 
     def __init__(self, widths: Sequence[int], act: str | None = "relu") -> None:
@@ -51,7 +51,7 @@ class MLP(nn.Module):
         return self.layers[-1](x)
 
     def zero_last(self) -> None:
-        """Let the output start as zero."""
+        """Initialize the last layer with zeros."""
         last = self.layers[-1]
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)
@@ -73,7 +73,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape in and out."""
-        # Written so that runtimes see the norm in it: they fuse a division by a root, not a product with its inverse.
+        # In this form runtimes recognize the norm: they fuse a division by a root, not a product with its inverse.
         square = x.float().pow(2).mean(-1, keepdim=True)
         return (x / torch.sqrt(square + self.eps)).type_as(x) * self.weight
 
@@ -92,7 +92,7 @@ def build_norm(name: str, channels: int) -> nn.Module:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of tokens among themselves; positions go to queries and keys alone.
+    """Multi-head self-attention; positions are added to queries and keys only.
 
     The parameters are those of ``nn.MultiheadAttention``.
 
@@ -118,7 +118,7 @@ class SelfAttention(nn.Module):
         Args:
             x: (B, N, C).
             position: (B or 1, N, C) or None.
-            blocked: bool (N, N); True where the token of the row must not see that of the column.
+            blocked: bool (N, N); True where the token of the row must not attend to that of the column.
         """
         channels = x.shape[-1]
         placed = x if position is None else x + position
@@ -133,12 +133,12 @@ class SelfAttention(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def fold(self) -> nn.Module:
-        """The same as plain products, with the scale in the weights of the queries."""
+        """The same as explicit products, with the scale in the weights of the queries."""
         return FoldedSelfAttention(self).eval()
 
 
 class FoldedSelfAttention(nn.Module):
-    """A folded :class:`SelfAttention`: its exported graph has no more nodes than it needs."""
+    """A folded :class:`SelfAttention`, with a minimal exported graph."""
 
     def __init__(self, trained: SelfAttention) -> None:
         super().__init__()
@@ -183,7 +183,7 @@ class FeedForward(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """A gated feed-forward network; ``hidden`` counts gate and gated together."""
+    """A gated feed-forward network; ``hidden`` is the width of gate and value together."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -200,7 +200,7 @@ class SwiGLU(nn.Module):
 
 
 class Gate(nn.Module):
-    """A learned mixture of what was and what is new, then a norm."""
+    """A learned gated sum of two inputs, then a norm."""
 
     def __init__(self, channels: int, norm: str) -> None:
         super().__init__()
@@ -216,7 +216,7 @@ class Gate(nn.Module):
 
 
 class AddNorm(nn.Module):
-    """The sum of what was and what is new, then a norm."""
+    """The sum of two inputs, then a norm."""
 
     def __init__(self, channels: int, norm: str) -> None:
         super().__init__()
@@ -230,14 +230,14 @@ class AddNorm(nn.Module):
 def position_embedding(height: int, width: int, channels: int, device: torch.device) -> Tensor:
     """Sines and cosines of row and column for a map's tokens, rows first: (1, height * width, channels).
 
-    For square maps this is the embedding of RT-DETR's published models. Theirs orders tokens of other maps by columns
-    while their features go by rows; here both go by rows.
+    For square maps this is the embedding of RT-DETR's published models. For other maps these order embeddings by
+    columns and features by rows; here both are by rows.
 
     Args:
         height: of the map.
         width: of the map.
         channels: C, a multiple of 4: sin and cos of the row, then of the column.
-        device: where to.
+        device: of the result.
     """
     if channels % 4:
         raise ValueError(f"channels: got {channels}, allowed are multiples of 4")
@@ -257,9 +257,9 @@ def point_embedding(points: Tensor, channels: int, temperature: float = 10000.0)
     Source: DAB-DETR (arXiv 2201.12329).
 
     Args:
-        points: where; 1 is a whole turn of the fastest wave.
+        points: coordinates; 1 is one period of the fastest wave.
         channels: C, a multiple of 4; sines and cosines alternate.
-        temperature: how many times as long the slowest wave is, about.
+        temperature: approximate ratio of the slowest to the fastest period.
     """
     if channels % 4:
         raise ValueError(f"channels: got {channels}, allowed are multiples of 4")
