@@ -1,4 +1,4 @@
-"""What a neck is: it declares its maps as a backbone does, and reads their channels from its layers."""
+"""The base of necks: like backbones they declare specs of their maps, with the channels of their layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Neck(nn.Module, ABC):
     """A network from maps to maps, finest first.
 
     Args:
-        strides: of the maps it gives, in pixels.
+        strides: of its output maps, in pixels.
     """
 
     def __init__(self, strides: Sequence[int]) -> None:
@@ -25,12 +25,12 @@ class Neck(nn.Module, ABC):
 
     @property
     def specs(self) -> tuple[FeatureSpec, ...]:
-        """Channels and stride of each map that ``forward`` gives; the channels are read from its layers."""
+        """Channels and stride of each output map; the channels are read from the layers."""
         return tuple(map(FeatureSpec, map(output_channels, self.last_parts()), self.strides))
 
     @abstractmethod
     def last_parts(self) -> Sequence[nn.Module]:
-        """For each map the part that gives it."""
+        """The last module of each output map."""
 
     @abstractmethod
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -38,6 +38,6 @@ class Neck(nn.Module, ABC):
 
 
 def output_channels(part: nn.Module) -> int:
-    """Channels of what a part gives: those of its last convolution or linear layer, in the order of registration."""
+    """Output channels of a module: those of its last convolution or linear layer, in the order of registration."""
     last = [module for module in part.modules() if isinstance(module, (nn.Conv2d, nn.Linear))][-1]
     return last.out_channels if isinstance(last, nn.Conv2d) else last.out_features

@@ -1,9 +1,9 @@
-"""The hybrid encoder: attention on the coarsest map, convolutions across maps.
+"""The hybrid encoder: self-attention on the coarsest map, convolutional fusion across maps.
 
 Sources: RT-DETR (arXiv 2304.08069, section 4.2), whose fusion blocks are CSP blocks of RepConvs; D-FINE (arXiv
-2410.13842, appendix) with ELAN blocks of those and light downsampling; DEIMv2 (arXiv 2509.20787, section 3.2) adds maps
-where the others concatenate them; DETRPose (arXiv 2506.13027, by its public code) activates the laterals of D-FINE and
-embeds positions as fractions of the map.
+2410.13842, appendix) with ELAN blocks of RepConvs and light downsampling; DEIMv2 (arXiv 2509.20787, section 3.2) adds
+maps where the others concatenate them; DETRPose (arXiv 2506.13027, by its public code) activates the laterals of D-FINE
+and embeds positions as fractions of the map.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ __all__ = ["HybridEncoder"]
 _BLOCKS = ("csp", "elan")
 _FUSIONS = ("cat", "sum")
 _POSITIONS = ("cell", "fraction")
-# Of positions that are fractions.
+# Of embeddings of positions as fractions.
 _TEMPERATURE = 20.0
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and a feed-forward network, each added and normed.
+    """Self-attention and a feed-forward network, each with a residual connection and a norm.
 
     Args:
         channels: C.
@@ -123,7 +123,7 @@ class HybridEncoder(Neck):
         self.bottom_up = nn.ModuleList(fuse_block(False) for _ in steps)
 
     def last_parts(self) -> list[nn.Module]:
-        """The block of each map; of one map alone the attention."""
+        """The last fusion block of each map; the encoder layers if there is one map."""
         return [*self.top_down[-1:], *self.bottom_up] or [self.layers if len(self.layers) else self.input_proj]
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:

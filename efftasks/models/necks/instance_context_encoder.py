@@ -1,8 +1,8 @@
-"""The neck of SparseInst: pooled context on the coarsest map, a top-down pyramid, all fused to one fine map.
+"""The neck of SparseInst: pyramid pooling on the coarsest map, a top-down pyramid, all maps fused to one.
 
 Sources: SparseInst (arXiv 2203.12827, section 3.2); PSPNet (arXiv 1612.01105, section 3.2) for the pooled context; FPN
-(arXiv 1612.03144). The authors have convolutions with bias where here are batch norms: they begin with a pretrained
-network and 64 images a step, with norms it also learns from scratch. Fused, the two are one and the same network.
+(arXiv 1612.03144). Convolutions have batch norms where those of the authors have biases: their network is pretrained
+and trained with batches of 64; with norms it can also be trained from scratch. Folded, both are the same network.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ __all__ = ["InstanceContextEncoder", "PooledContext", "part_means"]
 
 
 def part_means(x: Tensor, parts: int) -> Tensor:
-    """Averages over ``parts`` x ``parts`` parts of a map: PyTorch's adaptive average pooling as two products.
+    """Adaptive average pooling to ``parts`` x ``parts`` as two matrix products.
 
-    The parts of a side that does not divide overlap by a cell, and a side shorter than the parts repeats cells. As
-    matrix products this exports at any size, fixed or dynamic, and its gradient is deterministic on a GPU; adaptive
-    pooling exports as dozens of gathers where sides do not divide, and its gradient is not.
+    As in PyTorch, parts overlap by a cell where a side is not divisible, and a side shorter than the parts repeats
+    cells. The products export at any size, fixed or dynamic, and their gradient is deterministic on a GPU; PyTorch's
+    adaptive pooling exports as dozens of gathers where sides are not divisible, and its gradient is not deterministic.
 
     Args:
         x: (B, C, H, W).
@@ -46,41 +46,41 @@ def _mean_matrix(parts: int, size: int, like: Tensor) -> Tensor:
     """(parts, size): row i has equal weights from floor(i size / parts) up to ceil((i + 1) size / parts)."""
     part = torch.arange(parts, device=like.device)[:, None]
     cell = torch.arange(size, device=like.device)
-    # A cell belongs to a part where they share more than nothing, both in units of 1 / (parts * size) of the side.
+    # A cell belongs to a part if they overlap; both are in units of 1 / (parts * size) of the side.
     inside = ((cell + 1) * parts > part * size) & (cell * parts < (part + 1) * size)
     weights = inside.to(like.dtype)
     return weights / weights.sum(1, keepdim=True)
 
 
 class PooledContext(nn.Module):
-    """Averages over 1, 2 x 2, 3 x 3 and 6 x 6 parts of a map, each through a 1x1, enlarged and fused with the map.
+    """Averages over 1, 2 x 2, 3 x 3 and 6 x 6 parts of a map, each through a 1x1, resized and fused with the map.
 
     Args:
         channels: of the map, in and out.
         pooled_channels: of each branch.
-        parts: of a side, one number for each branch.
+        parts: the number of parts of a side, for each branch.
     """
 
     def __init__(self, channels: int, pooled_channels: int, parts: Sequence[int] = (1, 2, 3, 6)) -> None:
         super().__init__()
         self.parts = tuple(parts)
-        # Without norms: the average of a whole map is one value an image, of which there may be one.
+        # Without norms: a batch norm fails on the global average of a single image.
         self.branches = nn.ModuleList(nn.Conv2d(channels, pooled_channels, 1) for _ in parts)
         self.merge = ConvNormAct(channels + len(self.parts) * pooled_channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) in and out."""
         pooled = [F.relu(branch(part_means(x, parts))) for parts, branch in zip(self.parts, self.branches)]
-        enlarged = [F.interpolate(part, x.shape[2:], mode="bilinear") for part in pooled]
-        return self.merge(torch.cat([*enlarged, x], dim=1))
+        resized = [F.interpolate(part, x.shape[2:], mode="bilinear") for part in pooled]
+        return self.merge(torch.cat([*resized, x], dim=1))
 
 
 @MODELS.register_module()
 class InstanceContextEncoder(Neck):
     """Maps whose strides double -> one map at the finest stride, with the context of the coarsest.
 
-    Sides of the input are multiples of the coarsest stride. Enlarging is bilinear interpolation, whose gradient on a
-    GPU is deterministic where deterministic algorithms are asked for.
+    Sides of the input are multiples of the coarsest stride. Maps are upsampled by bilinear interpolation, whose
+    gradient on a GPU is deterministic if deterministic algorithms are enabled.
 
     Args:
         in_specs: maps of the backbone, finest first; given by the detector.
@@ -100,7 +100,7 @@ class InstanceContextEncoder(Neck):
         self.fusion = ConvNormAct(len(strides) * channels, channels, 1, act=None)
 
     def last_parts(self) -> list[nn.Module]:
-        """The fusion."""
+        """The fusion convolution."""
         return [self.fusion]
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor]:

@@ -55,7 +55,7 @@ class LightPAN(Neck):
         )
 
     def last_parts(self) -> list[nn.Module]:
-        """The block of each map."""
+        """The last block of each map."""
         return [*self.top_down[:1], *self.bottom_up] or [self.pool]
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:

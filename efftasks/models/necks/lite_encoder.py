@@ -45,7 +45,7 @@ class LiteEncoder(Neck):
         self.bottom_up = RepELANBlock((channels,), channels, depth, expansion)
 
     def last_parts(self) -> list[nn.Module]:
-        """The fusion of each map."""
+        """The last fusion block of each map."""
         return [self.top_down, self.bottom_up]
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

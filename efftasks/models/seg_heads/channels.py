@@ -1,4 +1,4 @@
-"""What every composite with a head of mmseg's form needs: its channels, and its labels in pixels of the image."""
+"""For composites with a decode head of mmseg's form: its input channels, and its labels in pixels of the image."""
 
 from __future__ import annotations
 
@@ -15,21 +15,26 @@ __all__ = ["labels_on_original", "with_channels"]
 
 
 def with_channels(head: Mapping[str, Any], specs: Sequence[FeatureSpec]) -> dict[str, Any]:
-    """The head's config with the channels of the maps that it chooses."""
+    """A head's config with ``in_channels``, by default the channels of the maps of its ``in_index``."""
     if "in_channels" in head:
         return dict(head)
     index = head.get("in_index", -1)
-    chosen = index if isinstance(index, Sequence) else [index]
-    if not all(-len(specs) <= i < len(specs) for i in chosen):
+    indices = index if isinstance(index, Sequence) else [index]
+    if not all(-len(specs) <= i < len(specs) for i in indices):
         raise ValueError(f"{head['type']}.in_index: got {index}, allowed are indices of {len(specs)} maps")
-    channels = [specs[i].channels for i in chosen]
+    channels = [specs[i].channels for i in indices]
     return dict(head, in_channels=channels if isinstance(index, Sequence) else channels[0])
 
 
 def labels_on_original(labels: Tensor, extent: tuple[int, int], meta: Mapping[str, Any]) -> Tensor:
-    """Labels of the network input (h, w), or of a coarser grid over it, in pixels of the original image.
+    """Label map of the original image from one of the network input.
 
-    The image lies at the top left of the input, which may be padded on the right and at the bottom.
+    The image is at the top left of the input, which may be padded on the right and at the bottom.
+
+    Args:
+        labels: (h, w), at the stride of the input or at a larger one.
+        extent: height and width of the network input.
+        meta: ``ori_shape`` and ``scale_factor`` of the image.
     """
     height, width = meta.get("ori_shape", extent)
     across, down = meta.get("scale_factor", (1.0, 1.0))

@@ -1,4 +1,4 @@
-"""A light top-down pyramid with its classifier at the finest map: what a nano segmenter needs behind a good backbone.
+"""A light top-down pyramid with a classifier on its finest map, for nano segmentors.
 
 Sources: FPN (arXiv 1612.03144, section 3) and its semantic branch in Panoptic FPN (arXiv 1901.02446, section 3.2), with
 depthwise separable smoothing (MobileNets, arXiv 1704.04861, section 3.1) and the pooled context of LR-ASPP
@@ -24,7 +24,7 @@ __all__ = ["FPNLiteHead"]
 
 
 class _Context(nn.Module):
-    """Scale the channels of a map by what its average says."""
+    """Channel attention: scales the channels of a map by a gate of its global average."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class _Context(nn.Module):
 
 
 class _Smooth(nn.Sequential):
-    """Depthwise 5x5, then 1x1: mends what nearest upsampling left."""
+    """Depthwise 5x5, then 1x1: smooths a map after nearest upsampling."""
 
     def __init__(self, channels: int, act: str) -> None:
         super().__init__(
@@ -48,12 +48,12 @@ class FPNLiteHead(BaseDecodeHead):
     """Top-down pyramid, classifier on the finest map.
 
     Args:
-        in_channels: of the maps chosen; given by the segmentor.
+        in_channels: of the selected maps; set by the segmentor.
         channels: of the pyramid and of the classifier's 3x3.
         num_classes: classes.
         in_index: the maps, finest first.
         act: activation.
-        kwargs: as mmseg's decode heads: loss_decode, dropout_ratio, ignore_index, sampler.
+        kwargs: of mmseg's decode heads: loss_decode, dropout_ratio, ignore_index, sampler.
     """
 
     def __init__(

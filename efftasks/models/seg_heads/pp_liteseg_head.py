@@ -1,9 +1,9 @@
-"""PP-LiteSeg's head: pooled context on the coarsest map, then fusions in which an attention weighs coarse against fine.
+"""PP-LiteSeg's head: pyramid pooling on the coarsest map, then fusions of coarse and fine maps weighted by attention.
 
 Source: PP-LiteSeg (arXiv 2204.02681): section 3.1 the decoder that narrows towards the fine maps, 3.2 the unified
-attention fusion, 3.3 the simple pyramid pooling. What the paper leaves open (kernels, where norms stand, a fusion of
-the context with the coarsest map, the classifier's 3x3) follows PaddleSeg and Deci's super-gradients (both
-Apache-2.0); with the latter's weights the outputs are the latter's. Written anew.
+attention fusion, 3.3 the simple pyramid pooling. Details that are not in the paper (kernels, norms, a fusion of the
+context with the coarsest map, the classifier's 3x3) follow PaddleSeg and Deci's super-gradients (both Apache-2.0); with
+the weights of the latter the outputs are the same. Written anew.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ Attention = Literal["spatial", "channel"]
 
 
 class SimplePyramidPool(nn.Module):
-    """Averages over 1, 2 x 2, 4 x 4, ... parts of the map, enlarged and added: section 3.3.
+    """Averages over 1, 2 x 2, 4 x 4, ... parts of the map, resized and added: section 3.3.
 
-    The parts of a side that does not divide overlap by up to one cell, and a side shorter than the parts repeats
-    cells, as PyTorch's adaptive pooling has it. Exported at a fixed size, an average is one AveragePool where both
-    sides divide, and some fifty gathers and sums with equal results where they do not.
+    As in PyTorch's adaptive pooling, parts overlap by up to one cell where a side is not divisible, and a side shorter
+    than the parts repeats cells. Exported at a fixed size, an average is one AveragePool where both sides are
+    divisible, and some fifty gathers and sums otherwise.
 
     Args:
         in_channels: of the map.
         channels: of the branches and of the output.
-        bins: parts of a side, one number for each branch.
+        bins: the number of parts of a side, for each branch.
         act: activation.
     """
 
@@ -57,7 +57,7 @@ class SimplePyramidPool(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """A weight for each pixel, of the mean and the maximum over the channels of both maps: section 3.2."""
+    """A weight for each pixel, from the mean and the maximum over the channels of both maps: section 3.2."""
 
     def __init__(self, act: str = "relu") -> None:
         super().__init__()
@@ -66,17 +66,17 @@ class SpatialAttention(nn.Module):
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
         """Two maps (B, C, H, W) -> weights of the first (B, 1, H, W) in 0 to 1."""
-        facts = [statistic(x, 1, keepdim=True) for x in (coarse, fine) for statistic in (torch.mean, torch.amax)]
-        return self.score(self.mix(torch.cat(facts, dim=1))).sigmoid()
+        statistics = [statistic(x, 1, keepdim=True) for x in (coarse, fine) for statistic in (torch.mean, torch.amax)]
+        return self.score(self.mix(torch.cat(statistics, dim=1))).sigmoid()
 
 
 class ChannelAttention(nn.Module):
-    """A weight for each channel, of the mean and the maximum over the pixels of both maps: section 3.2.
+    """A weight for each channel, from the mean and the maximum over the pixels of both maps: section 3.2.
 
     Its activation is that of the head; PaddleSeg has a leaky ReLU here.
 
     Args:
-        channels: of the maps; half as many lie between.
+        channels: of the maps; half of them between the convolutions.
         act: activation.
     """
 
@@ -87,18 +87,20 @@ class ChannelAttention(nn.Module):
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
         """Two maps (B, C, H, W) -> weights of the first (B, C, 1, 1) in 0 to 1."""
-        facts = [statistic(x, (2, 3), keepdim=True) for x in (coarse, fine) for statistic in (torch.mean, torch.amax)]
-        return self.score(self.mix(torch.cat(facts, dim=1))).sigmoid()
+        statistics = [
+            statistic(x, (2, 3), keepdim=True) for x in (coarse, fine) for statistic in (torch.mean, torch.amax)
+        ]
+        return self.score(self.mix(torch.cat(statistics, dim=1))).sigmoid()
 
 
 class AttentionFusion(nn.Module):
-    """Two maps averaged with the weights of an attention, then a 3x3: section 3.2.
+    """A mean of two maps weighted by attention, then a 3x3: section 3.2.
 
     Args:
-        fine_channels: of the finer map, which a 3x3 brings to those of the coarser one.
+        fine_channels: of the finer map, which a 3x3 projects to those of the coarser one.
         coarse_channels: of the coarser map.
         out_channels: of the output.
-        attention: which weights.
+        attention: ``spatial`` or ``channel``.
         act: activation.
     """
 
@@ -130,13 +132,13 @@ class PPLiteSegHead(BaseDecodeHead):
     """PP-LiteSeg without its encoder; the logits are those of the finest fused map.
 
     The paper's encoders are STDC1 and STDC2 (``mmseg.STDCNet``), whose maps have strides 8, 16, 32 and 256, 512 and
-    1024 channels; any maps that get coarser do. PP-LiteSeg-T has ``decoder_channels=(32, 64, 128), channels=32``,
+    1024 channels; any maps from fine to coarse work. PP-LiteSeg-T has ``decoder_channels=(32, 64, 128), channels=32``,
     PP-LiteSeg-B ``decoder_channels=(64, 96, 128), channels=64``.
 
-    In training the batch has at least two images: the norm behind the average of the whole map has one value an image.
+    Training needs at least two images in a batch: the norm after the global average has one value for each image.
 
     Args:
-        in_channels: of the maps chosen; given by the segmentor.
+        in_channels: of the selected maps; set by the segmentor.
         channels: of the classifier's 3x3.
         num_classes: classes.
         in_index: the maps, finest first.
@@ -144,7 +146,7 @@ class PPLiteSegHead(BaseDecodeHead):
         bins: parts of a side in the pyramid pooling.
         attention: ``spatial`` or ``channel``.
         act: activation.
-        kwargs: as mmseg's decode heads: loss_decode, dropout_ratio, ignore_index, sampler.
+        kwargs: of mmseg's decode heads: loss_decode, dropout_ratio, ignore_index, sampler.
     """
 
     def __init__(

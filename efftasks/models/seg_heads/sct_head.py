@@ -22,17 +22,17 @@ __all__ = ["SCTHead"]
 
 @MODELS.register_module()
 class SCTHead(BaseDecodeHead):
-    """Classify one map at its own stride.
+    """Classifies one map at its own stride.
 
-    Also the auxiliary head of SCTNet: there on the map of stride 8 before fusion (``SCTNet(detail=True)``).
+    Also the auxiliary head of SCTNet, on the map of stride 8 before fusion (``SCTNet(detail=True)``).
 
     Args:
-        in_channels: of the one map chosen; given by the segmentor.
-        channels: of the 3x3 convolution: those of the map, where published.
+        in_channels: of the selected map; set by the segmentor.
+        channels: of the 3x3 convolution; those of the map in the published networks.
         num_classes: classes.
-        in_index: the one map.
+        in_index: the map.
         dropout_ratio: before the classifier.
-        kwargs: as mmseg's decode heads: loss_decode, ignore_index, sampler.
+        kwargs: of mmseg's decode heads: loss_decode, ignore_index, sampler.
     """
 
     def __init__(
@@ -59,6 +59,6 @@ class SCTHead(BaseDecodeHead):
         self.conv = ConvNormAct(in_channels[0], channels, 3, bias=True)
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """Maps, of which (B, in_channels, h, w) is chosen -> logits (B, num_classes, h, w)."""
+        """Maps, of which (B, in_channels, h, w) is selected -> logits (B, num_classes, h, w)."""
         (x,) = self._transform_inputs(inputs)
         return self.cls_seg(self.conv(self.norm(x)))

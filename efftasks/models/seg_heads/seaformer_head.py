@@ -1,8 +1,8 @@
-"""SeaFormer's fusions and light head: coarse maps, one after the other, gate the finest, which is then classified.
+"""SeaFormer's fusions and light head: the finest map, gated by each coarser one in turn, is classified.
 
 Source: SeaFormer (arXiv 2301.13156), section 3.1 (fusion block, light segmentation head). The order of layers and the
 channels of the published sizes follow the authors' code (fudan-zvg/SeaFormer, Apache-2.0), in which the 1x1 before the
-classifier is depthwise; with its weights the outputs are those of that code. Written anew.
+classifier is depthwise; with its weights the outputs are the same. Written anew.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["GatedFusion", "SeaFormerHead"]
 
 
 class GatedFusion(nn.Module):
-    """A fine map times a gate in 0 to 1 that a coarse one sets: section 3.1, the fusion block.
+    """A fine map times a gate in 0 to 1 from a coarse one: section 3.1, the fusion block.
 
     Args:
         fine_channels: of the fine map.
@@ -47,7 +47,7 @@ class GatedFusion(nn.Module):
 class SeaFormerHead(BaseDecodeHead):
     """The finest map, gated by every coarser one from fine to coarse, then classified at its stride.
 
-    As published, over the maps that ``SeaFormer`` gives if not asked for others (any maps that get coarser do):
+    The published variants, on the default maps of ``SeaFormer`` (any maps from fine to coarse work):
 
     ======= ================= ======== ===================
     variant fusion_channels   channels in_index
@@ -59,12 +59,12 @@ class SeaFormerHead(BaseDecodeHead):
     ======= ================= ======== ===================
 
     Args:
-        in_channels: of the maps chosen, two or more; given by the segmentor.
+        in_channels: of the selected maps, two or more; set by the segmentor.
         channels: of the last fusion, which the classifier reads.
         num_classes: classes.
         in_index: the maps, finest first.
         fusion_channels: of the fusions before the last: two fewer than there are maps.
-        kwargs: as mmseg's decode heads: loss_decode, dropout_ratio, ignore_index, sampler.
+        kwargs: of mmseg's decode heads: loss_decode, dropout_ratio, ignore_index, sampler.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What SCTNet learns from a transformer while it trains: its maps and its decoding are drawn to those of a SegFormer.
+"""Distillation of a transformer into SCTNet: its feature maps and its decoding learn from those of a SegFormer.
 
 Sources: SCTNet (arXiv 2312.17071), "Semantic Information Alignment Module": alignment of backbone features, and of
 logits and features behind a shared decode head; the divergence is that of CWD (arXiv 2011.13256). Weights, temperature
@@ -54,14 +54,14 @@ SEGFORMER_B2: dict[str, dict[str, Any]] = dict(
 
 
 class Teacher(nn.Module):
-    """A trained segmentation network that is only ever asked: no gradient of its parameters, always in evaluation mode.
+    """A trained segmentation network without gradient, always in evaluation mode.
 
     Args:
         num_classes: that it was trained with.
-        backbone: config of a network that gives a tuple of maps, finest first.
-        decode_head: config of a decode head written as mmseg's; without ``in_channels`` it gets the backbone's.
+        backbone: config of a network that returns a tuple of maps, finest first.
+        decode_head: config of a decode head of mmseg's form; ``in_channels`` defaults to those of the backbone.
         weights: path of a local checkpoint of all of it: ``backbone.*`` and ``decode_head.*`` (mmseg's), or
-            ``teacher_backbone.*`` and ``teacher_head.*`` (SCTNet's authors'). None leaves it untrained, for trials.
+            ``teacher_backbone.*`` and ``teacher_head.*`` (SCTNet's authors'). None for random weights, for trials.
 
     Attributes:
         specs: channels and stride of each map of the backbone.
@@ -78,8 +78,8 @@ class Teacher(nn.Module):
         self.backbone = MODELS.build(dict(copy.deepcopy(backbone)))
         maps: Any = probe(self.backbone)
         self.specs = specs_of(type(self.backbone).__name__, maps)
-        given = dict(in_channels=[spec.channels for spec in self.specs], num_classes=num_classes)
-        self.decode_head = MODELS.build({**given, **copy.deepcopy(decode_head)})
+        defaults = dict(in_channels=[spec.channels for spec in self.specs], num_classes=num_classes)
+        self.decode_head = MODELS.build({**defaults, **copy.deepcopy(decode_head)})
         if self.decode_head.num_classes != num_classes:
             raise ValueError(
                 f"teacher.decode_head.num_classes: got {self.decode_head.num_classes}, expected {num_classes}"
@@ -87,14 +87,14 @@ class Teacher(nn.Module):
         if weights is None:
             MMLogger.get_current_instance().warning("the guide's teacher has no weights: what it teaches is noise")
         else:
-            found = {_own_key(key): value for key, value in read_state_dict(weights).items()}
-            kept = {key: value for key, value in found.items() if key.startswith(("backbone.", "decode_head."))}
-            load_matching(self, kept, name=os.fspath(weights))
+            renamed = {_renamed(key): value for key, value in read_state_dict(weights).items()}
+            state = {key: value for key, value in renamed.items() if key.startswith(("backbone.", "decode_head."))}
+            load_matching(self, state, name=os.fspath(weights))
         self.requires_grad_(False)
         self.eval()
 
     def train(self, mode: bool = True) -> Teacher:
-        """Evaluation mode, whatever ``mode`` says."""
+        """Evaluation mode, whatever ``mode`` is."""
         return super().train(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -102,38 +102,38 @@ class Teacher(nn.Module):
         return tuple(self.backbone(images))
 
     def merge(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps -> what SegFormer's head fuses (B, D, h, w), at the finest map's stride."""
+        """Maps -> the input (B, D, h, w) of the fusion of SegFormer's head, at the finest map's stride."""
         head = self.decode_head
-        chosen = head._transform_inputs(maps)
-        how = dict(size=chosen[0].shape[2:], mode=head.interpolate_mode, align_corners=head.align_corners)
-        return torch.cat([functional.interpolate(conv(x), **how) for conv, x in zip(head.convs, chosen)], 1)
+        selected = head._transform_inputs(maps)
+        resize = dict(size=selected[0].shape[2:], mode=head.interpolate_mode, align_corners=head.align_corners)
+        return torch.cat([functional.interpolate(conv(x), **resize) for conv, x in zip(head.convs, selected)], 1)
 
     def classify(self, merged: Tensor) -> tuple[Tensor, Tensor]:
-        """What is to be fused (B, D, h, w) -> decoded features, logits (B, C, h, w)."""
+        """The input of the fusion (B, D, h, w) -> decoded features, logits (B, C, h, w)."""
         decoded = self.decode_head.fusion_conv(merged)
         return decoded, self.decode_head.cls_seg(decoded)
 
 
 @MODELS.register_module()
 class TransformerGuide(Guide):
-    """Losses that draw a student's maps to a teacher's; training only.
+    """Distillation losses between the maps of a student and a teacher; training only.
 
     Each loss is a :func:`channel_wise_divergence`, the student's map resized to the teacher's:
 
     - ``loss_stride{s}``, one for each of ``stage_index``: a 1x1 projection of the student's map of stride s against the
       teacher's map of the same stride.
     - ``loss_decoded`` and ``loss_logits``, where ``decoder_index`` is a map: its 1x1 projection, given the mean and
-      deviation of the channels that the teacher's decode head fuses, goes through the teacher's own fusion and
-      classifier, and both results are compared with the teacher's. The student's own logits are not looked at: two
+      deviation of the channels that the teacher's decode head fuses, goes through the teacher's fusion and
+      classifier, and both results are compared with the teacher's. The logits of the student's head are not used: two
       heads decode in different spaces.
-    - ``loss_logits`` alone, where ``decoder_index`` is None: the student's own logits against the teacher's, which then
-      may have any decode head.
+    - ``loss_logits`` alone, where ``decoder_index`` is None: the logits of the student's head against the teacher's,
+      which then may have any decode head.
 
     Args:
         teacher: arguments of :class:`Teacher` without ``num_classes``: ``dict(weights=path)`` for SegFormer-B2.
-        student: its maps, and the classes of both; given by the segmentor.
+        student: its maps, and the number of classes of both; set by the segmentor.
         decoder_index: of the student's map that its decode head classifies; needs a teacher with mmseg's SegformerHead.
-            None for the student's own logits.
+            None for the logits of the student's head.
         stage_index: of the student's maps that are compared with the teacher's of the same stride. The defaults are
             those of SCTNet's maps.
         logits_weight: of ``loss_logits``.
@@ -157,20 +157,20 @@ class TransformerGuide(Guide):
         self.logits_weight = logits_weight
         self.feature_weight = feature_weight
         self.temperature = temperature
-        wanted = [*stage_index, *([] if decoder_index is None else [decoder_index])]
-        if not all(-len(in_specs) <= i < len(in_specs) for i in wanted):
-            raise ValueError(f"stage_index, decoder_index: got {wanted}, allowed are indices of {len(in_specs)} maps")
+        indices = [*stage_index, *([] if decoder_index is None else [decoder_index])]
+        if not all(-len(in_specs) <= i < len(in_specs) for i in indices):
+            raise ValueError(f"stage_index, decoder_index: got {indices}, allowed are indices of {len(in_specs)} maps")
 
         self.projections = nn.ModuleDict()
         self.pairs: dict[str, tuple[int, int]] = {}  # index of the student's map and of the teacher's
-        of_stride = {spec.stride: i for i, spec in enumerate(self.teacher.specs)}
+        index_of_stride = {spec.stride: i for i, spec in enumerate(self.teacher.specs)}
         strides = [in_specs[i].stride for i in stage_index]
-        if len(set(strides)) < len(strides) or not set(strides) <= set(of_stride):
+        if len(set(strides)) < len(strides) or not set(strides) <= set(index_of_stride):
             raise ValueError(
-                f"stage_index: got maps of strides {strides}, allowed are different ones of {tuple(of_stride)}"
+                f"stage_index: got maps of strides {strides}, allowed are different ones of {tuple(index_of_stride)}"
             )
         for i, stride in zip(stage_index, strides):
-            name, j = f"stride{stride}", of_stride[stride]
+            name, j = f"stride{stride}", index_of_stride[stride]
             self.projections[name] = _projection(in_specs[i].channels, self.teacher.specs[j].channels)
             self.pairs[name] = (i, j)
         if decoder_index is not None:
@@ -186,7 +186,7 @@ class TransformerGuide(Guide):
         """The weighted losses.
 
         Args:
-            images: (B, 3, H, W), normalized as both networks want them.
+            images: (B, 3, H, W), normalized for both networks.
             stages: the student's maps, and the logits (B, C, h, w) of its decode head.
         """
         features, logits = stages
@@ -194,25 +194,25 @@ class TransformerGuide(Guide):
             maps = self.teacher(images)
         losses = {}
         for name, (i, j) in self.pairs.items():
-            own = self.projections[name](features[i])
-            losses[f"loss_{name}"] = self.feature_weight * self._divergence(own, maps[j])
+            projected = self.projections[name](features[i])
+            losses[f"loss_{name}"] = self.feature_weight * self._divergence(projected, maps[j])
         if self.decoder_index is None:
             with torch.no_grad():
-                wanted_logits = self.teacher.decode_head(maps)
+                teacher_logits = self.teacher.decode_head(maps)
         else:
-            own, wanted, logits, wanted_logits = self._decoded(features[self.decoder_index], maps)
-            losses["loss_decoded"] = self.feature_weight * self._divergence(own, wanted)
-        losses["loss_logits"] = self.logits_weight * self._divergence(logits, wanted_logits)
+            decoded, teacher_decoded, logits, teacher_logits = self._decoded(features[self.decoder_index], maps)
+            losses["loss_decoded"] = self.feature_weight * self._divergence(decoded, teacher_decoded)
+        losses["loss_logits"] = self.logits_weight * self._divergence(logits, teacher_logits)
         return losses
 
     def _decoded(self, feature: Tensor, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Features and logits behind the teacher's head: the student's, the teacher's of each."""
+        """Decoded features of student and teacher and logits of both, all from the teacher's head."""
         with torch.no_grad():
             merged = self.teacher.merge(maps)
-            wanted, wanted_logits = self.teacher.classify(merged)
+            teacher_decoded, teacher_logits = self.teacher.classify(merged)
         projected = _resized(self.projections["decoded"](feature), merged.shape[2:])
-        own, logits = self.teacher.classify(_with_statistics(projected, merged))
-        return own, wanted, logits, wanted_logits
+        decoded, logits = self.teacher.classify(_with_statistics(projected, merged))
+        return decoded, teacher_decoded, logits, teacher_logits
 
     def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
         return channel_wise_divergence(_resized(student, teacher.shape[2:]), teacher, self.temperature)
@@ -230,11 +230,12 @@ def _resized(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _with_statistics(x: Tensor, target: Tensor) -> Tensor:
-    """``x`` with the mean and deviation, over images and pixels, that each channel of ``target`` has."""
+    """``x`` with the mean and deviation, over images and pixels, of each channel of ``target``."""
     deviation, mean = torch.std_mean(x, (0, 2, 3), keepdim=True)
-    wanted_deviation, wanted_mean = torch.std_mean(target, (0, 2, 3), keepdim=True)
-    return (x - mean) / (deviation + 1e-6) * wanted_deviation + wanted_mean
+    target_deviation, target_mean = torch.std_mean(target, (0, 2, 3), keepdim=True)
+    return (x - mean) / (deviation + 1e-6) * target_deviation + target_mean
 
 
-def _own_key(key: str) -> str:
+def _renamed(key: str) -> str:
+    """The name here of a tensor in a checkpoint of SCTNet's authors."""
     return re.sub("^teacher_head", "decode_head", key).removeprefix("teacher_")
