@@ -1,1 +1,1 @@
-"""Checkpoints of other projects: which names and shapes theirs have, and what they are called here."""
+"""Checkpoints of other projects: the names and shapes of their tensors, and the names in this package."""

@@ -1,4 +1,4 @@
-"""From the parameter names of a foreign checkpoint to those here: ordered rules, and an account of every tensor."""
+"""From the parameter names of a foreign checkpoint to those of this package: ordered rules, and a report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Conversion", "Layout", "Part", "apply_rules", "convert"]
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a tensor that is in several there and in one here: pieces are concatenated by rising order."""
+    """A piece of a tensor that is split in the foreign checkpoint; pieces are concatenated in ascending order."""
 
     key: str
     order: int
@@ -22,12 +22,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Layout:
-    """How one code base names things.
+    """The names of one code base.
 
     Attributes:
-        rules: (pattern, replacement) in order; each is applied once to every name, with the result of the one before.
-        parts: (pattern, replacement, order), tried on the renamed names: pieces of one tensor here.
-        recomputed: patterns, on foreign names, of tensors that are made here when needed and have no place.
+        rules: (pattern, replacement), applied in order to every name.
+        parts: (pattern, replacement, order) for renamed names that are pieces of a tensor of this package.
+        recomputed: patterns of foreign names whose tensors this package computes and does not store.
     """
 
     rules: Sequence[tuple[str, str]]
@@ -37,15 +37,15 @@ class Layout:
 
 @dataclass
 class Conversion:
-    """The converted tensors, and what became of each.
+    """The converted tensors, with a report.
 
     Attributes:
-        state: name here -> tensor.
-        mapped: name there -> name here.
-        unused: names there that are known to have no place here.
-        unknown: names there that no rule leads to a place here.
-        missing: names here that the file does not fill.
-        mismatched: names whose tensor does not fit its place, and why.
+        state: name in this package -> tensor.
+        mapped: foreign name -> name in this package.
+        unused: foreign names that this package does not need.
+        unknown: foreign names that no rule maps to a name of this package.
+        missing: names of this package that the file lacks.
+        mismatched: names whose tensor has another shape or value, with the reason.
     """
 
     state: dict[str, Tensor] = field(default_factory=dict)
@@ -61,14 +61,14 @@ class Conversion:
         return not (self.unknown or self.missing or self.mismatched)
 
     def summary(self) -> str:
-        """Counts."""
+        """The number of tensors of each kind, in words."""
         counts = {"mapped": self.mapped, "unused": self.unused, "unknown": self.unknown, "missing": self.missing}
         counts["misfits"] = self.mismatched
-        return ", ".join(f"{len(names)} {what}" for what, names in counts.items() if names or what == "mapped")
+        return ", ".join(f"{len(names)} {kind}" for kind, names in counts.items() if names or kind == "mapped")
 
     def listing(self) -> str:
-        """Every tensor, a line each."""
-        lines = [f"mapped   {there} -> {here}" for there, here in self.mapped.items()]
+        """All tensors, one line for each."""
+        lines = [f"mapped   {name} -> {target}" for name, target in self.mapped.items()]
         lines += [f"unused   {name}" for name in self.unused]
         lines += [f"unknown  {name}" for name in self.unknown]
         lines += [f"missing  {name}" for name in self.missing]
@@ -77,21 +77,21 @@ class Conversion:
 
 
 def apply_rules(name: str, rules: Sequence[tuple[str, str]]) -> str:
-    """The name after all rules."""
+    """The name after the application of all rules."""
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name
 
 
-def convert(foreign: Mapping[str, Tensor], own: Mapping[str, Tensor], layout: Layout) -> Conversion:
-    """Rename, join and account for the tensors of a foreign checkpoint.
+def convert(foreign: Mapping[str, Tensor], state: Mapping[str, Tensor], layout: Layout) -> Conversion:
+    """Rename and join the tensors of a foreign checkpoint, and report on each.
 
-    Batch norms' counters of batches, which no result depends on, are filled in where the file has none.
+    Missing counters of batches of batch norms, which no result depends on, are set to 0.
 
     Args:
-        foreign: name there -> tensor.
-        own: the ``state_dict`` of the model to fill; only names and shapes are used.
-        layout: how the file names things.
+        foreign: foreign name -> tensor.
+        state: the ``state_dict`` of the model; only names and shapes are used.
+        layout: the names of the file.
     """
     result = Conversion()
     pieces: dict[str, dict[int, Tensor]] = {}
@@ -99,28 +99,28 @@ def convert(foreign: Mapping[str, Tensor], own: Mapping[str, Tensor], layout: La
         if any(re.search(pattern, name) for pattern in layout.recomputed):
             result.unused.append(name)
             continue
-        target = _target(name, own, layout)
+        target = _target(name, state, layout)
         if target is None:
             result.unknown.append(name)
             continue
-        there = pieces.setdefault(target.key, {})
-        if target.order in there:
-            if torch.equal(there[target.order], tensor):
+        same_key = pieces.setdefault(target.key, {})
+        if target.order in same_key:
+            if torch.equal(same_key[target.order], tensor):
                 result.unused.append(name)
             else:
                 result.mismatched.append(f"{name}, unlike another tensor that goes to {target.key}")
             continue
-        there[target.order] = tensor
+        same_key[target.order] = tensor
         result.mapped[name] = target.key
     for key, parts in pieces.items():
         ordered = [parts[order] for order in sorted(parts)]
         joined = ordered[0] if len(ordered) == 1 or ordered[0].dim() == 0 else torch.cat(ordered)
-        if joined.shape != own[key].shape:
-            result.mismatched.append(f"{key} {tuple(joined.shape)} for {tuple(own[key].shape)}")
+        if joined.shape != state[key].shape:
+            result.mismatched.append(f"{key} {tuple(joined.shape)} for {tuple(state[key].shape)}")
         else:
             result.state[key] = joined
     filled = set(pieces)
-    for key, tensor in own.items():
+    for key, tensor in state.items():
         if key in filled:
             continue
         if key.endswith("num_batches_tracked"):
@@ -130,12 +130,12 @@ def convert(foreign: Mapping[str, Tensor], own: Mapping[str, Tensor], layout: La
     return result
 
 
-def _target(name: str, own: Mapping[str, Tensor], layout: Layout) -> Part | None:
+def _target(name: str, state: Mapping[str, Tensor], layout: Layout) -> Part | None:
     renamed = apply_rules(name, layout.rules)
-    if renamed in own:
+    if renamed in state:
         return Part(renamed, 0)
     for pattern, replacement, order in layout.parts:
         key, count = re.subn(pattern, replacement, renamed)
-        if count and key in own:
+        if count and key in state:
             return Part(key, order)
     return None
