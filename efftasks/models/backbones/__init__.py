@@ -1,1 +1,1 @@
-"""Backbones: images -> feature maps, declared as `FeatureSpec`. A file a paper, a licence and a source each."""
+"""Backbones: images -> feature maps, declared as `FeatureSpec`. A file for each paper, with its source and license."""

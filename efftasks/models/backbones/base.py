@@ -1,7 +1,6 @@
-"""What a backbone is, how a foreign one becomes one, and how local weights get into either.
+"""The base of backbones, the wrapper of networks of other libraries, and the loading of local weights.
 
-The contract (after detectron2's ``ShapeSpec``): a backbone declares the channels and stride of every map it gives, and
-whoever consumes the maps reads the declaration. Nobody types channels twice.
+A backbone declares the channels and stride of every map (after detectron2's ``ShapeSpec``); necks and heads read them.
 """
 
 from __future__ import annotations
@@ -37,33 +36,33 @@ __all__ = [
     "specs_of",
 ]
 
-# Two different multiples of 128: every usual stride divides both sides, and swapped sides would show.
+# (height, width): different multiples of 128, divisible by all usual strides.
 PROBE_SIZE = (256, 384)
 
-# Where a checkpoint may hold the network: below a detector's wrapped backbone, a detector's backbone, a wrapper.
+# Prefixes of the network in a checkpoint: a detector's wrapped backbone, a detector's backbone, a wrapper.
 _PREFIXES = ("backbone.body.", "backbone.", "body.")
 
 
 class Backbone(nn.Module, ABC):
     """A network from an image batch to feature maps, finest first.
 
-    Not an mmengine ``BaseModule`` on purpose: weights are initialised, or loaded, at construction, and the runner's
-    call of ``init_weights`` cannot overwrite what was loaded.
+    It is not an mmengine ``BaseModule``: weights are initialized or loaded at construction, and ``init_weights`` of the
+    runner must not overwrite loaded ones.
 
     Attributes:
         frozen: see :meth:`freeze`.
     """
 
     _specs: tuple[FeatureSpec, ...] = ()
-    _shapes: tuple[torch.Size, ...] = ()  # of all parameters, when the specs were stated or measured
+    _shapes: tuple[torch.Size, ...] = ()  # of all parameters when the specs were set or measured
     frozen: tuple[str, ...] = ()
 
     @property
     def specs(self) -> tuple[FeatureSpec, ...]:
         """Channels and stride of each map that ``forward`` gives, in the same order.
 
-        A constructor states them, best in its last lines. Where parameters have other shapes than then (layers were cut
-        or replaced), they are measured anew, by a dry run.
+        A constructor sets them, best in its last lines. If shapes of parameters have changed since then (layers were
+        pruned or replaced), they are measured again by a dry run.
         """
         shapes = tuple(parameter.shape for parameter in self.parameters())
         if shapes != self._shapes:
@@ -72,16 +71,16 @@ class Backbone(nn.Module, ABC):
 
     @specs.setter
     def specs(self, specs: Sequence[FeatureSpec]) -> None:
-        """State what the maps are, for the parameters as they are now."""
+        """Set the specs, which hold for the current shapes of the parameters."""
         self._specs, self._shapes = tuple(specs), tuple(parameter.shape for parameter in self.parameters())
 
     def _measured(self) -> tuple[FeatureSpec, ...]:
-        return specs_of(type(self).__name__, _chosen(type(self).__name__, probe(self), None))
+        return specs_of(type(self).__name__, _selected(type(self).__name__, probe(self), None))
 
     def freeze(self, parts: Sequence[str]) -> None:
-        """Keep parts as they are in training: submodules by name, and ``norms`` for every batch norm.
+        """Freeze parts in training: submodules by name, and ``norms`` for every batch norm.
 
-        Frozen parameters get no gradient; frozen batch norms use their running statistics and leave them alone.
+        Frozen parameters get no gradient; frozen batch norms use their running statistics and do not update them.
 
         Raises:
             ValueError: no submodule has such a name.
@@ -100,7 +99,7 @@ class Backbone(nn.Module, ABC):
             yield from (module for module in self.modules() if isinstance(module, nn.BatchNorm2d))
 
     def train(self, mode: bool = True) -> Backbone:
-        """Training mode for all but frozen batch norms."""
+        """Set training mode for all modules but frozen batch norms."""
         super().train(mode)
         if "norms" in self.frozen:
             for module in self._frozen_modules():
@@ -110,8 +109,8 @@ class Backbone(nn.Module, ABC):
 
     @property
     def divisor(self) -> int:
-        """Sides of the input are to be multiples of this (pixels): the largest stride."""
-        return max(spec.stride for spec in self._specs or self.specs)  # as stated: no cut of channels changes a stride
+        """Sides of the input must be multiples of this, in pixels: the largest stride."""
+        return max(spec.stride for spec in self._specs or self.specs)  # not measured again: pruning changes no stride
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -120,12 +119,12 @@ class Backbone(nn.Module, ABC):
 
 @MODELS.register_module()
 class ProbedBackbone(Backbone):
-    """Any network that gives a tuple of maps; its channels and strides are measured by one dry run.
+    """Any network that returns a tuple of maps; its channels and strides are measured by a dry run.
 
     Args:
-        backbone: a module, or the config of a registered one (``dict(type="mmdet.CSPNeXt", ...)``). The parameters are
-            found under ``body.*``.
-        out_indices: which of its outputs to give, finest first; None for all.
+        backbone: a module, or the config of a registered one (``dict(type="mmdet.CSPNeXt", ...)``). Its parameters are
+            named ``body.*``.
+        out_indices: of the outputs to return, finest first; None for all.
         weights: path of a local checkpoint for ``backbone``: of the network, or of a whole model (``backbone.*``).
 
     Raises:
@@ -148,7 +147,7 @@ class ProbedBackbone(Backbone):
             self.body = MODELS.build(copy.deepcopy(backbone))
             self._init_pending = weights is None
         name = type(self.body).__name__
-        self.specs = specs_of(name, _chosen(name, probe(self.body), self.out_indices))
+        self.specs = specs_of(name, _selected(name, probe(self.body), self.out_indices))
         if weights is not None:
             load_weights(self.body, weights)
 
@@ -160,16 +159,16 @@ class ProbedBackbone(Backbone):
         return tuple(maps)
 
     def init_weights(self) -> None:
-        """mmengine's deferred initialisation of the wrapped network; what was loaded or given built is left alone."""
+        """mmengine's deferred initialization of the wrapped network, unless it was built or loaded before."""
         if self._init_pending and isinstance(self.body, BaseModule):
             self.body.init_weights()
         self._init_pending = False
 
 
 def build_backbone(backbone: nn.Module | Mapping) -> Backbone:
-    """A backbone from a module or a config; the config is not edited.
+    """A backbone from a module or a config; the config is not changed.
 
-    What is not a :class:`Backbone` itself (a network of mmdet or mmseg by its scoped name) is wrapped in
+    Networks that are not a :class:`Backbone` (of mmdet or mmseg by their scoped name) are wrapped in
     :class:`ProbedBackbone`.
 
     Raises:
@@ -186,7 +185,7 @@ def build_backbone(backbone: nn.Module | Mapping) -> Backbone:
         kind = MODELS.get(kind)
     if kind is None or (
         isinstance(kind, type) and issubclass(kind, Backbone)
-    ):  # None: the registry's build names what it knows
+    ):  # None: the error of build() lists the registered types
         return MODELS.build(copy.deepcopy(backbone))
     return ProbedBackbone(backbone)
 
@@ -194,21 +193,21 @@ def build_backbone(backbone: nn.Module | Mapping) -> Backbone:
 def load_weights(
     module: nn.Module, path: str | os.PathLike, rename: Callable[[str], str | None] | None = None
 ) -> MatchReport:
-    """Load what matches of a local checkpoint into ``module``, and log what did and what did not.
+    """Load the matching tensors of a local checkpoint into ``module``, and log which match.
 
     Args:
         module: the network, its parameters named as in ``module.state_dict()``.
-        path: a checkpoint of the network, or of a whole model that holds it under ``backbone.*``.
-        rename: from a foreign key to this package's; None as its result drops the key.
+        path: a checkpoint of the network, or of a model with the network under ``backbone.*``.
+        rename: from a key of another project to that of this package; a result of None drops the key.
 
     Raises:
-        ValueError: no tensor at all matched in name and shape.
+        ValueError: no tensor matches in name and shape.
     """
     state = read_state_dict(path)
-    own = list(module.state_dict())
+    expected = list(module.state_dict())
     for prefix in _PREFIXES:
         inner = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
-        if inner and not any(key.startswith(prefix) for key in own):
+        if inner and not any(key.startswith(prefix) for key in expected):
             state = inner
             break
     if rename is not None:
@@ -218,14 +217,14 @@ def load_weights(
     if not report.matched:
         raise ValueError(
             f"{os.fspath(path)}: no tensor fits {type(module).__name__} in name and shape "
-            f"(the file has {_first(list(state))}; expected {_first(own)})"
+            f"(the file has {_first(list(state))}; expected {_first(expected)})"
         )
     MMLogger.get_current_instance().info(f"weights of {type(module).__name__} from {path}: {report.summary()}")
     return report
 
 
 def check_scale(width: float, depth: float, kernel_size: int | None) -> None:
-    """Refuse factors that are not positive, and even kernels.
+    """Check that factors are positive and the kernel is odd.
 
     Raises:
         ValueError: naming the argument.
@@ -238,21 +237,21 @@ def check_scale(width: float, depth: float, kernel_size: int | None) -> None:
 
 
 def scaled_channels(channels: int, width: float) -> int:
-    """``channels * width`` to the nearest multiple of 8, at least 8; as they are where ``width`` is 1."""
+    """``channels * width`` rounded to a multiple of 8, at least 8; unchanged for a ``width`` of 1."""
     return channels if width == 1 else max(8, int(channels * width / 8 + 0.5) * 8)
 
 
-def select_strides(available: Sequence[int], wanted: Sequence[int]) -> tuple[int, ...]:
-    """Indices into ``available`` of the ``wanted`` strides; of several maps with one stride, the last (deepest).
+def select_strides(available: Sequence[int], out_strides: Sequence[int]) -> tuple[int, ...]:
+    """Indices into ``available`` of the ``out_strides``; of several maps with one stride, the last (deepest).
 
     Raises:
-        ValueError: ``wanted`` is empty, not ascending, or names a stride that is not available.
+        ValueError: ``out_strides`` is empty, not ascending, or has a stride that is not available.
     """
-    wanted = tuple(wanted)
+    out_strides = tuple(out_strides)
     index = {stride: i for i, stride in enumerate(available)}
-    if not wanted or any(a >= b for a, b in pairwise(wanted)) or not set(wanted) <= set(index):
-        raise ValueError(f"out_strides: got {wanted}, allowed an ascending choice of {tuple(index)}")
-    return tuple(index[stride] for stride in wanted)
+    if not out_strides or any(a >= b for a, b in pairwise(out_strides)) or not set(out_strides) <= set(index):
+        raise ValueError(f"out_strides: got {out_strides}, allowed an ascending choice of {tuple(index)}")
+    return tuple(index[stride] for stride in out_strides)
 
 
 def _first(keys: list[str], count: int = 3) -> str:
@@ -260,29 +259,29 @@ def _first(keys: list[str], count: int = 3) -> str:
 
 
 def probe(module: nn.Module, size: tuple[int, int] = PROBE_SIZE) -> object:
-    """What ``module`` gives for one black image, by a dry run that leaves flags, buffers and the random state alone.
+    """The output of ``module`` for one black image, without a change of modes, buffers and the random state.
 
     Args:
         module: takes (1, 3, height, width).
         size: (height, width).
     """
-    flags = {part: part.training for part in module.modules()}
+    modes = {part: part.training for part in module.modules()}
     buffers = {buffer: buffer.clone() for buffer in module.buffers()}
-    like = next(iter(module.parameters()), torch.zeros(0))
-    device = like.device
+    parameter = next(iter(module.parameters()), torch.zeros(0))
+    device = parameter.device
     try:
         module.eval()
         with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-            return module(torch.zeros(1, 3, *size, device=device, dtype=like.dtype))
+            return module(torch.zeros(1, 3, *size, device=device, dtype=parameter.dtype))
     finally:
-        for part, training in flags.items():
-            part.training = training  # not train(): a network may freeze its norms in there
+        for part, training in modes.items():
+            part.training = training  # not train(), which may freeze norms
         with torch.no_grad():
             for buffer, value in buffers.items():
                 buffer.copy_(value)
 
 
-def _chosen(name: str, outputs: object, out_indices: Sequence[int] | None) -> list[Tensor]:
+def _selected(name: str, outputs: object, out_indices: Sequence[int] | None) -> list[Tensor]:
     if not isinstance(outputs, (tuple, list)) or not outputs:
         raise ValueError(f"backbone {name}: got {type(outputs).__name__} as output, expected a tuple of 4-D maps")
     if out_indices is not None:
@@ -294,13 +293,13 @@ def _chosen(name: str, outputs: object, out_indices: Sequence[int] | None) -> li
         outputs = [outputs[i] for i in out_indices]
     for i, output in enumerate(outputs):
         if not isinstance(output, Tensor) or output.dim() != 4:
-            what = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-            raise ValueError(f"backbone {name}: output {i} has {what}, expected a 4-D map (B, C, H, W)")
+            got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(f"backbone {name}: output {i} has {got}, expected a 4-D map (B, C, H, W)")
     return list(outputs)
 
 
 def specs_of(name: str, maps: Sequence[Tensor], size: tuple[int, int] = PROBE_SIZE) -> tuple[FeatureSpec, ...]:
-    """Channels and strides of maps (1, C_i, H_i, W_i) that a network gave for an input of ``size``.
+    """Channels and strides of the maps (1, C_i, H_i, W_i) of a network for an input of ``size``.
 
     Raises:
         ValueError: a stride is not whole, or they do not ascend.

@@ -1,4 +1,4 @@
-"""HGNetV2: dense 3x3 convolutions early, light 5x5 ones late, each block keeping all of its layers' outputs.
+"""HGNetV2: dense 3x3 convolutions early, light 5x5 ones late; blocks concatenate the outputs of all their layers.
 
 Source: PP-HGNetV2 of PaddleClas and the backbone of D-FINE (arXiv 2410.13842), both Apache-2.0; the tables below are
 their published configurations. Written anew; the module names follow the published weights, so that the checkpoints of
@@ -27,7 +27,7 @@ __all__ = ["HGNetV2"]
 
 
 class Stage(NamedTuple):
-    """One stage: width inside and after its blocks, how many blocks, and what a block's layers are."""
+    """One stage: width inside and after its blocks, the number of blocks, and their layers."""
 
     hidden: int
     out: int
@@ -134,13 +134,13 @@ class Stem(nn.Module):
 class FoldedStem(nn.Module):
     """A folded :class:`Stem`: the 3x3 over two maps is two convolutions, and nothing is concatenated.
 
-    A runtime adds the second to the first as it goes; the concatenation would be the largest copy of the network.
+    Runtimes fuse the sum into the second convolution; the concatenation would be the largest copy of the network.
     """
 
     def __init__(self, stem: Stem) -> None:
         super().__init__()
         self.stem1, self.stem2a, self.stem2b = (copy.deepcopy(part) for part in (stem.stem1, stem.stem2a, stem.stem2b))
-        # Runtimes pad in a convolution for nothing, but not in a pooling: this one does nothing but to be padded.
+        # Runtimes fuse padding into a convolution, but not into a pooling: this identity convolution is there for it.
         hidden = stem.stem1.conv.out_channels
         weight = stem.stem1.conv.weight
         self.same = nn.Conv2d(hidden, hidden, 1, groups=hidden, bias=False, device=weight.device, dtype=weight.dtype)
@@ -150,7 +150,7 @@ class FoldedStem(nn.Module):
         stem4: Any = stem.stem4.fold()
         self.act = stem3.act
         if isinstance(stem3.act, Clamp) and stem3.act.high is None:
-            # Runtimes do the addition and a ReLU in one go, a clamp not: its bound moves into the biases around it.
+            # Runtimes fuse an addition with a ReLU, but not with a clamp: its bound moves into the adjacent biases.
             self.act = nn.ReLU()
             stem3.conv.bias.data -= stem3.act.low
             stem4.conv.bias.data += stem3.act.low * stem4.conv.weight.data.sum((1, 2, 3))
@@ -165,7 +165,7 @@ class FoldedStem(nn.Module):
 
 
 class Block(nn.Module):
-    """Layers in a row; the input and every layer's output are concatenated, then squeezed and widened by 1x1."""
+    """A sequence of layers; the input and all outputs are concatenated and aggregated by two 1x1 convolutions."""
 
     def __init__(self, in_channels: int, stage: Stage, residual: bool, affine: bool) -> None:
         super().__init__()
@@ -257,7 +257,7 @@ class HGNetV2(Backbone):
         self.specs = tuple(FeatureSpec(stages[i].out, strides[i]) for i in self.out_indices)
         self.freeze(frozen)
         if weights is not None:
-            load_weights(self, weights, own_key)
+            load_weights(self, weights, renamed_key)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) -> maps as declared in ``specs``."""
@@ -276,8 +276,8 @@ def _conv(
     return kind(in_channels, out_channels, kernel_size, stride, groups)
 
 
-def own_key(key: str) -> str | None:
-    """timm's and D-FINE's names are ours but for the norm; their classifiers (``head.*``, ``fc.*``) have no place."""
+def renamed_key(key: str) -> str | None:
+    """The name in this package of a parameter of timm's or D-FINE's network; None for their classifiers."""
     if key.startswith(("head.", "fc.", "last_conv.")):
         return None
     return key.replace(".bn.", ".norm.")

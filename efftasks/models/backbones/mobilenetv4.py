@@ -24,7 +24,7 @@ _STRIDES = (4, 8, 16, 32)
 
 
 class UniversalInvertedBottleneck(nn.Module):
-    """[depthwise] -> 1x1 up -> [depthwise] -> 1x1 down, with a shortcut where the shape allows it.
+    """[depthwise] -> 1x1 expansion -> [depthwise] -> 1x1 projection, with a shortcut if shapes are equal.
 
     Both depthwise: "extra depthwise"; the middle one only: inverted bottleneck; the first only: like ConvNeXt;
     none: a feed-forward layer.
@@ -32,9 +32,9 @@ class UniversalInvertedBottleneck(nn.Module):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        start: kernel of the first depthwise convolution, 0 for none.
-        mid: kernel of the middle depthwise convolution, 0 for none.
-        stride: taken by the middle depthwise convolution, or else by the first.
+        start: kernel size of the first depthwise convolution, 0 for none.
+        mid: kernel size of the middle depthwise convolution, 0 for none.
+        stride: of the middle depthwise convolution, or else of the first.
         expansion: width between the 1x1 convolutions over ``in_channels``.
     """
 
@@ -63,7 +63,7 @@ class UniversalInvertedBottleneck(nn.Module):
 
 
 class FusedInvertedBottleneck(nn.Module):
-    """A dense convolution up, a 1x1 down (no shortcut: the tables use it with a stride only)."""
+    """A dense expansion, a 1x1 projection; without a shortcut, since the tables use it with a stride only."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, expansion: float) -> None:
         super().__init__()
@@ -83,11 +83,11 @@ class MobileNetV4(Backbone):
     Args:
         variant: conv-s or conv-m.
         out_strides: ascending choice of 4, 8, 16, 32.
-        width: factor on all channels (the stem keeps its own below 1, as in the published small ones).
-        depth: factor on the number of blocks of the stages of inverted bottlenecks; what is added repeats the last.
+        width: factor on all channels (the stem is not made narrower, as in the published small networks).
+        depth: factor on the number of blocks of the stages of inverted bottlenecks; added blocks repeat the last.
         kernel_size: of all depthwise convolutions, odd; None for the published mixture of 3 and 5.
-        final_conv: widen the map of stride 32 to 960 channels by the 1x1 that stands before the pooling of the
-            classifier. It costs more than it gives a neck that narrows the map again at once.
+        final_conv: widen the map of stride 32 to 960 channels by the 1x1 before the pooling of the classifier. It is of
+            little use to a neck that reduces the channels again.
         frozen: see :meth:`Backbone.freeze`.
         weights: path of a local checkpoint: timm's or this package's.
     """
@@ -115,7 +115,7 @@ class MobileNetV4(Backbone):
         self.stem = ConvNormAct(3, channels, 3, stride=2)
         self.stages = nn.ModuleList()
         specs = []
-        for stride, table in zip(_STRIDES, tables, strict=False):  # the tables stop at the last stride wanted
+        for stride, table in zip(_STRIDES, tables, strict=False):  # the tables stop at the last stride of out_strides
             blocks: list[nn.Module] = []
             for row in table:
                 out = round_channels(row.out * width)
@@ -131,8 +131,8 @@ class MobileNetV4(Backbone):
         self.specs = tuple(specs[i] for i in self.out_indices)
         self.freeze(frozen)
         if weights is not None:
-            own = set(self.state_dict())
-            load_weights(self, weights, lambda key: _own_key(key, own))
+            expected = set(self.state_dict())
+            load_weights(self, weights, lambda key: _renamed_key(key, expected))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) -> maps as declared in ``specs``."""
@@ -146,7 +146,7 @@ class MobileNetV4(Backbone):
 
 
 def resized(table: Sequence[_Row], depth: float, kernel_size: int | None) -> list[_Row]:
-    """A stage of another depth and with other depthwise kernels; stages of plain convolutions keep theirs."""
+    """A stage with another depth and other depthwise kernels; stages of plain convolutions are not changed."""
     if not all(isinstance(row, _UIB) for row in table):
         return list(table)
     rows: list[_Row] = []
@@ -165,8 +165,8 @@ def round_channels(channels: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
-def _own_key(key: str, own: set[str]) -> str | None:
-    """The name here for a name of timm's ``mobilenetv4_conv_*``; None for its classifier."""
+def _renamed_key(key: str, expected: set[str]) -> str | None:
+    """The name in this package of a parameter of timm's ``mobilenetv4_conv_*``; None for its classifier."""
     if key.startswith(("conv_head.", "norm_head.", "classifier.")):
         return None
     key = re.sub(r"^conv_stem\.", "stem.conv.", key)
@@ -177,7 +177,7 @@ def _own_key(key: str, own: set[str]) -> str | None:
     key = key.replace(".bn2.", ".project.norm.").replace(".bn.", ".norm.")
     # bn1 is the only norm of a plain convolution, and the first of a fused bottleneck.
     plain, fused = key.replace(".bn1.", ".norm."), key.replace(".bn1.", ".expand.norm.")
-    return fused if fused in own else plain
+    return fused if fused in expected else plain
 
 
 class _Row(Protocol):

@@ -42,7 +42,7 @@ class Stage(NamedTuple):
 def regnet_stages(
     width_start: int, width_slope: float, width_factor: float, depth: int, group_width: int, quantum: int = _QUANTUM
 ) -> tuple[Stage, ...]:
-    """The quantised linear rule: widths that grow linearly from block to block, rounded to a few stages.
+    """The quantized linear rule: widths that grow linearly from block to block, rounded to a few stages.
 
     Args:
         width_start: w_0, the width of the first block; a multiple of ``quantum``.
@@ -199,7 +199,7 @@ class RegNet(Backbone):
         self.specs = tuple(FeatureSpec(table[i].width, _STRIDES[i]) for i in self.out_indices)
         self.freeze(frozen)
         if weights is not None:
-            load_weights(self, weights, own_key)
+            load_weights(self, weights, renamed_key)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) -> maps as declared in ``specs``."""
@@ -212,7 +212,7 @@ class RegNet(Backbone):
 
 
 def _table(variant: str | None, stages: Sequence[Sequence[int]] | None) -> tuple[tuple[Stage, ...], float]:
-    """The stages asked for, and their published ratio of squeeze-excite."""
+    """The stages of a variant or as given, and the published ratio of squeeze-excite."""
     if stages is None:
         variant = _DEFAULT if variant is None else variant
         if variant not in VARIANTS:
@@ -231,7 +231,7 @@ def _table(variant: str | None, stages: Sequence[Sequence[int]] | None) -> tuple
 
 
 def _resized(stage: Stage, width: float, depth: float, group_width: int | None) -> Stage:
-    """A stage of another width and depth, and perhaps with other groups."""
+    """A stage with another width and depth, and with other groups if ``group_width`` is given."""
     group_width = stage.group_width if group_width is None else group_width
     blocks = max(1, round(stage.blocks * depth))
     channels = stage.width * width
@@ -241,9 +241,9 @@ def _resized(stage: Stage, width: float, depth: float, group_width: int | None) 
     return Stage(dense, blocks, dense)
 
 
-def own_key(key: str) -> str | None:
-    """The name here for a name of timm's ``regnetx_*`` and ``regnety_*``; None for their classifier."""
+def renamed_key(key: str) -> str | None:
+    """The name in this package of a parameter of timm's ``regnetx_*`` and ``regnety_*``; None for their classifier."""
     if key.startswith("head."):
         return None
-    key = re.sub(r"^s(\d+)\.b(\d+)\.", lambda found: f"stages.{int(found[1]) - 1}.{int(found[2]) - 1}.", key)
+    key = re.sub(r"^s(\d+)\.b(\d+)\.", lambda match: f"stages.{int(match[1]) - 1}.{int(match[2]) - 1}.", key)
     return key.replace(".bn.", ".norm.").replace(".downsample.", ".shortcut.")

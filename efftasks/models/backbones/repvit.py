@@ -43,7 +43,7 @@ VARIANTS: dict[str, Variant] = {
 
 
 class TokenMixer(nn.Module):
-    """A depthwise convolution with its norm, a 1x1 depthwise one and the input, added, then a norm.
+    """The sum of a depthwise convolution with norm, a 1x1 depthwise convolution and the input, then a norm.
 
     Args:
         channels: of input and output.
@@ -66,7 +66,7 @@ class TokenMixer(nn.Module):
         """One depthwise convolution with bias."""
         assert self.conv1.bias is not None
         dtype = self.conv1.weight.dtype
-        # In float64 to the end: the sum of the branches is folded once more, and is to be rounded only then.
+        # In float64, since the sum of the branches is folded once more before it is rounded.
         merged = fold_norm(copy.deepcopy(self.conv.conv).double(), self.conv.norm)
         assert merged.bias is not None
         margin = merged.kernel_size[0] // 2
@@ -91,7 +91,7 @@ class ChannelMixer(nn.Module):
 
 
 class Block(nn.Module):
-    """Token mixer, squeeze-excite where asked for, channel mixer."""
+    """Token mixer, optional squeeze-excite, channel mixer."""
 
     def __init__(self, channels: int, kernel_size: int, excite: bool) -> None:
         super().__init__()
@@ -179,7 +179,7 @@ class RepViT(Backbone):
         self.specs = tuple(FeatureSpec(channels[i], _STRIDES[i]) for i in self.out_indices)
         self.freeze(frozen)
         if weights is not None:
-            load_weights(self, weights, own_key)
+            load_weights(self, weights, renamed_key)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) -> maps as declared in ``specs``."""
@@ -191,8 +191,8 @@ class RepViT(Backbone):
         return tuple(maps[i] for i in self.out_indices)
 
 
-def own_key(key: str) -> str | None:
-    """The name here for a name of timm's ``repvit_m*``; None for its classifier."""
+def renamed_key(key: str) -> str | None:
+    """The name in this package of a parameter of timm's ``repvit_m*``; None for its classifier."""
     if key.startswith("head."):
         return None
     return key.replace(".c.", ".conv.").replace(".bn.", ".norm.")

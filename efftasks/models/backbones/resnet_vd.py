@@ -1,8 +1,8 @@
 """ResNet-vd: three 3x3 in the stem, and an average pooling before the 1x1 of a strided shortcut.
 
 Sources: "Bag of tricks" (arXiv 1812.01187, section 4, ResNet-D); the backbone of RT-DETR (arXiv 2304.08069), whose
-basic blocks have a projection in the first block of every stage, the first stage included, as PaddleClas' have. mmdet's
-and timm's have none there, so that RT-DETR's published weights of depth 18 and 34 fit neither. Written anew.
+basic blocks have a projection in the first block of every stage, the first stage included, as in PaddleClas. mmdet and
+timm have none there, so that RT-DETR's published weights of depth 18 and 34 fit neither. Written anew.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Block(nn.Module):
         width: channels of the 3x3.
         stride: of the first 3x3 (basic) or the only one (bottleneck).
         project: a 1x1 in the shortcut, after an average pooling where the block is strided.
-        bottleneck: which of the two kinds.
+        bottleneck: a bottleneck block instead of a basic one.
     """
 
     def __init__(self, in_channels: int, width: int, stride: int, project: bool, bottleneck: bool) -> None:
@@ -128,7 +128,7 @@ class ResNetVD(Backbone):
         self.specs = tuple(FeatureSpec(factor * _WIDTHS[i], _STRIDES[i]) for i in self.out_indices)
         self.freeze(frozen)
         if weights is not None:
-            load_weights(self, weights, own_key)
+            load_weights(self, weights, renamed_key)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) -> maps as declared in ``specs``."""
@@ -140,7 +140,7 @@ class ResNetVD(Backbone):
         return tuple(maps[i] for i in self.out_indices)
 
 
-def own_key(key: str) -> str:
+def renamed_key(key: str) -> str:
     """The name here of a parameter in RT-DETR's published backbones; others stay as they are."""
     for pattern, replacement in PUBLISHED_NAMES:
         key = re.sub("^" + pattern, replacement, key)

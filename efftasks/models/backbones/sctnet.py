@@ -1,7 +1,7 @@
-"""SCTNet: a single branch of convolutions for segmentation, whose last stages attend by learnt kernels, not by tokens.
+"""SCTNet: a single convolutional branch for segmentation, with attention to learned kernels in its last stages.
 
 Sources: SCTNet (arXiv 2312.17071), "Conv-Former Block" and "Overall Architecture"; RTFormer (arXiv 2210.07124) for
-attention to learnt kernels with a grouped double normalisation; DDRNet (arXiv 2101.06085) for DAPPM. Tables and the
+attention to learned kernels with a grouped double normalization; DDRNet (arXiv 2101.06085) for DAPPM. Tables and the
 order of layers were compared with the authors' code (xzz777/SCTNet, MIT), whose checkpoints load here. Written anew.
 """
 
@@ -53,7 +53,7 @@ class ResidualBlock(nn.Module):
         in_channels: of the input.
         out_channels: of the output.
         stride: of the first convolution and of the shortcut.
-        last: the last block of its stage leaves the activation to whoever reads its sum.
+        last: the last block of its stage, without an activation: it follows in the next stage.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, last: bool) -> None:
@@ -72,14 +72,14 @@ class ResidualBlock(nn.Module):
 
 
 class ConvAttention(nn.Module):
-    """Attention of the pixels to learnt kernels, which are both keys and values.
+    """Attention of pixels to learned kernels, which are both keys and values.
 
-    The kernels are upright and lying stripes instead of squares. Each direction gives ``kernels`` scores for a pixel;
-    a softmax over all pixels, then a division by the sum over the kernels of a group, make them weights.
+    The kernels are vertical and horizontal stripes. Each direction has ``kernels`` scores for a pixel; they are
+    normalized by a softmax over all pixels, then by their sum over the kernels of a group.
 
     Args:
         channels: of input and output.
-        kernels: learnt for each direction.
+        kernels: number of learned kernels for each direction.
         groups: of the kernels.
         kernel_size: length of the stripes; odd.
     """
@@ -129,12 +129,12 @@ class CFBlock(nn.Module):
     Args:
         channels: of input and output.
         kernel_size: of the attention; odd.
-        drop_path: chance that training leaves out a branch for an image.
+        drop_path: stochastic depth: the probability that a branch is dropped for an image in training.
     """
 
     def __init__(self, channels: int, kernel_size: int = 7, drop_path: float = 0.1) -> None:
         super().__init__()
-        self.act = build_activation("relu", inplace=False)  # the input may be a map that is given out
+        self.act = build_activation("relu", inplace=False)  # the input may be an output map
         self.attention = ConvAttention(channels, kernel_size=kernel_size)
         self.mlp = ConvMLP(channels)
         self.drop_path = DropPath(drop_path)
@@ -147,7 +147,7 @@ class CFBlock(nn.Module):
 
 
 class DAPPM(nn.Module):
-    """Averages over ever larger windows, each refined together with the one before.
+    """Averages over windows of increasing size, each refined together with the one before.
 
     Args:
         in_channels: of the input.
@@ -169,7 +169,7 @@ class DAPPM(nn.Module):
         first, *rest = (scale(pool(x)) for pool, scale in zip(self.pools, self.scales))
         maps = [first]
         for pooled, refine in zip(rest, self.refine):
-            maps.append(refine(_enlarged(pooled, x) + maps[-1]))
+            maps.append(refine(_resized(pooled, x) + maps[-1]))
         return self.compression(torch.cat(maps, 1)) + self.shortcut(x)
 
 
@@ -181,11 +181,11 @@ class SCTNet(Backbone):
         variant: s or b.
         out_strides: ascending choice of 8, 16, 32 that begins with 8. The maps: the fused one; after the CFBlock of
             stride 16; after those of stride 32, before DAPPM.
-        detail: give the map of stride 8 before fusion too, first of all: an auxiliary head learns from it.
+        detail: return the map of stride 8 before fusion too, as the first one, for an auxiliary head.
         width: factor on all channels, rounded to multiples of 8.
         depth: factor on the blocks of every stage, of which at least one stays.
         kernel_size: of the CFBlocks' attention; odd.
-        drop_path: chance that training leaves out a branch of a CFBlock for an image.
+        drop_path: stochastic depth: the probability that a branch of a CFBlock is dropped for an image in training.
         frozen: see :meth:`Backbone.freeze`.
         weights: path of a local checkpoint: the authors' or this package's.
     """
@@ -219,7 +219,7 @@ class SCTNet(Backbone):
         self.stem = nn.Sequential(
             OrderedDict(conv1=ConvNormAct(3, c4, 3, 2, bias=True), conv2=ConvNormAct(c4, c4, 3, 2, bias=True))
         )
-        self.act = build_activation("relu", inplace=False)  # its inputs are read again, or given out
+        self.act = build_activation("relu", inplace=False)  # its inputs are used again, or are output maps
         blocks, former16, former32 = (max(1, int(count * depth + 0.5)) for count in (_BLOCKS, *_FORMERS))
         self.stage4 = _stage(c4, c4, 1, blocks)
         self.stage8 = _stage(c4, c8, 2, blocks)
@@ -231,17 +231,17 @@ class SCTNet(Backbone):
         self.specs = (FeatureSpec(c8, 8),) * detail + tuple(fused[i] for i in self.out_indices)
         self.freeze(frozen)
         if weights is not None:
-            load_weights(self, weights, own_key)
+            load_weights(self, weights, renamed_key)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) -> maps as declared in ``specs``."""
         detail = self.stage8(self.act(self.stage4(self.stem(x))))
         middle = self.former16(self.stage16(self.act(detail)))
         deep = self.former32(self.down32(middle))
-        fused = torch.cat([detail, _enlarged(self.context(deep), detail)], 1)
+        fused = torch.cat([detail, _resized(self.context(deep), detail)], 1)
         maps = (fused, middle, deep)
-        chosen = tuple(maps[i] for i in self.out_indices)
-        return (detail, *chosen) if self.detail else chosen
+        selected = tuple(maps[i] for i in self.out_indices)
+        return (detail, *selected) if self.detail else selected
 
 
 def _stage(in_channels: int, out_channels: int, stride: int, blocks: int) -> nn.Sequential:
@@ -256,7 +256,7 @@ def _pre_norm_conv(in_channels: int, out_channels: int, kernel_size: int = 1) ->
     return nn.Sequential(OrderedDict(norm=NormAct(in_channels), conv=conv))
 
 
-def _enlarged(x: Tensor, like: Tensor) -> Tensor:
+def _resized(x: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(x, like.shape[2:], mode="bilinear", align_corners=False)
 
 
@@ -296,8 +296,8 @@ _RENAMES = tuple(
 )
 
 
-def own_key(key: str) -> str:
-    """The name here for a name of the authors' network."""
+def renamed_key(key: str) -> str:
+    """The name in this package of a parameter of the authors' network."""
     for pattern, name in _RENAMES:
         key = pattern.sub(name, key)
     return key

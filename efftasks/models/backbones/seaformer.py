@@ -1,4 +1,4 @@
-"""SeaFormer: inverted bottlenecks, and on the coarse maps attention along each axis of a map squeezed along the other.
+"""SeaFormer: inverted bottlenecks, and attention along each axis of coarse maps, squeezed along the other axis.
 
 Source: SeaFormer (arXiv 2301.13156), section 3.1 (overall architecture), 3.2 (squeeze-enhanced axial attention, its
 positional embeddings and its detail enhancement kernel) and the table of variants. The numbers of the variants and the
@@ -33,7 +33,7 @@ __all__ = ["AxisAttention", "SeaAttention", "SeaFormer"]
 _STRIDES = (4, 8, 16, 32, 64)
 _KERNELS = (3, 5, 3, 5, 3)  # of the bottlenecks of these stages
 _BLOCKS = (2, 2, 2, 1, 1)  # bottlenecks of these stages
-_POSITIONS = 16  # of the embedding of an axis, which is stretched to the axis
+_POSITIONS = 16  # length of the positional embedding of an axis, which is resized to that of the axis
 
 
 class Variant(NamedTuple):
@@ -97,10 +97,10 @@ class InvertedBottleneck(nn.Module):
 
 
 class AxisAttention(nn.Module):
-    """Attention among the places of one axis, after the other was squeezed: section 3.2.
+    """Self-attention along one axis, after the other was squeezed: section 3.2.
 
-    Queries and keys get an embedding of their place, which is stretched to the length of the axis; ReLU6 and a 1x1
-    follow. The values are twice as wide as queries and keys.
+    Queries and keys get a positional embedding, which is resized to the length of the axis; ReLU6 and a 1x1 follow. The
+    values are twice as wide as queries and keys.
 
     Args:
         heads: number of heads.
@@ -117,19 +117,19 @@ class AxisAttention(nn.Module):
         self.key_position = nn.Parameter(torch.randn(1, inner, _POSITIONS))
         self.act = build_activation("relu6", inplace=False)
         self.encode = ConvNormAct(2 * inner, 2 * inner, 1, act=None)
-        nn.init.zeros_(self.encode.norm.weight)  # training starts without the attention's say
+        nn.init.zeros_(self.encode.norm.weight)  # training starts without attention
 
     def forward(self, x: Tensor) -> Tensor:
         """Queries, keys and values of an axis (B, 4 * heads * key_dim, N) -> (B, 2 * heads * key_dim, N, 1)."""
         query, key, value = x.split(self.widths, 1)
-        query, key = self._placed(query, self.query_position), self._placed(key, self.key_position)
+        query, key = self._with_position(query, self.query_position), self._with_position(key, self.key_position)
         query, key, value = (part.unflatten(1, (self.heads, -1)) for part in (query, key, value))
         weights = (self.scale * query.transpose(2, 3) @ key).softmax(-1)  # (B, heads, N, N)
         mixed = (value @ weights.transpose(2, 3)).flatten(1, 2)
         return self.encode(self.act(mixed.unsqueeze(3)))
 
     @staticmethod
-    def _placed(x: Tensor, position: Tensor) -> Tensor:
+    def _with_position(x: Tensor, position: Tensor) -> Tensor:
         return x + F.interpolate(position, x.shape[2:], mode="linear", align_corners=False)
 
 
@@ -159,7 +159,7 @@ class Projections(nn.Module):
 
 
 class SeaAttention(nn.Module):
-    """Squeeze-enhanced axial attention: what both axes say gates the details that convolutions kept: section 3.2.
+    """Squeeze-enhanced axial attention: both axes gate the detail features of convolutions: section 3.2.
 
     Args:
         channels: of input and output.
@@ -180,7 +180,7 @@ class SeaAttention(nn.Module):
         self.columns = AxisAttention(heads, key_dim)
         self.act = build_activation("relu6", inplace=False)
         self.gate = ConvNormAct(2 * inner, channels, 1, act=None)
-        nn.init.zeros_(self.gate.norm.weight)  # training starts with half of every detail
+        nn.init.zeros_(self.gate.norm.weight)  # training starts with gates of 0.5
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) in and out."""
@@ -219,7 +219,7 @@ class SeaBlock(nn.Module):
         heads: of the attention.
         key_dim: channels of a head's queries and keys.
         hidden: of the MLP.
-        drop_path: chance that training leaves out a branch for an image.
+        drop_path: stochastic depth: the probability that a branch is dropped for an image in training.
     """
 
     def __init__(self, channels: int, heads: int, key_dim: int, hidden: int, drop_path: float) -> None:
@@ -251,18 +251,18 @@ class Stage(nn.Module):
 class SeaFormer(Backbone):
     """SeaFormer's network up to its fusions, which are ``SeaFormerHead``; stages beyond the last stride are not built.
 
-    The map of stride 8 is where the paper's spatial branch begins. Strides 32 and 64, in ``large`` 16 too, attend. In
-    training a squeezed axis and the batch together have at least two places: a batch norm follows.
+    The paper's spatial branch begins at the map of stride 8. Strides 32 and 64, in ``large`` 16 too, have attention.
+    Training needs more than one position on the squeezed axis of the batch, since a batch norm follows.
 
     Args:
         variant: tiny, small, base or large.
-        out_strides: ascending choice of 4, 8, 16, 32, 64; None for those that the published head fuses: 8 and those
-            that attend.
+        out_strides: ascending choice of 4, 8, 16, 32, 64; None for those of the published head: 8 and the stages with
+            attention.
         width: factor on all channels, rounded to multiples of 8, and on the heads of the attention.
         depth: factor on the bottlenecks and the attentions of every stage, of which at least one stays.
         kernel_size: of the bottlenecks' depthwise convolutions, odd; None for the published mixture of 3 and 5.
-        drop_path: chance that training leaves out a branch of a stage's last block of attention for an image; it grows
-            from 0 in the stage's first.
+        drop_path: stochastic depth: the probability that a branch of the last attention block of a stage is dropped for
+            an image in training; it grows from 0 in the first one.
         frozen: see :meth:`Backbone.freeze`.
         weights: path of a local checkpoint: the authors' (ImageNet's or a whole segmentor) or this package's.
     """
@@ -297,17 +297,17 @@ class SeaFormer(Backbone):
         )
         self.stages = nn.ModuleList()
         for i in range(self.out_indices[-1] + 1):
-            here, before = channels[i], channels[i - 1] if i else stem
+            out, before = channels[i], channels[i - 1] if i else stem
             kernel = kernel_size or _KERNELS[i]
-            bottlenecks = [InvertedBottleneck(before, here, kernel, 2, published.expansions[i + 1])]
+            bottlenecks = [InvertedBottleneck(before, out, kernel, 2, published.expansions[i + 1])]
             for _ in range(1, _repeats(_BLOCKS[i], depth)):
-                bottlenecks.append(InvertedBottleneck(here, here, kernel, 1, published.repeated))
-            blocks = _attention_blocks(published, i, here, width, depth, drop_path)
+                bottlenecks.append(InvertedBottleneck(out, out, kernel, 1, published.repeated))
+            blocks = _attention_blocks(published, i, out, width, depth, drop_path)
             self.stages.append(Stage(bottlenecks, blocks))
         self.specs = tuple(FeatureSpec(channels[i], _STRIDES[i]) for i in self.out_indices)
         self.freeze(frozen)
         if weights is not None:
-            load_weights(self, weights, partial(own_key, first=len(_STRIDES) - attending))
+            load_weights(self, weights, partial(renamed_key, first=len(_STRIDES) - attending))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) -> maps as declared in ``specs``."""
@@ -326,7 +326,7 @@ def _repeats(count: int, depth: float) -> int:
 def _attention_blocks(
     published: Variant, stage: int, channels: int, width: float, depth: float, drop_path: float
 ) -> list[SeaBlock]:
-    """Those of a stage, counted from 0; none before the stages that attend."""
+    """The attention blocks of a stage, counted from 0; empty for stages without attention."""
     i = stage - (len(_STRIDES) - len(published.key_dims))
     if i < 0:
         return []
@@ -364,21 +364,21 @@ _RENAMES = tuple(
 )
 
 
-def own_key(key: str, first: int) -> str | None:
-    """The name here for a name of the authors' network; None for its classifier.
+def renamed_key(key: str, first: int) -> str | None:
+    """The name in this package of a parameter of the authors' network; None for its classifier.
 
     Args:
         key: the name there.
-        first: stage, counted from 0, that attends first: there, such parts are counted on their own.
+        first: the first stage with attention, counted from 0; the authors number these stages separately.
     """
     if key.startswith("linear."):
         return None
     for pattern, name in _RENAMES:
         key = pattern.sub(name, key)
-    if found := re.match(r"smb(\d)\.layer(\d+)\.", key):
-        stage, block = int(found[1]) - 1, int(found[2]) - 1
+    if match := re.match(r"smb(\d)\.layer(\d+)\.", key):
+        stage, block = int(match[1]) - 1, int(match[2]) - 1
         # The first stage there has the stem's bottleneck too.
-        key = f"stages.{stage}.bottlenecks.{block - (stage == 0)}.{key[found.end() :]}"
-    elif found := re.match(r"trans(\d)\.transformer_blocks\.", key):
-        key = f"stages.{first + int(found[1]) - 1}.blocks.{key[found.end() :]}"
+        key = f"stages.{stage}.bottlenecks.{block - (stage == 0)}.{key[match.end() :]}"
+    elif match := re.match(r"trans(\d)\.transformer_blocks\.", key):
+        key = f"stages.{first + int(match[1]) - 1}.blocks.{key[match.end() :]}"
     return key

@@ -1,4 +1,4 @@
-"""StarNet: inverted bottlenecks in which two 1x1 branches are multiplied instead of one going through a gate.
+"""StarNet: inverted bottlenecks that multiply two 1x1 branches (the star operation).
 
 Source: StarNet (arXiv 2403.19967, "Rewrite the Stars"), section 4. The tables were compared with timm's ``starnet_s*``
 (Apache-2.0), whose checkpoints load here. Written anew.
@@ -44,7 +44,7 @@ VARIANTS: dict[str, Variant] = {
 
 
 class StarBlock(nn.Module):
-    """Depthwise, two 1x1 up, ReLU6 of one times the other, 1x1 down, depthwise; added to the input.
+    """Depthwise, two 1x1 expansions, ReLU6 of one times the other, 1x1 projection, depthwise; added to the input.
 
     Args:
         channels: of input and output.
@@ -58,7 +58,9 @@ class StarBlock(nn.Module):
         self.dwconv = ConvNormAct(channels, channels, kernel_size, groups=channels, act=None, bias=True)
         self.f1 = nn.Conv2d(channels, hidden, 1)
         self.f2 = nn.Conv2d(channels, hidden, 1)
-        self.act = build_activation("relu6", inplace=False)  # a quantiser's observer may hold the convolution's output
+        self.act = build_activation(
+            "relu6", inplace=False
+        )  # an observer of quantization may hold the convolution's output
         self.g = ConvNormAct(hidden, channels, 1, act=None, bias=True)
         self.dwconv2 = DepthwiseConv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
 
@@ -117,7 +119,7 @@ class StarNet(Backbone):
         self.specs = tuple(specs[i] for i in self.out_indices)
         self.freeze(frozen)
         if weights is not None:
-            load_weights(self, weights, own_key)
+            load_weights(self, weights, renamed_key)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) -> maps as declared in ``specs``."""
@@ -129,8 +131,8 @@ class StarNet(Backbone):
         return tuple(maps[i] for i in self.out_indices)
 
 
-def own_key(key: str) -> str | None:
-    """The name here for a name of timm's ``starnet_s*``; None for its classifier and the norm before that."""
+def renamed_key(key: str) -> str | None:
+    """The name in this package of a parameter of timm's ``starnet_s*``; None for its classifier and last norm."""
     if key.startswith(("norm.", "head.")):
         return None
     key = re.sub(r"^stem\.0\.", "stem.", key)

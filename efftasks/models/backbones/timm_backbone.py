@@ -1,4 +1,4 @@
-"""Any network of timm that can give feature maps. timm is an extra; nothing of it is imported before one is built."""
+"""Any network of timm with feature maps. timm is an extra, which is imported when a backbone is built."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ __all__ = ["TimmBackbone"]
 
 @MODELS.register_module()
 class TimmBackbone(Backbone):
-    """A network of timm with ``features_only=True``; its parameters are found under ``body.*``.
+    """A network of timm with ``features_only=True``; its parameters are named ``body.*``.
 
-    Channels and strides are measured by a dry run, not believed; maps with channels last are turned.
+    Channels and strides are measured by a dry run; maps with channels last are transposed.
 
     Args:
-        name: name of a timm model, e.g. ``resnet18``, also with the tag of its weights: ``resnet18.a1_in1k``.
+        name: name of a timm model, e.g. ``resnet18``, with or without the tag of its weights: ``resnet18.a1_in1k``.
         out_strides: ascending choice of the strides the network has; None if ``out_indices`` is given.
-        out_indices: timm's own choice of maps, instead of ``out_strides`` (for networks that give a stride twice).
-        pretrained: let timm fetch the weights of the tag, or of its default tag, from the net.
-        weights: path of a local checkpoint instead: of the timm model itself or of this module.
+        out_indices: timm's ``out_indices``, instead of ``out_strides`` (for networks with several maps of a stride).
+        pretrained: download the weights of the tag, or of the default tag.
+        weights: path of a local checkpoint instead: of the timm model or of this module.
         kwargs: further arguments of ``timm.create_model``: ``drop_path_rate``, or ``img_size=(height, width)`` for
-            networks that are made for one input size.
+            networks with a fixed input size.
 
     Raises:
-        UserError: timm is not installed, has no such model, cannot fetch the weights, or the network gives no maps or
-            takes one input size only.
+        UserError: timm is not installed, has no such model or cannot download the weights, or the network has no maps
+            or a fixed input size.
         ValueError: a stride that the network does not have.
     """
 
@@ -53,44 +53,44 @@ class TimmBackbone(Backbone):
         if pretrained and weights is not None:
             raise ValueError("weights: got a file and pretrained=True, allowed one of them")
         timm = _import_timm()
-        known = timm.list_models()
-        if name.split(".")[0] not in known:
-            near = difflib.get_close_matches(name, known, n=3)
+        available = timm.list_models()
+        if name.split(".")[0] not in available:
+            near = difflib.get_close_matches(name, available, n=3)
             raise UserError(f"name: timm has no model {name!r}" + (f", nearest {', '.join(near)}" if near else ""))
         if out_indices is None:
             if out_strides is None:
                 raise ValueError("out_strides: got None without out_indices, expected one of the two")
-            # Only the built network knows its strides; without what lies behind the last map, it is built again.
+            # The strides are known after a first build; the second is without the layers after the last map.
             info = _create(timm, name, **kwargs).feature_info
             try:
-                chosen = select_strides(info.reduction(), out_strides)
+                selected = select_strides(info.reduction(), out_strides)
             except ValueError as error:
                 raise ValueError(f"timm's {name}: {error}") from None
-            out_indices = [info.out_indices[i] for i in chosen]
+            out_indices = [info.out_indices[i] for i in selected]
         self.body = _create(timm, name, out_indices=tuple(out_indices), pretrained=pretrained, **kwargs)
         size = _pair(kwargs.get("img_size", PROBE_SIZE))
         maps = _dry_run(self.body, name, size)
         channels = self.body.feature_info.channels()
         self.channels_last = [m.shape[1] for m in maps] != channels and [m.shape[-1] for m in maps] == channels
         self.name, self.probe_size = name, size
-        self.specs = specs_of(f"timm's {name}", self._turned(maps), size)
+        self.specs = specs_of(f"timm's {name}", self._channels_first(maps), size)
         if weights is not None:
-            own = set(self.body.state_dict())
-            load_weights(self.body, weights, lambda key: _own_key(key, own))
+            expected = set(self.body.state_dict())
+            load_weights(self.body, weights, lambda key: _renamed_key(key, expected))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) -> maps as declared in ``specs``."""
-        return self._turned(self.body(x))
+        return self._channels_first(self.body(x))
 
     def _measured(self) -> tuple[FeatureSpec, ...]:
-        maps = self._turned(_dry_run(self.body, self.name, self.probe_size))
+        maps = self._channels_first(_dry_run(self.body, self.name, self.probe_size))
         return specs_of(f"timm's {self.name}", maps, self.probe_size)
 
-    def _turned(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def _channels_first(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return tuple(m.permute(0, 3, 1, 2) if self.channels_last else m for m in maps)
 
     def fold(self) -> TimmBackbone:
-        """A copy whose branches are merged where timm can; batch norms are left to the runtime."""
+        """A copy reparametrized by timm; batch norms are left to the runtime."""
         folded = copy.deepcopy(self).eval()
         folded.body = _import_timm().utils.model.reparameterize_model(folded.body, inplace=True)
         return folded
@@ -100,9 +100,9 @@ def _create(timm: ModuleType, name: str, **kwargs: Any) -> Any:
     try:
         return timm.create_model(name, features_only=True, **kwargs)
     except (RuntimeError, NotImplementedError, AttributeError, AssertionError, OSError) as error:
-        wanted = "fetch the weights of" if kwargs.get("pretrained") else "make a feature extractor of"
+        action = "fetch the weights of" if kwargs.get("pretrained") else "make a feature extractor of"
         hint = "; give a local file as weights" if kwargs.get("pretrained") else ""
-        raise UserError(f"timm could not {wanted} {name}: {_first_line(error)}{hint}") from error
+        raise UserError(f"timm could not {action} {name}: {_first_line(error)}{hint}") from error
 
 
 def _dry_run(body: nn.Module, name: str, size: tuple[int, int]) -> list[Tensor]:
@@ -136,7 +136,7 @@ def _import_timm() -> ModuleType:
     return timm
 
 
-def _own_key(key: str, own: set[str]) -> str:
+def _renamed_key(key: str, expected: set[str]) -> str:
     """timm's feature wrappers join the first two parts of some names (``stages_0.x``), or put ``model.`` before all."""
     joined = key.replace(".", "_", 1)
-    return next((name for name in (key, joined, f"model.{key}") if name in own), key)
+    return next((name for name in (key, joined, f"model.{key}") if name in expected), key)

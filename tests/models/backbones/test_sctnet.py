@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from efftasks.models.backbones.sctnet import DAPPM, VARIANTS, CFBlock, ConvAttention, SCTNet, own_key
+from efftasks.models.backbones.sctnet import DAPPM, VARIANTS, CFBlock, ConvAttention, SCTNet, renamed_key
 from efftasks.models.layers.conv import NormAct
 from efftasks.models.layers.fold import inference_model
 from efftasks.models.seg_heads.sct_head import SCTHead
@@ -77,16 +77,16 @@ def names_of_the_authors() -> Iterator[str]:
 
 def test_every_name_of_the_authors_has_its_place() -> None:
     names = list(names_of_the_authors())
-    own = [own_key(name) for name in names]
+    own = [renamed_key(name) for name in names]
     assert len(set(own)) == len(names) == 244
     assert set(own) == set(SCTNet("s", width=0.25).state_dict())
-    assert all(own_key(key) == key for key in own)  # this package's own checkpoints
+    assert all(renamed_key(key) == key for key in own)  # this package's own checkpoints
 
 
 def test_checkpoints_of_the_authors_load(after_training: Any, tmp_path: Path) -> None:
     net = after_training(small())
     values = net.state_dict()
-    theirs = {f"backbone.{name}": values[own_key(name)] for name in names_of_the_authors()}
+    theirs = {f"backbone.{name}": values[renamed_key(name)] for name in names_of_the_authors()}
     torch.save({"state_dict": {**theirs, "decode_head.conv_seg.bias": torch.zeros(19)}}, tmp_path / "w.pth")
     again = small(weights=tmp_path / "w.pth").state_dict()
     assert all(torch.equal(again[key], value) for key, value in values.items())

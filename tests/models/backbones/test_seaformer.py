@@ -24,7 +24,7 @@ from efftasks.models.backbones.seaformer import (
     SeaBlock,
     SeaFormer,
     Stage,
-    own_key,
+    renamed_key,
 )
 from efftasks.models.layers.conv import ConvNormAct
 from efftasks.models.layers.fold import inference_model
@@ -71,7 +71,7 @@ def names_of_the_authors(variant: str) -> Iterator[str]:
 
 
 def place(key: str, variant: str) -> str:
-    found = own_key(key, first=5 - len(LAYOUTS[variant]))
+    found = renamed_key(key, first=5 - len(LAYOUTS[variant]))
     assert found is not None
     return found
 
