@@ -120,7 +120,7 @@ def describe(model: Model) -> ArtifactSpec:
         UserError: the input size is no multiple of the backbone's divisor, or the test pipeline has no FitImage.
     """
     fit = fit_transform(model.cfg)
-    normalization = model.data_preprocessor.normalisation
+    normalization = model.data_preprocessor.normalization
     height, width = fit["size"]
     divisor = model.divisor
     if height % divisor or width % divisor:

@@ -4,7 +4,7 @@ cross_entropy = dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True)
 head = dict(type="mmseg.FCNHead", num_classes=None, concat_input=False, norm_cfg=norm, loss_decode=cross_entropy)
 model = dict(
     type="Segmentor",
-    data_preprocessor=dict(type="SegPreprocessor"),
+    data_preprocessor=dict(type="SegPreprocessor", mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
     divisor=32,
     backbone=dict(type="mmseg.BiSeNetV2", norm_cfg=norm),
     decode_head=dict(head, in_channels=128, in_index=0, channels=1024, num_convs=1),

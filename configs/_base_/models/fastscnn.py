@@ -8,7 +8,7 @@ head = dict(
 )
 model = dict(
     type="Segmentor",
-    data_preprocessor=dict(type="SegPreprocessor"),
+    data_preprocessor=dict(type="SegPreprocessor", mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
     divisor=32,
     backbone=dict(type="mmseg.FastSCNN", norm_cfg=norm),
     decode_head=dict(head, type="mmseg.DepthwiseSeparableFCNHead", in_channels=128, in_index=-1, channels=128),

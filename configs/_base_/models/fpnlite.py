@@ -2,7 +2,7 @@
 cross_entropy = dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True)
 model = dict(
     type="Segmentor",
-    data_preprocessor=dict(type="SegPreprocessor"),
+    data_preprocessor=dict(type="SegPreprocessor", mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
     backbone=dict(type="MobileNetV4", variant="conv-s", out_strides=(8, 16, 32)),
     decode_head=dict(
         type="FPNLiteHead",

@@ -2,7 +2,7 @@
 norm = dict(type="BN")
 model = dict(
     type="Segmentor",
-    data_preprocessor=dict(type="SegPreprocessor"),
+    data_preprocessor=dict(type="SegPreprocessor", mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
     divisor=8,
     backbone=dict(
         type="mmseg.PIDNet",

@@ -12,7 +12,7 @@ auxiliary = dict(
 )
 model = dict(
     type="Segmentor",
-    data_preprocessor=dict(type="SegPreprocessor"),
+    data_preprocessor=dict(type="SegPreprocessor", mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
     backbone=dict(
         type="mmseg.STDCNet",
         stdc_type="STDCNet1",

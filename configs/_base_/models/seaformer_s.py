@@ -1,7 +1,7 @@
 # SeaFormer-Small (arXiv 2301.13156): a convolutional branch gated by a branch of squeezed axial attention.
 model = dict(
     type="Segmentor",
-    data_preprocessor=dict(type="SegPreprocessor"),
+    data_preprocessor=dict(type="SegPreprocessor", mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
     backbone=dict(type="SeaFormer", variant="small"),
     decode_head=dict(
         type="SeaFormerHead",

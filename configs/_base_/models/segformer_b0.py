@@ -1,7 +1,7 @@
 # SegFormer-B0 (arXiv 2105.15203): mmseg's transformer, or any backbone with strides 4 to 32, and head.
 model = dict(
     type="Segmentor",
-    data_preprocessor=dict(type="SegPreprocessor"),
+    data_preprocessor=dict(type="SegPreprocessor", mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
     backbone=dict(
         type="mmseg.MixVisionTransformer",
         embed_dims=32,
