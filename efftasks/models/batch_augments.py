@@ -1,9 +1,9 @@
-"""Augmentations of whole batches, on whatever device they are: mixing images, and changing the size.
+"""Augmentations of batches, on any device: mixing of images, and random sizes.
 
-Sources: mixup arXiv 1710.09412; DEIM (arXiv 2412.04234) and DEIMv2 (arXiv 2509.20787, section 4, "copy-blend") for when
-and how they are used; RT-DETR (arXiv 2304.08069) for the sizes.
+Sources: mixup arXiv 1710.09412; DEIM (arXiv 2412.04234) and DEIMv2 (arXiv 2509.20787, section 4, "copy-blend") for
+their schedules; RT-DETR (arXiv 2304.08069) for the sizes.
 
-They are given to the preprocessor as ``batch_augments`` and act in training alone, within a window of its progress.
+They are ``batch_augments`` of the preprocessor and are applied in training only, in a window of its progress.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from efftasks.registry import MODELS
 __all__ = ["CopyBlend", "DenseBatchAugment", "MixUp", "MultiScale"]
 
 Batch = tuple[Tensor, list[DetDataSample]]
-_IGNORE = 255  # label of pixels that are no class
+_IGNORED_LABEL = 255  # of semantic label maps
 
 
 class Windowed(nn.Module):
-    """Something that acts in ``window`` = [start, end), fractions of training.
+    """An augmentation that is active in ``window`` = [start, end), fractions of training.
 
-    In a config a point of ``schedule`` may stand for either.
+    In a config each may be a named point of ``schedule``.
     """
 
     linked_progress: ClassVar[tuple[str, ...]] = ("window",)
@@ -42,7 +42,7 @@ class Windowed(nn.Module):
         self.progress = 0.0
 
     def set_progress(self, fraction: float) -> None:
-        """Tell how much of training is done, in [0, 1]."""
+        """Set training progress, in [0, 1]."""
         self.progress = fraction
 
     @property
@@ -56,12 +56,13 @@ def _uniform(low: float, high: float) -> float:
 
 
 class MixUp(Windowed):
-    """Each image is mixed about half and half with the one before it in the batch; objects, with all they have, are
-    united. Pixels of which two label maps do not say the same get label 255.
+    """Mixes each image with the one before it in the batch. The result has the objects of both, with all annotations.
+
+    Pixels whose labels differ in two semantic label maps get the ignored label 255.
 
     Args:
-        prob: chance that a batch is mixed.
-        ratio_range: of the own image's share.
+        prob: probability that a batch is mixed.
+        ratio_range: of the weight of the image itself.
         window: see :class:`Windowed`.
     """
 
@@ -75,7 +76,7 @@ class MixUp(Windowed):
         self.prob, self.ratio_range = prob, ratio_range
 
     def happens(self) -> bool:
-        """Draw whether the next batch is mixed."""
+        """Decide at random whether the next batch is mixed."""
         return self.active and float(torch.rand(())) < self.prob
 
     def forward(self, inputs: Tensor, data_samples: list[DetDataSample]) -> Batch:
@@ -83,20 +84,20 @@ class MixUp(Windowed):
         share = _uniform(*self.ratio_range)
         mixed = inputs * share + inputs.roll(1, dims=0) * (1 - share)
         before = [data_samples[-1], *data_samples[:-1]]
-        return mixed, [_united(own, other) for own, other in zip(data_samples, before)]
+        return mixed, [_merged(sample, other) for sample, other in zip(data_samples, before)]
 
 
 class CopyBlend(Windowed):
-    """Objects from anywhere in the batch are blended about half and half into other places, with some context.
+    """Blends objects of the batch, with some context, into random places of its images.
 
-    For objects with boxes alone: masks and keypoints of what is covered would not be true any more.
+    For objects with boxes alone: masks and keypoints of covered objects would become wrong.
 
     Args:
-        prob: chance that a batch is changed.
-        min_area: of an object that is copied, in pixels of the network input.
-        num_objects: how many an image gets.
-        expand_ratios: the context around an object, as a part of its sides.
-        ratio_range: of the image's share in a blended patch.
+        prob: probability that a batch is augmented.
+        min_area: of a copied object, in square pixels of the network input.
+        num_objects: number of objects that are blended into an image.
+        expand_ratios: range of the context around an object, as a fraction of its sides.
+        ratio_range: of the weight of the image in a blended patch.
         window: see :class:`Windowed`.
     """
 
@@ -114,11 +115,11 @@ class CopyBlend(Windowed):
         self.expand_ratios, self.ratio_range = expand_ratios, ratio_range
 
     def happens(self) -> bool:
-        """Draw whether the next batch is changed."""
+        """Decide at random whether the next batch is augmented."""
         return self.active and float(torch.rand(())) < self.prob
 
     def forward(self, inputs: Tensor, data_samples: list[DetDataSample]) -> Batch:
-        """Images (B, 3, H, W) and samples -> with objects blended in.
+        """Images (B, 3, H, W) and samples -> images and samples with blended objects.
 
         Raises:
             ValueError: objects have masks or keypoints.
@@ -148,7 +149,7 @@ class CopyBlend(Windowed):
         return images, samples
 
     def _pool(self, samples: Sequence[DetDataSample], size: Sequence[int]) -> list[tuple[int, list[int], int]]:
-        """Image, box in whole pixels and label of every object that is large enough."""
+        """Image index, box in integer pixels and label of every object that is large enough."""
         height, width = size
         pool = []
         for i, sample in enumerate(samples):
@@ -163,26 +164,26 @@ class CopyBlend(Windowed):
         return pool
 
     def _blend(self, image: Tensor, source: Tensor, box: list[int], share: float) -> list[int]:
-        """Blend a patch into an image, in place; the object's box there."""
+        """Blend a patch into an image, in place, and return the box of the object in it."""
         height, width = image.shape[-2:]
         left, top, right, bottom = box
         w, h = right - left, bottom - top
         x = int(torch.randint(0, width - w + 1, ()))
         y = int(torch.randint(0, height - h + 1, ()))
-        more = _uniform(*self.expand_ratios)
-        # Context only as far as both images reach.
-        before_x, before_y = min(int(w * more), left, x), min(int(h * more), top, y)
-        after_x = min(int(w * more), width - right, width - x - w)
-        after_y = min(int(h * more), height - bottom, height - y - h)
+        expand = _uniform(*self.expand_ratios)
+        # Context is cut at the borders of both images.
+        before_x, before_y = min(int(w * expand), left, x), min(int(h * expand), top, y)
+        after_x = min(int(w * expand), width - right, width - x - w)
+        after_y = min(int(h * expand), height - bottom, height - y - h)
         patch = source[:, top - before_y : bottom + after_y, left - before_x : right + after_x]
-        place = image[:, y - before_y : y + h + after_y, x - before_x : x + w + after_x]
-        place.mul_(share).add_(patch * (1 - share))
+        region = image[:, y - before_y : y + h + after_y, x - before_x : x + w + after_x]
+        region.mul_(share).add_(patch * (1 - share))
         return [x, y, x + w, y + h]
 
 
 @MODELS.register_module()
 class DenseBatchAugment(nn.Module):
-    """Mixup, or else copy-blend.
+    """Applies MixUp, or else CopyBlend, to a batch.
 
     Args:
         mixup: arguments of :class:`MixUp`; None for none.
@@ -200,12 +201,12 @@ class DenseBatchAugment(nn.Module):
             self.steps.append(CopyBlend(**copyblend))
 
     def set_progress(self, fraction: float) -> None:
-        """Tell how much of training is done, in [0, 1]."""
+        """Set training progress, in [0, 1]."""
         for step in self.steps:
             step.set_progress(fraction)  # type: ignore[operator]
 
     def forward(self, inputs: Tensor, data_samples: list[DetDataSample]) -> Batch:
-        """Images (B, 3, H, W) and samples -> after the first step that happens."""
+        """Images (B, 3, H, W) and samples -> the result of the first augmentation that applies."""
         for step in self.steps:
             if step.happens():  # type: ignore[operator]
                 return step(inputs, data_samples)
@@ -214,13 +215,13 @@ class DenseBatchAugment(nn.Module):
 
 @MODELS.register_module()
 class MultiScale(Windowed):
-    """The whole batch at another, square size.
+    """Resizes the batch to a random square size.
 
     Args:
-        sizes: sides in pixels to draw from, with repetitions; or
-        base: the side about which sizes go from 0.75 to 1.25 times in steps of 32 (in a config None stands for the side
-            of the config's square ``image_size``), and
-        base_repeat: how often it is itself in the list.
+        sizes: sides in pixels to draw from, possibly repeated; None for multiples of 32 from 0.75 to 1.25 times
+            ``base``.
+        base: the middle of these sizes; None in a config is the side of its square ``image_size``.
+        base_repeat: number of times that ``base`` is in the list.
         window: see :class:`Windowed`.
     """
 
@@ -235,16 +236,16 @@ class MultiScale(Windowed):
     ) -> None:
         super().__init__(window)
         if sizes is None:
-            least, most = int(base * 0.75 / 32) * 32, int(base * 1.25 / 32) * 32
-            steps = (base - least) // 32
-            sizes = [least + 32 * i for i in range(steps)] + [base] * base_repeat
-            sizes += [most - 32 * i for i in range(steps)]
+            smallest, largest = int(base * 0.75 / 32) * 32, int(base * 1.25 / 32) * 32
+            steps = (base - smallest) // 32
+            sizes = [smallest + 32 * i for i in range(steps)] + [base] * base_repeat
+            sizes += [largest - 32 * i for i in range(steps)]
         if not sizes or any(size < 32 or size % 32 for size in sizes):
             raise ValueError(f"sizes: got {tuple(sizes)}, allowed are multiples of 32")
         self.sizes = tuple(sizes)
 
     def forward(self, inputs: Tensor, data_samples: list[DetDataSample]) -> Batch:
-        """Images (B, 3, H, W) and samples -> at the size drawn."""
+        """Images (B, 3, H, W) and samples -> at the random size."""
         if not self.active:
             return inputs, data_samples
         side = self.sizes[int(torch.randint(0, len(self.sizes), ()))]
@@ -266,7 +267,7 @@ class MultiScale(Windowed):
 
 
 def _resize_objects(objects: InstanceData, scale: tuple[float, float]) -> None:
-    """Boxes, keypoints and shares of cells, in place, by factors of (height, width)."""
+    """Resize boxes, keypoints and masks, in place, by factors of (height, width)."""
     boxes = plain_boxes(objects.bboxes)
     factor = boxes.new_tensor([scale[1], scale[0]])
     objects.bboxes = boxes * factor.repeat(2)
@@ -279,7 +280,7 @@ def _resize_objects(objects: InstanceData, scale: tuple[float, float]) -> None:
 
 
 def _plain(objects: InstanceData) -> InstanceData:
-    """All that objects have, with boxes as a tensor."""
+    """The objects with boxes as a tensor."""
     return InstanceData(**{**dict(objects.items()), "bboxes": plain_boxes(objects.bboxes)})
 
 
@@ -287,14 +288,14 @@ def _boxes_alone(objects: InstanceData) -> InstanceData:
     return InstanceData(bboxes=plain_boxes(objects.bboxes), labels=objects.labels)
 
 
-def _united(own: DetDataSample, other: DetDataSample) -> DetDataSample:
-    """A copy of a sample with the objects of both."""
-    new = own.new()
-    new.gt_instances = InstanceData.cat([_plain(own.gt_instances), _plain(other.gt_instances)])
-    crowds = [_plain(sample.ignored_instances) for sample in (own, other) if "ignored_instances" in sample]
+def _merged(first: DetDataSample, second: DetDataSample) -> DetDataSample:
+    """A copy of the first sample with the objects of both."""
+    new = first.new()
+    new.gt_instances = InstanceData.cat([_plain(first.gt_instances), _plain(second.gt_instances)])
+    crowds = [_plain(sample.ignored_instances) for sample in (first, second) if "ignored_instances" in sample]
     if crowds:
         new.ignored_instances = InstanceData.cat(crowds)
-    if "gt_sem_seg" in own and "gt_sem_seg" in other:
-        labels = own.gt_sem_seg.data
-        new.gt_sem_seg = PixelData(data=labels.masked_fill(labels != other.gt_sem_seg.data, _IGNORE))
+    if "gt_sem_seg" in first and "gt_sem_seg" in second:
+        labels = first.gt_sem_seg.data
+        new.gt_sem_seg = PixelData(data=labels.masked_fill(labels != second.gt_sem_seg.data, _IGNORED_LABEL))
     return new

@@ -1,4 +1,4 @@
-"""The detector: preprocess, backbone, neck, head. Everything else is in those."""
+"""The detector: preprocessor, backbone, neck, head, and optionally a semantic head."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ IGNORED_LABEL = 255
 
 @MODELS.register_module()
 class Detector(BaseModel):
-    """Objects as rows of the output, without suppression; masks, keypoints and a semantic map, where heads give them.
+    """Detects objects without NMS, with masks, keypoints and a semantic label map where its heads predict them.
 
     Args:
         backbone: a Backbone, or its config; any mmdet or mmseg backbone by scoped name.
-        neck: config without ``in_specs``: the backbone's are given.
-        head: config without ``in_specs``: the neck's are given.
-        data_preprocessor: config; the divisor of the backbone is given.
-        semantic_head: config of a head of mmseg's form on the neck's maps, for a label map of the whole image; None for
-            none. Without ``in_channels`` it gets those of the maps that its ``in_index`` chooses.
-        semantic_stride: a label for so many pixels across and down. The choice of a class for every pixel (1) costs as
-            much as half a nano network; 4 is the stride of masks.
-        guide: config of a :class:`~efftasks.models.guides.Guide`, without ``student``; only training has it.
+        neck: config without ``in_specs``, which are those of the backbone.
+        head: config without ``in_specs``, which are those of the neck.
+        data_preprocessor: config without ``pad_size_divisor``, which is that of the backbone.
+        semantic_head: config of a decode head of mmseg's form on the neck's maps, for a label map of the image; None
+            for none. ``in_channels`` defaults to the channels of the maps of its ``in_index``.
+        semantic_stride: output stride of the label map. Stride 1 costs as much as half a nano network; 4 is the stride
+            of masks.
+        guide: config of a :class:`~efftasks.models.guides.Guide`, without ``student``; it is used in training only.
 
     Attributes:
         cfg: the config it was loaded with, set by ``apis.load``.
@@ -72,7 +72,7 @@ class Detector(BaseModel):
         self.guide = None if guide is None else build_guide(guide, self.neck.specs, self.head.num_classes)
 
     def set_progress(self, fraction: float) -> None:
-        """Tell how much of training is done, in [0, 1]."""
+        """Set training progress, in [0, 1]."""
         self.head.set_progress(fraction)
         self.data_preprocessor.set_progress(fraction)
 
@@ -82,7 +82,7 @@ class Detector(BaseModel):
 
     @property
     def feature_specs(self) -> tuple[FeatureSpec, ...]:
-        """Of the maps that the heads see."""
+        """Specs of the neck's maps, the input of the heads."""
         return self.neck.specs
 
     def stages(self, images: Tensor) -> Stages:
@@ -91,18 +91,18 @@ class Detector(BaseModel):
         return Stages(maps, self.head(maps))
 
     def infer(self, images: Tensor) -> DetectionTensors:
-        """Preprocessed images (B, 3, H, W) -> decoded tensors in pixels of the network input: what is exported."""
+        """Preprocessed images (B, 3, H, W) -> detections in pixels of the network input. This is what is exported."""
         maps = self.features(images)
-        found = self.head.decode(self.head(maps))
+        detections = self.head.decode(self.head(maps))
         if self.semantic_head is None:
-            return found
+            return detections
         size = (images.shape[2] // self.semantic_stride, images.shape[3] // self.semantic_stride)
         labels = label_map(self.semantic_head(maps), size, self.semantic_head.align_corners)
-        return found._replace(segmentation=labels)
+        return detections._replace(segmentation=labels)
 
     @property
     def task(self) -> str:
-        """What it is for."""
+        """The task, as artifacts name it."""
         names = [output.name for output in self.head.part_outputs(self.divisor, self.divisor)]
         if self.semantic_head is not None:
             names.append("segmentation")
@@ -116,11 +116,11 @@ class Detector(BaseModel):
         return self.backbone.divisor
 
     def outputs(self, height: int, width: int) -> tuple[OutputSpec, ...]:
-        """What :meth:`infer` gives for an input of this size."""
+        """The outputs of :meth:`infer` for an input of this size."""
         count = self.head.count_detections(height, width)
-        step = self.semantic_stride
-        meaning = f"index into semantic_classes, one for {step} x {step} pixels of the network input"
-        semantic = OutputSpec("segmentation", ("N", height // step, width // step), "uint8", meaning)
+        stride = self.semantic_stride
+        meaning = f"index into semantic_classes, one for {stride} x {stride} pixels of the network input"
+        semantic = OutputSpec("segmentation", ("N", height // stride, width // stride), "uint8", meaning)
         return (
             OutputSpec("boxes", ("N", count, 4), "float32", "xyxy, pixels of the network input"),
             OutputSpec("scores", ("N", count), "float32", "probability in [0, 1], best first"),
@@ -130,11 +130,11 @@ class Detector(BaseModel):
         )
 
     def forward(self, inputs: Tensor, data_samples: Sequence[DetDataSample] | None = None, mode: str = "tensor") -> Any:
-        """mmengine's entry.
+        """The interface of mmengine.
 
         Args:
             inputs: preprocessed images (B, 3, H, W).
-            data_samples: one an image; needed by ``loss`` and ``predict``.
+            data_samples: one for each image; required by ``loss`` and ``predict``.
             mode: ``loss`` -> dict of scalars, ``predict`` -> samples with ``pred_instances`` (boxes xyxy, masks bool
                 (K, H, W), keypoints (K, P, 3), all in pixels of the original image) and ``pred_sem_seg``, ``tensor`` ->
                 the head's raw prediction.
@@ -142,7 +142,7 @@ class Detector(BaseModel):
         if mode == "tensor":
             return self.head(self.features(inputs))
         if data_samples is None:
-            raise ValueError(f"data_samples: got None, mode {mode!r} needs one sample an image")
+            raise ValueError(f"data_samples: got None, mode {mode!r} needs one sample for each image")
         if mode == "loss":
             return self._loss(inputs, data_samples)
         if mode == "predict":
@@ -152,51 +152,53 @@ class Detector(BaseModel):
     def _loss(self, inputs: Tensor, data_samples: Sequence[DetDataSample]) -> dict[str, Tensor]:
         maps = self.features(inputs)
         size = (inputs.shape[2], inputs.shape[3])
-        raw, found = self.head.raw_and_loss(maps, pad_targets(data_samples, inputs.device))
-        losses = dict(found)
+        raw, head_losses = self.head.raw_and_loss(maps, pad_targets(data_samples, inputs.device))
+        losses = dict(head_losses)
         if self.semantic_head is not None:
             samples = [_with_label_map(sample, size, inputs.device) for sample in data_samples]
-            found = self.semantic_head.loss_by_feat(self.semantic_head(maps), samples)
-            losses.update({f"semantic.{name}": value for name, value in found.items()})
+            semantic_losses = self.semantic_head.loss_by_feat(self.semantic_head(maps), samples)
+            losses.update({f"semantic.{name}": value for name, value in semantic_losses.items()})
         if self.guide is not None:
-            found = self.guide(inputs, Stages(maps, raw))
-            losses.update({f"guide.{name}": value for name, value in found.items()})
+            guide_losses = self.guide(inputs, Stages(maps, raw))
+            losses.update({f"guide.{name}": value for name, value in guide_losses.items()})
         return losses
 
     def strip(self) -> Detector:
-        """Without the guide."""
+        """A copy without the guide."""
         stripped = copy.deepcopy(self)
         stripped.guide = None
         return stripped
 
     def _predict(self, inputs: Tensor, data_samples: Sequence[DetDataSample]) -> list[DetDataSample]:
-        found = self.infer(inputs)
+        detections = self.infer(inputs)
         for i, sample in enumerate(data_samples):
-            sample.pred_instances = _on_original(found, i, sample)
-            if found.segmentation is not None:
-                labels = labels_on_original(found.segmentation[i], (inputs.shape[2], inputs.shape[3]), sample.metainfo)
+            sample.pred_instances = _on_original(detections, i, sample)
+            if detections.segmentation is not None:
+                labels = labels_on_original(
+                    detections.segmentation[i], (inputs.shape[2], inputs.shape[3]), sample.metainfo
+                )
                 sample.pred_sem_seg = PixelData(data=labels[None])
         return list(data_samples)
 
 
-def _on_original(found: DetectionTensors, i: int, sample: DetDataSample) -> InstanceData:
-    """The detections of one image in its own pixels."""
+def _on_original(detections: DetectionTensors, i: int, sample: DetDataSample) -> InstanceData:
+    """The detections of image ``i`` in pixels of the original image."""
     height, width = sample.ori_shape
-    scale = found.boxes.new_tensor(sample.scale_factor)
-    limit = found.boxes.new_tensor([width, height, width, height])
-    boxes = torch.minimum((found.boxes[i] / scale.repeat(2)).clamp(min=0), limit)
-    objects = InstanceData(bboxes=boxes, scores=found.scores[i], labels=found.labels[i])
-    if found.masks is not None:
-        cells, windows = found.masks[i].float().cpu().numpy(), boxes.cpu().numpy()
+    scale = detections.boxes.new_tensor(sample.scale_factor)
+    limit = detections.boxes.new_tensor([width, height, width, height])
+    boxes = torch.minimum((detections.boxes[i] / scale.repeat(2)).clamp(min=0), limit)
+    objects = InstanceData(bboxes=boxes, scores=detections.scores[i], labels=detections.labels[i])
+    if detections.masks is not None:
+        cells, windows = detections.masks[i].float().cpu().numpy(), boxes.cpu().numpy()
         objects.masks = torch.from_numpy(masks_on_image(cells, windows, sample.scale_factor, (height, width)))
-    if found.keypoints is not None:
-        points = found.keypoints[i]
+    if detections.keypoints is not None:
+        points = detections.keypoints[i]
         objects.keypoints = torch.cat([points[..., :2] / scale, points[..., 2:]], -1)
     return objects
 
 
 def _with_label_map(sample: DetDataSample, size: tuple[int, int], device: torch.device) -> DetDataSample:
-    """The sample itself, or for one without a label map a copy that has one of ignored pixels."""
+    """The sample, or, where it has no label map, a copy with one of ignored pixels."""
     if "gt_sem_seg" in sample:
         return sample
     new = sample.new()

@@ -1,7 +1,7 @@
-"""The one seam for a teacher: a guide is a part of a model that only training has, and that owns what is learnt from.
+"""Knowledge distillation: a guide is a part of a model that owns a teacher and is used in training only.
 
-A model (`Detector`, `Segmentor`, `PoseEstimator`) hands its guide the images and its own stages, and adds the losses
-that it gets back. Weights keep their names: what is trained is the model itself, with one part more.
+A model (`Detector`, `Segmentor`, `PoseEstimator`) passes the images and its stages to its guide, and adds the losses of
+the guide to its own. The names of the model's weights stay the same.
 """
 
 from __future__ import annotations
@@ -24,41 +24,41 @@ __all__ = ["FeatureGuide", "Guide", "Student", "build_guide"]
 
 
 class Student(NamedTuple):
-    """What a guide is told of the model that it is a part of."""
+    """The description of a model for its guide."""
 
-    specs: tuple[FeatureSpec, ...]  # of the maps of its stages
-    num_classes: int  # of a pose estimator the keypoints
+    specs: tuple[FeatureSpec, ...]  # of the feature maps of its stages
+    num_classes: int  # the number of keypoints for a pose estimator
 
 
-class _Held:
-    """Keeps a module out of its owner's parameters, buffers, state dict and modes."""
+class _Unregistered:
+    """Holds a module that is not in the parameters, buffers, state dict and modes of its owner."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
 
 
 class Guide(nn.Module, ABC):
-    """Losses that draw a student to a teacher; training only.
+    """Distillation losses between a student and a teacher, in training only.
 
     The teacher is no part of this module's ``parameters()``, ``state_dict()`` and ``train()``: checkpoints, averages of
-    weights, optimizers and synchronisation among processes do not see it. It has no gradient, stays in evaluation mode,
-    and follows ``to()``. What a guide itself learns (projections) is a part of the model and of its checkpoints.
+    weights, optimizers and the synchronization of processes do not include it. It has no gradient, stays in evaluation
+    mode, and follows ``to()``. The guide's own parameters (projections) are a part of the model and of its checkpoints.
 
     Args:
-        teacher: any module; it belongs to the guide from now on.
+        teacher: any module; the guide owns it.
     """
 
     def __init__(self, teacher: nn.Module) -> None:
         super().__init__()
-        self._held = _Held(teacher.requires_grad_(False).eval())
+        self._teacher = _Unregistered(teacher.requires_grad_(False).eval())
 
     @property
     def teacher(self) -> Any:
-        """The network that is learnt from."""
-        return self._held.module
+        """The teacher network."""
+        return self._teacher.module
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Guide:
-        # What to(), cuda(), double() and the like of this module, and of those that hold it, come down to.
+        # to(), cuda(), double() and the like of this module and of its parents call this.
         super()._apply(fn, recurse)
         self.teacher._apply(fn)
         return self
@@ -69,7 +69,7 @@ class Guide(nn.Module, ABC):
 
         Args:
             images: (B, 3, H, W), preprocessed for the student.
-            stages: what the student made of them.
+            stages: the student's feature maps and raw prediction.
         """
 
 
@@ -80,17 +80,17 @@ def build_guide(config: Mapping[str, Any] | None, specs: Sequence[FeatureSpec], 
 
 @MODELS.register_module()
 class FeatureGuide(Guide):
-    """The mean squared error between chosen maps of student and teacher, the student's through a 1x1 convolution.
+    """Mean squared error between feature maps of student and teacher, the student's projected by a 1x1 convolution.
 
     Source: FitNets (arXiv 1412.6550, section 2.2).
 
     Args:
         student: given by the model.
-        teacher: config of a model of any kind with ``stages``, or the model itself. It gets the images as the student
-            does, with the same normalization.
-        weights: path of the teacher's checkpoint, which is read when training begins: nobody else needs it. None leaves
-            the teacher as it is built.
-        indices: of the maps compared, in student and teacher alike; the student's are averaged to the teacher's size.
+        teacher: config of a model with ``stages``, or the model itself. It gets the images of the student, with
+            the same normalization.
+        weights: path of the teacher's checkpoint, which is read when training begins. None leaves the teacher as it is
+            built.
+        indices: of the compared maps, in student and teacher; the student's are average-pooled to the teacher's size.
         weight: of the loss.
 
     Raises:
@@ -105,22 +105,26 @@ class FeatureGuide(Guide):
         indices: Sequence[int] = (-1,),
         weight: float = 1.0,
     ) -> None:
-        given = isinstance(teacher, nn.Module)
-        network: Any = teacher if given else MODELS.build(dict(teacher))  # type: ignore[arg-type]
-        if weights is None and not given:
+        is_built = isinstance(teacher, nn.Module)
+        network: Any = teacher if is_built else MODELS.build(dict(teacher))  # type: ignore[arg-type]
+        if weights is None and not is_built:
             MMLogger.get_current_instance().warning("the guide's teacher has no weights: what it teaches is noise")
         super().__init__(network)
-        others = network.feature_specs
-        if not indices or not all(-len(maps) <= i < len(maps) for i in indices for maps in (student.specs, others)):
+        teacher_specs = network.feature_specs
+        if not indices or not all(
+            -len(maps) <= i < len(maps) for i in indices for maps in (student.specs, teacher_specs)
+        ):
             raise ValueError(
-                f"indices: got {indices!r}, allowed are indices of {len(student.specs)} and {len(others)} maps"
+                f"indices: got {indices!r}, allowed are indices of {len(student.specs)} and {len(teacher_specs)} maps"
             )
         self.indices, self.weight = tuple(indices), weight
         self._weights = weights  # until they are read
-        self.projections = nn.ModuleList(nn.Conv2d(student.specs[i].channels, others[i].channels, 1) for i in indices)
+        self.projections = nn.ModuleList(
+            nn.Conv2d(student.specs[i].channels, teacher_specs[i].channels, 1) for i in indices
+        )
 
     def forward(self, images: Tensor, stages: Stages) -> dict[str, Tensor]:
-        """``loss_features``, the mean over the chosen maps."""
+        """``loss_features``, the mean over the compared maps."""
         if self._weights is not None:
             load_matching(self.teacher, read_state_dict(self._weights), name=os.fspath(self._weights))
             self._weights = None
@@ -128,6 +132,6 @@ class FeatureGuide(Guide):
             maps = self.teacher.stages(images).features
         errors = []
         for i, projection in zip(self.indices, self.projections):
-            own = functional.interpolate(projection(stages.features[i]), maps[i].shape[2:], mode="area")
-            errors.append(functional.mse_loss(own.float(), maps[i].float()))
+            projected = functional.interpolate(projection(stages.features[i]), maps[i].shape[2:], mode="area")
+            errors.append(functional.mse_loss(projected.float(), maps[i].float()))
         return dict(loss_features=self.weight * torch.stack(errors).mean())

@@ -1,4 +1,4 @@
-"""The top-down pose estimator: preprocess, backbone, head, for crops of one object each."""
+"""The top-down pose estimator: preprocessor, backbone, head, for crops of one object each."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ __all__ = ["Keypoints", "PoseEstimator"]
 
 
 class Keypoints(NamedTuple):
-    """The keypoints of the object that each crop shows."""
+    """The keypoints of the object of each crop."""
 
     keypoints: Tensor  # (B, P, 3): x, y in pixels of the network input, and score in [0, 1]
 
 
 @MODELS.register_module()
 class PoseEstimator(BaseModel):
-    """Tells the keypoints of one object from a crop around it; where the objects are, others say.
+    """Predicts the keypoints of one object from a crop around it. The boxes of the objects are an input.
 
     Args:
         backbone: a Backbone, or its config; any mmdet or mmseg backbone by scoped name.
-        head: config without ``in_specs``: the backbone's are given.
-        data_preprocessor: config; the divisor of the backbone is given.
-        guide: config of a :class:`~efftasks.models.guides.Guide`, without ``student``; only training has it.
+        head: config without ``in_specs``, which are those of the backbone.
+        data_preprocessor: config without ``pad_size_divisor``, which is that of the backbone.
+        guide: config of a :class:`~efftasks.models.guides.Guide`, without ``student``; it is used in training only.
 
     Attributes:
         cfg: the config it was loaded with, set by ``apis.load``.
@@ -62,7 +62,7 @@ class PoseEstimator(BaseModel):
 
     @property
     def feature_specs(self) -> tuple[FeatureSpec, ...]:
-        """Of the maps that the head sees."""
+        """Specs of the backbone's maps, the input of the head."""
         return self.backbone.specs
 
     def stages(self, images: Tensor) -> Stages:
@@ -75,7 +75,7 @@ class PoseEstimator(BaseModel):
         return self.head(self.backbone(images))
 
     def infer(self, images: Tensor) -> Keypoints:
-        """Preprocessed crops (B, 3, H, W) -> keypoints in pixels of the network input: what is exported."""
+        """Preprocessed crops (B, 3, H, W) -> keypoints in pixels of the network input. This is what is exported."""
         return Keypoints(self.head.decode(self.raw(images)))
 
     @property
@@ -84,10 +84,10 @@ class PoseEstimator(BaseModel):
         return self.backbone.divisor
 
     def outputs(self, height: int, width: int) -> tuple[OutputSpec, ...]:
-        """What :meth:`infer` gives for an input of this size.
+        """The outputs of :meth:`infer` for an input of this size.
 
         Raises:
-            UserError: it is not the size that the head is made for.
+            UserError: it is not the input size of the head.
         """
         if (height, width) != self.head.input_size:
             raise UserError(f"image size: got {(height, width)}, the head is made for {self.head.input_size} only")
@@ -95,18 +95,18 @@ class PoseEstimator(BaseModel):
         return (OutputSpec("keypoints", shape, "float32", "x, y in pixels of the network input, score in [0, 1]"),)
 
     def forward(self, inputs: Tensor, data_samples: Sequence[DetDataSample] | None = None, mode: str = "tensor") -> Any:
-        """mmengine's entry.
+        """The interface of mmengine.
 
         Args:
             inputs: preprocessed crops (B, 3, H, W).
-            data_samples: one a crop; needed by ``loss`` and ``predict``.
+            data_samples: one for each crop; required by ``loss`` and ``predict``.
             mode: ``loss`` -> dict of scalars, ``predict`` -> samples with ``pred_instances`` (one row, keypoints in
                 pixels of the original image), ``tensor`` -> the raw prediction.
         """
         if mode == "tensor":
             return self.raw(inputs)
         if data_samples is None:
-            raise ValueError(f"data_samples: got None, mode {mode!r} needs one sample a crop")
+            raise ValueError(f"data_samples: got None, mode {mode!r} needs one sample for each crop")
         if mode == "loss":
             return self._loss(inputs, torch.cat([sample.gt_instances.keypoints for sample in data_samples]))
         if mode == "predict":
@@ -117,24 +117,24 @@ class PoseEstimator(BaseModel):
         stages = self.stages(inputs)
         losses = dict(self.head.loss_by_feat(stages.raw, targets))
         if self.guide is not None:
-            found = self.guide(inputs, stages)
-            losses.update({f"guide.{name}": value for name, value in found.items()})
+            guide_losses = self.guide(inputs, stages)
+            losses.update({f"guide.{name}": value for name, value in guide_losses.items()})
         return losses
 
     def strip(self) -> PoseEstimator:
-        """Without the guide."""
+        """A copy without the guide."""
         stripped = copy.deepcopy(self)
         stripped.guide = None
         return stripped
 
     def _predict(self, inputs: Tensor, data_samples: Sequence[DetDataSample]) -> list[DetDataSample]:
-        for sample, found in zip(data_samples, self.infer(inputs).keypoints):
-            matrix = found.new_tensor(sample.crop_to_image)
-            places = found[:, :2] @ matrix[:, :2].T + matrix[:, 2]
+        for sample, keypoints in zip(data_samples, self.infer(inputs).keypoints):
+            matrix = keypoints.new_tensor(sample.crop_to_image)
+            points = keypoints[:, :2] @ matrix[:, :2].T + matrix[:, 2]
             sample.pred_instances = InstanceData(
-                bboxes=found.new_tensor(sample.box)[None],
-                scores=found[:, 2].mean()[None],
-                labels=torch.tensor([sample.label], device=found.device),
-                keypoints=torch.cat([places, found[:, 2:]], dim=1)[None],
+                bboxes=keypoints.new_tensor(sample.box)[None],
+                scores=keypoints[:, 2].mean()[None],
+                labels=torch.tensor([sample.label], device=keypoints.device),
+                keypoints=torch.cat([points, keypoints[:, 2:]], dim=1)[None],
             )
         return list(data_samples)

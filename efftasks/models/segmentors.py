@@ -1,4 +1,4 @@
-"""The semantic segmentor: mmseg's encoder and decoder over any backbone, with one decode for all ways to predict."""
+"""The semantic segmentor: mmseg's EncoderDecoder over any backbone, decoded alike in PyTorch and exported files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from efftasks.structures.spec import OutputSpec
 __all__ = ["Labels", "Logits", "SemanticOutput", "Segmentor"]
 
 SemanticOutput = Literal["labels", "coarse-labels", "logits"]
-MOST_CLASSES = 255  # uint8, and 255 is the label to ignore
+MAX_CLASSES = 255  # labels are uint8, and 255 is the ignored label
 
 
 class Labels(NamedTuple):
@@ -38,32 +38,30 @@ class Labels(NamedTuple):
 
 
 class Logits(NamedTuple):
-    """Class scores at the head's own stride."""
+    """Class scores at the stride of the head."""
 
     logits: Tensor  # float32 (B, C, h, w)
 
 
 @MODELS.register_module()
 class Segmentor(EncoderDecoder):
-    """A network that names the class of every pixel.
+    """Predicts the class of every pixel.
 
-    Heads are this package's or mmseg's, written as mmseg writes them. One without ``in_channels`` gets those of the
-    maps that its ``in_index`` chooses. Where the decode head names its own, the backbone is taken as it is: mmseg's
-    networks of two and three branches (PIDNet, DDRNet) give other maps in training than in evaluation, and declare
-    nothing.
+    Heads are this package's or mmseg's, with configs of mmseg's form. ``in_channels`` defaults to the channels of the
+    maps of their ``in_index``. If the decode head has ``in_channels``, the backbone is not wrapped and declares no
+    specs: mmseg's networks of two and three branches (PIDNet, DDRNet) return other maps in training than in evaluation.
 
     Args:
         backbone: a Backbone, or its config; any mmdet or mmseg backbone by scoped name.
         decode_head: config of the head that predicts.
-        auxiliary_head: configs of heads that only training has.
-        neck: config without ``in_specs``: the backbone's are given. Heads then see the neck's maps.
-        guide: config of a :class:`~efftasks.models.guides.Guide`, without ``student``; only training has it.
+        auxiliary_head: configs of heads that are used in training only.
+        neck: config without ``in_specs``, which are those of the backbone.
+        guide: config of a :class:`~efftasks.models.guides.Guide`, without ``student``; it is used in training only.
         data_preprocessor: config.
         test_cfg: ``mode`` is ``whole``, or ``slide`` with ``crop_size`` and ``stride`` (height, width): windows whose
-            logits are averaged where they overlap. ``output`` is what a whole image gives and what is exported:
-            ``labels``; ``coarse-labels``, chosen at the head's stride and repeated; ``logits`` at the head's stride,
-            for others to choose from and to enlarge.
-        divisor: sides of the input are multiples of this; None takes what the backbone declares.
+            logits are averaged where they overlap. ``output`` is the output of :meth:`infer`, which is exported:
+            ``labels``; ``coarse-labels``, the labels at the head's stride, repeated; ``logits`` at the head's stride.
+        divisor: sides of the input are multiples of this; None for that of the backbone.
 
     Attributes:
         cfg: the config it was loaded with, set by ``apis.load``.
@@ -83,7 +81,7 @@ class Segmentor(EncoderDecoder):
         test_cfg: dict | None = None,
         divisor: int | None = None,
     ) -> None:
-        # Not EncoderDecoder's own: it builds everything from configs that name their channels.
+        # Not EncoderDecoder.__init__, which builds everything from configs with channels.
         BaseSegmentor.__init__(self, data_preprocessor=data_preprocessor)
         self.cfg: Any = None
         self.dataset_meta: dict[str, Any] = {}
@@ -93,7 +91,7 @@ class Segmentor(EncoderDecoder):
         if "in_channels" in decode_head:
             self.backbone: Any = MODELS.build(copy.deepcopy(backbone))
             if divisor is None:
-                raise ValueError("divisor: got None, expected a number: the decode head names its own in_channels")
+                raise ValueError("divisor: got None, expected a number: the decode head has in_channels")
             self.divisor = divisor
         else:
             self.backbone = build_backbone(backbone)
@@ -103,10 +101,10 @@ class Segmentor(EncoderDecoder):
             self.neck = MODELS.build(dict(neck, in_specs=specs))
             specs = self.neck.specs
         self._init_decode_head(with_channels(decode_head, specs))
-        if not self.num_classes == self.out_channels <= MOST_CLASSES:
+        if not self.num_classes == self.out_channels <= MAX_CLASSES:
             raise ValueError(
                 f"decode_head: got {self.num_classes} classes and {self.out_channels} out_channels, "
-                f"expected as many of one as of the other, at most {MOST_CLASSES}"
+                f"expected equal numbers, at most {MAX_CLASSES}"
             )
         heads = [auxiliary_head] if isinstance(auxiliary_head, Mapping) else auxiliary_head
         self._init_auxiliary_head([with_channels(head, specs) for head in heads] or None)
@@ -114,7 +112,7 @@ class Segmentor(EncoderDecoder):
 
     @property
     def feature_specs(self) -> tuple[FeatureSpec, ...]:
-        """Of the maps that the heads see."""
+        """Specs of the maps that are the input of the heads."""
         return (self.neck if self.with_neck else self.backbone).specs
 
     def stages(self, images: Tensor) -> Stages:
@@ -127,7 +125,7 @@ class Segmentor(EncoderDecoder):
         return self.decode_head(self.extract_feat(images))
 
     def infer(self, images: Tensor) -> Labels | Logits:
-        """Preprocessed images (B, 3, H, W) -> what ``test_cfg.output`` says: what is exported."""
+        """Preprocessed images (B, 3, H, W) -> the output that ``test_cfg.output`` names. This is what is exported."""
         logits = self.raw(images)
         output = self.test_cfg.output
         if output == "logits":
@@ -136,7 +134,7 @@ class Segmentor(EncoderDecoder):
         return Labels(label_map(logits, size, self.align_corners, coarse=output == "coarse-labels"))
 
     def outputs(self, height: int, width: int) -> tuple[OutputSpec, ...]:
-        """What :meth:`infer` gives for an input of this size."""
+        """The outputs of :meth:`infer` for an input of this size."""
         if self.test_cfg.output != "logits":
             return (OutputSpec("segmentation", ("N", height, width), "uint8", "index into classes"),)
         device = next(self.parameters()).device
@@ -145,16 +143,16 @@ class Segmentor(EncoderDecoder):
         return (OutputSpec("logits", ("N", *shape[1:]), "float32", "class scores; the best is an index into classes"),)
 
     def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
-        """The losses of all heads, and the guide's."""
+        """The losses of all heads and of the guide."""
         if self.guide is None:
             return super().loss(inputs, data_samples)
         stages = self.stages(inputs)
-        found = self.decode_head.loss_by_feat(stages.raw, data_samples)
-        losses = {f"decode.{key}": value for key, value in found.items()}
+        decode_losses = self.decode_head.loss_by_feat(stages.raw, data_samples)
+        losses = {f"decode.{name}": value for name, value in decode_losses.items()}
         if self.with_auxiliary_head:
             losses.update(self._auxiliary_head_forward_train(stages.features, data_samples))
-        found = self.guide(inputs, stages)
-        return {**losses, **{f"guide.{key}": value for key, value in found.items()}}
+        guide_losses = self.guide(inputs, stages)
+        return {**losses, **{f"guide.{name}": value for name, value in guide_losses.items()}}
 
     def predict(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None) -> list[SegDataSample]:
         """Label maps ``pred_sem_seg`` (1, H, W) uint8 in pixels of the original images."""
@@ -168,11 +166,11 @@ class Segmentor(EncoderDecoder):
         if self.test_cfg.mode == "slide":
             metas = [dict(ori_shape=images.shape[2:])] * images.shape[0]
             return self.slide_inference(images, metas).argmax(1).byte()
-        found = self.infer(images)
-        return found.segmentation if isinstance(found, Labels) else found.logits.argmax(1).byte()
+        output = self.infer(images)
+        return output.segmentation if isinstance(output, Labels) else output.logits.argmax(1).byte()
 
     def strip(self) -> Segmentor:
-        """Without auxiliary heads and guide."""
+        """A copy without auxiliary heads and guide."""
         stripped = copy.deepcopy(self)
         stripped.auxiliary_head = None
         stripped.guide = None

@@ -1,4 +1,4 @@
-"""From the samples of a batch to padded tensors: what every head's loss is computed against."""
+"""From the samples of a batch to padded tensors, the targets of the losses of all heads."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def pad_targets(data_samples: Sequence[DetDataSample], device: torch.device) -> 
     """Objects and crowd regions of a batch as padded tensors; a batch without any has M = 0.
 
     Args:
-        data_samples: ``gt_instances`` and ``ignored_instances`` with bboxes, labels and, where they are learned, masks,
-            keypoints and area_shares, as ``PackObjects`` gives them; all samples have the same ones.
-        device: where the tensors go.
+        data_samples: ``gt_instances`` and ``ignored_instances`` with bboxes, labels and, for masks and pose, masks,
+            keypoints and area_shares, as packed by ``PackObjects``; all samples have the same fields.
+        device: of the result.
     """
     groups = [_groups(sample) for sample in data_samples]
     counts = [[len(group) for group in pair] for pair in groups]
-    most = max(sum(pair) for pair in counts)
+    max_objects = max(sum(pair) for pair in counts)
 
     def padded(rows: Sequence[Tensor], *shape: int, dtype: torch.dtype) -> Tensor:
-        """(B, M, *shape) from one (n, *shape) an image."""
-        whole = torch.zeros(len(rows), most, *shape, dtype=dtype)
+        """(B, M, *shape) from one (n, *shape) for each image."""
+        batch = torch.zeros(len(rows), max_objects, *shape, dtype=dtype)
         for image, row in enumerate(rows):
-            whole[image, : len(row)] = row
-        return whole.to(device)
+            batch[image, : len(row)] = row
+        return batch.to(device)
 
     def gathered(name: str) -> list[Tensor]:
         return [torch.cat([plain_boxes(group[name]).cpu() for group in pair]) for pair in groups]
@@ -43,7 +43,7 @@ def pad_targets(data_samples: Sequence[DetDataSample], device: torch.device) -> 
         labels=padded(gathered("labels"), dtype=torch.long),
         boxes=boxes,
         valid=padded([ones(sum(pair), dtype=torch.bool) for pair in counts], dtype=torch.bool),
-        ignored=padded([torch.cat([zeros(own), ones(crowd)]) for own, crowd in counts], dtype=torch.bool),
+        ignored=padded([torch.cat([zeros(objects), ones(crowds)]) for objects, crowds in counts], dtype=torch.bool),
     )
     first = groups[0][0]
     if "masks" in first:
@@ -57,11 +57,11 @@ def pad_targets(data_samples: Sequence[DetDataSample], device: torch.device) -> 
 
 
 def _groups(sample: DetDataSample) -> tuple[InstanceData, InstanceData]:
-    """Objects, and crowd regions; those lack what nobody annotated."""
+    """Objects and crowd regions of an image."""
     objects = sample.gt_instances
     return objects, sample.ignored_instances if "ignored_instances" in sample else objects[:0]
 
 
 def plain_boxes(boxes: Tensor | BaseBoxes) -> Tensor:
-    """Boxes (n, 4) as a tensor: transforms hand them on wrapped."""
+    """Boxes (n, 4) as a tensor, without the wrapper of mmdet's transforms."""
     return boxes.tensor if isinstance(boxes, BaseBoxes) else boxes

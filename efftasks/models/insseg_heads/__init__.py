@@ -1,1 +1,1 @@
-"""What gives objects masks: parts of detection heads, and heads of their own."""
+"""Prediction of instance masks: parts of detection heads, and whole heads."""

@@ -1,1 +1,1 @@
-"""Losses and their terms; which targets they get is decided in `assigners`."""
+"""Losses and their terms; their targets are assigned in `assigners`."""

@@ -1,1 +1,1 @@
-"""What gives objects keypoints: parts of detection heads, and heads of their own."""
+"""Prediction of keypoints: parts of detection heads, and whole heads."""
