@@ -53,7 +53,8 @@ def sweep() -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.BOXES = 2 * (([10, 10, 40, 30], [50, 20, 30, 50]),)  # the objects of a picture, the same in every checkout
+    # The objects of a picture, the same in every checkout.
+    vars(module)["BOXES"] = 2 * (([10, 10, 40, 30], [50, 20, 30, 50]),)
     return module
 
 
