@@ -72,6 +72,13 @@ def test_wrong_argument_in_a_config() -> None:
     )
 
 
+def test_missing_arguments_in_a_config() -> None:
+    failure = explain(raised_by(MODELS.build, dict(type="DetPreprocessor", std=(255.0,) * 3)))
+    assert failure.code == 2
+    assert failure.sentence.startswith("wrong arguments in the config: DetPreprocessor missing 1 required")
+    assert "'mean'" in failure.sentence
+
+
 def test_type_error_of_a_bug_is_not_blamed_on_the_config() -> None:
     failure = explain(raised_by(len, 3))
     assert failure.code == 1

@@ -16,6 +16,7 @@ from mmengine.config import Config
 from efftasks.models.det_heads.query_raw import Bins, DenoisingQueries, LayerOutput, QueryTargets, TrainingOutputs
 from efftasks.models.losses.set_criterion import SetCriterion
 from efftasks.ops.distribution import bin_values
+from efftasks.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[3]
 FIXTURES = ROOT / "tests" / "fixtures"
@@ -146,3 +147,8 @@ def test_without_objects_losses_are_finite_and_reach_everything(base: str) -> No
 def test_distillation_needs_the_union() -> None:
     with pytest.raises(ValueError, match="union"):
         criterion("dfine", union=False)
+
+
+def test_the_name_in_old_configs_builds_the_same_term() -> None:
+    old = MODELS.build(dict(type="LocalisationDistillation", weight=2.0))
+    assert type(old) is type(MODELS.build(dict(type="LocalizationDistillation"))) and old.weight == 2.0
