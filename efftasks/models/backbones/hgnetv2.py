@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efftasks.models.backbones.base import Backbone, check_scale, load_weights, scaled_channels, select_strides
+from efftasks.models.backbones.base import check_scale, scaled_channels, select_strides
+from efftasks.models.backbones.staged import StagedBackbone
 from efftasks.models.layers.conv import ConvNormAct, fold_norm_last, split_inputs
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
@@ -206,7 +207,7 @@ class StageModule(nn.Module):
 
 
 @MODELS.register_module()
-class HGNetV2(Backbone):
+class HGNetV2(StagedBackbone):
     """HGNetV2; stages beyond the last stride asked for are not built.
 
     Args:
@@ -254,19 +255,8 @@ class HGNetV2(Backbone):
         self.stages = nn.ModuleList(
             StageModule(inputs[i], stage, downsample=i > 0, affine=affine) for i, stage in enumerate(stages)
         )
-        self.specs = tuple(FeatureSpec(stages[i].out, strides[i]) for i in self.out_indices)
-        self.freeze(frozen)
-        if weights is not None:
-            load_weights(self, weights, renamed_key)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) -> maps as declared in ``specs``."""
-        x = self.stem(x)
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return tuple(maps[i] for i in self.out_indices)
+        specs = [FeatureSpec(stage.out, stride) for stage, stride in zip(stages, strides, strict=False)]
+        self.finish(specs, frozen, weights, renamed_key)
 
 
 def _conv(

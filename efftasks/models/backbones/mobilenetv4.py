@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from efftasks.models.backbones.base import Backbone, check_scale, load_weights, select_strides
+from efftasks.models.backbones.base import check_scale, select_strides
+from efftasks.models.backbones.staged import StagedBackbone
 from efftasks.models.layers.conv import ConvNormAct
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
@@ -77,7 +79,7 @@ class FusedInvertedBottleneck(nn.Module):
 
 
 @MODELS.register_module()
-class MobileNetV4(Backbone):
+class MobileNetV4(StagedBackbone):
     """MobileNetV4-Conv; stages beyond the last stride asked for are not built.
 
     Args:
@@ -128,21 +130,12 @@ class MobileNetV4(Backbone):
             out = round_channels(_FINAL * width)
             self.final = ConvNormAct(channels, out, 1)
             specs[-1] = FeatureSpec(out, _STRIDES[-1])
-        self.specs = tuple(specs[i] for i in self.out_indices)
-        self.freeze(frozen)
-        if weights is not None:
-            expected = set(self.state_dict())
-            load_weights(self, weights, lambda key: _renamed_key(key, expected))
+        self.finish(specs, frozen, weights, partial(_renamed_key, expected=set(self.state_dict())))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) -> maps as declared in ``specs``."""
-        x = self.stem(x)
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        maps[-1] = self.final(x)
-        return tuple(maps[i] for i in self.out_indices)
+        *finer, coarsest = super().forward(x)
+        return (*finer, self.final(coarsest))
 
 
 def resized(table: Sequence[_Row], depth: float, kernel_size: int | None) -> list[_Row]:

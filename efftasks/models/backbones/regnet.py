@@ -17,7 +17,8 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efftasks.models.backbones.base import Backbone, check_scale, load_weights, select_strides
+from efftasks.models.backbones.base import check_scale, select_strides
+from efftasks.models.backbones.staged import StagedBackbone
 from efftasks.models.layers.conv import ConvNormAct
 from efftasks.models.layers.squeeze_excite import SqueezeExcite
 from efftasks.registry import MODELS
@@ -142,7 +143,7 @@ class Bottleneck(nn.Module):
 
 
 @MODELS.register_module()
-class RegNet(Backbone):
+class RegNet(StagedBackbone):
     """RegNet; stages beyond the last stride asked for are not built.
 
     Args:
@@ -196,19 +197,8 @@ class RegNet(Backbone):
                 blocks.append(Bottleneck(channels, stage.width, stride, stage.group_width, kernel_size, se_ratio))
                 channels = stage.width
             self.stages.append(nn.Sequential(*blocks))
-        self.specs = tuple(FeatureSpec(table[i].width, _STRIDES[i]) for i in self.out_indices)
-        self.freeze(frozen)
-        if weights is not None:
-            load_weights(self, weights, renamed_key)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) -> maps as declared in ``specs``."""
-        x = self.stem(x)
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return tuple(maps[i] for i in self.out_indices)
+        specs = [FeatureSpec(stage.width, stride) for stage, stride in zip(table, _STRIDES, strict=False)]
+        self.finish(specs, frozen, weights, renamed_key)
 
 
 def _table(variant: str | None, stages: Sequence[Sequence[int]] | None) -> tuple[tuple[Stage, ...], float]:

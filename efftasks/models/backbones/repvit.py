@@ -15,7 +15,8 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efftasks.models.backbones.base import Backbone, check_scale, load_weights, scaled_channels, select_strides
+from efftasks.models.backbones.base import check_scale, scaled_channels, select_strides
+from efftasks.models.backbones.staged import StagedBackbone
 from efftasks.models.layers.conv import ConvNormAct, fold_norm
 from efftasks.models.layers.squeeze_excite import SqueezeExcite
 from efftasks.registry import MODELS
@@ -135,7 +136,7 @@ class StageModule(nn.Module):
 
 
 @MODELS.register_module()
-class RepViT(Backbone):
+class RepViT(StagedBackbone):
     """RepViT; stages beyond the last stride asked for are not built.
 
     Args:
@@ -176,19 +177,7 @@ class RepViT(Backbone):
         for i in range(self.out_indices[-1] + 1):
             blocks = max(1, int(published.blocks[i] * depth + 0.5))
             self.stages.append(StageModule(channels[max(i - 1, 0)], channels[i], blocks, kernel_size, i > 0))
-        self.specs = tuple(FeatureSpec(channels[i], _STRIDES[i]) for i in self.out_indices)
-        self.freeze(frozen)
-        if weights is not None:
-            load_weights(self, weights, renamed_key)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) -> maps as declared in ``specs``."""
-        x = self.stem(x)
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return tuple(maps[i] for i in self.out_indices)
+        self.finish(tuple(map(FeatureSpec, channels, _STRIDES)), frozen, weights, renamed_key)
 
 
 def renamed_key(key: str) -> str | None:

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efftasks.models.backbones.base import Backbone, load_weights, select_strides
+from efftasks.models.backbones.base import select_strides
+from efftasks.models.backbones.staged import StagedBackbone
 from efftasks.models.layers.conv import ConvNormAct
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
@@ -92,7 +93,7 @@ class Block(nn.Module):
 
 
 @MODELS.register_module()
-class ResNetVD(Backbone):
+class ResNetVD(StagedBackbone):
     """ResNet-vd.
 
     Args:
@@ -114,8 +115,8 @@ class ResNetVD(Backbone):
             raise ValueError(f"depth: got {depth!r}, allowed {tuple(DEPTHS)}")
         blocks, bottleneck = DEPTHS[depth]
         self.out_indices = select_strides(_STRIDES, out_strides)
-        self.stem = nn.Sequential(ConvNormAct(3, 32, 3, 2), ConvNormAct(32, 32, 3), ConvNormAct(32, 64, 3))
-        self.pool = nn.MaxPool2d(3, 2, padding=1)
+        pool = nn.MaxPool2d(3, 2, padding=1)
+        self.stem = nn.Sequential(ConvNormAct(3, 32, 3, 2), ConvNormAct(32, 32, 3), ConvNormAct(32, 64, 3), pool)
         factor = 4 if bottleneck else 1
         channels = 64
         self.stages = nn.ModuleList()
@@ -125,19 +126,8 @@ class ResNetVD(Backbone):
             channels = factor * width
             rest = (Block(channels, width, 1, False, bottleneck) for _ in range(blocks[i] - 1))
             self.stages.append(nn.Sequential(first, *rest))
-        self.specs = tuple(FeatureSpec(factor * _WIDTHS[i], _STRIDES[i]) for i in self.out_indices)
-        self.freeze(frozen)
-        if weights is not None:
-            load_weights(self, weights, renamed_key)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) -> maps as declared in ``specs``."""
-        x = self.pool(self.stem(x))
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return tuple(maps[i] for i in self.out_indices)
+        specs = [FeatureSpec(factor * width, stride) for width, stride in zip(_WIDTHS, _STRIDES)]
+        self.finish(specs, frozen, weights, renamed_key)
 
 
 def renamed_key(key: str) -> str:

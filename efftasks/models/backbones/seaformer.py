@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from mmcv.cnn.bricks.drop import DropPath
 from torch import Tensor, nn
 
-from efftasks.models.backbones.base import Backbone, check_scale, load_weights, scaled_channels, select_strides
+from efftasks.models.backbones.base import check_scale, scaled_channels, select_strides
+from efftasks.models.backbones.staged import StagedBackbone
 from efftasks.models.layers.conv import ConvNormAct, build_activation, fold_norm
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
@@ -248,7 +249,7 @@ class Stage(nn.Module):
 
 
 @MODELS.register_module()
-class SeaFormer(Backbone):
+class SeaFormer(StagedBackbone):
     """SeaFormer's network up to its fusions, which are ``SeaFormerHead``; stages beyond the last stride are not built.
 
     The paper's spatial branch begins at the map of stride 8. Strides 32 and 64, in ``large`` 16 too, have attention.
@@ -304,19 +305,8 @@ class SeaFormer(Backbone):
                 bottlenecks.append(InvertedBottleneck(out, out, kernel, 1, published.repeated))
             blocks = _attention_blocks(published, i, out, width, depth, drop_path)
             self.stages.append(Stage(bottlenecks, blocks))
-        self.specs = tuple(FeatureSpec(channels[i], _STRIDES[i]) for i in self.out_indices)
-        self.freeze(frozen)
-        if weights is not None:
-            load_weights(self, weights, partial(renamed_key, first=len(_STRIDES) - attending))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) -> maps as declared in ``specs``."""
-        x = self.stem(x)
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return tuple(maps[i] for i in self.out_indices)
+        rename = partial(renamed_key, first=len(_STRIDES) - attending)
+        self.finish(tuple(map(FeatureSpec, channels, _STRIDES)), frozen, weights, rename)
 
 
 def _repeats(count: int, depth: float) -> int:

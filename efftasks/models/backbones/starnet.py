@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from efftasks.models.backbones.base import Backbone, check_scale, load_weights, scaled_channels, select_strides
+from efftasks.models.backbones.base import check_scale, scaled_channels, select_strides
+from efftasks.models.backbones.staged import StagedBackbone
 from efftasks.models.layers.conv import ConvNormAct, DepthwiseConv2d, build_activation
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
@@ -71,7 +72,7 @@ class StarBlock(nn.Module):
 
 
 @MODELS.register_module()
-class StarNet(Backbone):
+class StarNet(StagedBackbone):
     """StarNet; stages beyond the last stride asked for are not built.
 
     Args:
@@ -116,19 +117,7 @@ class StarNet(Backbone):
             if isinstance(part, nn.Conv2d):
                 # Small, as published: the branches and the last convolution of a block have no norm to set their scale.
                 nn.init.trunc_normal_(part.weight, std=0.02)
-        self.specs = tuple(specs[i] for i in self.out_indices)
-        self.freeze(frozen)
-        if weights is not None:
-            load_weights(self, weights, renamed_key)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) -> maps as declared in ``specs``."""
-        x = self.stem(x)
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return tuple(maps[i] for i in self.out_indices)
+        self.finish(specs, frozen, weights, renamed_key)
 
 
 def renamed_key(key: str) -> str | None:

@@ -1,0 +1,59 @@
+"""The base of backbones that are a stem and a sequence of stages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from efftasks.models.backbones.base import Backbone, load_weights
+from efftasks.structures.features import FeatureSpec
+
+__all__ = ["StagedBackbone"]
+
+
+class StagedBackbone(Backbone):
+    """A stem and a sequence of stages; the outputs of some stages are the maps.
+
+    A constructor sets the attributes and ends with :meth:`finish`.
+
+    Attributes:
+        stem: the layers before the first stage.
+        stages: one for each stride, in ascending order, up to the last one of ``out_indices``.
+        out_indices: indices of the stages whose outputs are returned, in ascending order.
+    """
+
+    stem: Any
+    stages: nn.ModuleList
+    out_indices: tuple[int, ...]
+
+    def finish(
+        self,
+        specs: Sequence[FeatureSpec],
+        frozen: Sequence[str],
+        weights: str | os.PathLike | None,
+        rename: Callable[[str], str | None],
+    ) -> None:
+        """Set the specs, freeze parts and load weights.
+
+        Args:
+            specs: of all stages.
+            frozen: see :meth:`Backbone.freeze`.
+            weights: path of a local checkpoint; None for none.
+            rename: see :func:`load_weights`.
+        """
+        self.specs = tuple(specs[i] for i in self.out_indices)
+        self.freeze(frozen)
+        if weights is not None:
+            load_weights(self, weights, rename)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) -> maps as declared in ``specs``."""
+        x = self.stem(x)
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return tuple(maps[i] for i in self.out_indices)
