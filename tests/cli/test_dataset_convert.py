@@ -335,13 +335,13 @@ def test_an_export_leads_to_what_the_custom_configs_train_on(export, into_itself
     check_truth(out, divided="--val-share" not in words)
     for part in ("train", "val"):
         assert call("check", out / f"annotations/{part}.json", "--classes", "cat,dog") == 0
-    config = load_config(CONFIG, {"data_root": str(out)})
+    config = load_config(CONFIG, {"data_root": str(out), "image_size": (64, 96)})
     assert tuple(config.classes) == ("cat", "dog")
     for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
         with DefaultScope.overwrite_default_scope("efftasks"):
             built = DATASETS.build(config[loader].dataset)
         sample = built[0]
-        assert tuple(sample["inputs"].shape) == (3, 640, 640) and sample["data_samples"].skipped_files == ()
+        assert tuple(sample["inputs"].shape) == (3, 64, 96) and sample["data_samples"].skipped_files == ()
 
 
 def test_the_report_ends_with_the_commands_that_follow(tmp_path, capsys):
