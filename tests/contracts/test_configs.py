@@ -42,10 +42,10 @@ STILL = (
         "one point an object: a level may have none; and none of these is as large as boxes of stride 32, 128 px",
     ),
     (
-        "rtdetrv2",
+        "rtdetrv2|dfine",
         r"backbone\.(stem\..*|stages\..*\.norm\.(weight|bias))",
         "frozen",
-        "as published, where ResNet-50 and larger begin from ImageNet",
+        "as published, where the larger sizes begin from ImageNet",
     ),
     ("stdc", r"auxiliary_head\.2\.fusion_kernel", "frozen", "a constant of mmseg's boundary loss"),
     (

@@ -53,7 +53,6 @@ def check_equal(model: Detector, path: Path, shape: tuple[int, int, int, int]) -
     assert np.array_equal(outputs["labels"], labels.numpy())
 
 
-@pytest.mark.slow
 def test_dynamic_batch(model, tmp_path):
     path = export_onnx(apis.fuse(model), describe(model), tmp_path / "model.onnx")
     for batch in (1, 2, 5):
