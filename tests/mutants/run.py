@@ -129,7 +129,7 @@ def table(results: Sequence[Result]) -> str:
     rows = ["| package | mutant | outcome | s | by |", "|---|---|---|---|---|"]
     for result in results:
         package = result.mutant.file.rpartition("/")[0] or result.mutant.file
-        by = f"`{result.by.rpartition('::')[2]}`" if result.by else ""
+        by = f"`{result.by.split('[')[0].rpartition('::')[2]}`" if result.by else ""
         rows.append(f"| `{package}` | {result.mutant.name} | {result.outcome} | {result.seconds:.0f} | {by} |")
     return "\n".join(rows) + "\n"
 
