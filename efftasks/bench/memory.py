@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import multiprocessing
+import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -45,17 +44,20 @@ def peak_rss_of(work: Callable[..., object], *arguments: Any) -> float | None:
     Raises:
         WorkError: the process ended before it could tell.
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _silence) as pool:
         try:
             return pool.submit(_work_and_measure, work, arguments).result()
         except RuntimeError as error:  # BrokenProcessPool: killed, mostly for want of memory
             raise WorkError(f"{arguments}: the process that measures memory ended early ({error})") from error
 
 
+def _silence() -> None:
+    """Drop what this process prints: before the work is unpickled, since importing it prints already."""
+    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (for as long as it lives)
+
+
 def _work_and_measure(work: Callable[..., object], arguments: tuple) -> float | None:
-    # What libraries print here, the process that asked has printed already.
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        work(*arguments)
+    work(*arguments)
     return peak_rss_mb()
 
 
