@@ -14,7 +14,7 @@ import efftasks.compat  # noqa: F401
 import torch
 from mmengine.registry import DefaultScope
 
-from efftasks.apis.building import build, fuse, input_size
+from efftasks.apis.building import build, fuse, input_size, load
 from efftasks.apis.formats import exporter_for, suffix_of
 from efftasks.bench.complexity import count_complexity
 from efftasks.bench.engines import TORCH_ENGINES, file_call, torch_call
@@ -97,8 +97,12 @@ def run_model(model: str, size: tuple[int, int], threads: int | None) -> None:
 
 
 def _config(model: str, size: tuple[int, int] | None) -> Subject:
-    cfg = load_config(_beside(Path(model)) if is_checkpoint(model) else model)
-    fused = fuse(build(cfg))
+    if is_checkpoint(model):  # its weights too: it may be compressed
+        network = load(_beside(Path(model)), model)
+        fused, cfg = fuse(network), network.cfg
+    else:
+        cfg = load_config(model)
+        fused = fuse(build(cfg))
     size = size or input_size(cfg)
     divisor = fused.divisor
     if any(side % divisor for side in size):
@@ -107,7 +111,7 @@ def _config(model: str, size: tuple[int, int] | None) -> Subject:
 
 
 def _beside(checkpoint: Path) -> Path:
-    """The config that training left beside a checkpoint; its time does not depend on its weights."""
+    """The config that training left beside a checkpoint."""
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint}: no such file")
     configs = sorted(checkpoint.parent.glob("*.py"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import logging
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +40,7 @@ class ExportSettings:
     """
 
     backend: str = next(iter(EXPORTERS))  # the exporter
-    precision: str = "fp32"  # one of the exporter's
+    precision: str | None = None  # one of the exporter's; None: its default
     size: tuple[int, int] | None = None  # (height, width) of the network input in pixels; None: the config's
     dynamic_size: bool = False  # height and width are free, in steps of the model's divisor
     dynamic_batch: bool = True
@@ -68,7 +68,6 @@ class Exported(NamedTuple):
     spec: ArtifactSpec  # as it stands in the sidecar
     report: Report
     metrics: dict[str, dict[str, float]]  # of "pytorch" and "artifact"; empty unless they were asked for
-    skipped: tuple[str, ...]  # images that could not be read, and why
 
 
 def export(
@@ -79,6 +78,8 @@ def export(
     options: dict[str, Any] | None = None,
 ) -> Exported:
     """Export a checkpoint, verify the file against the PyTorch model on real images, and only then put it in place.
+
+    Images that cannot be read are left out, with a warning in the log.
 
     Args:
         config: path, name of a shipped config, or a linked one.
@@ -93,13 +94,14 @@ def export(
         WorkError: the file does not agree with the model; it is kept as ``model.rejected`` with its suffix.
     """
     _check_folder(Path(out))
+    find_exporter(settings.backend, settings.precision)  # refused before a large file is read
     cfg = load_config(config, options)
     if "test_cfg" in cfg.model:  # a file takes whole images, and is compared on them, whatever the config tests in
         cfg.model.test_cfg = dict(output=cfg.model.test_cfg.get("output", "labels"))
-    digest = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest() if Path(checkpoint).is_file() else ""
+    model = load(cfg, checkpoint)
     name = config.filename if isinstance(config, Config) else config
-    source = {"config": str(name), "checkpoint_sha256": digest}
-    return export_model(load(cfg, checkpoint), out, settings, source)
+    source = {"config": str(name), "checkpoint_sha256": ArtifactFile.of(checkpoint).sha256}
+    return export_model(model, out, settings, source)
 
 
 def export_model(
@@ -108,28 +110,33 @@ def export_model(
     """As :func:`export`, of a model from :func:`efftasks.apis.load`.
 
     Args:
-        model: it stays as it is, but for the input size in its config.
+        model: it stays as it is, but for the input size in its config. A segmentor that predicts in windows is refused,
+            since a file takes whole images: :func:`export` loads it without.
         out: folder for the file and its sidecar.
         settings: what the file is like, and how it is verified.
         source: where the model came from, for the sidecar.
     """
     folder = Path(out)
     _check_folder(folder)
+    if model.cfg.model.get("test_cfg", {}).get("mode") == "slide":
+        raise UserError("model.test_cfg.mode: got 'slide', expected 'whole': a file takes whole images")
     exporter = find_exporter(settings.backend, settings.precision)
     if settings.size is not None:
         set_input_size(model.cfg, settings.size)
     spec = describe(model)
     image_input = replace(spec.input, dynamic_batch=settings.dynamic_batch, dynamic_size=settings.dynamic_size)
-    spec = replace(spec, input=image_input, source=source or {}, backend=exporter.name, precision=settings.precision)
+    spec = replace(spec, input=image_input, source=source or {}, backend=exporter.name)
+    spec = replace(spec, precision=settings.precision or exporter.precisions[0])
     spec = replace(spec, comparison=spec.policy)
     if settings.images is not None and spec.input.resize == "crop":
         raise UserError(f"--images: {spec.task} is verified in the boxes of the test data, and images have none")
-    entries, skipped = _entries(model.cfg, settings)
+    entries = _entries(model.cfg, settings)
 
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as drafts:
         suffix = suffix_of(exporter)
         draft = exporter.export(fuse(model), spec, Path(drafts, f"model{suffix}"), opset=settings.opset)
+        spec.save(draft.with_suffix(".json"))  # for formats without room for a description
         report = verify(model, draft, spec, entries, exporter.backend)
         metrics = _metrics(model, draft, exporter.backend) if settings.evaluate and report.passed else {}
         fault = check_metrics(spec.policy, metrics) if report.passed else str(report)
@@ -142,7 +149,7 @@ def export_model(
         spec = replace(spec, files=_files(draft, path, exporter))
         move_artifact(draft, path, exporter)
     spec.save(path.with_suffix(".json"))
-    return Exported(path, spec, report, metrics, skipped)
+    return Exported(path, spec, report, metrics)
 
 
 def _files(draft: Path, target: Path, exporter: Exporter) -> tuple[ArtifactFile, ...]:
@@ -156,25 +163,25 @@ def _check_folder(folder: Path) -> None:
         raise UserError(f"--out: {folder} is a file, expected a folder")
 
 
-def _entries(cfg: LinkedConfig, settings: ExportSettings) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+def _entries(cfg: LinkedConfig, settings: ExportSettings) -> list[dict[str, Any]]:
     """What there is to verify on, spread evenly: entries of the test data, or the images of a folder."""
     folder = settings.images
     entries: list[dict[str, Any]] = (
         test_images(cfg) if folder is None else [dict(img_path=path, img_id=0) for path in find_images(str(folder))]
     )
     step = max(1, len(entries) // settings.num_images)
-    chosen, skipped = [], []
+    chosen = []
     for entry in entries[::step][: settings.num_images]:
         try:
             read_image(entry["img_path"])
         except UnreadableImage as error:
-            skipped.append(str(error))
+            logging.getLogger("efftasks").warning("skipped: %s", error)
         else:
             chosen.append(entry)
     if not chosen:
         place = folder or "the test data of the config"
         raise UserError(f"--images: {place} has no image that can be read, verifying needs some; give another folder")
-    return chosen, tuple(skipped)
+    return chosen
 
 
 def _metrics(model: Model, artifact: Path, backend: str) -> dict[str, dict[str, float]]:

@@ -12,15 +12,15 @@ from efftasks.structures.errors import UserError
 __all__ = ["exporter_for", "find_exporter", "move_artifact", "suffix_of"]
 
 
-def find_exporter(name: str, precision: str) -> Exporter:
-    """The exporter of this name, if it can write this precision here.
+def find_exporter(name: str, precision: str | None = None) -> Exporter:
+    """The exporter of this name, if it can write this precision (None: its default) here.
 
     Raises:
         UserError: it cannot, or there is none.
     """
     if name not in EXPORTERS:
         raise UserError(f"--backend: got {name!r}, expected one of {', '.join(EXPORTERS)}")
-    EXPORTERS[name].check(precision)
+    EXPORTERS[name].check(precision or EXPORTERS[name].precisions[0])
     return EXPORTERS[name]
 
 

@@ -15,6 +15,7 @@ from efftasks.imaging.images import read_image, read_pixels
 from efftasks.imaging.prediction import Prediction
 from efftasks.runtime.predictor import Predictor
 from efftasks.runtime.preprocess import channels_first
+from efftasks.structures.comparison import Tolerance
 from efftasks.structures.spec import ArtifactSpec
 
 __all__ = ["verify"]
@@ -45,7 +46,7 @@ def verify(model: Any, artifact: Path, spec: ArtifactSpec, entries: Entries, bac
         return report
     if objects.detections and not any(is_beyond_pictures(infer(model, entry)) for entry in entries[:2]):
         return report
-    return with_objects(report, _compare_raw(model, Predictor(artifact, backend), entries))
+    return with_objects(report, _compare_raw(model, Predictor(artifact, backend), entries, objects.tolerance))
 
 
 def _compare(
@@ -60,8 +61,8 @@ def _compare(
     return verification.report()
 
 
-def _compare_raw(model: Any, predictor: Predictor, entries: Entries) -> Report:
-    comparison = RawComparison()
+def _compare_raw(model: Any, predictor: Predictor, entries: Entries, tolerance: Tolerance) -> Report:
+    comparison = RawComparison(tolerance)
     for entry in entries:
         inputs, _ = predictor.preprocess([read_image(entry["img_path"], predictor.spec.input.pixel_range)])
         theirs = {name: value[0] for name, value in predictor.session.run(inputs).items()}

@@ -69,26 +69,23 @@ def torch_call(
     return on_gpu
 
 
-def file_call(
-    engine: str, path: str | Path, size: tuple[int, int], threads: int | None = None, layout: str = "NCHW"
-) -> Callable[[], float]:
+def file_call(engine: str, path: str | Path, size: tuple[int, int], threads: int | None = None) -> Callable[[], float]:
     """A call that runs a file and returns its milliseconds; loaded here.
 
     Args:
         engine: name of a runtime.
-        path: the file; its one input is (1, 3, height, width), or (1, height, width, 3) where ``layout`` is NHWC.
+        path: the file; its one input is (1, 3, height, width).
         size: (height, width).
         threads: of the runtime; None leaves them to it.
-        layout: of the input.
 
     Raises:
         UserError: the runtime cannot run the file, or is not installed.
     """
-    return session_call(find_backend(path, engine).open(path, threads), size, layout)
+    return session_call(find_backend(path, engine).open(path, threads), size)
 
 
 def session_call(session: Session, size: tuple[int, int], layout: str = "NCHW") -> Callable[[], float]:
-    """As :func:`file_call`, of a file that a runtime has loaded."""
+    """As :func:`file_call`, of a file that a runtime has loaded; its input is (1, height, width, 3) if NHWC."""
     shape = (1, *size, 3) if layout == "NHWC" else (1, 3, *size)
     images = np.random.default_rng(0).random(shape, dtype=np.float32)
     return timed(functools.partial(session.run, images))

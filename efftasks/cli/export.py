@@ -36,7 +36,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--backend", choices=tuple(EXPORTERS), default=default, help=f"what to write (default: {default})"
     )
-    parser.add_argument("--precision", choices=tuple(precisions), default="fp32", help="of its numbers (default: fp32)")
+    parser.add_argument(
+        "--precision",
+        choices=tuple(precisions),
+        help=f"of its numbers (default: the backend's, {EXPORTERS[default].precisions[0]} for {default})",
+    )
     parser.add_argument("--out", default="out", help="folder for the file and its sidecar model.json (default: out)")
     parser.add_argument("--opset", type=int, default=18, help="ONNX opset, 18 or newer (default 18)")
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="input size (default: the config's)")
@@ -76,8 +80,6 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None:
         options["model.test_cfg.output"] = args.output
     exported = export(args.config, args.checkpoint, args.out, settings, options)
-    for reason in exported.skipped:
-        print(f"skipped: {reason}")
     print(exported.report)
     for name, values in exported.metrics.items():
         print(f"{name:<9}", "  ".join(f"{key} {value:.4f}" for key, value in values.items()))

@@ -96,7 +96,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run all steps with the commands that a user would type, and write the report."""
-    from efftasks.structures.errors import UserError
+    from efftasks.structures.errors import UserError, WorkError
 
     if args.epochs is not None and args.epochs < 1:
         raise UserError(f"--epochs: got {args.epochs}, expected an integer from 1")
@@ -108,7 +108,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"\n=== {number}/{len(commands)} {step}: efftasks {' '.join(words)}", flush=True)
         start = time.perf_counter()
         step_args = parser.parse_args(words)
-        step_args.run(step_args)
+        code = step_args.run(step_args)
+        if code != 0:
+            raise WorkError(f"quickstart stopped at step {number}, {step} (exit code {code})")
         seconds[step] = time.perf_counter() - start
     task = TASKS[args.task]
     page = _report(task, out, commands, seconds)

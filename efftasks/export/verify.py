@@ -13,7 +13,7 @@ import numpy as np
 
 from efftasks.export.verify_agreement import AgreementComparison
 from efftasks.export.verify_labels import LabelComparison
-from efftasks.export.verify_match import Matches, match
+from efftasks.export.verify_match import Matches, check_same_parts, match
 from efftasks.export.verify_report import DEFAULT_TOLERANCE, VerifyReport
 from efftasks.imaging.prediction import Prediction
 from efftasks.structures.comparison import Policy, Tolerance
@@ -152,14 +152,8 @@ class ObjectComparison:
         self._masks = self._keypoints = False  # whether there are any
 
     def add(self, ours: Prediction, theirs: Prediction, size: tuple[int, int]) -> None:
-        """As :meth:`Verification.add`.
-
-        Raises:
-            ValueError: only one of them has masks, or keypoints.
-        """
-        for field in ("masks", "keypoints"):
-            if (getattr(ours, field) is None) != (getattr(theirs, field) is None):
-                raise ValueError(f"{field}: got them of one side only, expected both to have them, or none")
+        """As :meth:`Verification.add`."""
+        check_same_parts(ours, theirs)
         self._masks |= ours.masks is not None
         self._keypoints |= ours.keypoints is not None
         # Both lists are cut at the same number: near the cut a detection may be on one side only.

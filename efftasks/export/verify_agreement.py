@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from efftasks.export.verify_match import check_same_parts
 from efftasks.imaging.prediction import Prediction
 from efftasks.structures.comparison import DetectionAgreement, policy_to_dict
 
@@ -73,6 +74,7 @@ class AgreementComparison:
 
     def add(self, ours: Prediction, theirs: Prediction, size: tuple[int, int]) -> None:
         """As :meth:`efftasks.export.verify.Verification.add`."""
+        check_same_parts(ours, theirs)
         self._images += 1
         agree = self._agreement(ours, theirs, 640 / max(size))
         for nearness, reference, other in ((agree, ours, theirs), (agree.T, theirs, ours)):
@@ -98,6 +100,8 @@ class AgreementComparison:
         ious = _box_ious(ours.boxes, theirs.boxes)
         apart = np.abs(ours.scores[:, None] - theirs.scores[None])
         agree = (ious >= policy.box_iou) & (apart <= policy.score) & (ours.labels[:, None] == theirs.labels[None])
+        least = policy.least_score  # pairs that both score less are never looked for
+        agree &= (ours.scores[:, None] >= least) | (theirs.scores[None] >= least)
         for i, j in np.argwhere(agree):
             if ours.masks is not None and theirs.masks is not None:
                 agree[i, j] &= _mask_iou(ours.masks[i], theirs.masks[j]) >= policy.mask_iou

@@ -27,6 +27,17 @@ class Matches(NamedTuple):
     unmatched: int  # those without a match
 
 
+def check_same_parts(ours: Prediction, theirs: Prediction) -> None:
+    """Refuse predictions that cannot be compared.
+
+    Raises:
+        ValueError: only one of them has masks, or keypoints.
+    """
+    for field in ("masks", "keypoints"):
+        if (getattr(ours, field) is None) != (getattr(theirs, field) is None):
+            raise ValueError(f"{field}: got them of one side only, expected both to have them, or none")
+
+
 def match(ours: Prediction, theirs: Prediction, floor: float, scale: float, tolerance: Tolerance) -> Matches:
     """Look for each detection of ``ours`` that scores above ``floor`` in ``theirs``.
 

@@ -78,8 +78,9 @@ class Artifact:
 def check_files(path: str | Path, spec: ArtifactSpec) -> None:
     """Hold an artifact's files against their digests.
 
-    The first file is the artifact itself, whatever its name is now; the others lie beside it by the names they have in
-    the description. A description of a file of another kind, or without files, says nothing of this one.
+    The first file is the artifact itself, whatever its name is now. Others that had its stem have it still, as that is
+    how a runtime finds them; the rest lie beside it by the names they have in the description. A description of a file
+    of another kind, or without files, says nothing of this one.
 
     Args:
         path: of the artifact.
@@ -93,8 +94,10 @@ def check_files(path: str | Path, spec: ArtifactSpec) -> None:
         return
     origin = path.with_suffix(".json").name
     spec.files[0].check(path, origin)
+    stem = Path(spec.files[0].name).stem
     for file in spec.files[1:]:
-        file.check(path.with_name(file.name), origin)
+        name = Path(file.name)
+        file.check(path.with_suffix(name.suffix) if name.stem == stem else path.with_name(file.name), origin)
 
 
 def _find_decoder(path: Path, spec: ArtifactSpec, stated: DecoderSpec) -> Decoder:
@@ -110,6 +113,11 @@ def _find_decoder(path: Path, spec: ArtifactSpec, stated: DecoderSpec) -> Decode
             f"{path}: outputs: got {', '.join(sorted(names))}, expected {', '.join(sorted(decoder.takes))} and not "
             f"{', '.join(sorted(decoder.adds))}, which the decoder {stated.name!r} makes"
         )
+    for output in spec.outputs:
+        if output.name in decoder.takes and not output.dtype.startswith("float"):
+            raise UserError(
+                f"{path}: outputs: {output.name!r} is {output.dtype}, expected a float type: nothing states its scale"
+            )
     return decoder
 
 

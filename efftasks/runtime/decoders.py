@@ -15,6 +15,7 @@ from efftasks.structures.spec import DecoderSpec
 __all__ = ["DECODERS", "Decoder", "top_pairs"]
 
 Outputs = Mapping[str, np.ndarray]
+_OF_CANDIDATES = ("boxes", "masks", "keypoints")  # outputs with a row for each candidate
 
 
 class Decoder(NamedTuple):
@@ -30,12 +31,12 @@ def top_pairs(outputs: Outputs, spec: DecoderSpec) -> dict[str, np.ndarray]:
 
     Args:
         outputs: ``boxes`` (N, A, 4) xyxy in pixels of the network input, and ``scores`` (N, A, C) of every candidate
-            and class; others of A rows belong to the candidates.
+            and class; ``masks`` and ``keypoints`` have A rows, too. Others (a label map) stay as they are.
         spec: ``max_detections`` is K.
 
     Returns:
-        ``boxes`` (N, K, 4), ``scores`` (N, K), ``labels`` int64 (N, K), and the others of K rows; fewer than K where
-        there are no more pairs.
+        ``boxes`` (N, K, 4), ``scores`` (N, K), ``labels`` int64 (N, K), masks and keypoints of K rows, and the others.
+        Fewer than K where there are no more pairs.
     """
     scores = outputs["scores"]
     images, _, classes = scores.shape
@@ -50,8 +51,8 @@ def top_pairs(outputs: Outputs, spec: DecoderSpec) -> dict[str, np.ndarray]:
     pairs = np.stack([x[np.argsort(-row[x], kind="stable")[:count]] for row, x in zip(flat, chosen)])
     candidates, labels = np.divmod(pairs.astype(np.int64), classes)
     rows = np.arange(images)[:, None]
-    others = {name: value[rows, candidates] for name, value in outputs.items() if name != "scores"}
-    return {**others, "scores": flat[rows, pairs], "labels": labels}
+    chosen_rows = {name: value[rows, candidates] for name, value in outputs.items() if name in _OF_CANDIDATES}
+    return {**outputs, **chosen_rows, "scores": flat[rows, pairs], "labels": labels}
 
 
 # Name in a description -> decoder.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 import torch
 
 from efftasks import Predictor, apis
+from efftasks.export.exporters.onnx import export_onnx
 from efftasks.export.exporters.table import EXPORTERS
 from efftasks.runtime.artifact import check_files
 from efftasks.structures.comparison import POLICIES
@@ -105,9 +108,49 @@ def test_lower_precision_is_held_against_detections_and_metrics(half, model, pho
     assert json.loads(_metadata(tmp_path / "bad" / "model.rejected.onnx"))["verify"]["passed"] is False
 
 
+def test_an_image_that_cannot_be_read_is_named(model, photos, tmp_path, caplog):
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    (folder / "0.png").write_bytes(b"no image")
+    apis.export_model(model, tmp_path / "out", apis.ExportSettings(images=folder, num_images=2))
+    assert "skipped: " in caplog.text and "0.png" in caplog.text
+
+
+def test_a_format_without_room_for_a_description(model, photos, tmp_path, monkeypatch):
+    """The draft is verified by the sidecar beside it, where neither exporter nor runtime keeps anything inside."""
+    plain = replace(EXPORTERS["onnx"], export=_without_metadata, write_metadata=lambda path, spec: None)
+    monkeypatch.setitem(EXPORTERS, "onnx", plain)
+    exported = apis.export_model(model, tmp_path, settings(photos))
+    assert exported.spec == Predictor(exported.path).spec
+
+
+def _without_metadata(model: Any, spec: ArtifactSpec, path: Path, *, opset: int) -> Path:
+    import onnx
+
+    export_onnx(model, spec, path, opset=opset)
+    file = onnx.load(str(path))
+    del file.metadata_props[:]
+    onnx.save(file, str(path))
+    return path
+
+
+def test_windows_are_refused(model, photos, tmp_path):
+    other = copy.copy(model)
+    other.cfg = copy.deepcopy(model.cfg)
+    other.cfg.model.test_cfg = dict(mode="slide")
+    with pytest.raises(UserError, match=r"model\.test_cfg\.mode: got 'slide'"):
+        apis.export_model(other, tmp_path / "out", settings(photos))
+
+
+def test_the_default_precision_is_the_exporters(half, model, photos, tmp_path):
+    assert apis.export_model(model, tmp_path, settings(photos, backend="half")).spec.precision == "fp16"
+
+
 def test_what_an_exporter_cannot_write_is_refused_before_any_work(model, photos, tmp_path):
     with pytest.raises(UserError, match="--precision: got 'int8', expected one of fp32"):
         apis.export_model(model, tmp_path / "out", settings(photos, precision="int8"))
+    with pytest.raises(UserError, match="--precision: got 'int8', expected one of fp32"):
+        apis.export("no such config", "none.pth", tmp_path / "out", settings(photos, precision="int8"))
     with pytest.raises(UserError, match="--backend: got 'abacus', expected one of onnx"):
         apis.export_model(model, tmp_path / "out", settings(photos, backend="abacus"))
     assert not (tmp_path / "out").exists()

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
+from mmengine.registry import DefaultScope
 from onnx import TensorProto, helper
 
 from efftasks.cli.main import main
+from efftasks.compression.building import build_model
 from efftasks.structures.spec import ArtifactSpec, InputSpec, OutputSpec
 
 CONFIG = "o2o-n_mobilenetv4-conv-s_1xb16-18e_shapes-128"
@@ -98,11 +101,20 @@ def test_backbones_on_several_runtimes_against_a_baseline(tmp_path, capsys):
 def test_a_checkpoint_by_the_config_beside_it(tmp_path, capsys):
     from efftasks import apis
 
-    apis.load_config(CONFIG).dump(str(tmp_path / "config.py"))
-    (tmp_path / "epoch_1.pth").touch()
+    cfg = apis.load_config(CONFIG)
+    cfg.dump(str(tmp_path / "config.py"))
+    with DefaultScope.overwrite_default_scope("efftasks"):
+        model, plan = build_model(cfg.model, [dict(type="LowRank", layers=["neck.*"], ratio=0.3)])
+    assert plan is not None
+    meta = dict(dataset_meta=dict(classes=tuple(cfg.classes)), compression_plan=plan.as_data())
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), tmp_path / "epoch_1.pth")
     line = ["benchmark", str(tmp_path / "epoch_1.pth"), "--runs", "2", "--warmup", "0", "--size", "64", "64"]
-    assert main(line) == 0
+    assert main([*line, "--out", str(tmp_path / "r")]) == 0
     assert "epoch_1.pth" in capsys.readouterr().out
+    (row,) = json.loads((tmp_path / "r.json").read_text())
+    parameters = sum(p.numel() for p in apis.fuse(model).parameters())
+    assert row["params M"] == pytest.approx(parameters / 1e6)  # of the compressed network, which the config is not
+    assert parameters < sum(p.numel() for p in apis.fuse(apis.build(cfg)).parameters())
     (tmp_path / "second.py").touch()
     assert main(line) == 2
     assert "2 configs beside it" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from efftasks.checkpoints.files import read_checkpoint
 from efftasks.cli import quickstart
 from efftasks.cli.main import main
 from efftasks.cli.quickstart import TASKS, check_learned
@@ -27,7 +28,8 @@ def test_from_nothing_to_a_page(task: str, tmp_path: Path, capsys: pytest.Captur
     assert metrics[key] == pytest.approx(metrics[f"pytorch/{key}"], abs=0.05 if task == "semseg" else 0.002)
     assert json.loads((tmp_path / "model.json").read_text())["verify"]["passed"]
     page = (tmp_path / "index.html").read_text()
-    assert "trained in" in page
+    precision = read_checkpoint(tmp_path / "train" / "best.pth")["meta"]["precision"]
+    assert f"trained in<b>{precision}</b>" in page
     assert TASKS[task].name in page and page.count("<figure>") == 8
     assert all((tmp_path / name).is_file() for name in ("model.onnx", "curves.svg"))
 

@@ -92,6 +92,11 @@ def test_the_share_counts_both_sides(rows, passed):
     assert compare(extra, extra.filter(0)).passed and not compare(extra, prediction(8)).passed
 
 
+def test_masks_of_one_side_are_no_agreement():
+    with pytest.raises(ValueError, match="masks: got them of one side only"):
+        compare(replace(prediction(), masks=None))
+
+
 def test_two_detections_do_not_share_one():
     base = prediction(3)
     doubled = replace(base, boxes=base.boxes[[0, 0, 0]], labels=base.labels[[0, 0, 0]], masks=None, keypoints=None)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from mmengine.registry import DefaultScope
 
 from efftasks import Predictor, apis
-from efftasks.export.exporters.onnx import export_onnx
+from efftasks.export.exporters.onnx import export_onnx, write_metadata
 from efftasks.models.det_heads.o2o_head import O2OHead
 from efftasks.ops.boxes import decode_distances
 from efftasks.runtime.decoders import DECODERS, top_pairs
+from efftasks.structures.errors import UserError
 from efftasks.structures.features import FeatureSpec
 from efftasks.structures.spec import DecoderSpec
 
@@ -21,7 +24,15 @@ CONFIG = "o2o-n_mobilenetv4-conv-s_1xb16-18e_shapes-128"
 def test_the_best_pairs_by_hand():
     scores = np.array([[[0.2, 0.9], [0.5, 0.5], [0.5, 0.1]]], np.float32)
     boxes = np.arange(12, dtype=np.float32).reshape(1, 3, 4)
-    found = top_pairs({"boxes": boxes, "scores": scores, "keypoints": boxes[..., None]}, DecoderSpec("top-pairs", 4))
+    labels = np.arange(64, dtype=np.uint8).reshape(1, 8, 8)
+    outputs: dict[str, np.ndarray] = {
+        "boxes": boxes,
+        "scores": scores,
+        "keypoints": boxes[..., None],
+        "segmentation": labels,
+    }
+    found = top_pairs(outputs, DecoderSpec("top-pairs", 4))
+    assert (found["segmentation"] == labels).all()
     assert found["scores"].tolist() == [[np.float32(0.9), 0.5, 0.5, 0.5]]
     assert found["labels"].tolist() == [[1, 0, 1, 0]] and found["labels"].dtype == np.int64  # ties: the first one first
     assert found["boxes"].tolist() == boxes[:, [0, 1, 1, 2]].tolist()
@@ -46,6 +57,15 @@ def test_outside_gives_what_inside_gives(detector, outside_detector, same_detect
     outside = Predictor(export_onnx(before, before_spec, tmp_path / "outside.onnx"))
     assert outside.session.outputs == inside.session.outputs == {"boxes", "scores", "labels"}
     same_detections(inside, outside)
+
+
+def test_numbers_without_a_scale_are_refused(outside_detector, tmp_path):
+    before, spec = outside_detector
+    path = export_onnx(before, spec, tmp_path / "model.onnx")
+    boxes, scores = spec.outputs
+    write_metadata(path, replace(spec, outputs=(boxes, replace(scores, dtype="uint8"))))
+    with pytest.raises(UserError, match="'scores' is uint8, expected a float type"):
+        Predictor(path)
 
 
 def test_the_dense_head_outside_gives_what_it_gives_inside():
