@@ -112,7 +112,7 @@ def config_of_checkpoint(config: str | Path | Config, trained_on: Mapping[str, A
     for name in ("classes", "semantic_classes", "keypoints", "ignore", "label_values"):
         if trained_on.get(name) is not None:
             cfg[name] = trained_on[name]
-    if trained_on and len(cfg.get("palette") or ()) not in (0, len(cfg.classes)):
+    if trained_on and cfg.get("palette") and len(cfg.palette) != len(cfg.get("classes") or ()):
         cfg.palette = None  # it belongs to other classes
     _link(cfg, links)
     return LinkedConfig.of(cfg)

@@ -12,7 +12,6 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from efftasks.apis.evaluating import class_metadata
 from efftasks.checkpoints.files import dataset_meta_of, load_matching, read_checkpoint, weights_of
 from efftasks.compression.building import build_model
 from efftasks.compression.plan import plan_of
@@ -25,6 +24,7 @@ from efftasks.config import (
     pixel_range,
 )
 from efftasks.imaging.crops import CROP_PADDING
+from efftasks.imaging.prediction import class_metadata
 from efftasks.linking.linked import LinkedConfig
 from efftasks.models.detectors import Detector
 from efftasks.models.layers.fold import fold_model, inference_model, strip_model
@@ -74,7 +74,7 @@ def load(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu
     data = read_checkpoint(checkpoint)
     trained_on = dataset_meta_of(data, checkpoint)
     cfg = config_of_checkpoint(config, trained_on)
-    metainfo = trained_on or class_metainfo(cfg)
+    metainfo = trained_on if trained_on.get("classes") else class_metainfo(cfg)
     if not metainfo:
         raise UserError(
             f"{checkpoint}: it names no classes (meta.dataset_meta), and the config states none; expected `classes` in "

@@ -22,12 +22,12 @@ from efftasks.apis.precheck import precheck_together
 from efftasks.config import innermost, pixel_range
 from efftasks.datasets.coco_masks import decode_mask
 from efftasks.datasets.transforms.loading import LoadSegMap
-from efftasks.imaging.prediction import Prediction
+from efftasks.imaging.prediction import Prediction, class_metadata
 from efftasks.linking.linked import LinkedConfig
 from efftasks.registry import DATASETS
 from efftasks.structures.errors import UserError
 
-__all__ = ["Evaluation", "class_metadata", "draw_comparison", "evaluate", "test_images"]
+__all__ = ["Evaluation", "draw_comparison", "evaluate", "test_images"]
 
 # The data info of one image of a data set (or of one object, for top-down pose estimation).
 Info = dict[str, Any]
@@ -39,24 +39,6 @@ class Evaluation(NamedTuple):
 
     metrics: dict[str, float]
     predictions: dict[int, Prediction]  # index into the data set -> prediction, of ``keep`` images
-
-
-def class_metadata(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of predictions and artifacts on classes and keypoints, from the metadata of a data set."""
-    classes = tuple(meta["classes"])
-    keypoints = meta.get("keypoints") or {}
-    return dict(
-        classes=classes,
-        category_ids=tuple(meta.get("category_ids") or range(len(classes))),  # label maps have class indices
-        palette=_rgb(meta.get("semantic_palette") or meta.get("palette")),
-        semantic_classes=tuple(meta.get("semantic_classes") or ()),
-        keypoint_names=tuple(keypoints.get("names") or ()),
-        skeleton=tuple((int(a), int(b)) for a, b in keypoints.get("skeleton") or ()),
-    )
-
-
-def _rgb(palette: Any) -> tuple[tuple[int, int, int], ...]:
-    return tuple((int(r), int(g), int(b)) for r, g, b in palette or ())
 
 
 def _test_dataset(cfg: LinkedConfig) -> Any:
@@ -122,7 +104,8 @@ def _data_sample(info: Info, prediction: Prediction, relabel: np.ndarray) -> dic
         labels = prediction.segmentation.astype(np.int64)
         labels = labels if prediction.semantic_classes else relabel[labels]
         sample.update(pred_sem_seg=dict(data=torch.from_numpy(labels)))
-        sample.update(gt_sem_seg=dict(data=torch.from_numpy(_label_map(info))))
+        if "seg_map_path" in info:  # data of a multi-task model may have none
+            sample.update(gt_sem_seg=dict(data=torch.from_numpy(_label_map(info))))
         if not prediction.semantic_classes:
             return sample
     instances: dict[str, Any] = dict(

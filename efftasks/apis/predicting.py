@@ -14,9 +14,8 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DefaultScope
 
 from efftasks.apis.building import Model
-from efftasks.apis.evaluating import class_metadata
 from efftasks.config import innermost, pixel_range
-from efftasks.imaging.prediction import Prediction
+from efftasks.imaging.prediction import Prediction, class_metadata
 from efftasks.imaging.sources import LoadedImage, each_image, in_batches, load_image
 from efftasks.structures.errors import UserError
 

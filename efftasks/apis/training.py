@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mmengine.config import Config
 from efftasks.apis.precheck import precheck_together
 from efftasks.config import check_complete, linked_config
 from efftasks.engine.wrapped import bare_model
+from efftasks.linking.linked import LinkedConfig
 from efftasks.linking.pipelines import check_pipelines
 from efftasks.linking.schedule import schedule_warnings
 from efftasks.linking.values import check_to_train
@@ -52,7 +54,7 @@ def train(
         UserError: the config lacks a part that training needs, the input size does not fit the model, the data have
             errors, or the device does not support the precision.
     """
-    cfg = linked_config(cfg)
+    cfg = LinkedConfig.of(copy.deepcopy(linked_config(cfg)))  # what this run adds is not the caller's
     check_to_train(cfg)
     check_complete(cfg)
     cfg.launcher = launcher

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.optim import OptimWrapper
@@ -57,9 +57,9 @@ class PatternConstructor:
         """Build the wrapper for the trainable parameters of a model."""
         model = bare_model(model)
         names = [name for name, _ in model.named_parameters()]
-        for pattern in self.patterns:
+        for key, pattern in self._needed_patterns():
             if not any(re.search(pattern, name) for name in names):
-                raise ValueError(f"optim_wrapper.paramwise_cfg.patterns: got {pattern!r}, no parameter's name fits it")
+                raise ValueError(f"optim_wrapper.paramwise_cfg.{key}: got {pattern!r}, no parameter's name fits it")
         patterns = self.patterns or self._query_patterns()
         groups: dict[str | None, dict[str, Any]] = {None: dict(params=[])}
         groups.update((pattern, dict(params=[], **rule)) for pattern, rule in patterns.items())
@@ -71,6 +71,14 @@ class PatternConstructor:
         optimizer = OPTIMIZERS.build(arguments)
         wrapper_cfg = {key: value for key, value in self.config.items() if key not in ("optimizer", "constructor")}
         return OPTIM_WRAPPERS.build({"type": "OptimWrapper", **wrapper_cfg}, default_args=dict(optimizer=optimizer))
+
+    def _needed_patterns(self) -> Iterator[tuple[str, str]]:
+        """Patterns that must match, with the keys that state them; a backbone need not have norms."""
+        yield from (("patterns", pattern) for pattern in self.patterns)
+        if self.backbone_lr_mult != 1:
+            yield "backbone_lr_mult", r"^backbone\."
+        if self.no_decay is not None:
+            yield "no_decay", self.no_decay
 
     def _query_patterns(self) -> Mapping[str, dict[str, float]]:
         """The patterns of ``backbone_lr_mult`` and ``no_decay``."""

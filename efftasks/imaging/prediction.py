@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from efftasks.imaging.rle import encode_rle
 from efftasks.structures.errors import UserError, WorkError
 from efftasks.structures.pixel_range import PixelRange
 
-__all__ = ["Prediction"]
+__all__ = ["Prediction", "class_metadata"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,3 +224,21 @@ class Prediction:
             for row, points in zip(rows, self.keypoints.astype(np.float64)):
                 row["keypoints"] = points.round(3).ravel().tolist()
         return rows
+
+
+def class_metadata(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of predictions and artifacts on classes and keypoints, from the metadata of a data set."""
+    classes = tuple(meta["classes"])
+    keypoints = meta.get("keypoints") or {}
+    return dict(
+        classes=classes,
+        category_ids=tuple(meta.get("category_ids") or range(len(classes))),  # label maps have class indices
+        palette=_rgb(meta.get("semantic_palette") or meta.get("palette")),
+        semantic_classes=tuple(meta.get("semantic_classes") or ()),
+        keypoint_names=tuple(keypoints.get("names") or ()),
+        skeleton=tuple((int(a), int(b)) for a, b in keypoints.get("skeleton") or ()),
+    )
+
+
+def _rgb(palette: Any) -> tuple[tuple[int, int, int], ...]:
+    return tuple((int(r), int(g), int(b)) for r, g, b in palette or ())

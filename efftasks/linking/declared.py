@@ -3,7 +3,7 @@
 - ``linked_sizes``: dict from argument to the name of a size in :func:`efftasks.linking.sizes.measures`;
 - ``linked_epochs``: arguments of a hook that are numbers of epochs;
 - ``linked_progress``: arguments, with dots, that are training progress: 0 in the first epoch, 1 in the last;
-- ``linked_values``: arguments that get the top-level key of the same name;
+- ``linked_values``: ``("pixel_range",)`` for a loader of images that takes the top-level ``pixel_range``;
 - ``renamed_arguments``: dict from former names of arguments to their names now;
 - ``class_file``: name of the file in which a data set states its classes;
 - ``fits_input``: whether a transform resizes images to the size of the network input.
@@ -53,7 +53,6 @@ _OPENMMLAB: dict[str, dict[str, Any]] = {
     "mmdet.RandomCrop": _CROP,
     "mmseg.RandomCrop": _CROP,
     "mmdet.PipelineSwitchHook": dict(linked_epochs=("switch_epoch",)),
-    "mmdet.YOLOXModeSwitchHook": dict(linked_epochs=("num_last_epochs",)),
     "EMAHook": dict(linked_epochs=("begin_epoch",)),
 }
 

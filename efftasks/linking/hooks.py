@@ -12,9 +12,9 @@ from efftasks.linking.links import Links, Place
 
 __all__ = ["hooks_of", "link_hooks"]
 
-# Configs of earlier versions had these in custom_hooks. A list with EpochSeed was then the complete list.
-_SEED_HOOK = "EpochSeed"
-_SINGLE_HOOKS = (_SEED_HOOK, "TrainingProgress", "ReportSkippedImages", "EMAHook", "RestartFromBest")
+_SINGLE_HOOKS = {"EpochSeed", "TrainingProgress", "ReportSkippedImages", "EMAHook", "RestartFromBest"}
+# Configs of earlier versions had all of them in custom_hooks, and these two in every list.
+_COMPLETE = {"EpochSeed", "ReportSkippedImages"}
 _SWITCH_HOOK = "mmdet.PipelineSwitchHook"
 # mmengine's default hooks; it accepts None for these names only.
 _MMENGINE_HOOKS = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
@@ -31,10 +31,11 @@ def link_hooks(cfg: Config, links: Links) -> None:
     """Remove default hooks that are None or replaced by ``custom_hooks``.
 
     A custom hook replaces the default hook of its type if that must run only once, such as EMAHook. A ``custom_hooks``
-    with EpochSeed comes from an earlier version, where it was the complete list: it replaces all of these hooks.
+    with both EpochSeed and ReportSkippedImages comes from an earlier version, where it was the complete list: it
+    replaces all of these hooks and the pipeline switches.
     """
     custom = {_type_of(hook) for hook in cfg.get("custom_hooks") or ()}
-    replaced = {*_SINGLE_HOOKS, _SWITCH_HOOK} if _SEED_HOOK in custom else custom & set(_SINGLE_HOOKS)
+    replaced = {*_SINGLE_HOOKS, _SWITCH_HOOK} if custom >= _COMPLETE else custom & _SINGLE_HOOKS
     for name, hook in list((cfg.get("default_hooks") or {}).items()):
         if hook is None and name not in _MMENGINE_HOOKS:
             links.remove(("default_hooks", name), "default_hooks")

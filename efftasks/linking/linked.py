@@ -10,8 +10,8 @@ __all__ = ["LinkedConfig"]
 class LinkedConfig(Config):
     """A config whose open values are filled in, with all numbers in epochs and pixels.
 
-    Only :func:`efftasks.config.load_config` creates it. Models, data sets and runners are built from its values as they
-    are, also those that were changed afterwards; ``load_config`` of it links again.
+    Only ``load_config`` and ``config_of_checkpoint`` of :mod:`efftasks.config` link one. Models, data sets and runners
+    are built from its values as they are, also those that were changed afterwards; ``load_config`` of it links again.
     """
 
     @classmethod

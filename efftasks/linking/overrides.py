@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from efftasks.linking.links import KEY, Links, Place, walk
-from efftasks.linking.schedule import is_by_name, list_schedulers
+from efftasks.linking.schedule import is_by_name, scheduler_names
 from efftasks.linking.sizes import dotted, measures, size_places
 from efftasks.structures.errors import UserError
 
@@ -51,11 +51,10 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
         if cfg.get(val) == cfg.get(test) and not any(key.split(".")[0] == test for key in merged):
             same = {test + key[len(val) :]: value for key, value in merged.items() if key.split(".")[0] == val}
             merged.update(same)
-    if is_by_name(cfg.get("param_scheduler")) and any(_is_scheduler_index(key) for key in merged):
-        cfg.param_scheduler = list_schedulers(cfg.param_scheduler)
-    for key, value in merged.items():
+    # The others first: they may change which schedulers there are.
+    for key, value in sorted(merged.items(), key=lambda item: _is_scheduler_index(item[0])):
         try:
-            cfg.merge_from_dict({key: value})
+            cfg.merge_from_dict({_by_name(cfg, key): value})
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             reason = (str(error.args[0] if error.args else error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(f"{key}: the config has no place for this value ({reason[:80]})") from error
@@ -107,6 +106,14 @@ def check_used(cfg: Config, links: Links, options: Mapping[str, Any], before: Ma
                 f"{place}: the config states {tuple(value)} there itself, which image_size and crop_size do not "
                 "reach; set it to None in the config"
             )
+
+
+def _by_name(cfg: Config, key: str) -> str:
+    """``param_scheduler.1.begin`` as ``param_scheduler.decay.begin``, where schedulers have names."""
+    if not (_is_scheduler_index(key) and is_by_name(cfg.get("param_scheduler"))):
+        return key
+    first, index, *rest = key.split(".")
+    return ".".join((first, scheduler_names(cfg)[int(index)], *rest))
 
 
 def _is_scheduler_index(key: str) -> bool:

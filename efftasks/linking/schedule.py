@@ -24,7 +24,7 @@ from efftasks.linking.links import Links, Place, unshared_copy, walk
 from efftasks.linking.sizes import dotted
 from efftasks.structures.errors import UserError
 
-__all__ = ["epochs_of_share", "is_by_name", "link_schedule", "list_schedulers", "schedule_warnings"]
+__all__ = ["is_by_name", "link_schedule", "schedule_warnings", "scheduler_names"]
 
 SOURCE = "max_epochs"
 POINTS = "schedule"
@@ -39,7 +39,9 @@ def link_schedule(cfg: Config, links: Links) -> None:
     points = _Points(cfg.get(POINTS) or {}, _link_epochs(cfg, links))
     _drop_schedulers(cfg, links, points)
     if is_by_name(cfg.get("param_scheduler")):
-        links.fill(("param_scheduler",), list_schedulers(cfg.param_scheduler), "param_scheduler")
+        # mmengine expects a list.
+        schedulers = [unshared_copy(scheduler) for scheduler in cfg.param_scheduler.values() if scheduler is not None]
+        links.fill(("param_scheduler",), schedulers, "param_scheduler")
     schedulers = cfg.get("param_scheduler") or []
     for i, scheduler in enumerate(schedulers if isinstance(schedulers, (list, tuple)) else ()):
         _link_scheduler(scheduler, ("param_scheduler", i), points, links)
@@ -60,9 +62,15 @@ def is_by_name(schedulers: Any) -> bool:
     )
 
 
-def list_schedulers(by_name: Mapping[str, Any]) -> list[Any]:
-    """The list of schedulers that mmengine expects, from a dict of them; those that are None are left out."""
-    return [unshared_copy(scheduler) for scheduler in by_name.values() if scheduler is not None]
+def scheduler_names(cfg: Config) -> list[str]:
+    """The names of the schedulers in effect of a config that is not linked yet, in the order of their list.
+
+    Raises:
+        UserError: one names a point that ``schedule`` does not have.
+    """
+    points = _Points(cfg.get(POINTS) or {}, None)
+    names = cfg.get("param_scheduler") or {}
+    return [name for name in names if names[name] is not None and _unused_point(cfg, name, points) is None]
 
 
 def epochs_of_share(share: float, epochs: int) -> int:
@@ -161,13 +169,20 @@ def _drop_schedulers(cfg: Config, links: Links, points: _Points) -> None:
     schedulers = cfg.get("param_scheduler")
     if not is_by_name(schedulers):
         return
-    for name, scheduler in schedulers.items():
-        for key, unused_if in (("begin", None), ("end", 0)):
-            place = ("param_scheduler", name, key)
-            point = (scheduler or {}).get(key)
-            if isinstance(point, str) and points.stated(point, place) == unused_if:
-                links.fill(place[:2], None, f"{POINTS}.{point}")
-                break
+    for name in schedulers:
+        point = _unused_point(cfg, name, points)
+        if point is not None:
+            links.fill(("param_scheduler", name), None, f"{POINTS}.{point}")
+
+
+def _unused_point(cfg: Config, name: str, points: _Points) -> str | None:
+    """The point by which a scheduler begins after training or ends at once; None if it does neither."""
+    scheduler = cfg.param_scheduler[name] or {}
+    for key, unused_if in (("begin", None), ("end", 0)):
+        point = scheduler.get(key)
+        if isinstance(point, str) and points.stated(point, ("param_scheduler", name, key)) == unused_if:
+            return point
+    return None
 
 
 def _link_scheduler(scheduler: dict[str, Any], place: Place, points: _Points, links: Links) -> None:
@@ -211,7 +226,7 @@ def _order_hooks(cfg: Config, points: _Points) -> None:
         for key in declared(hook.get("type"), "linked_epochs") if isinstance(hook, dict) else ():
             if hook.get(key) is not None:
                 starts.append((points.share(hook[key], ("default_hooks", name, key)), name))
-    for _, name in sorted(starts):
+    for _, name in sorted(starts, key=lambda start: start[0]):  # of one epoch as the config has them
         hooks[name] = hooks.pop(name)
 
 
@@ -224,10 +239,17 @@ def _link_progress(part: dict[str, Any], place: Place, path: Place, points: _Poi
     values = value if isinstance(value, (list, tuple)) else [value]
     for name in (x for x in values if isinstance(x, str)):
         number = points.number(name, (*place, *path))
-        assert number is not None and points.epochs is not None
+        if points.epochs is None:
+            raise UserError(
+                f"{dotted((*place, *path))}: is training progress, which needs max_epochs; the config has none"
+            )
+        assert number is not None
         progress = number[0] / max(1, points.epochs - 1)
         value = progress if isinstance(value, str) else type(value)(progress if x == name else x for x in value)
         links.fill((*place, *path), value, number[1])
+    if value is not values and isinstance(value, (list, tuple)) and value[0] > value[-1]:
+        # It begins at a point that is left out: from its end to its end, it is never active.
+        links.fill((*place, *path), type(value)(min(x, value[-1]) for x in value), POINTS)
 
 
 def _is_share(value: Any) -> bool:

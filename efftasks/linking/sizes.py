@@ -40,7 +40,8 @@ def _is_open(node: Mapping[str, Any], argument: str) -> bool:
     if argument in node:
         return node[argument] is None
     kind = registered(node["type"])
-    return kind is not None and inspect.signature(kind).parameters[argument].default is inspect.Parameter.empty
+    parameter = None if kind is None else inspect.signature(kind).parameters.get(argument)  # a subclass may lack it
+    return parameter is not None and parameter.default is inspect.Parameter.empty
 
 
 def link_sizes(cfg: Config, links: Links, image_size: tuple[int, int] | None) -> None:

@@ -17,13 +17,12 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
-from efftasks.models.targets import plain_boxes
+from efftasks.models.targets import IGNORED_LABEL, plain_boxes
 from efftasks.registry import MODELS
 
 __all__ = ["CopyBlend", "DenseBatchAugment", "MixUp", "MultiScale"]
 
 Batch = tuple[Tensor, list[DetDataSample]]
-_IGNORED_LABEL = 255  # of semantic label maps
 
 
 class Windowed(nn.Module):
@@ -122,11 +121,13 @@ class CopyBlend(Windowed):
         """Images (B, 3, H, W) and samples -> images and samples with blended objects.
 
         Raises:
-            ValueError: objects have masks or keypoints.
+            ValueError: objects have masks or keypoints, or there are label maps.
         """
         for name in ("masks", "keypoints"):
             if any(name in sample.gt_instances for sample in data_samples):
                 raise ValueError(f"CopyBlend: got objects with {name}, expected boxes alone; use MixUp for those")
+        if any("gt_sem_seg" in sample for sample in data_samples):
+            raise ValueError("CopyBlend: got label maps, expected boxes alone; use MixUp for those")
         pool = self._pool(data_samples, inputs.shape[-2:])
         if not pool:
             return inputs, data_samples
@@ -295,7 +296,8 @@ def _merged(first: DetDataSample, second: DetDataSample) -> DetDataSample:
     crowds = [_plain(sample.ignored_instances) for sample in (first, second) if "ignored_instances" in sample]
     if crowds:
         new.ignored_instances = InstanceData.cat(crowds)
-    if "gt_sem_seg" in first and "gt_sem_seg" in second:
+    if "gt_sem_seg" in first:  # an image without a label map has only ignored pixels
         labels = first.gt_sem_seg.data
-        new.gt_sem_seg = PixelData(data=labels.masked_fill(labels != second.gt_sem_seg.data, _IGNORED_LABEL))
+        other = second.gt_sem_seg.data if "gt_sem_seg" in second else torch.full_like(labels, IGNORED_LABEL)
+        new.gt_sem_seg = PixelData(data=labels.masked_fill(labels != other, IGNORED_LABEL))
     return new

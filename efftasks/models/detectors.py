@@ -16,7 +16,7 @@ from efftasks.imaging.masks import masks_on_image
 from efftasks.models.backbones.base import build_backbone
 from efftasks.models.guides import build_guide
 from efftasks.models.seg_heads.channels import labels_on_original, with_channels
-from efftasks.models.targets import pad_targets
+from efftasks.models.targets import IGNORED_LABEL, pad_targets
 from efftasks.ops.semantic import label_map
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec, Stages
@@ -24,8 +24,6 @@ from efftasks.structures.instances import DetectionTensors
 from efftasks.structures.spec import OutputSpec
 
 __all__ = ["Detector"]
-
-IGNORED_LABEL = 255
 
 
 @MODELS.register_module()

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from efftasks.structures.instances import PaddedTargets
 
-__all__ = ["pad_targets", "plain_boxes"]
+__all__ = ["IGNORED_LABEL", "pad_targets", "plain_boxes"]
+
+IGNORED_LABEL = 255  # of semantic label maps
 
 
 def pad_targets(data_samples: Sequence[DetDataSample], device: torch.device) -> PaddedTargets:

@@ -71,6 +71,14 @@ def test_where_nobody_knows_the_classes_it_is_one_sentence(write: Write) -> None
         apis.load(apis.load_config(CUSTOM, {**SMALL, "data_root": "/nowhere"}), path)
 
 
+def test_metadata_without_classes_are_none(write: Write) -> None:
+    cfg = apis.load_config(CUSTOM, {**SMALL, "classes": ["cat", "dog"]})
+    path = write(cfg, {"dataset_meta": {"note": "x"}})
+    assert apis.describe(apis.load(cfg, path)).classes == ("cat", "dog")
+    with pytest.raises(UserError, match=r"model\.pth: it names no classes .*and the config states none"):
+        apis.load(apis.load_config(CUSTOM, {**SMALL, "data_root": "/nowhere"}), path)
+
+
 def test_keypoints_of_the_data_of_a_detector_do_no_harm(write: Write) -> None:
     cfg = apis.load_config(CUSTOM, {**SMALL, "classes": ["person"]})
     path = write(cfg, dict(dataset_meta=dict(classes=["person"], keypoints=dict(names=["a"], sigmas=[0.1]))))

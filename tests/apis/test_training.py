@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from types import ModuleType
 
@@ -52,8 +53,17 @@ def test_a_precision_that_there_is_not_is_named(cfg, amp):
 
 def test_the_data_are_looked_at_unless_told_otherwise(cfg):
     cfg.train_dataloader.dataset.ann_file = "annotations/none.json"
-    with pytest.raises(UserError, match=r"none\.json"):
+    with pytest.raises(UserError, match=r"none\.json.*--skip-check goes on without"):
         apis.train(cfg)
+    with pytest.raises(UserError, match=r"none\.json") as caught:
+        apis.train(cfg, check=False)
+    assert "--skip-check" not in str(caught.value)
+
+
+def test_what_a_run_adds_is_not_the_callers(cfg):
+    before = copy.deepcopy(cfg.to_dict())
+    apis.train(cfg, amp="bfloat16", resume="auto", threads=1, check=False)
+    assert cfg.to_dict() == before
 
 
 def test_a_run_leaves_what_predicts_for_images_of_its_classes(cfg, root):

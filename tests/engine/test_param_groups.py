@@ -93,3 +93,19 @@ def test_norms_of_a_backbone_with_a_rate_of_its_own_do_not_decay() -> None:
     net = nn.ModuleDict(dict(backbone=nn.ModuleDict(dict(norm=nn.BatchNorm2d(4), conv=nn.Conv2d(4, 4, 1)))))
     groups = PatternConstructor(OPTIMIZER, dict(backbone_lr_mult=0.5))(net).optimizer.param_groups
     assert [(group["lr"], group["weight_decay"]) for group in groups] == [(5e-4, 0.0), (5e-4, 0.1)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(no_decay="nrom"), r"paramwise_cfg\.no_decay: got 'nrom', no parameter's name fits it"),
+        (
+            dict(backbone_lr_mult=0.5, no_decay="bias"),
+            r"paramwise_cfg\.backbone_lr_mult: .* no parameter's name fits it",
+        ),
+    ],
+)
+def test_a_setting_without_effect_is_named(settings: dict, message: str) -> None:
+    net = nn.ModuleDict(dict(head=nn.Linear(4, 2)))
+    with pytest.raises(ValueError, match=message):
+        PatternConstructor(OPTIMIZER, settings)(net)

@@ -52,6 +52,11 @@ def test_a_hook_of_ones_own_takes_nothing_away(tmp_path: Path) -> None:
     assert settings(cfg, "EMAHook") == settings(apis.load_config(QUERIES), "EMAHook")
 
 
+def test_seeds_of_ones_own_take_the_place_of_the_others_alone(tmp_path: Path) -> None:
+    cfg = write(tmp_path, QUERIES, "custom_hooks = [dict(type='EpochSeed')]")
+    assert types(cfg) == Counter({*ALWAYS, SWITCH, "RestartFromBest"})
+
+
 def test_an_average_of_ones_own_takes_the_place_of_the_other(tmp_path: Path) -> None:
     cfg = write(tmp_path, QUERIES, "custom_hooks = [dict(type='EMAHook', momentum=0.5)]")
     assert settings(cfg, "EMAHook") == [dict(type="EMAHook", momentum=0.5)]

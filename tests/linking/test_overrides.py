@@ -10,6 +10,8 @@ import pytest
 from mmengine.config import Config
 
 from efftasks import apis
+from efftasks.datasets.transforms.fit_image import FitImage
+from efftasks.registry import TRANSFORMS
 from efftasks.structures.errors import UserError
 
 SHAPES = "o2o-n_mobilenetv4-conv-s_1xb16-18e_shapes-128"
@@ -154,6 +156,22 @@ def test_transforms_of_mmdet_are_linked_where_they_are_open() -> None:
     # A mosaic is twice as large: what RandomAffine keeps of (width, height) = (192, 128) is (96, 64).
     assert affine.border == (-48, -32)
     assert "border" not in plain and "scale" not in half
+
+
+def test_a_subclass_may_leave_out_a_linked_argument() -> None:
+    """It states its size itself: nothing is filled in."""
+
+    class FixedFit(FitImage):
+        def __init__(self) -> None:
+            super().__init__(size=(64, 64))
+
+    TRANSFORMS.register_module(module=FixedFit, force=True)
+    try:
+        cfg = apis.load_config(SHAPES)
+        cfg.val_dataloader.dataset.pipeline[1] = dict(type="FixedFit")
+        assert apis.load_config(cfg).val_dataloader.dataset.pipeline[1] == dict(type="FixedFit")
+    finally:
+        del TRANSFORMS.module_dict["FixedFit"]
 
 
 def test_square_batches_need_a_square() -> None:

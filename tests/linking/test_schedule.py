@@ -17,6 +17,7 @@ DEIM = "deim-l_hgnetv2-b4_8xb4-58e_coco-640"
 DFINE = "dfine-l_hgnetv2-b4_8xb4-80e_coco-640"
 LITE = "deimv2-atto_hgnetv2-atto_8xb16-500e_coco-320"
 SHAPES = "o2o-n_mobilenetv4-conv-s_1xb16-18e_shapes-128"
+PIDNET = "pidnet-s_pidnet_2xb6-484e_cityscapes-2048"
 POLY = "bisenetv2-base_bisenetv2_4xb4-860e_cityscapes-2048"
 
 
@@ -82,6 +83,32 @@ def test_schedulers_merge_by_name_and_are_still_counted_by_overrides(tmp_path: P
     assert apis.load_config(path).param_scheduler == [dict(type="MultiStepLR", milestones=[3])]
 
 
+def test_a_number_counts_the_schedulers_in_effect() -> None:
+    """PIDNet has no warm-up: its first scheduler is the decay, and counting it brings none back."""
+    cfg = apis.load_config(PIDNET, {"param_scheduler.0.power": 0.8})
+    assert [(x.type, x.power) for x in cfg.param_scheduler] == [("PolyLR", 0.8)]
+    options = {"param_scheduler.1.power": 0.7, "schedule.warmup_epochs": 2}
+    assert [x.get("power") for x in apis.load_config(PIDNET, options).param_scheduler] == [None, 0.7]
+    with pytest.raises(UserError, match=r"param_scheduler\.1\.power: the config has no place for this value"):
+        apis.load_config(PIDNET, {"param_scheduler.1.power": 0.7})
+
+
+def test_pipelines_of_one_epoch_are_switched_in_the_order_of_the_config() -> None:
+    """Dense augmentation that ends in its first epoch is none: the pipeline after it decides."""
+    cfg = apis.load_config(DEIM, {"schedule.dense_from": 20, "schedule.flat_until": 20})
+    assert [name for name in cfg.default_hooks if name in ("dense", "augmented", "no_aug")] == [
+        *("dense", "augmented", "no_aug")
+    ]
+
+
+def test_augmentation_without_a_beginning_is_never_active() -> None:
+    cfg = apis.load_config(DEIM, {"schedule.dense_from": None})
+    assert "dense" not in cfg.default_hooks
+    begin, end = cfg.model.data_preprocessor.batch_augments[0].mixup.window
+    assert begin == end == 29 / 57
+    apis.build(cfg)
+
+
 def test_a_dumped_config_takes_the_same_overrides(tmp_path: Path) -> None:
     apis.load_config(DEIM).dump(str(tmp_path / "dumped.py"))
     options = {"schedule.flat_until": 20 / 58, "param_scheduler.decay.eta_min_ratio": 0.1, "max_epochs": 29}
@@ -127,3 +154,6 @@ def test_a_share_needs_a_number_of_epochs(tmp_path: Path) -> None:
     path.write_text(f"_base_ = [{str(apis.config_path(DEIM))!r}]\n{loop}\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"schedule\.\w+: got 0\.5, a share of max_epochs, and the config states none"):
         apis.load_config(path)
+    points = {"schedule.dense_from": 4, "schedule.flat_until": 29, "schedule.no_aug_from": 50}
+    with pytest.raises(UserError, match=r"window: is training progress, which needs max_epochs; the config has none"):
+        apis.load_config(path, points)

@@ -126,9 +126,20 @@ def test_mixup_unites_all_that_is_annotated() -> None:
     assert row[40:].tolist() == [0] * 24
 
 
+def test_mixup_with_an_image_without_a_label_map_leaves_nothing_to_learn() -> None:
+    plain = annotated(24)
+    del plain.gt_sem_seg
+    _, (first, second) = MixUp(prob=1.0)(torch.zeros(2, 3, 64, 64), [annotated(16), plain])
+    assert (first.gt_sem_seg.data == 255).all() and "gt_sem_seg" not in second
+
+
 def test_objects_that_are_more_than_boxes_are_not_copied() -> None:
     with pytest.raises(ValueError, match="CopyBlend: got objects with masks, expected boxes alone"):
         CopyBlend(prob=1.0)(torch.zeros(1, 3, 64, 64), [annotated(16)])
+    mapped = annotated(16)
+    mapped.gt_instances = InstanceData(bboxes=mapped.gt_instances.bboxes, labels=mapped.gt_instances.labels)
+    with pytest.raises(ValueError, match="CopyBlend: got label maps, expected boxes alone"):
+        CopyBlend(prob=1.0)(torch.zeros(1, 3, 64, 64), [mapped])
 
 
 def test_multi_scale_of_an_oblong_batch_has_two_scales() -> None:

@@ -13,7 +13,7 @@ __all__ = ["FilterObjects"]
 
 @TRANSFORMS.register_module()
 class FilterObjects(BaseTransform):
-    """Drop objects whose box is not wider and higher than ``min_side``. Crowd regions are keep, since they are ignored.
+    """Drop objects whose box is not wider and higher than ``min_side``. Crowd regions are kept, since they are ignored.
 
     Args:
         min_side: in pixels of the image at this step of the pipeline.
