@@ -47,7 +47,7 @@ docs: $(VENV)/.dev  ## check links, command lines, config names and Python snipp
 	$(TEST_ENV) $(PY) -m pytest tests/contracts/test_docs.py tests/contracts/test_docstrings.py $(ARGS)
 
 clean:  ## remove what the other targets made; work_dirs stays
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An interrupted or moved environment has no working pip: it is made anew.

@@ -5,9 +5,9 @@
     python tests/same_numbers.py compare before.json after.json
 
 `record` takes every shipped config but the sizes l and x, on the four pictures and the small input of the config sweep
-(`tests/contracts/test_configs.py`), with one thread. It writes down what the transforms give (a digest of the batch),
-the losses of both steps, a digest of all parameters and buffers afterwards, and, of the first config of each method,
-what its exported file infers from one picture. `compare` exits with 1 where anything differs by a bit.
+(`tests/contracts/test_configs.py`), with one thread. It writes down what the transforms give (a digest of the images),
+the losses of both steps, a digest of all parameters and buffers afterwards, and, of the first config of each method
+but `compress/`, what its exported file infers from one picture. `compare` exits with 1 where anything differs by a bit.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from efftasks.apis.benchmarking import benchmark
     from efftasks.apis.building import Model, build, describe, fold, fuse, input_size, load, set_input_size, strip
+    from efftasks.apis.converting import read_published, write_published
     from efftasks.apis.evaluating import Evaluation, draw_comparison, evaluate, test_images
     from efftasks.apis.exporting import Exported, ExportSettings, export, export_model
     from efftasks.apis.predicting import infer, predict
@@ -43,11 +44,13 @@ _MODULES = {
     "load": "apis.building",
     "load_config": "config",
     "predict": "apis.predicting",
+    "read_published": "apis.converting",
     "set_input_size": "apis.building",
     "shipped_configs": "config",
     "strip": "apis.building",
     "test_images": "apis.evaluating",
     "train": "apis.training",
+    "write_published": "apis.converting",
 }
 
 __all__ = sorted(_MODULES)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from efftasks.structures.errors import UserError
+from efftasks.structures.features import GUIDE_PREFIX
 from efftasks.structures.suffixes import CHECKPOINT_SUFFIXES, is_checkpoint
 
 __all__ = [
@@ -194,6 +195,11 @@ class MatchReport:
                 parts.append(f"{len(keys)} {kind} ({', '.join(keys[:names])}{more})")
         return ", ".join(parts)
 
+    def without_guide(self) -> MatchReport:
+        """The report without the weights of a guide: a model with a teacher and one without start from each other."""
+        kept = {part: [key for key in keys if not key.startswith(GUIDE_PREFIX)] for part, keys in vars(self).items()}
+        return MatchReport(**kept)
+
 
 def compare(module: nn.Module, state: Mapping[str, Tensor]) -> MatchReport:
     """Compare a state dict with a module, without loading it."""
@@ -218,14 +224,14 @@ def load_matching(
     Args:
         module: is changed in place.
         state: name -> tensor.
-        strict: load nothing unless everything matches.
+        strict: load nothing unless everything matches but the weights of a guide, which only training has.
         name: of the state dict, for the message.
 
     Raises:
         UserError: with ``strict``, a tensor is missing, unexpected or of another shape.
     """
     report = compare(module, state)
-    if strict and not report.complete:
+    if strict and not report.without_guide().complete:
         raise UserError(f"{name} is of another architecture than {type(module).__name__}: {report.summary()}")
     module.load_state_dict({key: state[key] for key in report.matched}, strict=False)
     return report

@@ -1,4 +1,5 @@
-"""The subcommands, one file each: they parse a command line, call one function of `apis` and print its result.
+"""The subcommands, one file each: they parse a command line, call a function of `apis` and print its result.
 
-Python users call `apis` instead. Importing a command imports only the standard library. May import everything.
+`dataset` calls those of `datasets`, and `quickstart` runs the other commands. Python users call the functions instead.
+Importing a command imports only the standard library. May import everything.
 """

@@ -12,7 +12,7 @@ EXAMPLES = """examples:
 
 Compound scaling (EfficientNet, arXiv 1905.11946): depth is multiplied by alpha, width by beta and the sides of
 the input by gamma for every unit of phi. In a config it is one line, scale = dict(phi=2.0). The backbone must have the
-arguments `width` and `depth`, as the native ones do.
+arguments `width` and `depth`, as the native ones but ResNetVD do.
 """
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from efftasks.structures.errors import UserError
+from efftasks.structures.features import GUIDE_PREFIX
 
 __all__ = ["KEY", "CompressionPlan", "Step", "architecture_digest", "plan_of"]
 
@@ -85,7 +86,9 @@ def plan_of(checkpoint: Mapping[str, Any], source: Any) -> CompressionPlan | Non
 def architecture_digest(model: nn.Module) -> str:
     """A digest of the names and shapes of a model's weights, without the first dimension of each shape.
 
-    That is the number of classes in prediction layers, which may differ when training starts from a checkpoint.
+    That is the number of classes in prediction layers, which may differ when training starts from a checkpoint. The
+    weights of a guide do not count: with a teacher and without, it is the same model.
     """
-    rows = [f"{name} {tuple(value.shape[1:])}" for name, value in sorted(model.state_dict().items())]
+    state = {name: value for name, value in model.state_dict().items() if not name.startswith(GUIDE_PREFIX)}
+    rows = [f"{name} {tuple(value.shape[1:])}" for name, value in sorted(state.items())]
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()

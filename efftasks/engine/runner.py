@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +82,17 @@ class EffRunner(Runner):
             return super().build_model(model)
         file = self._load_from
         if self._resume and file is None:
-            file = newest_intact_checkpoint(self.work_dir)[0]
+            file = self._newest[0]
         self._start = starting_model(model, self.cfg.get("model_transforms") or (), file, self._resume)
         if self._start.plan is not None:
             steps = ", ".join(step.type for step in self._start.plan.steps)
             self.logger.info(f"compressed by {steps}, as {'the config' if self._start.decided else file} says")
         return self._start.model
+
+    @cached_property
+    def _newest(self) -> tuple[Path | None, list[Path]]:
+        """See :func:`newest_intact_checkpoint`: it reads files, and building and resuming both ask."""
+        return newest_intact_checkpoint(self.work_dir)
 
     @property
     def compression_plan(self) -> CompressionPlan | None:
@@ -118,7 +124,7 @@ class EffRunner(Runner):
         if self._has_loaded or not (self._resume and self._load_from is None):
             super().load_or_resume()
             return
-        path, broken = newest_intact_checkpoint(self.work_dir)
+        path, broken = self._newest
         for file in broken:
             self.logger.warning(f"{file} cannot be read (truncated?), going back to the one before")
         if path is None:

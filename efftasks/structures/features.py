@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["FeatureSpec", "Stages"]
+__all__ = ["GUIDE_PREFIX", "FeatureSpec", "Stages"]
+
+GUIDE_PREFIX = "guide."  # of the names of weights that a model has for its teacher, and nothing else reads
 
 
 class FeatureSpec(NamedTuple):

@@ -17,6 +17,7 @@ from torch.testing import assert_close
 
 from efftasks.compression.low_rank import LowRank, energy_rank, low_rank_factors
 from efftasks.compression.transform import called_modules
+from efftasks.models.backbones.timm_backbone import TimmBackbone
 from efftasks.models.layers.conv import ConvNormAct
 from efftasks.models.layers.fold import fold_model, inference_model
 from efftasks.structures.errors import UserError
@@ -164,3 +165,17 @@ def test_every_family_works_with_every_layer_replaced(name: str, families: Modul
     learned = [key for key in ranks if dense.get_submodule(key).weight.grad is not None]
     assert learned
     assert all(p.grad is not None for key in learned for p in compressed.get_submodule(key).parameters())
+
+
+def test_blocks_that_timm_reparametrizes_are_left_alone() -> None:
+    pytest.importorskip("timm")
+    backbone = TimmBackbone("repvit_m0_9", weights=None).eval()
+    transform = LowRank(["*"], ratio=0.3)
+    plan = transform.decide(backbone, has_weights=False)
+    assert plan["ranks"]
+    smaller = transform.apply(backbone, plan)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected, found = smaller(images), inference_model(smaller)(images)
+    for a, b in zip(expected, found):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)

@@ -151,6 +151,27 @@ def test_no_cycles_between_packages() -> None:
         visit(part, ())
 
 
+def test_no_cycles_between_modules() -> None:
+    """Inside of packages, too, and with the imports in functions."""
+    modules = {name_of(file): file for file in FILES if file.name != "__init__.py"}
+    graph = {}
+    for name, file in modules.items():
+        targets = {target for target, _ in imports(WithoutTypes().visit(parse(file)), name)}
+        found = {target if target in modules else target.rpartition(".")[0] for target in targets}
+        graph[name] = sorted((found & set(modules)) - {name})
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join([*path[path.index(name) :], name])
+        if name not in done:
+            for target in graph[name]:
+                visit(target, (*path, name))
+            done.add(name)
+
+    for name in sorted(graph):
+        visit(name, ())
+
+
 def test_no_drawer_for_everything() -> None:
     folders = {path.name for path in PACKAGE.rglob("*") if path.is_dir()} | {path.stem for path in FILES}
     assert not folders & BANNED_FOLDERS

@@ -174,8 +174,9 @@ def test_the_place_is_as_described(kind: str, example: str, registered: str, nam
     table = re.fullmatch(r"`(\w+)` in `([\w./]+)`", named)
     if table is not None:
         text = (ROOT / table[2]).read_text(encoding="utf-8")
-        assert re.search(rf"^{table[1]}\b", text, re.MULTILINE)
-        assert file.stem.removeprefix("convert_") in text[text.index(table[1]) :].casefold()
+        definition = re.search(rf"^{table[1]}\b", text, re.MULTILINE)
+        assert definition is not None
+        assert file.stem.removeprefix("convert_") in text[definition.start() :].casefold()
 
 
 def test_readme_starts_with_the_two_commands() -> None:

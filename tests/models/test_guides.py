@@ -15,6 +15,9 @@ from mmengine.model import ExponentialMovingAverage
 from torch import nn
 from torch.nn import functional
 
+from efftasks.checkpoints.files import load_matching
+from efftasks.checkpoints.loading import fitting_weights
+from efftasks.compression.plan import architecture_digest
 from efftasks.models.guides import FeatureGuide, Student
 from efftasks.models.layers.fold import fold_model, strip_model
 from efftasks.structures.errors import UserError
@@ -39,6 +42,9 @@ class Network(nn.Module):
         assert not torch.is_grad_enabled()
         self.asked += 1
         return Stages((self.norm(self.conv(images)),), None)
+
+
+GUIDE = dict(type="FeatureGuide", teacher=Network())
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -71,6 +77,22 @@ def test_it_adds_its_loss_to_any_kind_of_model_and_is_no_part_of_it(name: str, f
     assert stripped.guide is None and set(stripped.state_dict()) <= own and model.guide is guide
     folded: Any = fold_model(model)
     assert folded.guide is not None and folded.guide.teacher is not guide.teacher
+
+
+def test_a_checkpoint_is_that_of_a_plain_model(families: ModuleType) -> None:
+    """Either starts from the other, and loads it; to resume, the guide must be there."""
+    plain, model = families.build_family("o2o"), families.build_family("o2o", guide=GUIDE)
+    assert architecture_digest(plain) == architecture_digest(model)
+    for target, source in ((plain, model), (model, plain)):
+        weights = source.state_dict()
+        loaded, report = fitting_weights(target, weights, "a.pth", start=True)
+        assert report.complete and set(loaded) == set(target.state_dict())
+        assert all(torch.equal(loaded[key], weights[key]) for key in set(loaded) & set(weights))
+        load_matching(target, weights)
+        with pytest.raises(UserError, match=r"guide\.projections\.0\.weight"):
+            fitting_weights(target, weights, "a.pth", start=False)
+    with pytest.raises(UserError, match="head"):  # of the rest everything must match
+        load_matching(model, {key: value for key, value in plain.state_dict().items() if not key.startswith("head.")})
 
 
 @pytest.mark.parametrize("name", KINDS)

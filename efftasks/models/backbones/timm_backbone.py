@@ -18,6 +18,8 @@ from efftasks.structures.features import FeatureSpec
 
 __all__ = ["TimmBackbone"]
 
+_REPARAMETRIZING = ("fuse", "reparameterize", "switch_to_deploy")  # what timm's reparameterize_model looks for
+
 
 @MODELS.register_module()
 class TimmBackbone(Backbone):
@@ -88,6 +90,17 @@ class TimmBackbone(Backbone):
 
     def _channels_first(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return tuple(m.permute(0, 3, 1, 2) if self.channels_last else m for m in maps)
+
+    @property
+    def reads_parts(self) -> tuple[str, ...]:
+        """All below the blocks that timm reparametrizes: it reads their weights when it folds."""
+        return tuple(
+            f"{name}.{part}"
+            for name, block in self.named_modules()
+            if any(callable(getattr(block, verb, None)) for verb in _REPARAMETRIZING)
+            for part, _ in block.named_modules()
+            if part
+        )
 
     def fold(self) -> TimmBackbone:
         """A copy reparametrized by timm; batch norms are left to the runtime."""
