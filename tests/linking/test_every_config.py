@@ -14,7 +14,7 @@ from efftasks import apis
 from efftasks.linking.overrides import LINKED_KEYS
 from efftasks.linking.pipelines import check_pipelines
 from efftasks.linking.schedule import schedule_warnings
-from efftasks.registry import MODELS
+from efftasks.registry import MODEL_TRANSFORMS, MODELS
 from efftasks.structures.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -170,7 +170,8 @@ def test_linking_again_changes_nothing_and_a_dumped_config_takes_overrides(name:
 
 
 HEADS = ("det_heads", "insseg_heads", "pose_heads", "seg_heads")
-PARTS = ("backbones", "necks", *HEADS, "preprocessors", "batch_augments", "detectors", "segmentors", "pose_estimators")
+COMPOSITES = ("detectors", "segmentors", "pose_estimators")
+PARTS = ("backbones", "necks", *HEADS, "guides", "preprocessors", "batch_augments", *COMPOSITES)
 INSIDE = {"ProbedBackbone"}  # made by the package itself
 INSIDE |= {"ContrastiveDenoising", "QuerySelection", "BoxDecoder", "DistributionDecoder"}  # docs/query_detectors.md
 INSIDE |= {"PoseDecoder", "PoseDenoising", "PoseSelection"}  # parts of DETRPoseHead
@@ -178,8 +179,9 @@ INSIDE |= {"PoseDecoder", "PoseDenoising", "PoseSelection"}  # parts of DETRPose
 
 def test_the_table_of_types_is_what_is_registered() -> None:
     MODELS.import_from_location()
+    MODEL_TRANSFORMS.import_from_location()
     page = (ROOT / "docs/configs.md").read_text(encoding="utf-8")
     table = "".join(re.findall(r"^\| `model.*$", page.split("## Types")[1].split("\n## ")[0], re.MULTILINE))
-    ours = {name for name, kind in MODELS.module_dict.items() if kind.__module__.split(".")[2] in PARTS} - INSIDE
+    parts = {name for name, kind in MODELS.module_dict.items() if kind.__module__.split(".")[2] in PARTS} - INSIDE
     named = {name for name in re.findall(r"`(\w+)`", table) if name[0].isupper()}
-    assert named == ours
+    assert named == parts | set(MODEL_TRANSFORMS.module_dict)
