@@ -56,23 +56,23 @@ class HalvesConv(ConvNormAct):
         in_channels: channels of every map.
         half: channels of a half.
         act: see ``build_activation``.
-        upsample: the first map has half the size of the others.
+        upsample: index of a map of half the size of the others.
     """
 
     reads_parts = ("conv",)  # folding
 
-    def __init__(self, in_channels: Sequence[int], half: int, act: str | None, upsample: bool = False) -> None:
+    def __init__(self, in_channels: Sequence[int], half: int, act: str | None, upsample: int | None = None) -> None:
         super().__init__(sum(in_channels), 2 * half, 1, act=act)
         self.in_channels, self.upsample = tuple(in_channels), upsample
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Maps (B, C_i, H, W) -> two of (B, half, H, W)."""
-        first = upsampled(maps[0]) if self.upsample else maps[0]
-        one, two = super().forward(torch.cat([first, *maps[1:]], dim=1)).chunk(2, dim=1)
+        same_size = [upsampled(x) if i == self.upsample else x for i, x in enumerate(maps)]
+        one, two = super().forward(torch.cat(same_size, dim=1)).chunk(2, dim=1)
         return one, two
 
     def fold(self) -> nn.Module:
-        """The same without concatenating and splitting, and with the first map upsampled after its 1x1."""
+        """The same without concatenating and splitting, and with the smaller map upsampled after its 1x1."""
         return FoldedHalvesConv(self).eval()
 
 
@@ -91,7 +91,9 @@ class FoldedHalvesConv(nn.Module):
         results = []
         for half in self.halves:
             parts = [conv(x) for conv, x in zip(half, maps)]  # type: ignore[call-overload]
-            total = upsampled(parts[0]) if self.upsample else parts[0]
+            if self.upsample is not None:
+                parts[self.upsample] = upsampled(parts[self.upsample])
+            total = parts[0]
             for part in parts[1:]:
                 total = total + part
             results.append(self.act(total))
@@ -112,7 +114,7 @@ class CSPRepBlock(nn.Module):
         depth: RepConvs.
         expansion: width of a half over ``out_channels``; if it is not 1, a 1x1 restores the width.
         act: see ``build_activation``.
-        upsample: the first input has half the size of the others.
+        upsample: index of an input of half the size of the others.
     """
 
     def __init__(
@@ -122,7 +124,7 @@ class CSPRepBlock(nn.Module):
         depth: int,
         expansion: float = 1.0,
         act: str | None = "silu",
-        upsample: bool = False,
+        upsample: int | None = None,
     ) -> None:
         super().__init__()
         hidden = int(out_channels * expansion)
@@ -145,7 +147,7 @@ class RepELANBlock(nn.Module):
         depth: RepConvs of each stage.
         expansion: width of a stage over half of ``out_channels``.
         act: see ``build_activation``.
-        upsample: the first input has half the size of the others.
+        upsample: index of an input of half the size of the others.
     """
 
     def __init__(
@@ -155,7 +157,7 @@ class RepELANBlock(nn.Module):
         depth: int,
         expansion: float,
         act: str | None = "silu",
-        upsample: bool = False,
+        upsample: int | None = None,
     ) -> None:
         super().__init__()
         width = round(expansion * out_channels // 2)

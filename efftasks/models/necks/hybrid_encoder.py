@@ -105,7 +105,7 @@ class HybridEncoder(Neck):
 
         def fuse_block(upsample: bool) -> nn.Module:
             kind = CSPRepBlock if block == "csp" else RepELANBlock
-            return kind(joined, channels, depth, expansion, upsample=upsample and fusion == "cat")
+            return kind(joined, channels, depth, expansion, upsample=0 if upsample and fusion == "cat" else None)
 
         def down() -> nn.Module:
             if block == "csp":

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efftasks.models.layers.conv import ConvNormAct
@@ -47,11 +45,11 @@ class LightPAN(Neck):
         self.pool = PyramidPool(in_specs[-1].channels, out_channels[-1])
         self.laterals = nn.ModuleList(ConvNormAct(in_specs[i].channels, out_channels[i], 1) for i in levels)
         self.top_down = nn.ModuleList(
-            ELANBlock(out_channels[i] + out_channels[i + 1], out_channels[i], depth, expansion) for i in levels
+            ELANBlock(out_channels[i : i + 2], out_channels[i], depth, expansion, upsample=1) for i in levels
         )
         self.down = nn.ModuleList(ConvNormAct(out_channels[i], out_channels[i], 3, stride=2) for i in levels)
         self.bottom_up = nn.ModuleList(
-            ELANBlock(out_channels[i] + out_channels[i + 1], out_channels[i + 1], depth, expansion) for i in levels
+            ELANBlock(out_channels[i : i + 2], out_channels[i + 1], depth, expansion) for i in levels
         )
 
     def last_parts(self) -> list[nn.Module]:
@@ -62,8 +60,7 @@ class LightPAN(Neck):
         """Maps (B, C_i, H_i, W_i), finest first -> maps (B, out_channels[i], H_i, W_i)."""
         maps = [lateral(x) for lateral, x in zip(self.laterals, features)] + [self.pool(features[-1])]
         for i in reversed(range(len(self.top_down))):
-            coarse = F.interpolate(maps[i + 1], scale_factor=2.0, mode="nearest")
-            maps[i] = self.top_down[i](torch.cat([maps[i], coarse], dim=1))
+            maps[i] = self.top_down[i]((maps[i], maps[i + 1]))
         for i in range(len(self.bottom_up)):
-            maps[i + 1] = self.bottom_up[i](torch.cat([self.down[i](maps[i]), maps[i + 1]], dim=1))
+            maps[i + 1] = self.bottom_up[i]((self.down[i](maps[i]), maps[i + 1]))
         return tuple(maps)

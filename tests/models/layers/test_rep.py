@@ -8,6 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from efftasks.models.layers.fold import inference_model
+from efftasks.models.layers.csp import ELANBlock
 from efftasks.models.layers.rep import CSPRepBlock, HalvesConv, RepConv, RepELANBlock
 
 
@@ -46,23 +47,31 @@ def test_a_fused_rep_conv_is_one_convolution() -> None:
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
+        (ELANBlock, dict(depth=2)),
         (CSPRepBlock, dict(depth=2)),
         (CSPRepBlock, dict(depth=1, expansion=0.5)),
         (RepELANBlock, dict(depth=1, expansion=0.5)),
     ],
-    ids=["csp", "csp-narrow", "elan"],
+    ids=["elan", "csp", "csp-narrow", "rep-elan"],
 )
 def test_fused_equals_trained(kind, options: dict, upsample: bool) -> None:
-    module = trained(kind((8, 4), 12, upsample=upsample, **options), maps((6, 6), upsample), maps((6, 6), upsample))
+    block = kind((8, 4), 12, upsample=0 if upsample else None, **options)
+    module = trained(block, maps((6, 6), upsample), maps((6, 6), upsample))
     check(module, maps((10, 8), upsample))
 
 
-def test_several_maps_are_one_after_the_other_the_first_upsampled_to_the_nearest() -> None:
+@pytest.mark.parametrize("place", [0, 1])
+def test_several_maps_are_one_after_the_other_the_smaller_upsampled_to_the_nearest(place: int) -> None:
     torch.manual_seed(0)
-    several = trained(HalvesConv((8, 4), 6, "silu", upsample=True), maps((6, 6), True))
+
+    def ordered(coarse, fine):
+        return (coarse, fine) if place == 0 else (fine, coarse)
+
+    several = trained(HalvesConv(ordered(8, 4), 6, "silu", upsample=place), ordered(*maps((6, 6), True)))
     one = HalvesConv((12,), 6, "silu")
     one.load_state_dict(several.state_dict())
     coarse, fine = maps((4, 6), True)
-    joined = torch.cat([coarse.repeat_interleave(2, 2).repeat_interleave(2, 3), fine], dim=1)
-    for a, b in zip(several((coarse, fine)), one.eval()((joined,))):
-        assert_close(a, b)
+    joined = torch.cat(ordered(coarse.repeat_interleave(2, 2).repeat_interleave(2, 3), fine), dim=1)
+    for folded in (several, inference_model(several)):
+        for a, b in zip(folded(ordered(coarse, fine)), one.eval()((joined,))):
+            assert_close(a, b)
