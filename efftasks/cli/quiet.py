@@ -7,6 +7,7 @@ Each line is matched by its text, so that new ones are shown. The log file of a 
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import sys
 import warnings
@@ -42,6 +43,9 @@ _WARNED: tuple[tuple[type[Warning], str], ...] = (
     (UserWarning, r"For binary segmentation, we suggest using"),
     (DeprecationWarning, r"`isinstance\(treespec, LeafSpec\)` is deprecated"),
 )
+# Loggers that warn, while they are imported, of kernels for GPUs and of PyTorch's own deprecations: transformers imports
+# torchao wherever both are installed.
+_LOGGERS = ("torchao", "torch.utils._pytree")
 
 
 class _Screen:
@@ -83,4 +87,12 @@ def quiet(active: bool = True) -> Iterator[None]:
     with warnings.catch_warnings(), contextlib.redirect_stdout(screen):
         for category, message in _WARNED:
             warnings.filterwarnings("ignore", message=message, category=category)
-        yield
+        loggers = [logging.getLogger(name) for name in _LOGGERS]
+        levels = [logger.level for logger in loggers]
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels):
+                logger.setLevel(level)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import subprocess
 import sys
 import warnings
@@ -128,3 +129,15 @@ def test_debug_shows_them_and_processes_of_a_benchmark_do_not():
     assert code == 0 and "OneDL" not in said and "params M" in said
     said, code = command(*words, "--debug")
     assert code == 0 and "Could not import OneDL" in said and "params M" in said
+
+
+def test_warnings_of_imports_are_dropped_and_errors_are_shown(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("torchao.ops")
+    with quiet():
+        logger.warning("failed to load a kernel")
+        logger.error("it is broken")
+    logger.warning("afterwards")
+    assert [record.message for record in caplog.records] == ["it is broken", "afterwards"]
+    with quiet(active=False):
+        logger.warning("with --debug")
+    assert caplog.records[-1].message == "with --debug"
