@@ -43,8 +43,8 @@ _WARNED: tuple[tuple[type[Warning], str], ...] = (
     (UserWarning, r"For binary segmentation, we suggest using"),
     (DeprecationWarning, r"`isinstance\(treespec, LeafSpec\)` is deprecated"),
 )
-# Loggers that warn, while they are imported, of kernels for GPUs and of PyTorch's own deprecations: transformers imports
-# torchao wherever both are installed.
+# Loggers of imports that warn of kernels for GPUs and of PyTorch's own deprecations. transformers imports torchao where
+# both are installed.
 _LOGGERS = ("torchao", "torch.utils._pytree")
 
 
