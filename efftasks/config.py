@@ -12,20 +12,20 @@ import efftasks.compat  # noqa: F401
 # isort: split
 from mmengine.config import Config
 
-from efftasks.datasets.pixel_depth import range_of
 from efftasks.linking.data import DERIVED, METAINFO, describe_missing, leaves, link_classes, link_data_root
-from efftasks.linking.declared import declared
+from efftasks.linking.declared import declared, fit_of
 from efftasks.linking.hooks import link_hooks
 from efftasks.linking.linked import LinkedConfig
 from efftasks.linking.links import Links, unshared_copy
 from efftasks.linking.overrides import check_used, merge_options
-from efftasks.linking.pixels import link_pixel_range
+from efftasks.linking.pixels import link_pixel_range, range_of
 from efftasks.linking.renames import rename_arguments
 from efftasks.linking.scaling import apply_scale
 from efftasks.linking.schedule import link_schedule
 from efftasks.linking.sizes import link_sizes
 from efftasks.linking.values import as_size, normalize_values
 from efftasks.structures.errors import UserError
+from efftasks.structures.image_fit import ImageFit
 from efftasks.structures.pixel_range import PixelRange, checked_range
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "config_of_checkpoint",
     "config_path",
     "fit_transform",
+    "image_fit",
     "innermost",
     "linked_config",
     "load_config",
@@ -173,6 +174,19 @@ def fit_transform(cfg: LinkedConfig) -> dict[str, Any]:
         if declared(transform.get("type"), "fits_input"):
             return transform
     raise UserError("test_dataloader.dataset.pipeline has no FitImage, expected one: an artifact states its settings")
+
+
+def image_fit(cfg: LinkedConfig) -> ImageFit:
+    """How the test pipeline of a config resizes images to the network input.
+
+    Raises:
+        UserError: no transform does, or its class does not describe it.
+    """
+    transform = fit_transform(cfg)
+    fit = fit_of(transform)
+    if fit is None:
+        raise UserError(f"{transform['type']}: has fits_input without how_it_fits, expected both")
+    return fit
 
 
 def pixel_range(cfg: LinkedConfig) -> PixelRange | None:

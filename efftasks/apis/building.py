@@ -20,17 +20,20 @@ from efftasks.config import (
     class_metainfo,
     config_of_checkpoint,
     fit_transform,
+    image_fit,
     linked_config,
     pixel_range,
 )
-from efftasks.imaging.crops import CROP_PADDING
 from efftasks.imaging.prediction import class_metadata
+from efftasks.linking.declared import declared
 from efftasks.linking.linked import LinkedConfig
+from efftasks.linking.sizes import measures
 from efftasks.models.detectors import Detector
 from efftasks.models.layers.fold import fold_model, inference_model, strip_model
 from efftasks.models.pose_estimators import PoseEstimator
 from efftasks.models.segmentors import Segmentor
 from efftasks.structures.errors import UserError
+from efftasks.structures.image_fit import ImageFit
 from efftasks.structures.spec import ArtifactSpec, InputSpec
 
 __all__ = ["Model", "build", "describe", "fold", "fuse", "input_size", "load", "set_input_size", "strip"]
@@ -117,11 +120,11 @@ def describe(model: Model) -> ArtifactSpec:
     """The description of an artifact of a model from :func:`load`.
 
     Raises:
-        UserError: the input size is no multiple of the backbone's divisor, or the test pipeline has no FitImage.
+        UserError: the input size is no multiple of the backbone's divisor, or no transform of the test pipeline
+            describes how it fits images to it.
     """
-    fit = fit_transform(model.cfg)
     normalization = model.data_preprocessor.normalization
-    height, width = fit["size"]
+    height, width = input_size(model.cfg)
     divisor = model.divisor
     if height % divisor or width % divisor:
         raise UserError(f"image size: got {height} x {width}, expected multiples of {divisor}, the backbone's divisor")
@@ -140,7 +143,7 @@ def describe(model: Model) -> ArtifactSpec:
             width=width,
             mean=normalization.mean,
             std=normalization.std,
-            **_resize_fields(fit),
+            **_resize_fields(image_fit(model.cfg)),
             color=normalization.color,
             divisor=divisor,
             pixel_range=pixel_range(model.cfg),
@@ -150,20 +153,34 @@ def describe(model: Model) -> ArtifactSpec:
     )
 
 
-def _resize_fields(fit: dict[str, Any]) -> dict[str, Any]:
-    """The fields of an artifact's description that state a FitImage or a CropBox."""
-    fields: dict[str, Any] = dict(pad_value=float(fit.get("pad_value", 114)))
-    if fit["type"].rpartition(".")[2] == "CropBox":
-        return dict(fields, resize="crop", crop_padding=float(fit.get("padding", CROP_PADDING)))
-    return dict(fields, resize=fit.get("mode", "letterbox"))
+def _resize_fields(fit: ImageFit) -> dict[str, Any]:
+    """The fields of an artifact's description that state how images are resized; what does not apply is left out."""
+    numbers = dict(pad_value=fit.pad_value, crop_padding=fit.padding)
+    return dict(resize=fit.mode, **{name: float(value) for name, value in numbers.items() if value is not None})
 
 
 def input_size(cfg: LinkedConfig) -> tuple[int, int]:
-    """The (height, width) to which the test pipeline of a config resizes images."""
-    height, width = fit_transform(cfg)["size"]
-    return height, width
+    """The (height, width) to which the test pipeline of a config resizes images.
+
+    Raises:
+        UserError: the pipeline states none.
+    """
+    size = image_fit(cfg).size
+    if size is None:
+        kind = fit_transform(cfg)["type"]
+        raise UserError(f"{kind}: got no size, expected (height, width), or an image_size in the config")
+    return size
 
 
 def set_input_size(cfg: LinkedConfig, size: tuple[int, int]) -> None:
-    """Set the (height, width) to which the test pipeline of a config resizes images."""
-    fit_transform(cfg)["size"] = tuple(size)
+    """Set the (height, width) to which the test pipeline of a config resizes images.
+
+    Raises:
+        UserError: the transform that resizes them declares no argument for it.
+    """
+    transform = fit_transform(cfg)
+    sizes = measures(size, size)
+    for argument, measure in declared(transform["type"], "linked_sizes").items():
+        transform[argument] = sizes[measure]
+    if input_size(cfg) != tuple(size):
+        raise UserError(f"{transform['type']}: its size cannot be set, expected its argument in linked_sizes")

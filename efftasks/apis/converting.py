@@ -17,6 +17,8 @@ from efftasks.checkpoints.atomic import whole_or_nothing
 from efftasks.checkpoints.files import read_checkpoint, weights_of
 from efftasks.config import load_config, shipped_configs
 from efftasks.datasets.coco import match_classes, read_coco
+from efftasks.linking.declared import registered
+from efftasks.models.det_heads.query_head import QueryHead
 from efftasks.models.published import checkpoint as foreign_files
 from efftasks.models.published.rules import Conversion, Layout, convert
 from efftasks.structures.errors import UserError
@@ -143,8 +145,8 @@ def _configs_of(family: str) -> list[str]:
 def _empty_model(config: str, count: int) -> Any:
     """The model of a config with ``count`` classes, on the meta device."""
     cfg = load_config(config, {"classes": [f"class {i}" for i in range(count)]})
-    kind = str((cfg.model.get("head") or {}).get("type")).rpartition(".")[2]
-    if kind != "QueryHead":
+    kind = (cfg.model.get("head") or {}).get("type")
+    if not issubclass(registered(kind) or object, QueryHead):
         raise UserError(f"--config: {config} has a head of type {kind}, expected the config of a query detector")
     with torch.device("meta"):
         return build(cfg)

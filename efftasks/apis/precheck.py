@@ -15,20 +15,17 @@ from mmengine.dist import broadcast_object_list, is_main_process
 
 from efftasks.datasets.check_cache import recall, remember
 from efftasks.datasets.findings import Finding
-from efftasks.datasets.pixel_depth import range_of
 from efftasks.datasets.quick_check import CocoLook, CocoNeeds, judge, look
 from efftasks.datasets.quick_check_semantic import quick_check_semantic
 from efftasks.linking.data import leaves
+from efftasks.linking.declared import declared, needed_annotations
 from efftasks.linking.linked import LinkedConfig
+from efftasks.linking.links import walk
+from efftasks.linking.pixels import range_of
 from efftasks.structures.errors import UserError
 from efftasks.structures.pixel_range import PixelRange
 
 __all__ = ["precheck", "precheck_together"]
-
-_COCO = ("CocoDetection", "CocoTopDown")
-_SEMANTIC = ("SemanticFolder", "CityscapesDataset")
-_MASK_FLAGS = ("masks", "with_mask")  # of LoadObjects, and of mmdet's LoadAnnotations
-_KEYPOINT_FLAGS = ("keypoints",)
 
 
 def precheck_together(cfg: LinkedConfig, parts: Sequence[str], logger: Any) -> None:
@@ -84,7 +81,7 @@ def _check_part(cfg: LinkedConfig, part: str) -> Iterator[Finding]:
     if not loader or not isinstance(loader["dataset"], Mapping):
         return
     datasets = [dataset for _, dataset in leaves(loader["dataset"])]
-    files = [file for leaf in datasets if _kind(leaf) in _COCO for file in _coco_files(cfg, part, leaf)]
+    files = [file for leaf in datasets if _annotations(leaf) == "coco" for file in _coco_files(cfg, part, leaf)]
     looks = [_look(file) for file in files]
     if len(datasets) > 1:
         looks = _unused_in_all(looks)
@@ -92,12 +89,13 @@ def _check_part(cfg: LinkedConfig, part: str) -> Iterator[Finding]:
     for file, summary in zip(files, looks):
         needs = replace(file.needs, masks=False, keypoints=False) if len(datasets) > 1 else file.needs
         yield from judge(file.path, file.images, summary, needs)
-    label_maps = [leaf for leaf in datasets if _kind(leaf) in _SEMANTIC]
-    yield from quick_check_semantic(label_maps, part == "train")
+    label_maps = [leaf for leaf in datasets if _annotations(leaf) == "label maps"]
+    yield from quick_check_semantic(label_maps, part == "train", [range_of(leaf) for leaf in label_maps])
 
 
-def _kind(leaf: Mapping[str, Any]) -> str:
-    return str(leaf.get("type")).rpartition(".")[2]
+def _annotations(part: Mapping[str, Any]) -> Any:
+    """What the annotations of a data set or metric are, as its class declares."""
+    return declared(part.get("type"), "annotations")
 
 
 @dataclass(frozen=True)
@@ -117,21 +115,22 @@ def _coco_files(cfg: LinkedConfig, part: str, leaf: Mapping[str, Any]) -> list[_
     """The annotation file of a data set, and that of its metric if it is another file."""
     root = leaf.get("data_root") or ""
     paths = [os.path.join(root, str(leaf.get("ann_file", "")))]
-    masks, keypoints = _loads(leaf, _MASK_FLAGS), _loads(leaf, _KEYPOINT_FLAGS)
-    if part != "train":
+    readers: list[Mapping[str, Any]]
+    if part == "train":
+        readers = [transform for _, transform in walk(leaf.get("pipeline"))]
+    else:
         evaluators = cfg.get(f"{part}_evaluator") or []
-        evaluators = [evaluators] if isinstance(evaluators, Mapping) else evaluators
-        metrics = [metric for metric in evaluators if _kind(metric) == "CocoMetric"]
-        kinds = {kind for metric in metrics for kind in metric.get("kinds", ("bbox",))}
-        masks, keypoints = "segm" in kinds, "keypoints" in kinds
-        paths += [str(metric["ann_file"]) for metric in metrics if metric.get("ann_file")]
+        readers = [evaluators] if isinstance(evaluators, Mapping) else list(evaluators)
+        files = [metric.get("ann_file") for metric in readers if _annotations(metric) == "coco"]
+        paths += [str(file) for file in files if file]
+    needed = set().union(*map(needed_annotations, [leaf, *readers]))
     metainfo = leaf.get("metainfo") or {}
     seg_map = leaf.get("seg_map")
     return [
         _CocoFile(
             path=path,
             images=os.path.join(root, (leaf.get("data_prefix") or {}).get("img", "")),
-            needs=CocoNeeds(part == "train", masks, keypoints or _kind(leaf) == "CocoTopDown"),
+            needs=CocoNeeds(part == "train", "masks" in needed, "keypoints" in needed),
             classes=tuple(metainfo["classes"]) if metainfo.get("classes") else None,
             keypoints=dict(metainfo["keypoints"]) if metainfo.get("keypoints") else None,
             label_maps=None if seg_map is None else os.path.join(root, str(seg_map)),
@@ -139,12 +138,6 @@ def _coco_files(cfg: LinkedConfig, part: str, leaf: Mapping[str, Any]) -> list[_
         )
         for path in {os.path.normpath(path): path for path in paths}.values()
     ]
-
-
-def _loads(leaf: Mapping[str, Any], flags: Sequence[str]) -> bool:
-    """Whether a transform of the pipeline has one of these arguments set to True."""
-    transforms = [t for t in leaf.get("pipeline") or () if isinstance(t, Mapping)]
-    return any(t.get(flag) is True for t in transforms for flag in flags)
 
 
 def _look(file: _CocoFile) -> CocoLook:

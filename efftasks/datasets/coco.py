@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from mmdet.datasets.base_det_dataset import BaseDetDataset
@@ -28,6 +28,7 @@ from efftasks.datasets.skipping import SkipUnreadable
 from efftasks.imaging.images import UnreadableImage
 from efftasks.registry import DATASETS
 from efftasks.structures.errors import UserError
+from efftasks.structures.image_fit import PAD_VALUE
 from efftasks.structures.keypoints import KeypointMetadata
 
 __all__ = ["CocoDetection", "match_classes", "read_coco"]
@@ -81,6 +82,8 @@ class CocoDetection(SkipUnreadable, BaseDetDataset):
     """
 
     METAINFO: dict[str, Any] = {}
+    annotations: ClassVar[str] = "coco"  # the format of ann_file
+    linked_values: ClassVar[tuple[str, ...]] = ("label_values", "ignore")
 
     def __init__(self, *args: Any, attempts: int = 50, seg_map: str | None = None, **kwargs: Any) -> None:
         self.attempts = attempts
@@ -192,4 +195,4 @@ class CocoDetection(SkipUnreadable, BaseDetDataset):
     def blank_image(self, info: dict) -> dict[str, Any]:
         """A gray image of the annotated size."""
         shape = (int(info["height"]), int(info["width"]))
-        return dict(img=np.full((*shape, 3), 114, np.uint8), img_shape=shape, ori_shape=shape)
+        return dict(img=np.full((*shape, 3), PAD_VALUE, np.uint8), img_shape=shape, ori_shape=shape)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from efftasks.datasets.coco import CocoDetection
@@ -22,6 +25,11 @@ class CocoTopDown(CocoDetection):
     ``box`` (xyxy, pixels, clipped to the image), ``label`` and ``keypoints`` float32 (P, 3): x, y in pixels and COCO's
     visibility, 0 for a keypoint that is not annotated.
     """
+
+    @staticmethod
+    def needed_annotations(arguments: Mapping[str, Any]) -> set[str]:
+        """See :mod:`efftasks.linking.declared`."""
+        return {"keypoints"}
 
     def load_data_list(self) -> list[dict]:
         """Read the annotation file; one dict per object.

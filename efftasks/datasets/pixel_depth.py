@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from efftasks.datasets.findings import Finding
 from efftasks.imaging.images import UnreadableImage, range_note, read_pixels
-from efftasks.structures.pixel_range import PixelRange, checked_range
+from efftasks.structures.pixel_range import PixelRange
 
-__all__ = ["depth_note", "quick_check_range", "range_of"]
+__all__ = ["depth_note", "quick_check_range"]
 
 _SUFFIXES = (".png", ".tif", ".tiff")  # what may have more than 8 bits
 _SAMPLES = 8
@@ -60,10 +60,3 @@ def _look(paths: Sequence[str | Path]) -> tuple[str, str | None]:
             others = f" and others of {len(samples)} looked at" if len(extremes[dtype]) > 1 else ""
             return dtype.kind, f"{path}{others}: {note}"
     return "", None
-
-
-def range_of(dataset: Mapping[str, Any]) -> PixelRange | None:
-    """The ``pixel_range`` of LoadImage in the pipeline of a data set's config."""
-    steps = [step for step in dataset.get("pipeline") or () if isinstance(step, Mapping)]
-    loaders = [step for step in steps if str(step.get("type")).rpartition(".")[2] == "LoadImage"]
-    return checked_range(loaders[0].get("pixel_range")) if loaders else None

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from efftasks.datasets.findings import Finding
-from efftasks.datasets.pixel_depth import quick_check_range, range_of
+from efftasks.datasets.pixel_depth import quick_check_range
 from efftasks.datasets.quick_check_labels import SECONDS, pair_labels, quick_check_pairs
 from efftasks.datasets.semantic_files import Pair
 from efftasks.structures.errors import UserError
+from efftasks.structures.pixel_range import PixelRange
 
 __all__ = ["quick_check_semantic"]
 
@@ -25,7 +26,10 @@ class _LabelScheme(NamedTuple):
 
 
 def quick_check_semantic(
-    datasets: Sequence[Mapping[str, Any]], training: bool, seconds: float = SECONDS
+    datasets: Sequence[Mapping[str, Any]],
+    training: bool,
+    pixel_ranges: Sequence[PixelRange | None] | None = None,
+    seconds: float = SECONDS,
 ) -> list[Finding]:
     """Check data sets together; a class that occurs in one of them is not missing.
 
@@ -33,6 +37,7 @@ def quick_check_semantic(
         datasets: linked configs of SemanticFolder or mmseg's data sets; those without label maps or class names are
             skipped.
         training: whether the data is trained on; otherwise it is scored.
+        pixel_ranges: of each data set, with which its images are read; None if none states one.
         seconds: time for reading label maps.
 
     Returns:
@@ -40,7 +45,7 @@ def quick_check_semantic(
     """
     findings: list[Finding] = []
     groups: dict[_LabelScheme, list[tuple[str, list[Pair]]]] = {}
-    for dataset in datasets:
+    for dataset, pixel_range in zip(datasets, pixel_ranges or [None] * len(datasets), strict=True):
         prefix, root = dataset.get("data_prefix") or {}, dataset.get("data_root") or ""
         classes = tuple((dataset.get("metainfo") or {}).get("classes") or ())
         if not classes or not prefix.get("img_path") or not prefix.get("seg_map_path"):
@@ -55,7 +60,7 @@ def quick_check_semantic(
             continue
         findings += unpaired
         groups.setdefault(_label_scheme(dataset, classes), []).append((str(labels), pairs))
-        findings += quick_check_range([pair.image for pair in pairs], range_of(dataset))
+        findings += quick_check_range([pair.image for pair in pairs], pixel_range)
     for scheme, parts in groups.items():
         place = os.path.commonpath([labels for labels, _ in parts]) if len(parts) > 1 else parts[0][0]
         pooled = [pair for _, pairs in parts for pair in pairs]

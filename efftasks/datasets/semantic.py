@@ -17,6 +17,7 @@ from efftasks.datasets.skipping import SkipUnreadable
 from efftasks.imaging.semantic_drawing import semantic_palette
 from efftasks.registry import DATASETS
 from efftasks.structures.errors import UserError
+from efftasks.structures.image_fit import PAD_VALUE
 
 __all__ = ["SemanticFolder"]
 
@@ -45,6 +46,8 @@ class SemanticFolder(SkipUnreadable, BaseSegDataset):
     """
 
     class_file: ClassVar[str] = "classes.json"  # in data_root: names, colors and numbers of the classes
+    annotations: ClassVar[str] = "label maps"
+    linked_values: ClassVar[tuple[str, ...]] = ("label_values", "ignore")
 
     def __init__(self, data_prefix: Mapping[str, str], attempts: int = 50, **kwargs: Any) -> None:
         self.attempts = attempts
@@ -82,4 +85,4 @@ class SemanticFolder(SkipUnreadable, BaseSegDataset):
     def blank_image(self, info: dict) -> dict[str, Any]:
         """A gray image of the size of its label map."""
         shape = read_label(info["seg_map_path"]).shape[:2]
-        return dict(img=np.full((*shape, 3), 114, np.uint8), img_shape=shape, ori_shape=shape)
+        return dict(img=np.full((*shape, 3), PAD_VALUE, np.uint8), img_shape=shape, ori_shape=shape)

@@ -7,7 +7,7 @@ import io
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from efftasks.structures.errors import UserError
 __all__ = ["CocoMetric", "coco_scores"]
 
 _EVALUATORS = ("faster-coco-eval", "pycocotools")
+_NEEDED = {"segm": "masks", "keypoints": "keypoints"}  # annotations that a kind of score needs
 _FIELDS = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}  # of annotations and of results
 _KEYS = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
 _KEYS_OF_KEYPOINTS = tuple(key for key in _KEYS if key != "mAP_s")  # COCO annotates none on small objects
@@ -234,6 +235,7 @@ class CocoMetric(BaseMetric):
     """
 
     default_prefix = "coco"
+    annotations: ClassVar[str] = "coco"  # the format of ann_file
 
     def __init__(
         self,
@@ -253,6 +255,11 @@ class CocoMetric(BaseMetric):
         self.evaluator = evaluator
         self.classwise = classwise
         self.max_detections = max_detections
+
+    @staticmethod
+    def needed_annotations(arguments: Mapping[str, Any]) -> set[str]:
+        """See :mod:`efftasks.linking.declared`."""
+        return {_NEEDED[kind] for kind in arguments["kinds"] if kind in _NEEDED}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep the predictions of a batch.

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from efftasks.structures.image_fit import PAD_VALUE
+
 __all__ = ["CROP_PADDING", "TOP_DOWN", "to_opencv_affine", "crop_matrix", "cut_crop", "invert_affine", "warp_points"]
 
 TOP_DOWN = "top-down pose"  # the task of models that estimate the pose inside boxes of a detector
@@ -74,7 +76,7 @@ def warp_points(points: NDArray[np.floating], matrix: NDArray[np.float64]) -> ND
 
 
 def cut_crop(
-    image: NDArray[np.uint8], matrix: NDArray[np.float64], size: tuple[int, int], pad_value: float = 114.0
+    image: NDArray[np.uint8], matrix: NDArray[np.float64], size: tuple[int, int], pad_value: float = PAD_VALUE
 ) -> NDArray[np.uint8]:
     """Warp an image into a crop, with bilinear interpolation.
 

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from efftasks.datasets.coco import match_classes, read_coco
 from efftasks.datasets.coco_keypoints import category_keypoints
 from efftasks.datasets.semantic_files import ClassList, read_classes
-from efftasks.linking.declared import declared, registered
+from efftasks.linking.declared import declared
 from efftasks.linking.links import Links, Place, walk
 from efftasks.structures.errors import UserError
 from efftasks.structures.keypoints import KeypointMetadata, keypoint_metadata
@@ -146,9 +146,9 @@ def _link_label_values(cfg: Config, links: Links) -> None:
         if stated is None:
             continue
         for place, dataset in _datasets(cfg):
-            if registered(dataset.get("type")) is None:
+            if key not in declared(dataset.get("type"), "linked_values"):
                 raise UserError(
-                    f"{key}: got {stated!r} for {dataset.type}, which has its own; expected a SemanticFolder"
+                    f"{key}: got {stated!r} for {dataset.type}, which does not take it; expected a SemanticFolder"
                 )
             metainfo = dataset.get("metainfo")
             if metainfo is None:

@@ -7,13 +7,12 @@ from typing import Any
 
 from mmengine.config import Config
 
-from efftasks.linking.declared import bare_name
+from efftasks.linking.declared import bare_name, declared
 from efftasks.linking.links import Links, Place
 
 __all__ = ["hooks_of", "link_hooks"]
 
-_SINGLE_HOOKS = {"EpochSeed", "TrainingProgress", "ReportSkippedImages", "EMAHook", "RestartFromBest"}
-# Configs of earlier versions had all of them in custom_hooks, and these two in every list.
+# Configs of earlier versions had all hooks that run once in custom_hooks, and these two in every list.
 _COMPLETE = {"EpochSeed", "ReportSkippedImages"}
 _SWITCH_HOOK = "mmdet.PipelineSwitchHook"
 # mmengine's default hooks; it accepts None for these names only.
@@ -35,12 +34,20 @@ def link_hooks(cfg: Config, links: Links) -> None:
     replaces all of these hooks and the pipeline switches.
     """
     custom = {_type_of(hook) for hook in cfg.get("custom_hooks") or ()}
-    replaced = {*_SINGLE_HOOKS, _SWITCH_HOOK} if custom >= _COMPLETE else custom & _SINGLE_HOOKS
     for name, hook in list((cfg.get("default_hooks") or {}).items()):
-        if hook is None and name not in _MMENGINE_HOOKS:
-            links.remove(("default_hooks", name), "default_hooks")
-        elif hook is not None and _type_of(hook) in replaced:
+        if hook is None:
+            if name not in _MMENGINE_HOOKS:
+                links.remove(("default_hooks", name), "default_hooks")
+        elif _is_replaced(_type_of(hook), custom):
             links.remove(("default_hooks", name), "custom_hooks")
+
+
+def _is_replaced(kind: str, custom: set[str]) -> bool:
+    """Whether custom hooks of these types take the place of a default hook of type ``kind``."""
+    is_complete = custom >= _COMPLETE
+    if kind == _SWITCH_HOOK:
+        return is_complete
+    return bool(declared(kind, "runs_once")) and (is_complete or kind in custom)
 
 
 def _type_of(hook: Any) -> str:

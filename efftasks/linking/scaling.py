@@ -8,11 +8,12 @@ RegNet's rule (arXiv 2003.13678) are in :mod:`efftasks.models.backbones.regnet`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
+from efftasks.linking.declared import declared
 from efftasks.structures.errors import UserError
 
 __all__ = ["Scale", "apply_scale", "compound_scale", "scale_model", "scaled_size"]
@@ -48,29 +49,53 @@ def compound_scale(phi: float, alpha: float = ALPHA, beta: float = BETA, gamma: 
 
 
 def scale_model(model: Mapping[str, Any], scale: Scale) -> dict[str, Any]:
-    """The changes to a model's config: factors of the backbone, channels and depth of the neck.
+    """The changes to a model's config: arguments of its parts that are numbers of channels or blocks, or factors.
+
+    A class declares these arguments in ``scaled_arguments``, see :mod:`efftasks.linking.declared`. A backbone that
+    declares none has factors ``width`` and ``depth``; a neck may have ``out_channels`` and ``depth``, a number of
+    blocks.
 
     Args:
-        model: config with a ``backbone`` that has arguments ``width`` and ``depth``, and perhaps a ``neck`` with
-            ``out_channels`` and ``depth``.
+        model: config with a ``backbone``.
         scale: the factors; the resolution is not used.
 
     Returns:
         Part of a config, to be merged into ``model``.
     """
-    backbone, neck = model["backbone"], model.get("neck") or {}
-    changes: dict[str, Any] = dict(
-        backbone=dict(
-            width=backbone.get("width", 1.0) * scale.width,
-            depth=backbone.get("depth", 1.0) * scale.depth,
-        )
-    )
-    neck_changes: dict[str, Any] = {}
-    if "out_channels" in neck:
-        neck_changes["out_channels"] = tuple(max(8, round(c * scale.width / 8) * 8) for c in neck["out_channels"])
-    if "depth" in neck:
-        neck_changes["depth"] = max(1, round(neck["depth"] * scale.depth))
-    return {**changes, "neck": neck_changes} if neck_changes else changes
+    changes: dict[str, Any] = {}
+    for name, part in model.items():
+        if not isinstance(part, Mapping):
+            continue
+        arguments = declared(part.get("type"), "scaled_arguments") or _ARGUMENTS.get(name, {})
+        scaled = {
+            argument: _SCALED[measure](part.get(argument, 1.0), scale)
+            for argument, measure in arguments.items()
+            if argument in part or measure in ("width", "depth")
+        }
+        if scaled:
+            changes[name] = scaled
+    return changes
+
+
+def _scaled_channels(channels: Any, scale: Scale) -> Any:
+    """One or several numbers of channels, to multiples of 8."""
+    if isinstance(channels, (list, tuple)):
+        return tuple(_scaled_channels(c, scale) for c in channels)
+    return max(8, round(channels * scale.width / 8) * 8)
+
+
+# What `scaled_arguments` may state: from an argument to its scaled value.
+_SCALED: dict[str, Callable[[Any, Scale], Any]] = {
+    "width": lambda factor, scale: factor * scale.width,
+    "depth": lambda factor, scale: factor * scale.depth,
+    "channels": _scaled_channels,
+    "blocks": lambda count, scale: max(1, round(count * scale.depth)),
+}
+# Arguments of the parts whose classes declare none.
+_ARGUMENTS = {
+    "backbone": {"width": "width", "depth": "depth"},
+    "neck": {"out_channels": "channels", "depth": "blocks"},
+}
 
 
 def scaled_size(size: tuple[int, int], scale: Scale, divisor: int = 32) -> tuple[int, int]:

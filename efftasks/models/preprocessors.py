@@ -13,6 +13,7 @@ from mmseg.models import SegDataPreProcessor
 from torch import nn
 
 from efftasks.registry import MODELS
+from efftasks.structures.image_fit import PAD_VALUE
 from efftasks.structures.protocols import Progressive
 
 __all__ = ["DetPreprocessor", "Normalization", "SegPreprocessor"]
@@ -46,7 +47,7 @@ class DetPreprocessor(DetDataPreprocessor):
         self,
         mean: Sequence[float],
         std: Sequence[float],
-        pad_value: float = 114.0,
+        pad_value: float = PAD_VALUE,
         pad_size_divisor: int = 32,
         batch_augments: list[dict] | None = None,
     ) -> None:

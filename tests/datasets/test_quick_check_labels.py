@@ -19,6 +19,7 @@ from efftasks.datasets.label_survey import survey_labels
 from efftasks.datasets.quick_check_labels import pair_labels, quick_check_pairs
 from efftasks.datasets.quick_check_semantic import quick_check_semantic
 from efftasks.datasets.semantic_files import find_pairs
+from efftasks.linking.pixels import range_of
 from efftasks.structures.errors import UserError
 
 HEIGHT, WIDTH = 12, 16
@@ -216,7 +217,8 @@ SEMANTIC = "fpnlite-n_mobilenetv4-conv-s_1xb8-100e_custom-512"
 
 def shown(root: Path, part: str, *options: str) -> list[Finding]:
     cfg = load_config(SEMANTIC, parse_options([f"data_root={root}", *options]))
-    return quick_check_semantic([cfg[f"{part}_dataloader"].dataset], training=part == "train")
+    dataset = cfg[f"{part}_dataloader"].dataset
+    return quick_check_semantic([dataset], part == "train", [range_of(dataset)])
 
 
 def test_what_a_config_states_reaches_the_check(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import cv2
@@ -13,6 +13,7 @@ from efftasks.datasets.semantic_values import IGNORE
 from efftasks.datasets.transforms.mask_windows import WindowMasks, move_windows, windows_of
 from efftasks.imaging.crops import warp_points
 from efftasks.registry import TRANSFORMS
+from efftasks.structures.image_fit import PAD_VALUE, ImageFit, size_pair
 
 __all__ = ["FIT_MODES", "FitImage", "fit_scales", "fitted_size", "resize_pixels"]
 
@@ -61,7 +62,7 @@ class FitImage(BaseTransform):
     linked_sizes: ClassVar[dict[str, str]] = {"size": "image_size"}
     fits_input: ClassVar[bool] = True  # resizes to the network input
 
-    def __init__(self, size: tuple[int, int] | None, mode: str = "letterbox", pad_value: int = 114) -> None:
+    def __init__(self, size: tuple[int, int] | None, mode: str = "letterbox", pad_value: int = PAD_VALUE) -> None:
         if mode not in FIT_MODES:
             raise ValueError(f"mode: got {mode!r}, allowed are {', '.join(map(repr, FIT_MODES))}")
         if size is None:
@@ -69,6 +70,11 @@ class FitImage(BaseTransform):
         self.size = (int(size[0]), int(size[1]))
         self.mode = mode
         self.pad_value = pad_value
+
+    @staticmethod
+    def how_it_fits(arguments: Mapping[str, Any]) -> ImageFit:
+        """See :mod:`efftasks.linking.declared`."""
+        return ImageFit(arguments["mode"], size_pair(arguments["size"]), arguments["pad_value"])
 
     def transform(self, results: dict) -> dict:
         """Resize and pad; sets ``img_shape`` (height, width) and ``scale_factor`` (width, height), new over old."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,11 @@ class LoadObjects(BaseTransform):
         self.masks = masks
         self.keypoints = keypoints
         self.num_keypoints = num_keypoints
+
+    @staticmethod
+    def needed_annotations(arguments: Mapping[str, Any]) -> set[str]:
+        """See :mod:`efftasks.linking.declared`."""
+        return {kind for kind in ("masks", "keypoints") if arguments[kind]}
 
     def transform(self, results: dict) -> dict:
         """Load the objects; the image is already loaded.

@@ -30,6 +30,7 @@ class LoadImage(BaseTransform):
     """
 
     linked_values: ClassVar[tuple[str, ...]] = ("pixel_range",)
+    reads_images: ClassVar[bool] = True
 
     def __init__(self, pixel_range: PixelRange | None = None) -> None:
         self.pixel_range = checked_range(pixel_range)

@@ -16,6 +16,7 @@ from efftasks.datasets.transforms.fit_image import fitted_size
 from efftasks.datasets.transforms.tiles import Tile, TileCache, make_tile, put_tiles
 from efftasks.datasets.transforms.warp import cut_objects
 from efftasks.registry import TRANSFORMS
+from efftasks.structures.image_fit import PAD_VALUE
 
 __all__ = ["ObjectMosaic"]
 
@@ -50,6 +51,10 @@ class ObjectMosaic(BaseTransform):
     """
 
     linked_sizes: ClassVar[dict[str, str]] = {"size": "image_size"}
+    replaces: ClassVar[dict[str, str]] = {
+        "GridMosaic": "ObjectMosaic with layout='grid', and behind it RandomWarp with mode='stretch' and "
+        "min_visible=0.0, as in configs/_base_/datasets/detr_pipelines.py"
+    }
 
     def __init__(
         self,
@@ -58,7 +63,7 @@ class ObjectMosaic(BaseTransform):
         layout: str = "point",
         cache: int = 40,
         center: tuple[float, float] = (0.5, 1.5),
-        fill: int = 114,
+        fill: int = PAD_VALUE,
         min_visible: float = 0.1,
     ) -> None:
         if size is None:

@@ -6,7 +6,8 @@ Sources: scale jitter and crop of DeepLab (arXiv 1606.00915, section 4.1); class
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from mmcv.transforms import BaseTransform
 
 from efftasks.datasets.transforms.fit_image import fit_scales
 from efftasks.registry import TRANSFORMS
+from efftasks.structures.image_fit import PAD_VALUE, ImageFit
 
 __all__ = ["RandomScaledCrop"]
 
@@ -43,7 +45,7 @@ class RandomScaledCrop(BaseTransform):
         scale: tuple[float, float] = (0.5, 2.0),
         fit: tuple[int, int] | None = None,
         class_share: float = 0.5,
-        pad_value: int = 114,
+        pad_value: int = PAD_VALUE,
         ignore: int = 255,
     ) -> None:
         if size is None:
@@ -58,6 +60,11 @@ class RandomScaledCrop(BaseTransform):
         self.class_share = class_share
         self.pad_value = pad_value
         self.ignore = ignore
+
+    @staticmethod
+    def how_it_fits(arguments: Mapping[str, Any]) -> ImageFit:
+        """See :mod:`efftasks.linking.declared`; crops may be smaller than the images of the test."""
+        return ImageFit("letterbox", None, arguments["pad_value"])
 
     def transform(self, results: dict) -> dict:
         """Scale and crop; sets ``img_shape``.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -13,6 +13,7 @@ from efftasks.datasets.transforms.affine import affine_about_center
 from efftasks.datasets.transforms.fit_image import FIT_MODES, fit_scales
 from efftasks.datasets.transforms.warp import move_objects, put_objects, take_objects, warp_objects
 from efftasks.registry import TRANSFORMS
+from efftasks.structures.image_fit import PAD_VALUE, ImageFit, size_pair
 
 __all__ = ["FlipObjects", "RandomWarp"]
 
@@ -48,7 +49,7 @@ class RandomWarp(BaseTransform):
         translate: float = 0.1,
         rotate: float = 0.0,
         quarter_turns: bool = False,
-        fill: int = 114,
+        fill: int = PAD_VALUE,
         min_visible: float = 0.1,
     ) -> None:
         if size is None:
@@ -70,6 +71,11 @@ class RandomWarp(BaseTransform):
         self.quarter_turns = quarter_turns
         self.fill = fill
         self.min_visible = min_visible
+
+    @staticmethod
+    def how_it_fits(arguments: Mapping[str, Any]) -> ImageFit:
+        """See :mod:`efftasks.linking.declared`."""
+        return ImageFit(arguments["mode"], size_pair(arguments["size"]), arguments["fill"])
 
     def transform(self, results: dict) -> dict:
         """Apply a random affine map; sets ``img_shape``."""

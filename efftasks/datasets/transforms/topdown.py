@@ -5,7 +5,8 @@ Source of the recipe: RTMPose (arXiv 2303.07399, section 3.4), without half-body
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from mmengine.structures import InstanceData
 from efftasks.imaging.crops import CROP_PADDING, crop_matrix, cut_crop, invert_affine, warp_points
 from efftasks.registry import TRANSFORMS
 from efftasks.structures.errors import UserError
+from efftasks.structures.image_fit import PAD_VALUE, ImageFit, size_pair
 
 __all__ = ["CropBox", "MirrorCrop", "PackTopDown"]
 
@@ -45,7 +47,7 @@ class CropBox(BaseTransform):
         self,
         size: tuple[int, int] | None,
         padding: float = CROP_PADDING,
-        pad_value: int = 114,
+        pad_value: int = PAD_VALUE,
         shift: float = 0.0,
         scale: tuple[float, float] = (1.0, 1.0),
         degrees: float = 0.0,
@@ -66,6 +68,11 @@ class CropBox(BaseTransform):
         self.scale = scale
         self.degrees = degrees
         self.turned = turned
+
+    @staticmethod
+    def how_it_fits(arguments: Mapping[str, Any]) -> ImageFit:
+        """See :mod:`efftasks.linking.declared`."""
+        return ImageFit("crop", size_pair(arguments["size"]), arguments["pad_value"], float(arguments["padding"]))
 
     def transform(self, results: dict) -> dict:
         """Crop; sets ``img_shape`` and ``crop_to_image``, the affine map (2, 3) from the crop to the image.

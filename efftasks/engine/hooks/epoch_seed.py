@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ class EpochSeed(Hook):
     pipeline (the cached images of a mosaic); without workers this hook resets it.
     """
 
+    runs_once: ClassVar[bool] = True
     priority = "LOW"  # after the hooks that switch the pipeline
 
     def __init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from mmengine.hooks import Hook
 
@@ -16,6 +16,8 @@ __all__ = ["TrainingProgress"]
 @HOOKS.register_module()
 class TrainingProgress(Hook):
     """Call ``model.set_progress(fraction)`` at the start of each epoch: 0 in the first, 1 in the last."""
+
+    runs_once: ClassVar[bool] = True
 
     def before_train_epoch(self, runner: Any) -> None:
         """Set the progress of this epoch, if the model has ``set_progress``."""

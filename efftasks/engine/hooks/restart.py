@@ -29,6 +29,7 @@ class RestartFromBest(Hook):
     """
 
     priority = "NORMAL"
+    runs_once: ClassVar[bool] = True
     linked_epochs: ClassVar[tuple[str, ...]] = ("epoch",)
 
     def __init__(self, epoch: int, file: str = "best.pth") -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
@@ -19,6 +19,8 @@ class ReportSkippedImages(Hook):
 
     The data set lists the files that it skipped as ``skipped_files`` of the sample that replaces them.
     """
+
+    runs_once: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._reported: set[str] = set()
