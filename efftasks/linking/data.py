@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,10 @@ from efftasks.linking.links import Links, Place, walk
 from efftasks.structures.errors import UserError
 from efftasks.structures.keypoints import KeypointMetadata, keypoint_metadata
 
-__all__ = ["DERIVED", "LOADERS", "METAINFO", "describe_missing", "is_open", "leaves", "link_classes", "link_data_root"]
+__all__ = [
+    *("DERIVED", "LOADERS", "METAINFO"),
+    *("describe_missing", "leaves", "link_classes", "link_data_root", "metainfo_arguments"),
+]
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 DERIVED = ("classes", "palette", "ignore", "label_values", "keypoints")  # top-level keys that annotations may fill
@@ -81,14 +84,16 @@ def link_classes(cfg: Config, links: Links) -> None:
         if dataset.get("metainfo") is None:
             links.fill((*place, "metainfo"), dict(metainfo), "classes")
     _check_num_classes(cfg, classes)
-    _fill_open(cfg, links, "num_classes", len(classes), "classes")
+    for place in _open_places(cfg, "num_classes"):
+        links.fill(place, len(classes), "classes")
     if keypoints is not None:
-        _fill_open(cfg, links, "sigmas", list(keypoints.sigmas), "keypoints")
+        for place in _open_places(cfg, "sigmas"):
+            links.fill(place, list(keypoints.sigmas), "keypoints")
 
 
 def describe_missing(cfg: Config) -> str | None:
     """Why no model can be built of a linked config: the missing metainfo and its source. None if one can be built."""
-    missing = [name for name, key in (("classes", "num_classes"), ("keypoints", "sigmas")) if is_open(cfg.model, key)]
+    missing = [name for name, key in (("classes", "num_classes"), ("keypoints", "sigmas")) if _open_places(cfg, key)]
     if not missing:
         return None
     path = _class_source(cfg)
@@ -98,9 +103,16 @@ def describe_missing(cfg: Config) -> str | None:
     return f"{path}: {state}, and the config takes its {missing[0]} from it; give data_root, or state {missing[0]}"
 
 
-def is_open(node: Any, key: str) -> bool:
-    """Whether a key is None in some dict of a config."""
-    return any(key in part and part[key] is None for _, part in walk(node))
+def metainfo_arguments(part: Mapping[str, Any], key: str) -> list[str]:
+    """The arguments of a model's part that take ``num_classes`` or ``sigmas``: by name, or as its class declares."""
+    linked = declared(part.get("type"), "linked_metainfo")
+    return [argument for argument in part if linked.get(argument, argument) == key]
+
+
+def _open_places(cfg: Config, key: str) -> list[Place]:
+    """The arguments that take a value and are None; an auxiliary head may state another number of classes."""
+    parts = walk(cfg.model, ("model",))
+    return [(*place, name) for place, part in parts for name in metainfo_arguments(part, key) if part[name] is None]
 
 
 def _datasets(cfg: Config) -> list[tuple[Place, Any]]:
@@ -110,13 +122,6 @@ def _datasets(cfg: Config) -> list[tuple[Place, Any]]:
 
 def _under_root(dataset: Any, path: str) -> str:
     return str(Path(dataset.get("data_root") or "", path))
-
-
-def _fill_open(cfg: Config, links: Links, key: str, value: Any, source: str) -> None:
-    """Fill a key of the model's parts where it is None; an auxiliary head may state another number of classes."""
-    for place, part in walk(cfg.model, ("model",)):
-        if key in part and part[key] is None:
-            links.fill((*place, key), value, source)
 
 
 def _link_semantic_classes(cfg: Config, links: Links) -> None:
@@ -216,7 +221,7 @@ def _keypoints(cfg: Config) -> KeypointMetadata | None:
         UserError: the annotations exist but have no keypoints.
     """
     stated = cfg.get("keypoints") or {}
-    if not is_open(cfg.model, "sigmas"):
+    if not _open_places(cfg, "sigmas"):
         return None
     if stated.get("names"):
         return keypoint_metadata(stated)

@@ -1,6 +1,8 @@
 """Class attributes by which a registered class declares what is linked to its arguments.
 
 - ``linked_sizes``: dict from argument to the name of a size in :func:`efftasks.linking.sizes.measures`;
+- ``linked_metainfo``: dict from an argument of a part of a model to what it takes of the training data: ``num_classes``
+  or ``sigmas``; arguments of these names need no declaration;
 - ``linked_epochs``: arguments of a hook that are numbers of epochs;
 - ``linked_progress``: arguments, with dots, that are training progress: 0 in the first epoch, 1 in the last;
 - ``linked_values``: ``("pixel_range",)`` for a loader of images, ``("label_values", "ignore")`` for a data set of label
@@ -105,7 +107,7 @@ _OPENMMLAB: dict[str, dict[str, Any]] = {
 }
 
 
-_MAPPINGS = ("linked_sizes", "renamed_arguments", "replaces", "scaled_arguments")
+_MAPPINGS = ("linked_sizes", "linked_metainfo", "renamed_arguments", "replaces", "scaled_arguments")
 
 
 def declared(kind: Any, attribute: str) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from efftasks.linking.data import metainfo_arguments
 from efftasks.linking.links import KEY, Links, Place, walk
 from efftasks.linking.schedule import is_by_name, scheduler_names
 from efftasks.linking.sizes import dotted, measures, size_places
@@ -81,7 +82,7 @@ def check_used(cfg: Config, links: Links, options: Mapping[str, Any], before: Ma
         classes="classes" in links.sources,
         palette="classes" in links.sources,
         label_values=bool({"classes", "label_values"} & links.sources),
-        keypoints=any("sigmas" in part for _, part in walk(model)),
+        keypoints=any(metainfo_arguments(part, "sigmas") for _, part in walk(model)),
         semantic_classes=bool(model.get("semantic_head")),
         image_size=size_overridden or "image_size" in links.sources,
         crop_size=size_overridden or "crop_size" in links.sources,

@@ -19,7 +19,7 @@ from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
 
 from efftasks import Predictor, apis
 from efftasks.apis.precheck import precheck
-from efftasks.config import pixel_range
+from efftasks.config import check_complete, pixel_range
 from efftasks.datasets.shapes import write_shapes
 from efftasks.datasets.transforms.fit_image import FitImage
 from efftasks.imaging.images import read_image
@@ -30,7 +30,7 @@ from efftasks.structures.errors import UserError
 from efftasks.structures.image_fit import ImageFit, size_pair
 
 SHAPES = "o2o-n_mobilenetv4-conv-s_1xb16-18e_shapes-128"
-QUERIES = "dfine-n_hgnetv2-b0_8xb16-160e_coco-640"
+CUSTOM = "o2o-n_mobilenetv4-conv-s_1xb16-100e_custom-640"
 SEMANTIC = "fpnlite-n_mobilenetv4-conv-s_1xb8-100e_custom-512"
 TEST = "test_dataloader.dataset.pipeline"
 TRAIN = "train_dataloader.dataset.pipeline"
@@ -145,6 +145,13 @@ class ToyNeck(torch.nn.Module):
     """Is scaled by arguments of other names."""
 
     scaled_arguments: ClassVar[dict[str, str]] = {"planes": "channels", "rounds": "blocks", "factor": "width"}
+
+
+@MODELS.register_module(force=True)
+class ToyHead(torch.nn.Module):
+    """Takes classes and keypoints by arguments of other names."""
+
+    linked_metainfo: ClassVar[dict[str, str]] = {"kinds": "num_classes", "spreads": "sigmas"}
 
 
 def messages(name: str, options: dict[str, Any]) -> list[str]:
@@ -275,6 +282,15 @@ def test_own_parts_are_scaled_by_the_arguments_that_they_declare() -> None:
     assert model.neck.planes == (80, 120) and model.neck.rounds == 3  # 77.4 and 121, 2.88
     assert (model.neck.depth, model.neck.out_channels) == (5, (8,)) and model.neck.factor == pytest.approx(1.21)
     assert model.backbone.width == pytest.approx(1.21 * apis.load_config(SHAPES).model.backbone.get("width", 1.0))
+
+
+def test_an_own_head_takes_classes_and_keypoints_by_the_arguments_that_it_declares() -> None:
+    head = {"model.toy": dict(type="ToyHead", kinds=None, spreads=None)}
+    points = {"keypoints": dict(names=["p", "q"], sigmas=0.1, skeleton=[])}
+    toy = apis.load_config(CUSTOM, {**head, **points, "classes": ["a", "b", "c"]}).model.toy
+    assert (toy.kinds, toy.spreads) == (3, [0.1, 0.1])
+    with pytest.raises(UserError, match=r"annotations/train\.json: cannot be read .* takes its keypoints from it"):
+        check_complete(apis.load_config(CUSTOM, {**head, "classes": ["a"], "data_root": "/nowhere"}))
 
 
 @pytest.fixture(scope="module")
