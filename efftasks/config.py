@@ -158,7 +158,7 @@ def innermost(dataset: Any) -> Any:
 
 
 def fit_transform(cfg: LinkedConfig) -> dict[str, Any]:
-    """The transform of the test pipeline that resizes images to the network input: FitImage or CropBox.
+    """The transform of the test pipeline that resizes images to the network input, such as FitImage.
 
     Its class has ``fits_input = True``.
 

@@ -17,8 +17,14 @@ from efftasks.structures.errors import UserError
 from efftasks.structures.keypoints import KeypointMetadata, keypoint_metadata
 
 __all__ = [
-    *("DERIVED", "LOADERS", "METAINFO"),
-    *("describe_missing", "leaves", "link_classes", "link_data_root", "metainfo_arguments"),
+    "DERIVED",
+    "LOADERS",
+    "METAINFO",
+    "describe_missing",
+    "leaves",
+    "link_classes",
+    "link_data_root",
+    "metainfo_arguments",
 ]
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
