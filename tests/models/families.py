@@ -72,7 +72,7 @@ def images(family: str, count: int = 2) -> Tensor:
 
 
 def samples(family: str, task: str, count: int = 2) -> list[Any]:
-    """What is annotated of :func:`images`: two objects each with everything that any head learns, or a label map."""
+    """The annotations of :func:`images`: two objects each with everything that any head learns, or a label map."""
     side = side_of(family)
     labels = torch.zeros(1, side, side, dtype=torch.long)
     labels[:, side // 4 : side // 2, 8:-8], labels[:, :4] = 1, 255
@@ -94,13 +94,13 @@ def samples(family: str, task: str, count: int = 2) -> list[Any]:
         area_shares=torch.ones(2),
     )
     top_down = task == "top-down pose"
-    found = []
+    annotated = []
     for _ in range(count):
         sample = DetDataSample(metainfo=dict(ori_shape=(side, side), scale_factor=(1.0, 1.0), img_shape=(side, side)))
         sample.gt_instances, sample.ignored_instances = objects[:1] if top_down else objects, objects[:0]
         sample.gt_sem_seg = PixelData(data=labels)
-        found.append(sample)
-    return found
+        annotated.append(sample)
+    return annotated
 
 
 def total_loss(family: str, model: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""Augmentations of whole batches: on pictures where the result can be told by hand."""
+"""Augmentations of whole batches: on images whose result can be computed by hand."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def test_copies_are_blended_where_their_boxes_are() -> None:
     samples = [sample(), sample((10, 10, 40, 30)), sample()]
     torch.manual_seed(0)
     blend = CopyBlend(prob=1.0, expand_ratios=(0.0, 0.0), ratio_range=(0.5, 0.5), num_objects=2)
-    found, filled = blend(images, samples)
+    blended, filled = blend(images, samples)
     assert [len(each.gt_instances) for each in filled] == [1, 2, 1]
     left, top, right, bottom = (int(v) for v in filled[0].gt_instances.bboxes[0])
     assert (right - left, bottom - top) == (30, 20)
-    assert float(found[0, :, top:bottom, left:right].min()) == 0.5
-    outside = found[0].clone()
+    assert float(blended[0, :, top:bottom, left:right].min()) == 0.5
+    outside = blended[0].clone()
     outside[:, top:bottom, left:right] = 0
     assert float(outside.abs().max()) == 0
     assert filled[0].gt_instances.labels.tolist() == [0]
@@ -56,8 +56,8 @@ def test_copies_are_blended_where_their_boxes_are() -> None:
 
 def test_small_objects_are_not_copied() -> None:
     images, samples = batch()
-    found, same = CopyBlend(prob=1.0, min_area=10_000)(images, samples)
-    assert torch.equal(found, images) and same is samples
+    blended, same = CopyBlend(prob=1.0, min_area=10_000)(images, samples)
+    assert torch.equal(blended, images) and same is samples
 
 
 def test_nothing_in_the_batch() -> None:
@@ -82,8 +82,8 @@ def test_mixup_goes_before_copyblend_and_windows_hold() -> None:
 
 def test_multi_scale_moves_boxes_along() -> None:
     images, samples = batch()
-    found, scaled = MultiScale(sizes=[96])(images, samples)
-    assert found.shape == (3, 3, 96, 96)
+    resized, scaled = MultiScale(sizes=[96])(images, samples)
+    assert resized.shape == (3, 3, 96, 96)
     torch.testing.assert_close(scaled[0].gt_instances.bboxes, torch.tensor([[6.0, 6.0, 36.0, 36.0]]))
     assert scaled[0].batch_input_shape == (96, 96)
 
@@ -146,8 +146,8 @@ def test_multi_scale_of_an_oblong_batch_has_two_scales() -> None:
     """64 x 128 pixels (height x width) become 96 x 96: three quarters as wide, half as high again."""
     _, samples = batch()
     samples[0].gt_instances.bboxes = torch.tensor([[4.0, 8.0, 100.0, 60.0]])
-    found, scaled = MultiScale(sizes=[96])(torch.rand(3, 3, 64, 128), samples)
-    assert found.shape == (3, 3, 96, 96)
+    resized, scaled = MultiScale(sizes=[96])(torch.rand(3, 3, 64, 128), samples)
+    assert resized.shape == (3, 3, 96, 96)
     torch.testing.assert_close(scaled[0].gt_instances.bboxes, torch.tensor([[3.0, 12.0, 75.0, 90.0]]))
 
 

@@ -55,16 +55,16 @@ def sample(masks: bool = True, keypoints: bool = True, semantic: bool = True, ob
 def losses(network: Detector, samples: list[DetDataSample]) -> dict[str, float]:
     network.train()
     network.zero_grad()
-    found = network(torch.rand(len(samples), 3, 64, 64), samples, mode="loss")
-    torch.stack([value for key, value in found.items() if "loss" in key]).sum().backward()
+    actual = network(torch.rand(len(samples), 3, 64, 64), samples, mode="loss")
+    torch.stack([value for key, value in actual.items() if "loss" in key]).sum().backward()
     assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in network.parameters())
-    return {key: value.item() for key, value in found.items()}
+    return {key: value.item() for key, value in actual.items()}
 
 
 def test_every_part_has_its_loss(network):
-    found = losses(network, [sample(), sample()])
+    actual = losses(network, [sample(), sample()])
     for name in ("loss_cls_o2o", "loss_mask_bce_o2o", "loss_mask_dice_o2m", "loss_oks_o2o", "semantic.loss_ce"):
-        assert found[name] > 0, name
+        assert actual[name] > 0, name
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def test_every_part_has_its_loss(network):
     ],
 )
 def test_what_is_not_annotated_teaches_nothing(network, lacks, silent):
-    found = losses(network, [sample(**{lacks: False}), sample(**{lacks: False})])
-    assert all(found[name] == pytest.approx(0, abs=1e-6) for name in silent), {name: found[name] for name in silent}
+    actual = losses(network, [sample(**{lacks: False}), sample(**{lacks: False})])
+    assert all(actual[name] == pytest.approx(0, abs=1e-6) for name in silent), {name: actual[name] for name in silent}
     mixed = losses(network, [sample(**{lacks: False}), sample()])
     assert all(mixed[name] > 0 for name in silent)
 
@@ -86,15 +86,17 @@ def test_what_is_not_annotated_teaches_nothing(network, lacks, silent):
 def test_predictions_are_in_pixels_of_the_image(network):
     network.eval()
     with torch.no_grad():
-        (found,) = network(torch.rand(1, 3, 64, 64), [sample()], mode="predict")
-    count = len(found.pred_instances)
-    assert found.pred_instances.masks.shape == (count, 32, 48) and found.pred_instances.masks.dtype == torch.bool
-    assert found.pred_instances.keypoints.shape == (count, 4, 3)
-    assert found.pred_sem_seg.data.shape == (1, 32, 48)
-    boxes = found.pred_instances.bboxes
+        (prediction,) = network(torch.rand(1, 3, 64, 64), [sample()], mode="predict")
+    count = len(prediction.pred_instances)
+    assert (
+        prediction.pred_instances.masks.shape == (count, 32, 48) and prediction.pred_instances.masks.dtype == torch.bool
+    )
+    assert prediction.pred_instances.keypoints.shape == (count, 4, 3)
+    assert prediction.pred_sem_seg.data.shape == (1, 32, 48)
+    boxes = prediction.pred_instances.bboxes
     assert bool((boxes >= 0).all()) and bool((boxes[:, 2] <= 48).all()) and bool((boxes[:, 3] <= 32).all())
     # No pixel of a mask lies outside of its box.
-    for mask, (left, top, right, bottom) in zip(found.pred_instances.masks, boxes.tolist()):
+    for mask, (left, top, right, bottom) in zip(prediction.pred_instances.masks, boxes.tolist()):
         y, x = mask.nonzero(as_tuple=True)
         if len(x):
             assert x.min() + 1 > left and x.max() < right and y.min() + 1 > top and y.max() < bottom
@@ -113,8 +115,8 @@ def test_boxes_keypoints_and_masks_come_back_to_the_image(network, monkeypatch):
     )
     monkeypatch.setattr(network, "infer", lambda images: infer)
     given = DetDataSample(metainfo=dict(ori_shape=(50, 100), scale_factor=(0.6, 2.0), img_shape=(100, 60)))
-    (found,) = network(torch.rand(1, 3, 100, 60), [given], mode="predict")
-    objects = found.pred_instances
+    (prediction,) = network(torch.rand(1, 3, 100, 60), [given], mode="predict")
+    objects = prediction.pred_instances
     assert_close(objects.bboxes, torch.tensor([[10.0, 5.0, 60.0, 30.0], [0.0, 0.0, 100.0, 50.0]]))  # clipped
     expected = [[[20.0, 15.0, 0.7], [-10.0, 60.0, 0.1]], [[0.0, 0.0, 1.0], [100.0, 50.0, 0.5]]]  # not clipped
     assert_close(objects.keypoints, torch.tensor(expected))
@@ -165,7 +167,7 @@ def test_sets_with_other_annotations_train_together(network, tmp_path):
     samples = [both[i]["data_samples"] for i in (0, 1, 3, 4)]
     assert all("gt_sem_seg" not in x for x in samples[:2]) and all("gt_sem_seg" in x for x in samples[2:])
     assert all(len(x.gt_instances) == 0 and len(x.ignored_instances) == 1 for x in samples[2:])
-    found = losses(network, samples)
-    assert found["loss_mask_bce_o2o"] > 0 and found["loss_oks_o2o"] > 0 and found["semantic.loss_ce"] > 0
+    actual = losses(network, samples)
+    assert actual["loss_mask_bce_o2o"] > 0 and actual["loss_oks_o2o"] > 0 and actual["semantic.loss_ce"] > 0
     # Images of label maps alone are no background: they teach no class.
     assert losses(network, samples[2:])["loss_cls_o2o"] == pytest.approx(0, abs=1e-6)

@@ -52,7 +52,7 @@ def inferred(model: nn.Module, images: Tensor) -> list[Tensor]:
 
 @torch.no_grad()
 def raw(model: nn.Module, images: Tensor) -> list[Tensor]:
-    """What the head says before anything is chosen."""
+    """The outputs of the head before top-k selection."""
     return flat(model(images, mode="tensor"))
 
 
@@ -93,8 +93,8 @@ def test_stripped_it_infers_the_same_to_the_last_bit(family: Family) -> None:
     stripped = strip_model(model)
     assert model.training and not any(part.training for part in stripped.modules())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    wanted = evaluated(model, images, inferred)
-    assert all(torch.equal(got, want) for got, want in zip(inferred(stripped, images), wanted, strict=True))
+    expected = evaluated(model, images, inferred)
+    assert all(torch.equal(got, want) for got, want in zip(inferred(stripped, images), expected, strict=True))
     # It is a part of the model, and holds no tensor of it.
     left = stripped.state_dict()
     assert all(torch.equal(value, before[key]) for key, value in left.items())

@@ -48,15 +48,15 @@ def make(points: int = 3, **backbone: Any) -> PoseEstimator:
 def scenes(count: int) -> list[dict]:
     """Images with a box and three coloured dots in it, and where those are."""
     random = np.random.default_rng(3)
-    found = []
+    samples = []
     for i in range(count):
         image = random.integers(60, 120, (80, 100, 3), dtype=np.uint8)
         points = random.uniform((30, 20), (70, 60), (3, 2))
         for point, colour in zip(points, ((255, 0, 0), (0, 255, 0), (0, 0, 255))):
             cv2.circle(image, tuple((16 * point - 8).astype(int).tolist()), 16 * 4, colour, -1, cv2.LINE_AA, shift=4)
         keypoints = np.concatenate([points, np.full((3, 1), 2)], axis=1).astype(np.float32)
-        found.append(dict(img=image, img_id=i, box=(26.0, 16.0, 74.0, 64.0), label=0, keypoints=keypoints))
-    return found
+        samples.append(dict(img=image, img_id=i, box=(26.0, 16.0, 74.0, 64.0), label=0, keypoints=keypoints))
+    return samples
 
 
 def batch(infos: list[dict]) -> dict:
@@ -82,12 +82,16 @@ def test_four_crops_are_learnt_and_come_back_into_the_image(trained):
     with torch.no_grad():
         samples = model.test_step(batch(infos))
     for info, sample in zip(infos, samples):
-        found = sample.pred_instances
-        assert len(found) == 1 and found.bboxes.tolist() == [list(info["box"])] and found.labels.tolist() == [0]
-        distance = (found.keypoints[0, :, :2] - torch.from_numpy(info["keypoints"])[:, :2]).norm(dim=-1)
+        detections = sample.pred_instances
+        assert (
+            len(detections) == 1
+            and detections.bboxes.tolist() == [list(info["box"])]
+            and detections.labels.tolist() == [0]
+        )
+        distance = (detections.keypoints[0, :, :2] - torch.from_numpy(info["keypoints"])[:, :2]).norm(dim=-1)
         assert distance.max() < 2  # pixels of the image
-        assert found.scores.item() == pytest.approx(found.keypoints[0, :, 2].mean().item())
-        assert found.scores.item() > 0.5
+        assert detections.scores.item() == pytest.approx(detections.keypoints[0, :, 2].mean().item())
+        assert detections.scores.item() > 0.5
 
 
 def test_the_map_back_against_a_loop(trained):
@@ -98,10 +102,10 @@ def test_the_map_back_against_a_loop(trained):
     with torch.no_grad():
         images = model.data_preprocessor(data)["inputs"]
         inside = model.infer(images).keypoints[0].tolist()
-        found = model(images, [sample], mode="predict")[0].pred_instances
-    for (x, y, score), row in zip(inside, found.keypoints[0].tolist()):
+        detections = model(images, [sample], mode="predict")[0].pred_instances
+    for (x, y, score), row in zip(inside, detections.keypoints[0].tolist()):
         assert row == pytest.approx([0.5 * x - 0.25 * y + 7, 0.25 * x + 0.5 * y - 3, score], abs=1e-4)
-    assert found.labels.tolist() == [2]
+    assert detections.labels.tolist() == [2]
 
 
 def describe(model: PoseEstimator) -> ArtifactSpec:
@@ -123,16 +127,16 @@ def test_the_exported_file_gives_the_same_without_torch(trained, tmp_path: Path)
     predictor = TopDownPredictor(path)
     images = torch.rand(3, 3, *SIZE, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        (wanted,) = model.infer(images)
+        (expected,) = model.infer(images)
         (after,) = fused.infer(images)
         samples = model.test_step(batch(infos))
-    assert_close(after, wanted, atol=1e-3, rtol=0)
-    np.testing.assert_allclose(predictor.session.run(images.numpy())["keypoints"], wanted.numpy(), atol=1e-3)
+    assert_close(after, expected, atol=1e-3, rtol=0)
+    np.testing.assert_allclose(predictor.session.run(images.numpy())["keypoints"], expected.numpy(), atol=1e-3)
     for info, sample in zip(infos, samples):  # from the image to its keypoints, on both sides
-        found = predictor(info["img"], [info["box"]])
-        assert found.keypoints is not None
-        np.testing.assert_allclose(found.keypoints, sample.pred_instances.keypoints.numpy(), atol=1e-2)
-        np.testing.assert_allclose(found.scores, sample.pred_instances.scores.numpy(), atol=1e-3)
+        detections = predictor(info["img"], [info["box"]])
+        assert detections.keypoints is not None
+        np.testing.assert_allclose(detections.keypoints, sample.pred_instances.keypoints.numpy(), atol=1e-2)
+        np.testing.assert_allclose(detections.scores, sample.pred_instances.scores.numpy(), atol=1e-3)
     many = predictor(infos[0]["img"], [infos[0]["box"]] * 11).keypoints  # more than go at a time
     assert many is not None
     np.testing.assert_allclose(many[10], many[0], atol=1e-3)
@@ -141,8 +145,8 @@ def test_the_exported_file_gives_the_same_without_torch(trained, tmp_path: Path)
 def test_what_it_declares_is_what_it_gives():
     model = make().eval()
     (spec,) = model.outputs(*SIZE)
-    found = model.infer(torch.zeros(2, 3, *SIZE))
-    assert spec.name == "keypoints" == Keypoints._fields[0] and spec.shape[1:] == found.keypoints.shape[1:] == (3, 3)
+    outputs = model.infer(torch.zeros(2, 3, *SIZE))
+    assert spec.name == "keypoints" == Keypoints._fields[0] and spec.shape[1:] == outputs.keypoints.shape[1:] == (3, 3)
     assert model.divisor == 16
     with pytest.raises(ValueError, match=r"image size: got \(64, 64\)"):
         model.outputs(64, 64)

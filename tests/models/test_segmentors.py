@@ -93,12 +93,12 @@ def test_losses_of_all_heads_and_the_guide_train_everything() -> None:
 
 
 def test_the_guide_leaves_the_other_losses_alone() -> None:
-    found = []
+    losses = []
     for guide in (None, dict(type=CountingGuide)):
         model = make(auxiliary_head=AUXILIARY, guide=guide).train()
         torch.manual_seed(1)  # dropout
-        found.append(model(torch.rand(2, 3, 64, 96), samples(2, (64, 96)), mode="loss"))
-    assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
+        losses.append(model(torch.rand(2, 3, 64, 96), samples(2, (64, 96)), mode="loss"))
+    assert all(torch.equal(losses[0][key], losses[1][key]) for key in losses[0])
 
 
 def test_fused_it_is_the_same_without_what_only_training_has() -> None:
@@ -115,13 +115,13 @@ def test_fused_it_is_the_same_without_what_only_training_has() -> None:
 def test_it_says_what_it_gives(output: str) -> None:
     model = make(test_cfg=dict(output=output)).eval()
     (spec,) = model.outputs(64, 96)
-    (found,) = model.infer(torch.rand(2, 3, 64, 96))
-    assert spec.shape == ("N", *found.shape[1:]) and str(found.dtype) == f"torch.{spec.dtype}"
+    (outputs,) = model.infer(torch.rand(2, 3, 64, 96))
+    assert spec.shape == ("N", *outputs.shape[1:]) and str(outputs.dtype) == f"torch.{spec.dtype}"
     assert model.infer(torch.rand(2, 3, 64, 96))._fields == (spec.name,)
 
 
 class Oracle(Segmentor):
-    """Gives the labels it is told."""
+    """Predicts the given labels."""
 
     answer: Tensor
 
@@ -136,8 +136,8 @@ def test_labels_return_to_the_pixels_of_the_image(coarse: int) -> None:
     model = make(type=Oracle)
     model.answer = columns.repeat(64 // coarse, 1)[None].byte()
     sample = SegDataSample(metainfo=dict(ori_shape=(50, 30), scale_factor=(38 / 30, 64 / 50)))
-    (found,) = model.predict(torch.zeros(1, 3, 64, 64), [sample])
-    labels = found.pred_sem_seg.data
+    (predictions,) = model.predict(torch.zeros(1, 3, 64, 64), [sample])
+    labels = predictions.pred_sem_seg.data
     assert labels.shape == (1, 50, 30)
     expected = np.floor((np.arange(30) + 0.5) * 38 / 30 / coarse)
     assert np.array_equal(labels[0, 0], expected) and bool((labels == labels[:, :1]).all())
@@ -156,7 +156,7 @@ def test_windows_are_averaged_where_they_overlap() -> None:
     model = make(test_cfg=dict(mode="slide", crop_size=(64, 64), stride=(64, 32))).eval()
     x = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
-        (found,) = model(x, mode="predict")
+        (outputs,) = model(x, mode="predict")
         windows = [
             nn.functional.interpolate(model.raw(x[..., at : at + 64]), scale_factor=8, mode="bilinear")
             for at in (0, 32)
@@ -165,7 +165,7 @@ def test_windows_are_averaged_where_they_overlap() -> None:
     total[..., :64] += windows[0]
     total[..., 32:] += windows[1]
     total[..., 32:64] /= 2
-    assert float((found.pred_sem_seg.data == total.argmax(1)).float().mean()) > 0.999
+    assert float((outputs.pred_sem_seg.data == total.argmax(1)).float().mean()) > 0.999
 
 
 def test_networks_that_declare_nothing_are_taken_as_they_are() -> None:
@@ -188,7 +188,7 @@ def test_networks_that_declare_nothing_are_taken_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         (dict(test_cfg=dict(mode="tiles")), "test_cfg.mode: got 'tiles'"),
         (dict(test_cfg=dict(output="map")), "test_cfg.output: got 'map'"),
@@ -202,6 +202,6 @@ def test_networks_that_declare_nothing_are_taken_as_they_are() -> None:
         (dict(decode_head=dict(HEAD, in_index=(0, 1), num_classes=256)), "at most 255"),
     ],
 )
-def test_what_is_refused(changes: dict, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_what_is_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         make(**changes)

@@ -91,9 +91,9 @@ def test_one_that_states_its_specs_first_is_true_as_well() -> None:
     """As a constructor of others may: no parameter is there yet."""
 
     class Early(Backbone):
-        def __init__(self, said: int) -> None:
+        def __init__(self, channels: int) -> None:
             super().__init__()
-            self.specs = (FeatureSpec(said, 2),)
+            self.specs = (FeatureSpec(channels, 2),)
             self.conv = nn.Conv2d(3, 8, 3, 2, 1)
 
         def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:

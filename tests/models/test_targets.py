@@ -33,30 +33,30 @@ def sample(objects: InstanceData, crowds: InstanceData | None = None) -> DetData
 
 def test_objects_come_before_crowds_and_rows_are_padded():
     first = sample(instances([[0, 0, 4, 4], [2, 2, 6, 8]], [3, 1]), instances([[1, 1, 8, 8]], [0]))
-    found = pad_targets([first, sample(instances([[4, 4, 8, 8]], [2]))], CPU)
-    assert found.labels.tolist() == [[3, 1, 0], [2, 0, 0]]
-    assert found.boxes[0].tolist() == [[0, 0, 4, 4], [2, 2, 6, 8], [1, 1, 8, 8]]
-    assert found.valid.tolist() == [[True, True, True], [True, False, False]]
-    assert found.ignored.tolist() == [[False, False, True], [False, False, False]]
-    assert found.masks is None and found.keypoints is None
+    padded = pad_targets([first, sample(instances([[4, 4, 8, 8]], [2]))], CPU)
+    assert padded.labels.tolist() == [[3, 1, 0], [2, 0, 0]]
+    assert padded.boxes[0].tolist() == [[0, 0, 4, 4], [2, 2, 6, 8], [1, 1, 8, 8]]
+    assert padded.valid.tolist() == [[True, True, True], [True, False, False]]
+    assert padded.ignored.tolist() == [[False, False, True], [False, False, False]]
+    assert padded.masks is None and padded.keypoints is None
 
 
 def test_a_batch_without_objects():
-    found = pad_targets([sample(instances([], [], masks=[])), sample(instances([], [], masks=[]))], CPU)
-    assert found.labels.shape == (2, 0) and found.boxes.shape == (2, 0, 4)
-    assert found.masks is not None and found.masks.shape == (2, 0, 2, 2)
+    padded = pad_targets([sample(instances([], [], masks=[])), sample(instances([], [], masks=[]))], CPU)
+    assert padded.labels.shape == (2, 0) and padded.boxes.shape == (2, 0, 4)
+    assert padded.masks is not None and padded.masks.shape == (2, 0, 2, 2)
 
 
 def test_masks_of_crowds_come_along():
     own = instances([[0, 0, 6, 4]], [0], masks=[[[255, 32], [0, 0]]])
     crowd = instances([[4, 4, 8, 8]], [0], masks=[[[0, 0], [0, 16]]])
-    found = pad_targets([sample(own, crowd), sample(instances([], [], masks=[]))], CPU).masks
-    assert found is not None and found.dtype == torch.uint8
-    assert found.tolist() == [[[[255, 32], [0, 0]], [[0, 0], [0, 16]]], [[[0, 0], [0, 0]]] * 2]
+    padded = pad_targets([sample(own, crowd), sample(instances([], [], masks=[]))], CPU).masks
+    assert padded is not None and padded.dtype == torch.uint8
+    assert padded.tolist() == [[[[255, 32], [0, 0]], [[0, 0], [0, 16]]], [[[0, 0], [0, 0]]] * 2]
 
 
 def test_areas_follow_the_boxes():
     points = [[1, 2, 2], [0, 0, 0]]
-    found = pad_targets([sample(instances([[0, 0, 4, 4], [0, 0, 2, 8]], [0, 0], None, points, [0.5, 1.0]))], CPU)
-    assert found.areas is not None and found.areas.tolist() == [[8, 16]]
-    assert found.keypoints is not None and found.keypoints[0, :, 0].tolist() == points
+    padded = pad_targets([sample(instances([[0, 0, 4, 4], [0, 0, 2, 8]], [0, 0], None, points, [0.5, 1.0]))], CPU)
+    assert padded.areas is not None and padded.areas.tolist() == [[8, 16]]
+    assert padded.keypoints is not None and padded.keypoints[0, :, 0].tolist() == points

@@ -52,11 +52,11 @@ def by_image(matching: Matching) -> list[set[tuple[int, int]]]:
 @pytest.mark.parametrize("seed", range(5))
 def test_no_permutation_is_cheaper(seed: int) -> None:
     output, targets = problem(seed)
-    (found,) = HungarianMatcher(COSTS)([output], targets)
+    (matching,) = HungarianMatcher(COSTS)([output], targets)
     scores = output.logits.sigmoid().gather(2, targets.labels[:, None].expand(-1, 6, -1))
     terms = [cost(scores, output.boxes, targets.boxes) for cost in (FocalCost(), L1Cost(), GIoUCost())]
     cost = torch.stack(terms).sum(0)
-    for i, pairs in enumerate(by_image(found)):
+    for i, pairs in enumerate(by_image(matching)):
         objects = targets.valid[i].nonzero().flatten().tolist()
         assert {t for _, t in pairs} == set(objects)
         best = min(sum(float(cost[i, q, t]) for q, t in zip(p, objects)) for p in permutations(range(6), len(objects)))
@@ -73,8 +73,8 @@ def test_equals_mmdet(seed: int) -> None:
             dict(type="mmdet.IoUCost", iou_mode="giou", weight=2.0),
         ]
     )
-    (found,) = HungarianMatcher(COSTS)([output], targets)
-    for i, pairs in enumerate(by_image(found)):
+    (matching,) = HungarianMatcher(COSTS)([output], targets)
+    for i, pairs in enumerate(by_image(matching)):
         kept = targets.valid[i].nonzero().flatten()
         result = reference.assign(
             InstanceData(scores=output.logits[i], bboxes=cxcywh_to_xyxy(output.boxes[i])),
@@ -112,15 +112,15 @@ def test_nothing_to_match() -> None:
     nothing = QueryTargets(
         torch.zeros(2, 0, dtype=torch.long), torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool)
     )
-    (found,) = HungarianMatcher(COSTS)([output], nothing)
-    assert all(len(part) == 0 for part in found)
+    (matching,) = HungarianMatcher(COSTS)([output], nothing)
+    assert all(len(part) == 0 for part in matching)
 
 
 def test_union_keeps_the_most_frequent_object_of_a_query() -> None:
     def matching(*pairs: tuple[int, int, int]) -> Matching:
         return Matching(*torch.tensor(pairs).T)
 
-    found = union_of(
+    union = union_of(
         [
             matching((0, 1, 0), (0, 2, 1), (1, 5, 0)),
             matching((0, 1, 1), (0, 3, 0), (1, 5, 0)),
@@ -129,7 +129,7 @@ def test_union_keeps_the_most_frequent_object_of_a_query() -> None:
     )
     # Query 1 of image 0 was matched twice with object 1; query 2 once with each: the lower index stays.
     expected = {(0, 1, 1), (0, 2, 0), (0, 3, 0), (1, 5, 0), (1, 4, 0)}
-    assert set(zip(*(part.tolist() for part in found))) == expected
+    assert set(zip(*(part.tolist() for part in union))) == expected
 
 
 MASK_COSTS = [dict(type="MaskBCECost"), dict(type="MaskDiceCost")]
@@ -156,22 +156,22 @@ def masked_problem() -> tuple[LayerOutput, QueryTargets, torch.Tensor]:
 def test_mask_costs_equal_mmdet() -> None:
     _, targets, logits = masked_problem()
     assert targets.masks is not None
-    wanted = targets.masks.float() / 255
+    ground_truth = targets.masks.float() / 255
     for own, reference in (
         (MaskBCECost(weight=2.0), CrossEntropyLossCost(use_sigmoid=True, weight=2.0)),
         (MaskDiceCost(weight=2.0), DiceCost(pred_act=True, eps=1.0, weight=2.0)),
     ):
-        found = own(logits.flatten(2), wanted.flatten(2))
+        actual = own(logits.flatten(2), ground_truth.flatten(2))
         for i in range(2):
-            expected = reference(InstanceData(masks=logits[i]), InstanceData(masks=wanted[i]))
-            torch.testing.assert_close(found[i], expected)
+            expected = reference(InstanceData(masks=logits[i]), InstanceData(masks=ground_truth[i]))
+            torch.testing.assert_close(actual[i], expected)
 
 
 def test_mask_costs_by_hand() -> None:
-    logits, wanted = torch.tensor([[[0.0, 0.0, 0.0, 0.0]]]), torch.tensor([[[1.0, 1.0, 0.0, 0.0]]])
-    assert float(MaskBCECost(weight=3.0)(logits, wanted)) == pytest.approx(3 * 0.6931472)  # log 2 in every cell
+    logits, ground_truth = torch.tensor([[[0.0, 0.0, 0.0, 0.0]]]), torch.tensor([[[1.0, 1.0, 0.0, 0.0]]])
+    assert float(MaskBCECost(weight=3.0)(logits, ground_truth)) == pytest.approx(3 * 0.6931472)  # log 2 in every cell
     # Scores of a half: 2 * (0.5 + 0.5) + 1 over 2 + 2 + 1.
-    assert float(MaskDiceCost(weight=5.0)(logits, wanted)) == pytest.approx(5 * (1 - 3 / 5))
+    assert float(MaskDiceCost(weight=5.0)(logits, ground_truth)) == pytest.approx(5 * (1 - 3 / 5))
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
@@ -180,20 +180,20 @@ def test_where_boxes_tie_masks_decide(share: float) -> None:
     matcher = HungarianMatcher(COSTS, mask_costs=MASK_COSTS, mask_share=share)
     for seed in range(5):
         torch.manual_seed(seed)
-        plain, found = matcher([LayerOutput(output.logits, output.boxes), output], targets)
-        assert {(4, 0), (1, 1)} <= by_image(found)[0]
+        plain, matching = matcher([LayerOutput(output.logits, output.boxes), output], targets)
+        assert {(4, 0), (1, 1)} <= by_image(matching)[0]
         assert not {(4, 0), (1, 1)} <= by_image(plain)[0], "an output without masks has no mask costs"
         torch.manual_seed(seed)
-        assert by_image(matcher([output, output], targets)[1]) == by_image(found)
+        assert by_image(matcher([output, output], targets)[1]) == by_image(matching)
 
 
 def test_an_object_without_a_mask_costs_none() -> None:
     output, targets, _ = masked_problem()
     assert targets.masks is not None
     nothing = targets._replace(masks=torch.zeros_like(targets.masks))
-    (found,) = HungarianMatcher(COSTS, mask_costs=MASK_COSTS)([output], nothing)
+    (matching,) = HungarianMatcher(COSTS, mask_costs=MASK_COSTS)([output], nothing)
     (expected,) = HungarianMatcher(COSTS)([output], nothing)
-    assert by_image(found) == by_image(expected)
+    assert by_image(matching) == by_image(expected)
 
 
 def test_late_costs_replace_mask_costs_too() -> None:
@@ -201,5 +201,5 @@ def test_late_costs_replace_mask_costs_too() -> None:
     late = [dict(type="ScoreIoUCost")]
     matcher = HungarianMatcher(COSTS, late_costs=late, late_from=0.5, mask_costs=MASK_COSTS, mask_share=1.0)
     matcher.set_progress(0.5)
-    (found,) = matcher([output], targets)
-    assert not {(4, 0), (1, 1)} <= by_image(found)[0]
+    (matching,) = matcher([output], targets)
+    assert not {(4, 0), (1, 1)} <= by_image(matching)[0]

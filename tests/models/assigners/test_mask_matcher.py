@@ -18,11 +18,11 @@ CLASSES, CELLS = 4, (6, 5)
 def problem(seed: int, count: int = 6, most: int = 3) -> tuple[Tensor, Tensor, PaddedTargets]:
     g = torch.Generator().manual_seed(seed)
     logits, masks = torch.randn(2, count, CLASSES, generator=g), 2 * torch.randn(2, count, *CELLS, generator=g)
-    wanted = torch.randint(0, 256, (2, most, *CELLS), generator=g, dtype=torch.uint8)
+    ground_truth = torch.randint(0, 256, (2, most, *CELLS), generator=g, dtype=torch.uint8)
     valid = torch.ones(2, most, dtype=torch.bool)
     labels = torch.randint(0, CLASSES, (2, most), generator=g)
     boxes = torch.tensor([0.0, 0.0, 20.0, 24.0]).expand(2, most, 4)
-    return logits, masks, PaddedTargets(labels, boxes, valid, torch.zeros_like(valid), wanted)
+    return logits, masks, PaddedTargets(labels, boxes, valid, torch.zeros_like(valid), ground_truth)
 
 
 def by_image(matching: Matching) -> list[set[tuple[int, int]]]:
@@ -45,28 +45,28 @@ def test_no_permutation_is_better(seed: int) -> None:
     assert targets.masks is not None
     targets.valid[1, 1] = False
     targets.ignored[1, 0] = True
-    found = by_image(MaskMatcher()(logits, masks, targets))
+    matches = by_image(MaskMatcher()(logits, masks, targets))
     for i, objects in enumerate(([0, 1, 2], [2])):
-        assert {t for _, t in found[i]} == set(objects)
+        assert {t for _, t in matches[i]} == set(objects)
         values = [
             sum(fit(logits, masks, targets, i, q, t) for q, t in zip(chosen, objects))
             for chosen in permutations(range(6), len(objects))
         ]
-        own = sum(fit(logits, masks, targets, i, q, t) for q, t in found[i])
+        own = sum(fit(logits, masks, targets, i, q, t) for q, t in matches[i])
         assert own == pytest.approx(max(values), rel=1e-6)
 
 
 def test_mask_and_class_both_count() -> None:
-    wanted = torch.zeros(1, 1, *CELLS, dtype=torch.uint8)
-    wanted[0, 0, :3] = 255
-    near = 8 * (wanted[0, 0].float() / 127.5 - 1)
+    ground_truth = torch.zeros(1, 1, *CELLS, dtype=torch.uint8)
+    ground_truth[0, 0, :3] = 255
+    near = 8 * (ground_truth[0, 0].float() / 127.5 - 1)
     far = -near
     yes = torch.ones(1, 1, dtype=torch.bool)
-    targets = PaddedTargets(torch.tensor([[2]]), torch.zeros(1, 1, 4), yes, ~yes, wanted)
+    targets = PaddedTargets(torch.tensor([[2]]), torch.zeros(1, 1, 4), yes, ~yes, ground_truth)
     sure, unsure = torch.tensor([-3.0, -3, 3, -3]), torch.full((4,), -3.0)
     for masks, logits in (((near, far), (unsure, sure)), ((near, near), (sure, unsure))):
-        found = MaskMatcher()(torch.stack(logits)[None], torch.stack(masks)[None], targets)
-        assert [part.tolist() for part in found] == [[0], [0], [0]]
+        matching = MaskMatcher()(torch.stack(logits)[None], torch.stack(masks)[None], targets)
+        assert [part.tolist() for part in matching] == [[0], [0], [0]]
 
 
 def test_exponents_shift_the_weight() -> None:
@@ -90,13 +90,13 @@ def test_only_objects_with_a_mask_are_learned() -> None:
 
 def test_more_objects_than_predictions() -> None:
     logits, masks, targets = problem(1, count=2, most=5)
-    found = by_image(MaskMatcher()(logits, masks, targets))
+    matches = by_image(MaskMatcher()(logits, masks, targets))
     for i in range(2):
         best = max(
             sum(fit(logits, masks, targets, i, q, t) for q, t in enumerate(chosen))
             for chosen in permutations(range(5), 2)
         )
-        assert sum(fit(logits, masks, targets, i, q, t) for q, t in found[i]) == pytest.approx(best, rel=1e-6)
+        assert sum(fit(logits, masks, targets, i, q, t) for q, t in matches[i]) == pytest.approx(best, rel=1e-6)
 
 
 @pytest.mark.parametrize("case", ["none in the batch", "no masks", "all ignored"])
@@ -112,5 +112,5 @@ def test_nothing_to_match(case: str) -> None:
 def test_broken_predictions_stop_nothing() -> None:
     logits, masks, targets = problem(0)
     masks[0, 0] = float("nan")
-    found = by_image(MaskMatcher()(logits, masks, targets))
-    assert 0 not in {q for q, _ in found[0]} and len(found[0]) == 3
+    matches = by_image(MaskMatcher()(logits, masks, targets))
+    assert 0 not in {q for q, _ in matches[0]} and len(matches[0]) == 3

@@ -73,8 +73,8 @@ def by_image(matching: Matching) -> list[set[tuple[int, int]]]:
 @pytest.mark.parametrize("seed", range(5))
 def test_no_permutation_is_cheaper(seed: int) -> None:
     output, targets = problem(seed)
-    (found,) = PoseMatcher(COSTS)([output], targets)
-    for i, pairs in enumerate(by_image(found)):
+    (matching,) = PoseMatcher(COSTS)([output], targets)
+    for i, pairs in enumerate(by_image(matching)):
         kept = targets.valid[i].nonzero().flatten().tolist()
         assert {t for _, t in pairs} == set(kept)
         table = {(q, t): cost_of(output, targets, i, q, t) for q in range(QUERIES) for t in kept}
@@ -105,5 +105,5 @@ def test_nothing_to_match() -> None:
     nothing = targets._replace(
         **{name: getattr(targets, name)[:, :0] for name in ("labels", "keypoints", "areas", "valid", "regions")}
     )
-    (found,) = PoseMatcher(COSTS)([output], nothing)
-    assert all(len(part) == 0 for part in found)
+    (matching,) = PoseMatcher(COSTS)([output], nothing)
+    assert all(len(part) == 0 for part in matching)

@@ -43,12 +43,14 @@ def test_one_to_many_equals_mmdet(seed):
     """
     points = grid_points(16, 8.0)
     scores, boxes = noisy_predictions(points, 3, seed)
-    wanted = targets([[10.0, 10.0, 60.0, 62.0], [66.0, 6.0, 126.0, 60.0], [34.0, 70.0, 100.0, 118.0]], [0, 2, 1])
-    scores[~points_inside(points, wanted.boxes[0]).any(0)] = 1e-12
-    ours = TaskAlignedAssigner(topk=10, alpha=1.0, beta=6.0, min_side=1e-3)(scores[None], boxes[None], points, wanted)
+    ground_truth = targets([[10.0, 10.0, 60.0, 62.0], [66.0, 6.0, 126.0, 60.0], [34.0, 70.0, 100.0, 118.0]], [0, 2, 1])
+    scores[~points_inside(points, ground_truth.boxes[0]).any(0)] = 1e-12
+    ours = TaskAlignedAssigner(topk=10, alpha=1.0, beta=6.0, min_side=1e-3)(
+        scores[None], boxes[None], points, ground_truth
+    )
     theirs = Reference(topk=10, iou_calculator=dict(type="BboxOverlaps2D", _scope_="mmdet")).assign(
         InstanceData(priors=torch.cat([points, points], -1), bboxes=boxes, scores=scores),
-        InstanceData(bboxes=wanted.boxes[0], labels=wanted.labels[0]),
+        InstanceData(bboxes=ground_truth.boxes[0], labels=ground_truth.labels[0]),
         alpha=1,
         beta=6,
     )
@@ -61,8 +63,8 @@ def test_one_to_many_equals_mmdet(seed):
 def test_a_point_wanted_by_two_objects_goes_to_the_one_it_overlaps_more():
     points = torch.tensor([[50.0, 50.0]])
     boxes = torch.tensor([[[0.0, 0.0, 100.0, 100.0]]])
-    wanted = targets([[40.0, 40.0, 60.0, 60.0], [0.0, 0.0, 100.0, 90.0]], [0, 1])
-    assigned = TaskAlignedAssigner()(torch.tensor([[[0.99, 0.01]]]), boxes, points, wanted)
+    ground_truth = targets([[40.0, 40.0, 60.0, 60.0], [0.0, 0.0, 100.0, 90.0]], [0, 1])
+    assigned = TaskAlignedAssigner()(torch.tensor([[[0.99, 0.01]]]), boxes, points, ground_truth)
     assert assigned.target.item() == 1
     assert_close(assigned.quality.item(), 0.9, atol=1e-5, rtol=0)  # the only point of its object: its IoU
 
@@ -70,10 +72,10 @@ def test_a_point_wanted_by_two_objects_goes_to_the_one_it_overlaps_more():
 def test_quality_of_the_best_point_is_the_best_overlap():
     points = grid_points(8, 8.0)
     scores, boxes = noisy_predictions(points, 1, 7)
-    wanted = targets([[5.0, 5.0, 50.0, 50.0]], [0])
-    assigned = TaskAlignedAssigner()(scores[None], boxes[None], points, wanted)
+    ground_truth = targets([[5.0, 5.0, 50.0, 50.0]], [0])
+    assigned = TaskAlignedAssigner()(scores[None], boxes[None], points, ground_truth)
     chosen = boxes[assigned.foreground[0]]
-    overlap = Reference(1, dict(type="BboxOverlaps2D", _scope_="mmdet")).iou_calculator(chosen, wanted.boxes[0])
+    overlap = Reference(1, dict(type="BboxOverlaps2D", _scope_="mmdet")).iou_calculator(chosen, ground_truth.boxes[0])
     assert_close(assigned.quality.max(), overlap.max(), atol=1e-5, rtol=1e-4)
 
 
@@ -81,8 +83,8 @@ def test_quality_of_the_best_point_is_the_best_overlap():
 def test_one_to_one_gives_each_object_at_most_one_point(seed):
     points = grid_points(16, 8.0)
     scores, boxes = noisy_predictions(points, 2, seed)
-    wanted = targets([[10.0, 10.0, 60.0, 70.0], [12.0, 12.0, 62.0, 72.0], [70.0, 70.0, 120.0, 120.0]], [0, 0, 1])
-    assigned = TaskAlignedAssigner(topk=7, keep=1)(scores[None], boxes[None], points, wanted)
+    ground_truth = targets([[10.0, 10.0, 60.0, 70.0], [12.0, 12.0, 62.0, 72.0], [70.0, 70.0, 120.0, 120.0]], [0, 0, 1])
+    assigned = TaskAlignedAssigner(topk=7, keep=1)(scores[None], boxes[None], points, ground_truth)
     owners = assigned.target[0][assigned.foreground[0]].tolist()
     # Two objects nearly on top of each other: each still finds a point of its own.
     assert sorted(owners) == [0, 1, 2]
@@ -91,17 +93,17 @@ def test_one_to_one_gives_each_object_at_most_one_point(seed):
 def test_a_tiny_box_between_points_is_not_lost():
     points = grid_points(8, 8.0)  # at 4, 12, 20 ...
     scores, boxes = noisy_predictions(points, 1, 0)
-    wanted = targets([[7.0, 7.0, 9.0, 9.0]], [0])
-    assert not TaskAlignedAssigner(min_side=1e-3)(scores[None], boxes[None], points, wanted).foreground.any()
-    found = TaskAlignedAssigner(min_side=16.0)(scores[None], boxes[None], points, wanted).foreground
-    assert found.sum() == 4  # the four points around it
+    ground_truth = targets([[7.0, 7.0, 9.0, 9.0]], [0])
+    assert not TaskAlignedAssigner(min_side=1e-3)(scores[None], boxes[None], points, ground_truth).foreground.any()
+    assigned = TaskAlignedAssigner(min_side=16.0)(scores[None], boxes[None], points, ground_truth).foreground
+    assert assigned.sum() == 4  # the four points around it
 
 
 def test_further_overlaps_are_averaged_by_their_weight():
     points = grid_points(2, 8.0)  # at 4 and 12
     boxes = torch.tensor([[[0.0, 0, 16, 16], [0, 0, 16, 12], [0, 0, 16, 8], [0, 0, 16, 4]]])  # IoU 1, 3/4, 1/2, 1/4
     scores = torch.full((1, 4, 1), 0.25)
-    wanted = targets([[0.0, 0.0, 16.0, 16.0]], [0])
+    ground_truth = targets([[0.0, 0.0, 16.0, 16.0]], [0])
     further = torch.tensor([0.0, 0.75, 1.0, torch.nan])
 
     def other_overlaps(image, target, point):
@@ -109,20 +111,22 @@ def test_further_overlaps_are_averaged_by_their_weight():
         return [Overlap(further[point], True), Overlap(torch.full((len(point),), torch.nan), True)]
 
     for weight, expected in ((0.0, [1, 3 / 4, 1 / 2, 1 / 4]), (1.0, [1 / 2, 3 / 4, 3 / 4, 1 / 4])):
-        found = TaskAlignedAssigner(alpha=0.0, beta=1.0)(scores, boxes, points, wanted, other_overlaps, weight)
-        assert_close(found.quality[0], torch.tensor(expected))
-    half = TaskAlignedAssigner(alpha=0.0, beta=1.0)(scores, boxes, points, wanted, other_overlaps, 0.5)
+        assigned = TaskAlignedAssigner(alpha=0.0, beta=1.0)(scores, boxes, points, ground_truth, other_overlaps, weight)
+        assert_close(assigned.quality[0], torch.tensor(expected))
+    half = TaskAlignedAssigner(alpha=0.0, beta=1.0)(scores, boxes, points, ground_truth, other_overlaps, 0.5)
     assert_close(half.quality[0], torch.tensor([2 / 3, 3 / 4, 2 / 3, 1 / 4]))
     both = TaskAlignedAssigner(alpha=0.0, beta=1.0)(
         scores,
         boxes,
         points,
-        wanted,
+        ground_truth,
         lambda i, t, p: [Overlap(further[p], True), Overlap(torch.full((len(p),), 0.5), True)],
     )
     # The means of 1, 0, 1/2; of 3/4, 3/4, 1/2; of 1/2, 1, 1/2; and, where one is unknown, of 1/4, 1/2.
     assert_close(both.quality[0], torch.tensor([1 / 2, 2 / 3, 2 / 3, 3 / 8]))
-    best = TaskAlignedAssigner(topk=4, keep=1, alpha=0.0, beta=1.0)(scores, boxes, points, wanted, other_overlaps, 0.5)
+    best = TaskAlignedAssigner(topk=4, keep=1, alpha=0.0, beta=1.0)(
+        scores, boxes, points, ground_truth, other_overlaps, 0.5
+    )
     assert best.foreground[0].tolist() == [False, True, False, False]
 
 
@@ -131,18 +135,18 @@ def test_an_overlap_that_does_not_affect_the_score_is_in_the_metric_alone(affect
     points = grid_points(2, 8.0)
     boxes = torch.tensor([[[0.0, 0, 16, 16], [0, 0, 16, 12], [0, 0, 16, 8], [0, 0, 16, 4]]])  # IoU 1, 3/4, 1/2, 1/4
     scores = torch.full((1, 4, 1), 0.25)
-    wanted = targets([[0.0, 0.0, 16.0, 16.0]], [0])
+    ground_truth = targets([[0.0, 0.0, 16.0, 16.0]], [0])
 
     def assigned(further, **kwargs):
         assigner = TaskAlignedAssigner(topk=2, alpha=0.0, beta=1.0, **kwargs)
-        return assigner(scores, boxes, points, wanted, lambda i, t, p: [Overlap(further[p], affects_score)])
+        return assigner(scores, boxes, points, ground_truth, lambda i, t, p: [Overlap(further[p], affects_score)])
 
     # The means are 1/2, 1/2, 5/16, 1/8: the first two are taken, and are as good as each other.
-    found = assigned(torch.tensor([0.0, 0.25, 0.125, 0.0]))
-    assert_close(found.quality[0], torch.tensor([best, best, 0, 0]))
+    assignment = assigned(torch.tensor([0.0, 0.25, 0.125, 0.0]))
+    assert_close(assignment.quality[0], torch.tensor([best, best, 0, 0]))
     # The means are 1/2, 3/4, 5/8, 1/8: the second is taken, whose box has 3/4 as well.
-    found = assigned(torch.tensor([0.0, 0.75, 0.75, 0.0]), keep=1)
-    assert_close(found.quality[0], torch.tensor([0, 3 / 4, 0, 0]))
+    assignment = assigned(torch.tensor([0.0, 0.75, 0.75, 0.0]), keep=1)
+    assert_close(assignment.quality[0], torch.tensor([0, 3 / 4, 0, 0]))
 
 
 def test_no_objects_and_crowds():

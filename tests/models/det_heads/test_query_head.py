@@ -59,9 +59,9 @@ def losses(model: Any, targets: PaddedTargets) -> dict[str, torch.Tensor]:
 def test_every_parameter_learns_with_and_without_objects(family: str, count: int) -> None:
     # Processes whose batches have no objects must have gradients for the same parameters, or training hangs.
     model = build(family).train()
-    found = losses(model, objects(count))
-    torch.stack(list(found.values())).sum().backward()
-    assert all(bool(torch.isfinite(value)) for value in found.values())
+    actual = losses(model, objects(count))
+    torch.stack(list(actual.values())).sum().backward()
+    assert all(bool(torch.isfinite(value)) for value in actual.values())
     assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
@@ -99,8 +99,8 @@ def test_fused_equals_trained(family: str) -> None:
     fused: Any = inference_model(model)
     images = torch.rand(2, 3, 128, 128)
     with torch.no_grad():
-        expected, found = model(images, mode="tensor"), fused(images, mode="tensor")
-    for a, b in zip(rows(found), rows(expected), strict=True):
+        expected, actual = model(images, mode="tensor"), fused(images, mode="tensor")
+    for a, b in zip(rows(actual), rows(expected), strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
     assert fused.head.denoising is None
     assert sum(p.numel() for p in fused.parameters()) < sum(p.numel() for p in model.parameters())
@@ -117,9 +117,9 @@ def test_fewer_layers_answer_as_the_layer_did_in_training(family: str) -> None:
         selected = whole.head.selection(maps)
         whole.head.decoder.train()  # then it gives every layer's output
         layers = whole.head.decoder(selected.content, selected.box_logits, maps).layers
-        found = short(images, mode="tensor")
-    torch.testing.assert_close(found.logits, layers[1].logits)
-    torch.testing.assert_close(found.boxes, layers[1].boxes)
+        actual = short(images, mode="tensor")
+    torch.testing.assert_close(actual.logits, layers[1].logits)
+    torch.testing.assert_close(actual.boxes, layers[1].boxes)
     assert len(inference_model(short).head.decoder.layers) == 2  # type: ignore[union-attr, arg-type]
     with pytest.raises(ValueError, match="eval_layers: got 4, allowed 1 to 3"):
         build(family, decoder=dict(num_layers=3, eval_layers=4))

@@ -59,10 +59,10 @@ def test_masks_are_mixed_by_hand():
     values = torch.tensor([[[1.0, 0.0], [1.0, 1.0]]])
     shared = Prototypes(prototypes, torch.zeros(1, 8, 4, 4))
     masks = make_part().decode(values, shared, torch.zeros(1, 2, 2), torch.ones(1, 2, 1))
-    wanted = torch.full((8, 8), 3.0)
-    assert_close(masks[0, 0], wanted)
-    wanted[2:4] = -2.0
-    assert_close(masks[0, 1], wanted)
+    expected = torch.full((8, 8), 3.0)
+    assert_close(masks[0, 0], expected)
+    expected[2:4] = -2.0
+    assert_close(masks[0, 1], expected)
 
 
 def test_overlap_is_that_of_the_masks_and_unknown_without_one():
@@ -70,8 +70,8 @@ def test_overlap_is_that_of_the_masks_and_unknown_without_one():
     prototypes = torch.full((1, 2, 8, 8), -20.0)
     prototypes[0, 0, 2:4, 2:6] = 20.0  # the rectangle
     shared = Prototypes(prototypes, torch.zeros(1, 8, 4, 4))
-    found = part.overlap(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), shared, pairs_of([0, 1]), targets)
-    assert found[0] > 0.9 and bool(found[1].isnan())
+    actual = part.overlap(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), shared, pairs_of([0, 1]), targets)
+    assert actual[0] > 0.9 and bool(actual[1].isnan())
 
 
 def test_losses_count_annotated_masks_alone():
@@ -79,18 +79,18 @@ def test_losses_count_annotated_masks_alone():
     shared = Prototypes(torch.randn(1, 2, 8, 8), torch.zeros(1, 8, 4, 4))
     values = torch.randn(3, 2)
     weights = torch.tensor([0.5, 0.25, 1.0])
-    found = part.losses(values, shared, pairs_of([0, 0, 1]), targets, weights, torch.tensor(2.0))
+    losses = part.losses(values, shared, pairs_of([0, 0, 1]), targets, weights, torch.tensor(2.0))
     logits = torch.einsum("nr,rhw->nhw", values, shared.masks[0])[:2]
     assert targets.masks is not None
     truth = targets.masks[0, [0, 0]].float() / 255
     window = torch.zeros(2, 8, 8, dtype=torch.bool)
     window[:, 2:4, 2:6] = True  # the cells with their centre in the box widened by half a cell: its own, and no more
     bce = torch.nn.functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    wanted = (bce[:, 2:4, 2:6].mean((1, 2)) * weights[:2]).sum() / 2
-    assert_close(found["mask_bce"], wanted)
+    expected = (bce[:, 2:4, 2:6].mean((1, 2)) * weights[:2]).sum() / 2
+    assert_close(losses["mask_bce"], expected)
     scores = logits.sigmoid()[:, 2:4, 2:6]
     dice = 1 - 2 * scores.sum((1, 2)) / ((scores**2).sum((1, 2)) + 8)
-    assert_close(found["mask_dice"], (dice * weights[:2]).sum() / 2)
+    assert_close(losses["mask_dice"], (dice * weights[:2]).sum() / 2)
 
 
 def test_losses_of_a_draw_stand_for_all():
@@ -160,12 +160,12 @@ def test_learns_the_masks_of_a_scene():
         optimizer.zero_grad()
         torch.stack(list(head.loss(inputs, targets).values())).sum().backward()
         optimizer.step()
-    found = head.eval().decode(head(inputs))
-    assert found.masks is not None
+    detections = head.eval().decode(head(inputs))
+    assert detections.masks is not None
     for label in range(2):
-        best = int(torch.where(found.labels[0] == label, found.scores[0], -1.0).argmax())
-        window = box_window(found.boxes[0, best], (16, 16), 4.0)
-        inside, truth = (found.masks[0, best] > 0) & window, masks[0, label] > 127
+        best = int(torch.where(detections.labels[0] == label, detections.scores[0], -1.0).argmax())
+        window = box_window(detections.boxes[0, best], (16, 16), 4.0)
+        inside, truth = (detections.masks[0, best] > 0) & window, masks[0, label] > 127
         assert (inside & truth).sum() / (inside | truth).sum() > 0.9
 
 

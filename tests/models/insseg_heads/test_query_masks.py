@@ -72,17 +72,17 @@ def test_gathering_before_the_product_equals_gathering_after() -> None:
     part = QueryMasks(SPECS, channels=32, mask_channels=8)
     (made,) = part([torch.randn(2, 30, 32)], features())
     index = torch.randint(0, 30, (2, 12))
-    found = part.decode(made, index)
+    detections = part.decode(made, index)
     whole = torch.einsum("bqd,bdhw->bqhw", made.kernels, made.pixels) + made.bias
     expected = torch.stack([rows[i] for rows, i in zip(whole, index)])
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(detections, expected)
 
 
 def test_detections_have_masks() -> None:
     head = build().eval()
     with torch.no_grad():
-        found = head.decode(head(features()))
-    assert found.masks.shape == (2, 20, 32, 32)
+        detections = head.decode(head(features()))
+    assert detections.masks.shape == (2, 20, 32, 32)
     assert head.count_detections(128, 128) == 20
 
 
@@ -94,10 +94,10 @@ def test_detections_of_one_query_have_one_mask(decoder: str) -> None:
     head = build(**changes, max_detections=120).eval()  # every pair of 30 queries and 4 classes
     with torch.no_grad():
         raw = head(features())
-        found = head.decode(raw)
-    boxes = found.boxes[0].round(decimals=3)
+        detections = head.decode(raw)
+    boxes = detections.boxes[0].round(decimals=3)
     for box in boxes.unique(dim=0)[:5]:
-        same = found.masks[0][(boxes == box).all(1)]
+        same = detections.masks[0][(boxes == box).all(1)]
         assert len(same) == 4
         torch.testing.assert_close(same, same[:1].expand_as(same))
 
@@ -105,10 +105,10 @@ def test_detections_of_one_query_have_one_mask(decoder: str) -> None:
 @pytest.mark.parametrize("count", [2, 0])
 def test_every_parameter_learns_with_and_without_objects(count: int) -> None:
     head = build().train()
-    found = head.loss(features(), objects(count))
-    assert set(found) >= {"loss_mask", "loss_dice", "loss_mask_layer0", "loss_mask_dn0", "loss_dice_dn1"}
-    assert all(bool(torch.isfinite(value)) for value in found.values())
-    torch.stack(list(found.values())).sum().backward()
+    losses = head.loss(features(), objects(count))
+    assert set(losses) >= {"loss_mask", "loss_dice", "loss_mask_layer0", "loss_mask_dn0", "loss_dice_dn1"}
+    assert all(bool(torch.isfinite(value)) for value in losses.values())
+    torch.stack(list(losses.values())).sum().backward()
     assert [name for name, p in head.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
@@ -137,8 +137,8 @@ def test_fused_equals_trained() -> None:
         head.train().loss(features(seed=seed), objects(2))
     fused: Any = inference_model(head)
     with torch.no_grad():
-        expected, found = head.eval().decode(head(features())), fused.decode(fused(features()))
-    for a, b in zip(found[:4], expected[:4]):
+        expected, detections = head.eval().decode(head(features())), fused.decode(fused(features()))
+    for a, b in zip(detections[:4], expected[:4]):
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
     assert sum(p.numel() for p in fused.parameters()) < sum(p.numel() for p in head.parameters())
 
@@ -147,14 +147,14 @@ def test_two_objects_are_learned() -> None:
     """Kernels and pixels alone: two queries to two masks, of features that are noise."""
     torch.manual_seed(0)
     part = QueryMasks(SPECS, channels=32, mask_channels=16)
-    wanted = objects(2).masks
-    assert wanted is not None
+    ground_truth = objects(2).masks
+    assert ground_truth is not None
     content, maps = torch.randn(2, 2, 32), features()
     with DefaultScope.overwrite_default_scope("efftasks"):
         terms = [MODELS.build(dict(type=name)) for name in ("MaskBCETerm", "MaskDiceTerm")]
     pairs = Matching(*torch.tensor([[0, 0, 0], [0, 1, 1], [1, 0, 0], [1, 1, 1]]).T)
     boxes = torch.tensor([[40.0, 48, 64, 64], [88, 80, 48, 64]]).expand(2, 2, 4) / 128
-    targets = QueryTargets(torch.zeros(2, 2, dtype=torch.long), boxes, torch.ones(2, 2, dtype=torch.bool), wanted)
+    targets = QueryTargets(torch.zeros(2, 2, dtype=torch.long), boxes, torch.ones(2, 2, dtype=torch.bool), ground_truth)
     sampler = MaskSampler(share=0.125)
     optimizer = torch.optim.AdamW(part.parameters(), lr=5e-3)
     for _ in range(100):
@@ -167,7 +167,7 @@ def test_two_objects_are_learned() -> None:
         (made,) = part([content], maps)
         index = torch.tensor([[0, 1]] * 2)
         masks = part.decode(made, index)
-    assert float(mask_iou((masks > 0).float(), wanted.float() / 255).min()) > 0.9
+    assert float(mask_iou((masks > 0).float(), ground_truth.float() / 255).min()) > 0.9
 
 
 class Decoded(nn.Module):
@@ -194,13 +194,13 @@ def test_exported_masks_equal_the_model_at_another_batch_size(tmp_path: Path) ->
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for batch in (1, 3):
         images = torch.rand(batch, 3, 128, 128, generator=torch.Generator().manual_seed(batch))
-        found = session.run(None, {"images": images.numpy()})
+        outputs = session.run(None, {"images": images.numpy()})
         with torch.no_grad():
             expected = [x.numpy() for x in graph(images)]
-        assert found[3].shape == (batch, 20, 32, 32)
-        np.testing.assert_array_equal(found[2], expected[2])
-        np.testing.assert_allclose(found[0], expected[0], atol=1e-2)
-        np.testing.assert_allclose(found[3], expected[3], atol=1e-4)
+        assert outputs[3].shape == (batch, 20, 32, 32)
+        np.testing.assert_array_equal(outputs[2], expected[2])
+        np.testing.assert_allclose(outputs[0], expected[0], atol=1e-2)
+        np.testing.assert_allclose(outputs[3], expected[3], atol=1e-4)
 
 
 def test_factors_of_some_queries_are_theirs() -> None:

@@ -91,10 +91,10 @@ def test_raw_prediction_equals_the_authors(record: Any, authors: Any) -> None:
 
 def test_scores_and_labels_equal_the_authors(record: Any, authors: Any) -> None:
     head, raw = published(record, authors)
-    found = head.decode(raw)
+    detections = head.decode(raw)
     scores, order = torch.tensor(record.RECORD["scores"]).sort(dim=1, descending=True)
-    torch.testing.assert_close(found.scores, scores, atol=1e-5, rtol=0)
-    assert torch.equal(found.labels, torch.tensor(record.RECORD["labels"]).gather(1, order))
+    torch.testing.assert_close(detections.scores, scores, atol=1e-5, rtol=0)
+    assert torch.equal(detections.labels, torch.tensor(record.RECORD["labels"]).gather(1, order))
 
 
 def test_matching_and_losses_equal_the_authors(record: Any, authors: Any) -> None:
@@ -104,18 +104,18 @@ def test_matching_and_losses_equal_the_authors(record: Any, authors: Any) -> Non
     for i, (queries, objects) in enumerate(record.RECORD["pairs"]):
         assert instance[image == i].tolist() == queries
         assert target[image == i].tolist() == objects
-    found = head.loss_by_feat(raw, record.targets())
+    losses = head.loss_by_feat(raw, record.targets())
     names = dict(cls="loss_ce", objectness="loss_objectness", mask="loss_mask", dice="loss_dice")
-    assert sorted(found) == sorted(f"loss_{name}" for name in names)
+    assert sorted(losses) == sorted(f"loss_{name}" for name in names)
     for name, theirs in names.items():
-        assert found[f"loss_{name}"].item() == pytest.approx(record.RECORD["losses"][theirs], rel=2e-5), name
+        assert losses[f"loss_{name}"].item() == pytest.approx(record.RECORD["losses"][theirs], rel=2e-5), name
 
 
 def test_coordinates_run_from_minus_one_to_one() -> None:
-    found = with_coordinates(torch.zeros(2, 1, 3, 5))
-    assert found.shape == (2, 3, 3, 5)
-    torch.testing.assert_close(found[1, 0, 0], torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0]))
-    torch.testing.assert_close(found[0, 1, :, 4], torch.tensor([-1.0, 0.0, 1.0]))
+    actual = with_coordinates(torch.zeros(2, 1, 3, 5))
+    assert actual.shape == (2, 3, 3, 5)
+    torch.testing.assert_close(actual[1, 0, 0], torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0]))
+    torch.testing.assert_close(actual[0, 1, :, 4], torch.tensor([-1.0, 0.0, 1.0]))
     assert bool(torch.isfinite(with_coordinates(torch.zeros(1, 1, 1, 1))).all())
 
 
@@ -131,8 +131,8 @@ def test_the_artifact_says_what_decode_gives() -> None:
     head = make(max_detections=5).eval()
     (masks,) = head.part_outputs(64, 96)
     with torch.no_grad():
-        found = head.decode(head(features()))
-    assert found.masks is not None and masks.name == "masks" and found.masks.shape[1:] == masks.shape[1:]
+        detections = head.decode(head(features()))
+    assert detections.masks is not None and masks.name == "masks" and detections.masks.shape[1:] == masks.shape[1:]
 
 
 def random_raw(head: SparseInstHead, batch: int = 2) -> SparseInstRaw:
@@ -145,8 +145,8 @@ def random_raw(head: SparseInstHead, batch: int = 2) -> SparseInstRaw:
 def test_decode_against_a_loop(threshold: float, most: int) -> None:
     head = make(mask_threshold=threshold, max_detections=most)
     raw = random_raw(head)
-    found = head.decode(raw)
-    assert found.masks is not None and found.scores.shape[1] == head.count_detections(40, 28) == min(8, most)
+    detections = head.decode(raw)
+    assert detections.masks is not None and detections.scores.shape[1] == head.count_detections(40, 28) == min(8, most)
     for i in range(2):
         rows = []
         for n in range(8):
@@ -162,10 +162,10 @@ def test_decode_against_a_loop(threshold: float, most: int) -> None:
             rows.append((score, int(np.argmax(sigmoid)), box, np.log(odds)))
         rows.sort(key=lambda row: -row[0])
         for k, (score, label, box, logits) in enumerate(rows[: min(8, most)]):
-            assert found.scores[i, k].item() == pytest.approx(score, abs=1e-6)
-            assert found.labels[i, k].item() == label
-            assert found.boxes[i, k].tolist() == box
-            np.testing.assert_allclose(found.masks[i, k].numpy(), logits, atol=1e-5)
+            assert detections.scores[i, k].item() == pytest.approx(score, abs=1e-6)
+            assert detections.labels[i, k].item() == label
+            assert detections.boxes[i, k].tolist() == box
+            np.testing.assert_allclose(detections.masks[i, k].numpy(), logits, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["none", "no masks at all", "only without a mask", "only crowds"])
@@ -218,11 +218,11 @@ def test_what_lies_in_a_crowd_region_is_not_background(known: bool) -> None:
     targets = rectangles([(0, 0, 4, 4), (10, 6, 20, 14)], [1, 0], (16, 24))
     assert targets.masks is not None
     targets.ignored[0, 1] = True
-    if not known:  # then the box says where the crowd is
+    if not known:  # then the box states where the crowd is
         targets.masks[0, 1] = 0
-    found = head.loss_by_feat(raw, targets)["loss_cls"].item()
+    losses = head.loss_by_feat(raw, targets)["loss_cls"].item()
     # Matched with one class of three; the two outside and on the edge learn that they are none.
-    assert found == pytest.approx(focal(1, 2 + 2 * 3), rel=1e-5)
+    assert losses == pytest.approx(focal(1, 2 + 2 * 3), rel=1e-5)
 
 
 def test_what_lies_in_an_object_without_a_mask_is_not_background() -> None:
@@ -257,15 +257,15 @@ def test_learns_one_scene_and_gives_one_row_an_object() -> None:
         optimizer.zero_grad()
         total(head.loss(inputs, targets)).backward()
         optimizer.step()
-    found = head.decode(head(inputs))
-    sure = found.scores[0] > 0.5
-    assert found.masks is not None and targets.masks is not None
+    detections = head.decode(head(inputs))
+    sure = detections.scores[0] > 0.5
+    assert detections.masks is not None and targets.masks is not None
     assert int(sure.sum()) == 3  # no duplicates, nothing suppressed
     for box, label, mask in zip(targets.boxes[0], labels, targets.masks[0] > 127):
-        ious = [float((m & mask).sum() / (m | mask).sum()) for m in found.masks[0][sure] > 0]
+        ious = [float((m & mask).sum() / (m | mask).sum()) for m in detections.masks[0][sure] > 0]
         best = int(np.argmax(ious))
-        assert ious[best] > 0.9 and found.labels[0][sure][best] == label
-        assert bool((found.boxes[0][sure][best] - box).abs().max() <= 4)
+        assert ious[best] > 0.9 and detections.labels[0][sure][best] == label
+        assert bool((detections.boxes[0][sure][best] - box).abs().max() <= 4)
 
 
 def trained(net: nn.Module) -> nn.Module:

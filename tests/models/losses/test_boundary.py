@@ -57,12 +57,12 @@ def test_by_hand_with_an_ignored_pixel() -> None:
 
 
 def boundary(part: np.ndarray, valid: np.ndarray, side: int) -> np.ndarray:
-    found = np.zeros_like(part)
+    edges = np.zeros_like(part)
     reach = side // 2
     for y, x in np.argwhere(valid):
         window = np.s_[max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1]
-        found[y, x] = part[y, x] - part[window][valid[window]].min()
-    return found
+        edges[y, x] = part[y, x] - part[window][valid[window]].min()
+    return edges
 
 
 def spread(values: np.ndarray, side: int) -> np.ndarray:
@@ -211,10 +211,10 @@ def test_beside_cross_entropy_in_a_head(sampler: dict[str, Any] | None) -> None:
     widths = dict(in_channels=8, channels=8, num_classes=4)
     head = FCNHead(**widths, num_convs=1, concat_input=False, loss_decode=losses, sampler=sampler)
     samples = [SegDataSample(gt_sem_seg=PixelData(data=blob())) for _ in range(2)]
-    found = head.loss((torch.randn(2, 8, 6, 8),), samples, train_cfg={})
-    assert sorted(found) == ["acc_seg", "loss_boundary", "loss_ce"]
-    assert 0 < found["loss_boundary"].item() < 0.5
-    found["loss_boundary"].backward()
+    loss = head.loss((torch.randn(2, 8, 6, 8),), samples, train_cfg={})
+    assert sorted(loss) == ["acc_seg", "loss_boundary", "loss_ce"]
+    assert 0 < loss["loss_boundary"].item() < 0.5
+    loss["loss_boundary"].backward()
     assert head.conv_seg.weight.grad is not None and head.conv_seg.weight.grad.any()
 
 

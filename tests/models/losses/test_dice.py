@@ -101,9 +101,9 @@ def test_beside_cross_entropy_in_a_head(sampler: dict[str, Any] | None) -> None:
     widths = dict(in_channels=8, channels=8, num_classes=4)
     head = FCNHead(**widths, num_convs=1, concat_input=False, loss_decode=losses, sampler=sampler)
     samples = [SegDataSample(gt_sem_seg=PixelData(data=label[None])) for label in example()[1]]
-    found = head.loss((torch.randn(2, 8, 3, 3),), samples, train_cfg={})
-    assert sorted(found) == ["acc_seg", "loss_ce", "loss_dice"]
-    assert 0 < found["loss_dice"].item() < 1
+    loss = head.loss((torch.randn(2, 8, 3, 3),), samples, train_cfg={})
+    assert sorted(loss) == ["acc_seg", "loss_ce", "loss_dice"]
+    assert 0 < loss["loss_dice"].item() < 1
 
 
 def test_what_mmsegs_own_does() -> None:

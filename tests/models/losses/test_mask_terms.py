@@ -48,33 +48,33 @@ def targets() -> QueryTargets:
     return QueryTargets(torch.zeros(2, 2, dtype=torch.long), torch.tensor(BOXES), valid, masks)
 
 
-def dense(made: MaskFactors, wanted: QueryTargets) -> tuple[torch.Tensor, torch.Tensor]:
+def dense(made: MaskFactors, ground_truth: QueryTargets) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits and targets (P, h, w) of the matched pairs, from whole masks of all queries."""
-    assert wanted.masks is not None
+    assert ground_truth.masks is not None
     logits = torch.einsum("bqd,bdhw->bqhw", made.kernels, made.pixels) + made.bias
     place = MATCHING.image, MATCHING.target
-    return logits[MATCHING.image, MATCHING.query], wanted.masks[place].float() / 255
+    return logits[MATCHING.image, MATCHING.query], ground_truth.masks[place].float() / 255
 
 
 def test_all_cells_give_the_dense_losses() -> None:
     sampled = MaskSampler(share=1.0)(factors(), MATCHING, targets())
-    logits, wanted = dense(factors(), targets())
-    bce = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean((1, 2)).sum()
+    logits, ground_truth = dense(factors(), targets())
+    bce = F.binary_cross_entropy_with_logits(logits, ground_truth, reduction="none").mean((1, 2)).sum()
     torch.testing.assert_close(MaskBCETerm(weight=5.0)(sampled), 5 * bce)
     dice = DiceLoss(use_sigmoid=True, naive_dice=True, reduction="sum", eps=1.0, loss_weight=5.0)
-    torch.testing.assert_close(MaskDiceTerm(weight=5.0)(sampled), dice(logits.flatten(1), wanted.flatten(1)))
+    torch.testing.assert_close(MaskDiceTerm(weight=5.0)(sampled), dice(logits.flatten(1), ground_truth.flatten(1)))
 
 
 def test_samples_pair_logits_with_targets_of_the_same_cell() -> None:
     made = factors()
-    wanted = targets()
-    logits, _ = dense(made, wanted)
+    ground_truth = targets()
+    logits, _ = dense(made, ground_truth)
     # An object's mask that tells its own logit: then samples must agree, whichever they are.
-    assert wanted.masks is not None
-    masks = torch.zeros_like(wanted.masks)
+    assert ground_truth.masks is not None
+    masks = torch.zeros_like(ground_truth.masks)
     masks[MATCHING.image, MATCHING.target] = (logits.sigmoid() * 255).round().to(torch.uint8)
     torch.manual_seed(0)
-    sampled = MaskSampler(share=0.25)(made, MATCHING, wanted._replace(masks=masks))
+    sampled = MaskSampler(share=0.25)(made, MATCHING, ground_truth._replace(masks=masks))
     assert sampled.logits.shape == (3, 48)
     torch.testing.assert_close(sampled.logits.sigmoid(), sampled.targets, atol=0.5 / 255 + 1e-6, rtol=0)
 
@@ -89,10 +89,10 @@ def test_samples_are_where_the_prediction_is_unsure_and_deterministic() -> None:
 
 
 def test_an_object_without_a_mask_teaches_nothing() -> None:
-    made, wanted = factors(), targets()
-    assert wanted.masks is not None
-    wanted.masks[0, 1] = 0
-    sampled = MaskSampler(share=1.0)(made, MATCHING, wanted)
+    made, ground_truth = factors(), targets()
+    assert ground_truth.masks is not None
+    ground_truth.masks[0, 1] = 0
+    sampled = MaskSampler(share=1.0)(made, MATCHING, ground_truth)
     (MaskBCETerm()(sampled) + MaskDiceTerm()(sampled)).backward()
     assert made.kernels.grad is not None
     assert not bool(made.kernels.grad[0, 1].any())  # query 1 of image 0 was matched with it
@@ -130,23 +130,23 @@ def outputs(groups: int) -> tuple[TrainingOutputs, MaskFactors]:
 
 
 def test_criterion_divides_by_the_objects_that_have_masks() -> None:
-    wanted = targets()
-    assert wanted.masks is not None
-    wanted.masks[0, 1] = 0  # two of the three objects are left
+    ground_truth = targets()
+    assert ground_truth.masks is not None
+    ground_truth.masks[0, 1] = 0  # two of the three objects are left
     raw, made = outputs(groups=0)
     loss = criterion()
-    found = loss(raw._replace(denoising=None), wanted, None)
-    (matching,) = loss.matcher([raw.layers[-1]], wanted)
-    expected = MaskBCETerm()(MaskSampler(share=1.0)(made, matching, wanted)) / 2
-    torch.testing.assert_close(found["loss_mask"], expected)
-    torch.testing.assert_close(found["loss_mask_layer0"], expected)
-    assert "loss_mask_select" not in found, "proposals have no masks"
+    losses = loss(raw._replace(denoising=None), ground_truth, None)
+    (matching,) = loss.matcher([raw.layers[-1]], ground_truth)
+    expected = MaskBCETerm()(MaskSampler(share=1.0)(made, matching, ground_truth)) / 2
+    torch.testing.assert_close(losses["loss_mask"], expected)
+    torch.testing.assert_close(losses["loss_mask_layer0"], expected)
+    assert "loss_mask_select" not in losses, "proposals have no masks"
 
 
 def test_positives_of_the_first_denoising_group_learn_masks() -> None:
     raw, made = outputs(groups=2)
-    found = criterion()(raw, targets(), None)
-    denoised = [value for name, value in found.items() if name.startswith(("loss_mask_dn", "loss_dice_dn"))]
+    losses = criterion()(raw, targets(), None)
+    denoised = [value for name, value in losses.items() if name.startswith(("loss_mask_dn", "loss_dice_dn"))]
     assert len(denoised) == 4  # two terms after each of two layers
     torch.stack(denoised).sum().backward()
     assert made.kernels.grad is not None
@@ -164,8 +164,8 @@ def test_without_objects_losses_are_zero_and_reach_the_masks() -> None:
         torch.zeros(2, 0, dtype=torch.bool),
         torch.zeros(2, 0, *SIZE, dtype=torch.uint8),
     )
-    found = criterion()(raw, nothing, None)
-    masks = [value for name, value in found.items() if name.startswith(("loss_mask", "loss_dice"))]
+    losses = criterion()(raw, nothing, None)
+    masks = [value for name, value in losses.items() if name.startswith(("loss_mask", "loss_dice"))]
     assert len(masks) == 8 and all(float(value.detach()) == 0 for value in masks)
     torch.stack(masks).sum().backward()
     assert all(part.grad is not None for part in made)

@@ -48,9 +48,9 @@ def test_similarity_is_of_pixels() -> None:
 def test_scores_learn_the_similarity_which_does_not_learn_from_them() -> None:
     pairs = matched()
     loss = VarifocalTerm(weight=2.0, alpha=0.25, gamma=2.0)(pairs)
-    background, found = (1 / (1 + math.exp(-x)) for x in (0.2, -0.4))
+    background, foreground = (1 / (1 + math.exp(-x)) for x in (0.2, -0.4))
     expected = 0.25 * background**2 * -math.log(1 - background)
-    expected += OKS * (-OKS * math.log(found) - (1 - OKS) * math.log(1 - found))
+    expected += OKS * (-OKS * math.log(foreground) - (1 - OKS) * math.log(1 - foreground))
     assert float(loss.detach()) == pytest.approx(2 * expected, rel=1e-5)
     loss.backward()
     assert pairs.output.logits.grad is not None and pairs.output.poses.grad is None

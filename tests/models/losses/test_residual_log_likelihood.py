@@ -22,8 +22,8 @@ def test_a_flow_that_changes_nothing_is_the_normal_density():
         for parameter in flow.parameters():
             parameter.zero_()
     points = torch.tensor([[0.0, 0.0], [1.0, -2.0]])
-    wanted = torch.distributions.MultivariateNormal(torch.zeros(2), torch.eye(2)).log_prob(points)
-    assert_close(flow.log_prob(points), wanted)
+    expected = torch.distributions.MultivariateNormal(torch.zeros(2), torch.eye(2)).log_prob(points)
+    assert_close(flow.log_prob(points), expected)
 
 
 def test_the_loss_by_hand():

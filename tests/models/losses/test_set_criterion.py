@@ -102,12 +102,12 @@ def test_terms_equal_the_authors(case: str) -> None:
     loss = criterion(base, **changes)
     loss.set_progress(progress)
     bins = None if case == "rtdetrv2" else Bins(bin_values(), 4.0)
-    found = loss(outputs(with_sides=bins is not None), targets(), bins)
+    losses = loss(outputs(with_sides=bins is not None), targets(), bins)
 
     expected = {name: value for name, value in recorded["losses"].items() if value != 0.0}
-    assert set(found) == set(expected)
+    assert set(losses) == set(expected)
     for name, value in expected.items():
-        assert float(found[name]) == pytest.approx(value, rel=1e-5), name
+        assert float(losses[name]) == pytest.approx(value, rel=1e-5), name
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -118,8 +118,8 @@ def test_matching_equals_the_authors(case: str) -> None:
     loss.set_progress(progress)
     last = outputs(with_sides=False).layers[-1]
     plain = LayerOutput(last.logits[:, DENOISING:], last.boxes[:, DENOISING:])
-    (found,) = loss.matcher([plain], targets())
-    pairs = set(zip(found.image.tolist(), found.query.tolist(), found.target.tolist()))
+    (matching,) = loss.matcher([plain], targets())
+    pairs = set(zip(matching.image.tolist(), matching.query.tolist(), matching.target.tolist()))
     assert pairs == {(i, q, t) for i, (queries, objects) in enumerate(recorded) for q, t in zip(queries, objects)}
 
 
@@ -136,12 +136,12 @@ def test_without_objects_losses_are_finite_and_reach_everything(base: str) -> No
     leaves = [x.requires_grad_() for layer in raw.layers for x in layer[:2]]
     raw = raw._replace(denoising=None)
     bins = None if base == "rtdetrv2" else Bins(bin_values(), 4.0)
-    found = loss(raw, nothing(), bins)
-    total = torch.stack(list(found.values())).sum()
+    losses = loss(raw, nothing(), bins)
+    total = torch.stack(list(losses.values())).sum()
     total.backward()
     assert bool(torch.isfinite(total))
     assert all(leaf.grad is not None for leaf in leaves)
-    assert all(float(value) == 0 for name, value in found.items() if "bbox" in name or "giou" in name)
+    assert all(float(value) == 0 for name, value in losses.items() if "bbox" in name or "giou" in name)
 
 
 def test_distillation_needs_the_union() -> None:

@@ -21,11 +21,11 @@ def test_against_the_divergence_of_torch_written_out(beta):
     bins = logits.shape[2]
     total = torch.zeros(())
     for k in range(logits.shape[1]):
-        wanted = F.softmax(targets[:, k] * beta, dim=1)
-        each = F.kl_div(F.log_softmax(logits[:, k] * beta, dim=1), wanted, reduction="none").mean(1)
+        expected = F.softmax(targets[:, k] * beta, dim=1)
+        each = F.kl_div(F.log_softmax(logits[:, k] * beta, dim=1), expected, reduction="none").mean(1)
         total += (each * weights[:, k]).sum()
-    found = SimCCLoss(beta)(logits, targets, weights)
-    torch.testing.assert_close(found, total * bins / weights.sum())
+    actual = SimCCLoss(beta)(logits, targets, weights)
+    torch.testing.assert_close(actual, total * bins / weights.sum())
 
 
 def test_against_numpy():
@@ -35,8 +35,8 @@ def test_against_numpy():
         return np.exp(x) / np.exp(x).sum(-1, keepdims=True)
 
     p, q = softmax(10 * targets.double().numpy()), softmax(10 * logits.double().numpy())
-    wanted = ((p * np.log(p / q)).sum(-1) * weights.numpy()).sum() / weights.sum().item()
-    assert SimCCLoss()(logits, targets, weights).item() == pytest.approx(wanted, rel=1e-4)
+    expected = ((p * np.log(p / q)).sum(-1) * weights.numpy()).sum() / weights.sum().item()
+    assert SimCCLoss()(logits, targets, weights).item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_target_itself_has_no_loss_and_any_constant_may_be_added():

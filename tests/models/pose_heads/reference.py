@@ -105,9 +105,11 @@ def as_authors(authors: ModuleType) -> DETRPoseHead:
         name: torch.from_numpy(np.asarray(authors.fill(name, tuple(shape)), dtype=np.float32))
         for name, shape in shapes.items()
     }
-    found = convert(theirs, head.state_dict(), NAMES)
-    assert not found.unknown and not found.mismatched and found.missing == ["denoising.label_tokens"], found.listing()
-    head.load_state_dict({**head.state_dict(), **found.state})
+    conversion = convert(theirs, head.state_dict(), NAMES)
+    assert not conversion.unknown and not conversion.mismatched and conversion.missing == ["denoising.label_tokens"], (
+        conversion.listing()
+    )
+    head.load_state_dict({**head.state_dict(), **conversion.state})
     return head
 
 

@@ -51,9 +51,9 @@ def test_same_maps_of_the_encoder(authors: Any, reference: Any) -> None:
         for name, shape in recorded["tensors"].items()
         if not name.endswith("num_batches_tracked")
     }
-    found = convert(theirs, {f"neck.{name}": tensor for name, tensor in neck.state_dict().items()}, AUTHORS)
-    assert found.complete, found.listing()
-    neck.load_state_dict({name.removeprefix("neck."): tensor for name, tensor in found.state.items()})
+    conversion = convert(theirs, {f"neck.{name}": tensor for name, tensor in neck.state_dict().items()}, AUTHORS)
+    assert conversion.complete, conversion.listing()
+    neck.load_state_dict({name.removeprefix("neck."): tensor for name, tensor in conversion.state.items()})
     shapes = [(1, 512, 6, 10), (1, 1024, 3, 5)]
     with torch.no_grad():
         maps = neck([torch.from_numpy(random.standard_normal(shape, dtype=np.float32)) for shape in shapes])
@@ -80,11 +80,11 @@ def test_same_losses_and_gradients(authors: Any, reference: Any) -> None:
 
     torch.stack(list(losses.values())).sum().backward()
     norms = {name: float(p.grad.norm()) for name, p in head.named_parameters() if p.grad is not None}
-    wanted = {}
+    expected_norms = {}
     for name, norm in recorded["gradients"].items():
-        wanted[reference.own_name(name)] = norm
-    assert set(norms) == set(wanted)
-    for name, norm in wanted.items():
+        expected_norms[reference.own_name(name)] = norm
+    assert set(norms) == set(expected_norms)
+    for name, norm in expected_norms.items():
         assert norms[name] == pytest.approx(norm, rel=2e-3, abs=1e-4), name
     for level, norm in zip(maps, recorded["feature_gradients"], strict=True):
         assert float(level.grad.norm()) == pytest.approx(norm, rel=2e-3)
@@ -96,9 +96,9 @@ def test_same_pairs(authors: Any, reference: Any) -> None:
     queries, targets = reference.training_inputs()
     head.denoising = Given(queries)
     with torch.no_grad():
-        wanted = head._targets(targets, torch.full((4,), 128.0))
-        raw = head(reference.features(128, 128, 2), wanted)
-    (found,) = head.criterion.matcher([type(raw.training.first)(raw.logits, raw.poses)], wanted)
-    pairs = set(zip(found.image.tolist(), found.query.tolist(), found.target.tolist()))
+        ground_truth = head._targets(targets, torch.full((4,), 128.0))
+        raw = head(reference.features(128, 128, 2), ground_truth)
+    (matching,) = head.criterion.matcher([type(raw.training.first)(raw.logits, raw.poses)], ground_truth)
+    pairs = set(zip(matching.image.tolist(), matching.query.tolist(), matching.target.tolist()))
     theirs = enumerate(recorded["matching"])
     assert pairs == {(i, q, t) for i, (queries, objects) in theirs for q, t in zip(queries, objects)}

@@ -38,10 +38,10 @@ def make(**changes: Any) -> PoseDenoising:
 def test_similarities_are_those_of_the_paper() -> None:
     made = make()(targets(), OTHERS)
     assert made.groups == 200 and made.content.shape == (2, 800, 1 + POINTS, 8)
-    wanted = targets()
+    ground_truth = targets()
     poses = made.poses.unflatten(1, (200, 2, 2))  # group, positive or negative, object
-    points, areas = (x[:, None, None] for x in (wanted.keypoints, wanted.areas))
-    errors = squared_errors(poses * wanted.size, points[..., :2] * wanted.size, wanted.sigmas, areas)
+    points, areas = (x[:, None, None] for x in (ground_truth.keypoints, ground_truth.areas))
+    errors = squared_errors(poses * ground_truth.size, points[..., :2] * ground_truth.size, ground_truth.sigmas, areas)
     similarity = torch.exp(-errors[0])[..., :2][:, :, :1]  # the two annotated keypoints of the first object
     positive, negative = similarity[:, 0], similarity[:, 1]
     assert 0.5 - 1e-4 <= float(positive.min()) < 0.52 and 0.98 < float(positive.max()) <= 1
@@ -49,8 +49,10 @@ def test_similarities_are_those_of_the_paper() -> None:
 
 
 def test_directions_are_even() -> None:
-    wanted = targets()
-    moves = (make()(wanted, OTHERS).poses.unflatten(1, (-1, 2)) - wanted.keypoints[:, None, ..., :2]) * wanted.size
+    ground_truth = targets()
+    moves = (
+        make()(ground_truth, OTHERS).poses.unflatten(1, (-1, 2)) - ground_truth.keypoints[:, None, ..., :2]
+    ) * ground_truth.size
     first = moves[0, :, 0, 0]
     assert float((first / first.norm(dim=-1, keepdim=True)).mean(0).abs().max()) < 0.15
     assert 0.8 < float(first[:, 0].std() / first[:, 1].std()) < 1.25, "as far across as down, in pixels"
@@ -72,8 +74,8 @@ def test_tokens_say_the_class_and_the_keypoint() -> None:
 
 def test_labels_are_drawn_anew_at_times() -> None:
     denoising = make(label_noise=0.5)
-    told = denoising(targets(), OTHERS).content[0, ::2, 0]
-    wrong = (told - denoising.label_tokens[1]).abs().amax(-1) > 0
+    content = denoising(targets(), OTHERS).content[0, ::2, 0]
+    wrong = (content - denoising.label_tokens[1]).abs().amax(-1) > 0
     assert float(wrong.float().mean()) == pytest.approx(0.25 * (CLASSES - 1) / CLASSES, abs=0.06)
 
 

@@ -40,9 +40,9 @@ def test_the_exported_graph_answers_the_same_without_suppression(reference: Any,
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for batch in (1, 3):
         images = torch.rand(batch, 3, 64, 96)
-        found = session.run(None, {"images": images.numpy()})
+        outputs = session.run(None, {"images": images.numpy()})
         with torch.no_grad():
             expected = model(images)
-        assert [part.shape for part in found] == [(batch, 20, 4), (batch, 20), (batch, 20), (batch, 20, 2, 3)]
-        for a, b in zip(found, expected):
+        assert [part.shape for part in outputs] == [(batch, 20, 4), (batch, 20), (batch, 20), (batch, 20, 2, 3)]
+        for a, b in zip(outputs, expected):
             torch.testing.assert_close(torch.from_numpy(a), b, atol=1e-3, rtol=0)

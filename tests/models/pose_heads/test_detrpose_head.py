@@ -48,9 +48,9 @@ def test_crowds_and_objects_without_keypoints_are_left_out(reference: Any) -> No
     blank.keypoints[:, 2, :, 2] = 0  # type: ignore[index]
     for targets in (crowd, blank):
         targets.boxes[:, 2] = 0  # the region is nowhere: nobody is excused
-        found = head.loss(maps, targets)
+        losses = head.loss(maps, targets)
         for name, value in alone.items():
-            torch.testing.assert_close(found[name], value)
+            torch.testing.assert_close(losses[name], value)
 
 
 def test_who_finds_an_object_without_keypoints_is_not_taught_that_there_is_nothing(reference: Any) -> None:
@@ -59,13 +59,13 @@ def test_who_finds_an_object_without_keypoints_is_not_taught_that_there_is_nothi
     targets = objects(2)
     targets.keypoints[:, 1, :, 2] = 0  # type: ignore[index]
     targets.boxes[:, 1] = torch.tensor([0.0, 0, 128, 64])
-    wanted = head._targets(targets, torch.full((4,), 128.0))
-    raw = head(maps, wanted)
+    ground_truth = head._targets(targets, torch.full((4,), 128.0))
+    raw = head(maps, ground_truth)
     logits = raw.training.layers[-1].logits
     logits.retain_grad()
-    losses = head.criterion(raw.training, wanted)
+    losses = head.criterion(raw.training, ground_truth)
     losses["loss_cls"].backward()
-    (matching,) = head.criterion.matcher([raw.training.layers[-1]], wanted)
+    (matching,) = head.criterion.matcher([raw.training.layers[-1]], ground_truth)
     matched = torch.zeros(logits.shape[:2], dtype=torch.bool)
     matched[matching.image, matching.query] = True
     above = raw.poses.mean(2)[..., 1] < 0.5
@@ -90,24 +90,24 @@ def test_wrong_targets_are_refused(reference: Any) -> None:
 def test_detections_are_hulls_of_their_keypoints_best_first(reference: Any) -> None:
     head = reference.small(max_detections=25).eval()
     with torch.no_grad():
-        found = head.decode(head(reference.features(96, 160, 0)))
-    assert found.boxes.shape == (2, 25, 4) and found.keypoints.shape == (2, 25, 2, 3)
+        detections = head.decode(head(reference.features(96, 160, 0)))
+    assert detections.boxes.shape == (2, 25, 4) and detections.keypoints.shape == (2, 25, 2, 3)
     assert head.count_detections(96, 160) == 25
     assert reference.small().count_detections(32, 32) == 5 * 2  # 4 cells and 1 cell, two classes
-    assert torch.equal(found.boxes[..., :2], found.keypoints[..., :2].amin(2))
-    assert torch.equal(found.boxes[..., 2:], found.keypoints[..., :2].amax(2))
-    assert torch.equal(found.keypoints[..., 2], found.scores[..., None].expand(-1, -1, 2))
-    assert bool((found.scores[:, :-1] >= found.scores[:, 1:]).all())
-    assert float(found.keypoints[..., 0].max()) > 96, "pixels of the network input, x along the width"
+    assert torch.equal(detections.boxes[..., :2], detections.keypoints[..., :2].amin(2))
+    assert torch.equal(detections.boxes[..., 2:], detections.keypoints[..., :2].amax(2))
+    assert torch.equal(detections.keypoints[..., 2], detections.scores[..., None].expand(-1, -1, 2))
+    assert bool((detections.scores[:, :-1] >= detections.scores[:, 1:]).all())
+    assert float(detections.keypoints[..., 0].max()) > 96, "pixels of the network input, x along the width"
 
 
 def test_fused_equals_trained(reference: Any) -> None:
     head = reference.small().eval()
     fused: Any = inference_model(head)
     with torch.no_grad():
-        expected, found = (one(reference.features(96, 160, 0)) for one in (head, fused))
-    torch.testing.assert_close(found.logits, expected.logits, atol=1e-4, rtol=0)
-    torch.testing.assert_close(found.poses, expected.poses, atol=1e-5, rtol=0)
+        expected, actual = (one(reference.features(96, 160, 0)) for one in (head, fused))
+    torch.testing.assert_close(actual.logits, expected.logits, atol=1e-4, rtol=0)
+    torch.testing.assert_close(actual.poses, expected.poses, atol=1e-5, rtol=0)
     assert fused.denoising is None
     assert sum(p.numel() for p in fused.parameters()) < sum(p.numel() for p in head.parameters())
 
@@ -119,9 +119,9 @@ def test_fewer_layers_answer_as_the_layer_did_in_training(reference: Any) -> Non
     maps = reference.features(128, 128, 0)
     with torch.no_grad():
         layers = whole.train()(maps, whole._targets(objects(1), torch.full((4,), 128.0))).training.layers
-        found, fused = short(maps), inference_model(short)(maps)
-    torch.testing.assert_close(found.logits, layers[1].logits)
-    torch.testing.assert_close(found.poses, layers[1].poses)
+        actual, fused = short(maps), inference_model(short)(maps)
+    torch.testing.assert_close(actual.logits, layers[1].logits)
+    torch.testing.assert_close(actual.poses, layers[1].poses)
     torch.testing.assert_close(fused.poses, layers[1].poses, atol=1e-5, rtol=0)
 
 
@@ -146,19 +146,19 @@ def test_it_learns_two_poses_by_heart(reference: Any) -> None:
         torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
         optimizer.step()
     with torch.no_grad():
-        found = head.eval().decode(head(maps))
-    distance = torch.cdist(found.keypoints[:, :2, :, :2].flatten(2), objects(2).keypoints[..., :2].flatten(2))  # type: ignore[index]
+        detections = head.eval().decode(head(maps))
+    distance = torch.cdist(detections.keypoints[:, :2, :, :2].flatten(2), objects(2).keypoints[..., :2].flatten(2))  # type: ignore[index]
     assert float(distance.amin(-1).max()) < 6 and all(len(set(row.tolist())) == 2 for row in distance.argmin(-1))
-    assert float(found.scores[:, 1].min()) > 0.5 > float(found.scores[:, 2].max())
+    assert float(detections.scores[:, 1].min()) > 0.5 > float(detections.scores[:, 2].max())
 
 
 def test_gathered_samples_are_the_same(reference: Any) -> None:
     head, gathering = (reference.small(decoder__sampling=name).eval() for name in ("grid_sample", "gather"))
     gathering.load_state_dict(head.state_dict())
     with torch.no_grad():
-        expected, found = (one(reference.features(96, 160, 0)) for one in (head, gathering))
-    torch.testing.assert_close(found.logits, expected.logits, atol=1e-4, rtol=0)
-    torch.testing.assert_close(found.poses, expected.poses, atol=1e-5, rtol=0)
+        expected, actual = (one(reference.features(96, 160, 0)) for one in (head, gathering))
+    torch.testing.assert_close(actual.logits, expected.logits, atol=1e-4, rtol=0)
+    torch.testing.assert_close(actual.poses, expected.poses, atol=1e-5, rtol=0)
 
 
 def test_size_of_the_published_model(reference: Any) -> None:

@@ -36,16 +36,16 @@ def targets_of(keypoints: list, areas: list[float], boxes: list, ignored: bool =
 def test_by_hand():
     # 10 px of spread for the first keypoint, 20 px for the second; cells of 8 px.
     targets = targets_of([[[17, 9, 2], [63, 63, 1]]], [10000.0], [[0, 0, 64, 64]])
-    wanted, counted = keypoint_heatmaps(targets, SIGMAS, (8, 8), 8)
-    assert wanted.shape == (1, 2, 8, 8) and bool(counted.all())
-    assert wanted[0, 0, 1, 2] == wanted[0, 1, 7, 7] == 1 and int((wanted == 1).sum()) == 2
-    assert wanted[0, 0, 1, 4].item() == pytest.approx(math.exp(-(16**2) / (2 * 10**2)))
-    assert wanted[0, 1, 6, 6].item() == pytest.approx(math.exp(-2 * 8**2 / (2 * 20**2)))
+    target_maps, counted = keypoint_heatmaps(targets, SIGMAS, (8, 8), 8)
+    assert target_maps.shape == (1, 2, 8, 8) and bool(counted.all())
+    assert target_maps[0, 0, 1, 2] == target_maps[0, 1, 7, 7] == 1 and int((target_maps == 1).sum()) == 2
+    assert target_maps[0, 0, 1, 4].item() == pytest.approx(math.exp(-(16**2) / (2 * 10**2)))
+    assert target_maps[0, 1, 6, 6].item() == pytest.approx(math.exp(-2 * 8**2 / (2 * 20**2)))
 
 
 def test_a_small_object_has_a_spread_of_half_a_cell():
-    wanted, _ = keypoint_heatmaps(targets_of([[[4, 4, 2], [4, 4, 2]]], [1.0], [[0, 0, 8, 8]]), SIGMAS, (2, 2), 8)
-    assert_close(wanted[0, :, 0, 1], torch.full((2,), math.exp(-1 / (2 * 0.5**2))))
+    target_maps, _ = keypoint_heatmaps(targets_of([[[4, 4, 2], [4, 4, 2]]], [1.0], [[0, 0, 8, 8]]), SIGMAS, (2, 2), 8)
+    assert_close(target_maps[0, :, 0, 1], torch.full((2,), math.exp(-1 / (2 * 0.5**2))))
 
 
 def test_of_two_objects_the_nearer_counts():
@@ -61,11 +61,11 @@ def test_of_two_objects_the_nearer_counts():
 def test_what_is_not_annotated_does_not_count():
     boxes = [[0, 0, 16, 16], [16, 0, 32, 16]]
     keypoints = [[[4, 4, 2], [0, 0, 0]], [[20, 4, 2], [12, 12, 2]]]
-    wanted, counted = keypoint_heatmaps(targets_of(keypoints, [100.0, 100.0], boxes), SIGMAS, (2, 4), 8)
+    target_maps, counted = keypoint_heatmaps(targets_of(keypoints, [100.0, 100.0], boxes), SIGMAS, (2, 4), 8)
     assert bool(counted[0, 0].all())
     # The second keypoint of the first object may be anywhere in its box; that of the other is known.
     assert counted[0, 1].tolist() == [[False, False, True, True], [False, True, True, True]]
-    assert wanted[0, 1, 1, 1] == 1
+    assert target_maps[0, 1, 1, 1] == 1
     _, crowd = keypoint_heatmaps(targets_of(keypoints, [100.0, 100.0], boxes, ignored=True), SIGMAS, (2, 4), 8)
     assert not crowd.any()
 
@@ -81,8 +81,8 @@ def test_a_map_learns_them_and_images_without_keypoints_teach_nothing():
         loss = heatmaps.loss(heatmaps(feature), targets, SIGMAS)
         loss.backward()
         optimizer.step()
-    found = heatmaps(feature).sigmoid()[0].flatten(1)
-    assert found.argmax(1).tolist() == [0, 11] and found.max(1).values.min() > 0.9 and loss < 0.2
+    scores = heatmaps(feature).sigmoid()[0].flatten(1)
+    assert scores.argmax(1).tolist() == [0, 11] and scores.max(1).values.min() > 0.9 and loss < 0.2
 
     without = targets._replace(keypoints=None)
     optimizer.zero_grad()

@@ -54,18 +54,18 @@ def pairs_of(targets: list[int], point: list[float], stride: float) -> Pairs:
 def test_decoding_by_hand():
     # x of both, y of both, visibility of both; offsets in units of two strides.
     values = torch.tensor([[[0.5, -1.0, 0.25, 2.0, 0.0, 3.0]]])
-    found = make_part().decode(values, None, torch.tensor([[[20.0, 12.0]]]), torch.tensor([[[8.0]]]))
+    detections = make_part().decode(values, None, torch.tensor([[[20.0, 12.0]]]), torch.tensor([[[8.0]]]))
     sure = 1 / (1 + np.exp(-3.0))
-    assert_close(found[0, 0], torch.tensor([[28.0, 16.0, 0.5], [4.0, 44.0, sure]], dtype=torch.float32))
+    assert_close(detections[0, 0], torch.tensor([[28.0, 16.0, 0.5], [4.0, 44.0, sure]], dtype=torch.float32))
 
 
 def test_overlap_is_oks_and_unknown_without_keypoints():
     part = make_part()
     targets = targets_of([[[28, 16, 2], [4, 44, 2]], [[0, 0, 0], [0, 0, 0]]], [1600.0, 900.0])
     values = torch.tensor([[0.5, -1.0, 0.25, 2.0, 0.0, 0.0]]).expand(2, 6)
-    found = part.overlap(values, None, pairs_of([0, 1], [20.0, 12.0], 8.0), targets)
-    assert_close(found[0], torch.tensor(1.0))
-    assert bool(found[1].isnan())
+    actual = part.overlap(values, None, pairs_of([0, 1], [20.0, 12.0], 8.0), targets)
+    assert_close(actual[0], torch.tensor(1.0))
+    assert bool(actual[1].isnan())
 
 
 def test_losses_by_hand():
@@ -73,13 +73,15 @@ def test_losses_by_hand():
     # The first keypoint is 10 px off in x, the second is not annotated.
     targets = targets_of([[[38, 16, 1], [0, 0, 0]]], [10000.0])
     values = torch.tensor([[0.5, -1.0, 0.25, 2.0, 1.0, -2.0]])
-    found = part.losses(values, None, pairs_of([0], [20.0, 12.0], 8.0), targets, torch.tensor([0.5]), torch.tensor(4.0))
+    losses = part.losses(
+        values, None, pairs_of([0], [20.0, 12.0], 8.0), targets, torch.tensor([0.5]), torch.tensor(4.0)
+    )
     oks = np.exp(-100 / (2 * 10000 * 0.1**2))
-    assert_close(found["oks"], torch.tensor(2 * (1 - oks) * 0.5 / 4, dtype=torch.float32))
-    assert_close(found["kpt_l1"], torch.tensor(3 * 0.1 * 0.5 / 4))
+    assert_close(losses["oks"], torch.tensor(2 * (1 - oks) * 0.5 / 4, dtype=torch.float32))
+    assert_close(losses["kpt_l1"], torch.tensor(3 * 0.1 * 0.5 / 4))
     visible = (np.log1p(np.exp(-1.0)) + np.log1p(np.exp(-2.0))) / 2
-    assert_close(found["kpt_visible"], torch.tensor(5 * visible * 0.5 / 4, dtype=torch.float32))
-    assert "kpt_rle" not in found
+    assert_close(losses["kpt_visible"], torch.tensor(5 * visible * 0.5 / 4, dtype=torch.float32))
+    assert "kpt_rle" not in losses
 
 
 def test_objects_without_keypoints_teach_nothing():
@@ -87,8 +89,8 @@ def test_objects_without_keypoints_teach_nothing():
     targets = targets_of([[[7, 9, 0], [0, 0, 0]]], [400.0])
     values = torch.randn(3, 10, requires_grad=True)
     pairs = pairs_of([0, 0, 0], [20.0, 12.0], 8.0)
-    found = part.losses(values, None, pairs, targets, torch.ones(3), torch.tensor(1.0))
-    total = torch.stack(list(found.values())).sum()
+    losses = part.losses(values, None, pairs, targets, torch.ones(3), torch.tensor(1.0))
+    total = torch.stack(list(losses.values())).sum()
     total.backward()
     assert total == 0 and values.grad is not None and values.grad.abs().sum() == 0
 
@@ -164,11 +166,11 @@ def test_learns_the_keypoints_of_a_scene(count):
         optimizer.zero_grad()
         torch.stack(list(head.loss(inputs, targets).values())).sum().backward()
         optimizer.step()
-    found = head.eval().decode(head(inputs))
-    assert found.keypoints is not None
-    for box, wanted in zip(boxes, points):
-        best = int(((found.boxes[0] - torch.tensor(box)).abs().amax(-1) - 10 * found.scores[0]).argmin())
-        seen = wanted[:, 2] > 0
-        off = (found.keypoints[0, best, :, :2] - wanted[:, :2]).norm(dim=-1)
+    detections = head.eval().decode(head(inputs))
+    assert detections.keypoints is not None
+    for box, ground_truth in zip(boxes, points):
+        best = int(((detections.boxes[0] - torch.tensor(box)).abs().amax(-1) - 10 * detections.scores[0]).argmin())
+        seen = ground_truth[:, 2] > 0
+        off = (detections.keypoints[0, best, :, :2] - ground_truth[:, :2]).norm(dim=-1)
         assert off[seen].max() < 2.5
-        assert bool((found.keypoints[0, best, seen, 2] > 0.5).all())
+        assert bool((detections.keypoints[0, best, seen, 2] > 0.5).all())

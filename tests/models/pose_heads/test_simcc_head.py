@@ -46,7 +46,7 @@ def test_gated_attention_against_a_loop():
     unit = GatedAttention(6, attention_channels=4)
     nn.init.normal_(unit.shortcut)
     x = torch.randn(2, 3, 6)
-    found = unit(x).detach().numpy()
+    actual = unit(x).detach().numpy()
     weights = {name: value.detach().numpy() for name, value in unit.named_parameters()}
     for b in range(2):
         rows = x[b].numpy()
@@ -58,8 +58,8 @@ def test_gated_attention_against_a_loop():
             gathered = np.zeros(12)
             for j in range(3):
                 gathered += max(0.0, queries[i] @ keys[j] / math.sqrt(4)) ** 2 * values[j]
-            wanted = rows[i] * weights["shortcut"] + weights["merge.weight"] @ (gates[i] * gathered)
-            np.testing.assert_allclose(found[b, i], wanted, atol=1e-5)
+            expected = rows[i] * weights["shortcut"] + weights["merge.weight"] @ (gates[i] * gathered)
+            np.testing.assert_allclose(actual[b, i], expected, atol=1e-5)
 
 
 def test_heat_maps_against_the_layers_written_out():
@@ -69,8 +69,8 @@ def test_heat_maps_against_the_layers_written_out():
     maps = nn.functional.conv2d(features()[1], head.conv.weight, head.conv.bias, padding=3)  # the coarsest alone
     assert maps.shape[2:] == (4, 3)
     rows = np.stack([scaled(row) for row in maps.detach().numpy().reshape(10, 12)])
-    told = head.attend(torch.from_numpy(rows).float().reshape(2, 5, 12) @ head.project.weight.T)
-    assert_close(raw.y, told @ head.classify_y.weight.T, atol=1e-5, rtol=1e-4)
+    attended = head.attend(torch.from_numpy(rows).float().reshape(2, 5, 12) @ head.project.weight.T)
+    assert_close(raw.y, attended @ head.classify_y.weight.T, atol=1e-5, rtol=1e-4)
 
 
 def test_no_bin_is_preferred_at_first():
@@ -78,18 +78,18 @@ def test_no_bin_is_preferred_at_first():
 
 
 def test_learns_random_places_of_random_features():
-    head, wanted = make_head().train(), keypoints()
+    head, ground_truth = make_head().train(), keypoints()
     optimizer = torch.optim.Adam(head.parameters(), lr=3e-3)
-    start = total(head.loss(features(), wanted))
+    start = total(head.loss(features(), ground_truth))
     for _ in range(150):
         optimizer.zero_grad()
-        loss = total(head.loss(features(), wanted))
+        loss = total(head.loss(features(), ground_truth))
         loss.backward()
         optimizer.step()
-    found = head.decode(head(features()))
+    detections = head.decode(head(features()))
     assert loss < 0.2 * start
-    assert (found[..., :2] - wanted[..., :2]).abs().max() <= 0.5
-    assert found[..., 2].min() > 0.5
+    assert (detections[..., :2] - ground_truth[..., :2]).abs().max() <= 0.5
+    assert detections[..., 2].min() > 0.5
 
 
 @pytest.mark.parametrize("visibility", [0.0, 2.0])
@@ -112,9 +112,9 @@ def test_black_features_give_finite_gradients():
 
 def test_keypoints_out_of_the_crop_teach_nothing():
     head = make_head().eval()
-    wanted = keypoints()
-    before = head.loss(features(), wanted)
-    outside = torch.cat([wanted, torch.tensor([[[-3.0, 5.0, 2.0]], [[5.0, 64.0, 2.0]]])], dim=1)
+    ground_truth = keypoints()
+    before = head.loss(features(), ground_truth)
+    outside = torch.cat([ground_truth, torch.tensor([[[-3.0, 5.0, 2.0]], [[5.0, 64.0, 2.0]]])], dim=1)
     more = make_head(6).eval()
     more.load_state_dict({k: v for k, v in head.state_dict().items() if "conv" not in k}, strict=False)
     nn.init.zeros_(more.conv.weight)
@@ -124,13 +124,13 @@ def test_keypoints_out_of_the_crop_teach_nothing():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         (dict(sigmas=None), "sigmas: got None"),
         (dict(input_size=None), "input_size: got None"),
         (dict(input_size=(64, 40)), r"input_size: got \(64, 40\), allowed is \(height, width\), multiples of 16"),
     ],
 )
-def test_wrong_arguments_are_named(wrong, said):
-    with pytest.raises(ValueError, match=said):
+def test_wrong_arguments_are_named(wrong, message):
+    with pytest.raises(ValueError, match=message):
         SimCCHead(SPECS, **{"sigmas": (0.05,), "input_size": SIZE, **wrong})

@@ -34,12 +34,12 @@ def test_same_outputs_after_conversion(authors: Any, name: str, tmp_path: Path) 
     record = authors.record(name)
     source = tmp_path / "theirs.pth"
     torch.save({"ema": {"module": authors.tensors(record)}, "date": "today"}, source)
-    found = read_published(name.split("-")[0], source)
-    assert found.config == SIZES[name]
-    assert found.conversion.complete and not found.conversion.unknown
-    write_published(found, tmp_path / "ours.pth")
+    published = read_published(name.split("-")[0], source)
+    assert published.config == SIZES[name]
+    assert published.conversion.complete and not published.conversion.unknown
+    write_published(published, tmp_path / "ours.pth")
 
-    model = load(found.config, tmp_path / "ours.pth")
+    model = load(published.config, tmp_path / "ours.pth")
     assert model.dataset_meta["classes"][:2] == ["person", "bicycle"]
     assert model.dataset_meta["category_ids"][-1] == 90
     model.head.selection.num_queries = record["num_queries"]
@@ -61,10 +61,10 @@ def test_what_has_no_place_is_an_error_unless_asked_for(authors: Any, tmp_path: 
     tensors["decoder.novelty.weight"] = torch.zeros(3)
     source = tmp_path / "theirs.pth"
     torch.save({"model": tensors}, source)
-    found = read_published("deimv2", source, config=SIZES["deimv2-atto"])
-    assert found.conversion.unknown == ["decoder.novelty.weight"]
+    published = read_published("deimv2", source, config=SIZES["deimv2-atto"])
+    assert published.conversion.unknown == ["decoder.novelty.weight"]
     with pytest.raises(UserError, match=r"1 unknown; first unknown decoder\.novelty\.weight"):
-        write_published(found, tmp_path / "ours.pth")
+        write_published(published, tmp_path / "ours.pth")
     assert not (tmp_path / "ours.pth").exists()
-    write_published(found, tmp_path / "ours.pth", allow_unmapped=True)
+    write_published(published, tmp_path / "ours.pth", allow_unmapped=True)
     assert (tmp_path / "ours.pth").exists()

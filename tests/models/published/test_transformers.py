@@ -152,11 +152,11 @@ def test_same_outputs(family: str) -> None:
     inputs = images()
     with torch.no_grad():
         expected = reference(pixel_values=inputs)
-        found = model(inputs, mode="tensor")
-    assert float(expected.logits.std(1).mean()) > 0.05, "degenerate: every query says the same"
+        outputs = model(inputs, mode="tensor")
+    assert float(expected.logits.std(1).mean()) > 0.05, "degenerate: all queries predict the same"
     # Where two cells score alike to the last digits, their queries may come in another order: rows are paired.
     theirs_rows = torch.cat([expected.logits, expected.pred_boxes], dim=-1)
-    own_rows = torch.cat([found.logits, found.boxes], dim=-1)
+    own_rows = torch.cat([outputs.logits, outputs.boxes], dim=-1)
     nearest = torch.cdist(theirs_rows, own_rows).argmin(-1, keepdim=True)
     assert all(len(set(row.flatten().tolist())) == QUERIES for row in nearest), "every query has its own partner"
     paired = own_rows.gather(1, nearest.expand_as(own_rows))

@@ -174,8 +174,8 @@ def test_exported_it_is_the_same(attention: Attention, sizes: Any, tmp_path: Pat
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         for count in (1, 2, 3):
             x = torch.randn(count, max(WIDTHS), *sizes[0])
-            (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-            torch.testing.assert_close(torch.tensor(found), net(x), rtol=1e-5, atol=1e-5)
+            (outputs,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+            torch.testing.assert_close(torch.tensor(outputs), net(x), rtol=1e-5, atol=1e-5)
 
 
 def test_spatial_attention_by_hand() -> None:
@@ -243,8 +243,8 @@ def test_pyramid_pool_by_formula(size: tuple[int, int]) -> None:
             pass_on(conv)
     values = np.random.default_rng(0).random(size)
     expected = sum(enlarged(averages(values, parts), size) for parts in (1, 2, 4))
-    found = pool(torch.tensor(values, dtype=torch.float32)[None, None])
-    np.testing.assert_allclose(found[0, 0].detach().numpy(), expected, rtol=1e-5)
+    actual = pool(torch.tensor(values, dtype=torch.float32)[None, None])
+    np.testing.assert_allclose(actual[0, 0].detach().numpy(), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

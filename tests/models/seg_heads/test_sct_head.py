@@ -116,8 +116,8 @@ def test_exported_it_is_the_same(tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(str(tmp_path / "net.onnx"), providers=["CPUExecutionProvider"])
     with torch.no_grad():
         for maps in (x, torch.randn(3, 16, 6, 9)):
-            (found,) = session.run(None, {session.get_inputs()[0].name: maps.numpy()})
-            torch.testing.assert_close(torch.tensor(found), alone(maps), rtol=1e-5, atol=1e-5)
+            (outputs,) = session.run(None, {session.get_inputs()[0].name: maps.numpy()})
+            torch.testing.assert_close(torch.tensor(outputs), alone(maps), rtol=1e-5, atol=1e-5)
 
 
 def test_maps_of_its_backbone_fit() -> None:

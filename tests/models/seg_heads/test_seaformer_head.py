@@ -118,11 +118,11 @@ def test_a_fusion_by_formula(sizes: Any) -> None:
     fine = torch.randn(1, 2, *sizes[0], dtype=torch.float64)
     coarse = 4 * torch.randn(1, 3, *sizes[1], dtype=torch.float64)  # also beyond where the gate ends
     with torch.no_grad():
-        found = fusion(fine, coarse)[0].numpy()
+        actual = fusion(fine, coarse)[0].numpy()
         mine, scores = fusion.fine(fine)[0].numpy(), fusion.gate(coarse)[0].numpy()
     for c in range(4):
         gate = np.clip((scores[c] + 3) / 6, 0, 1)
-        np.testing.assert_allclose(found[c], mine[c] * stretched(gate, sizes[0]), rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(actual[c], mine[c] * stretched(gate, sizes[0]), rtol=1e-9, atol=1e-9)
 
 
 def test_a_gate_opens_and_shuts() -> None:
@@ -185,8 +185,8 @@ def test_exported_over_its_network_it_is_the_same(size: tuple[int, int], tmp_pat
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         for count in (1, 2, 3):
             x = torch.randn(count, 3, *size)
-            (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-            torch.testing.assert_close(torch.tensor(found), net(x), rtol=1e-4, atol=1e-5)
+            (outputs,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+            torch.testing.assert_close(torch.tensor(outputs), net(x), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
