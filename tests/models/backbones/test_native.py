@@ -56,12 +56,12 @@ CASES += [(MobileNetV4, variant, (4, 8, 16, 32)) for variant in MOBILENET]
 @pytest.mark.parametrize(("kind", "variant", "strides"), CASES)
 @pytest.mark.parametrize("width", [1.0, 0.5])
 def test_maps_are_as_declared(kind: type[Backbone], variant: str, strides: tuple[int, ...], width: float) -> None:
-    for wanted in (strides, strides[1:], strides[:1], strides[::2]):
+    for selected in (strides, strides[1:], strides[:1], strides[::2]):
         with torch.device("meta"):  # shapes only: the largest has 69 M parameters
-            net = kind(variant=variant, out_strides=wanted, width=width)
+            net = kind(variant=variant, out_strides=selected, width=width)
             maps = net(torch.zeros(2, 3, 4 * net.divisor, 3 * net.divisor))
-        assert tuple(spec.stride for spec in net.specs) == wanted
-        assert net.divisor == wanted[-1]
+        assert tuple(spec.stride for spec in net.specs) == selected
+        assert net.divisor == selected[-1]
         assert isinstance(maps, tuple)
         for feature, spec in zip(maps, net.specs, strict=True):
             side = net.divisor // spec.stride

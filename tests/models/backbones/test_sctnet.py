@@ -125,11 +125,11 @@ def test_attention_by_hand(after_training: Any) -> None:
     attention = after_training(ConvAttention(6, kernels=8, groups=4, kernel_size=3).double())
     x = torch.randn(2, 6, 5, 7, dtype=torch.float64)
     with torch.no_grad():
-        found = attention(x).numpy()
+        outputs = attention(x).numpy()
         normed = attention.norm(x).numpy()
     upright = attention.vertical.detach().numpy()[..., 0]
     lying = attention.horizontal.detach().numpy()[:, :, 0]
-    for image, got in zip(normed, found):
+    for image, got in zip(normed, outputs):
         turned = attended(image.transpose(0, 2, 1), lying, 4).transpose(0, 2, 1)
         np.testing.assert_allclose(got, attended(image, upright, 4) + turned, rtol=1e-9, atol=1e-9)
 
@@ -176,9 +176,9 @@ def test_context_windows_by_hand() -> None:
                 part.eps = 0
     x = torch.full((1, 1, 40, 40), 2.0)
     with torch.no_grad():
-        found = net(x)[0, 0, 20, 20]
+        outputs = net(x)[0, 0, 20, 20]
     # Far from the border every window's mean is 2: scales 2, 2 + 2, 2 + 4, ..., summed, and the shortcut's 2.
-    assert found.item() == pytest.approx(2 + 4 + 6 + 8 + 10 + 2)
+    assert outputs.item() == pytest.approx(2 + 4 + 6 + 8 + 10 + 2)
     with torch.no_grad():
         corner = net(x)[0, 0, 0, 0]
     # Zeros outside count: 3 x 3 of 5 x 5, 5 x 5 of 9 x 9, 9 x 9 of 17 x 17. Enlarging keeps the corner's value.

@@ -71,9 +71,9 @@ def names_of_the_authors(variant: str) -> Iterator[str]:
 
 
 def place(key: str, variant: str) -> str:
-    found = renamed_key(key, first=5 - len(LAYOUTS[variant]))
-    assert found is not None
-    return found
+    renamed = renamed_key(key, first=5 - len(LAYOUTS[variant]))
+    assert renamed is not None
+    return renamed
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -166,9 +166,9 @@ def test_axis_attention_by_loops(randomised: Any, length: int) -> None:
     net = randomised(AxisAttention(heads=3, key_dim=4).double())
     x = torch.randn(2, 48, length, dtype=torch.float64)
     with torch.no_grad():
-        found = net(x)
-    assert found.shape == (2, 24, length, 1)
-    for image, got in zip(x.numpy(), found.numpy()):
+        outputs = net(x)
+    assert outputs.shape == (2, 24, length, 1)
+    for image, got in zip(x.numpy(), outputs.numpy()):
         np.testing.assert_allclose(got[..., 0], attended(image, net, 3), rtol=1e-9, atol=1e-9)
 
 
@@ -177,9 +177,9 @@ def test_squeezed_attention_by_loops(randomised: Any, size: tuple[int, int]) -> 
     net = randomised(SeaAttention(6, heads=2, key_dim=4).double())
     x = torch.randn(2, 6, *size, dtype=torch.float64)
     with torch.no_grad():
-        found = net(x).numpy()
+        outputs = net(x).numpy()
         details = net.detail(net.qkv(x)).numpy()
-    for image, detail, got in zip(x.numpy(), details, found):
+    for image, detail, got in zip(x.numpy(), details, outputs):
         query, key, value = (normed(image, part) for part in (net.qkv.query, net.qkv.key, net.qkv.value))
         qkv = np.concatenate([query, key, value])
         rows = attended(qkv.mean(2), net.rows, 2)[:, :, None]
@@ -257,8 +257,8 @@ def test_exported_it_is_the_same(randomised: Any, size: tuple[int, int], tmp_pat
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         for count in (1, 3):
             x = torch.randn(count, 3, *size)
-            found = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-            for got, want in zip(found, net(x), strict=True):
+            outputs = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+            for got, want in zip(outputs, net(x), strict=True):
                 torch.testing.assert_close(torch.tensor(got), want, rtol=1e-4, atol=1e-5)
 
 
@@ -284,8 +284,8 @@ def test_maps_are_as_declared(variant: str, strides: tuple[int, ...]) -> None:
 
 def test_what_it_gives_unasked_is_what_the_published_head_fuses() -> None:
     with torch.device("meta"):
-        found = {variant: SeaFormer(variant).specs for variant in VARIANTS}
-    assert found == {
+        specs = {variant: SeaFormer(variant).specs for variant in VARIANTS}
+    assert specs == {
         "tiny": (FeatureSpec(32, 8), FeatureSpec(128, 32), FeatureSpec(160, 64)),
         "small": (FeatureSpec(48, 8), FeatureSpec(160, 32), FeatureSpec(192, 64)),
         "base": (FeatureSpec(64, 8), FeatureSpec(192, 32), FeatureSpec(256, 64)),

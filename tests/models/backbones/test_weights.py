@@ -1,4 +1,4 @@
-"""Local weights: what matches is loaded, what does not is said."""
+"""Local weights: what matches is loaded, what does not is logged."""
 
 from __future__ import annotations
 

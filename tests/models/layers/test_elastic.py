@@ -22,8 +22,8 @@ def test_each_choice_is_a_plain_convolution_with_the_middle_of_the_kernel(stride
     for side, middle in ((5, slice(0, 5)), (3, slice(1, 4)), (1, slice(2, 3))):
         layer.activate(side)
         weight = layer.weight[:, :, middle, middle]
-        wanted = F.conv2d(F.pad(x, [side // 2] * 4), weight, layer.bias, stride, groups=groups)
-        assert_close(layer(x), wanted)
+        expected = F.conv2d(F.pad(x, [side // 2] * 4), weight, layer.bias, stride, groups=groups)
+        assert_close(layer(x), expected)
         plain = layer.extract()
         assert type(plain) is nn.Conv2d and plain.kernel_size == (side, side)
         assert torch.equal(plain(x), layer(x))

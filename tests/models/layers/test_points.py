@@ -34,7 +34,7 @@ def test_offsets_from_points_are_in_cells_of_each_map() -> None:
     maps = [torch.randn(1, CHANNELS, 5, 7), torch.randn(1, CHANNELS, 3, 4)]
     query, points = torch.randn(1, 3, CHANNELS), torch.rand(1, 3, 2)
     with torch.no_grad():
-        found = attention(query, points, maps)
+        outputs = attention(query, points, maps)
         fused = inference_model(attention)(query, points, maps)
         offsets = attention.sampling_offsets(query).reshape(3, HEADS, 3, 2)
         weights = attention.attention_weights(query).reshape(3, HEADS, 3).softmax(-1)
@@ -47,16 +47,16 @@ def test_offsets_from_points_are_in_cells_of_each_map() -> None:
                 y = float(points[0, q, 1]) * height + float(offsets[q, head, point, 1])
                 part = maps[level][0].unflatten(0, (HEADS, -1))[head]
                 expected[q, head] += weights[q, head, point] * bilinear(part, x, y)
-    torch.testing.assert_close(found[0], expected.flatten(1), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(fused, found, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(outputs[0], expected.flatten(1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(fused, outputs, atol=1e-5, rtol=1e-4)
 
 
 def test_points_are_embedded_y_first_with_waves_up_to_the_temperature() -> None:
-    found = point_embedding(torch.tensor([[0.25, 0.5]]), 8, temperature=16.0)[0]
+    embedding = point_embedding(torch.tensor([[0.25, 0.5]]), 8, temperature=16.0)[0]
     # Two waves a coordinate: once around, and slower by the square root of 16.
     y, x = 2 * math.pi * 0.5, 2 * math.pi * 0.25
     expected = [f(angle / slow) for angle in (y, x) for slow in (1, 4) for f in (math.sin, math.cos)]
-    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-6, rtol=0)
+    torch.testing.assert_close(embedding, torch.tensor(expected), atol=1e-6, rtol=0)
 
 
 def test_wrong_arguments_are_refused() -> None:

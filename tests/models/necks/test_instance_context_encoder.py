@@ -40,9 +40,9 @@ def test_equals_the_authors(module_at: Callable[[Path], Any], authors: Any) -> N
     record = module_at(Path(__file__).parents[1] / "insseg_heads" / "sparse_inst_record.py")
     neck = record.take_weights(InstanceContextEncoder(record.SPECS, 32), "encoder.", record.NECK, authors.fill)
     with torch.no_grad():
-        (found,) = neck(record.features())
+        (outputs,) = neck(record.features())
     expected = torch.tensor(record.RECORD["encoded"])
-    torch.testing.assert_close(found[:, ::5, ::6, ::7], expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(outputs[:, ::5, ::6, ::7], expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 6])
@@ -57,8 +57,8 @@ def test_one_map_of_the_finest_stride(size: tuple[int, int]) -> None:
     neck = InstanceContextEncoder(SPECS, channels=20).eval()
     assert neck.specs == (FeatureSpec(20, 8),)
     with torch.no_grad():
-        (found,) = neck(maps(*size))
-    assert found.shape == (2, 20, size[0] // 8, size[1] // 8)
+        (outputs,) = neck(maps(*size))
+    assert outputs.shape == (2, 20, size[0] // 8, size[1] // 8)
 
 
 def test_context_reaches_everywhere() -> None:
@@ -111,9 +111,9 @@ class Exported(nn.Module):
 def assert_same(path: str, net: nn.Module, inputs: Sequence[Tensor]) -> None:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
-    (found,) = session.run(None, {name: x.numpy() for name, x in zip(names, inputs)})
+    (outputs,) = session.run(None, {name: x.numpy() for name, x in zip(names, inputs)})
     with torch.no_grad():
-        torch.testing.assert_close(torch.tensor(found), net(*inputs), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(torch.tensor(outputs), net(*inputs), rtol=1e-4, atol=1e-5)
 
 
 def test_exported_it_is_the_same(tmp_path: Path) -> None:
