@@ -75,12 +75,12 @@ def _needed_by_load_annotations(arguments: Mapping[str, Any]) -> set[str]:
 
 
 def _needed_by_coco_metric(arguments: Mapping[str, Any]) -> set[str]:
-    return {"masks"} if "segm" in arguments.get("metric", ()) else set()  # one name or several
+    return {"masks"} if "segm" in (arguments.get("metric") or ()) else set()  # one name or several
 
 
-def _in_scopes(name: str, *scopes: str, **attributes: Any) -> dict[str, dict[str, Any]]:
-    """The same declarations for a name in several scopes, and without one."""
-    return {prefix + name: attributes for prefix in ("", *(f"{scope}." for scope in scopes))}
+def _in_scopes(name: str, **attributes: Any) -> dict[str, dict[str, Any]]:
+    """The declarations of a transform of mmcv, which mmdet and mmseg have too."""
+    return {scope + name: attributes for scope in ("", "mmcv.", "mmdet.", "mmseg.")}
 
 
 # Their sizes are (width, height).
@@ -91,11 +91,9 @@ _OPENMMLAB: dict[str, dict[str, Any]] = {
     "mmdet.CachedMosaic": _MIX,
     "mmdet.MixUp": _MIX,
     "mmdet.CachedMixUp": _MIX,
-    **_in_scopes(
-        *("Resize", "mmcv", "mmdet", "mmseg"), linked_sizes={"scale": "image_size_wh"}, how_it_fits=_fit_of_resize
-    ),
-    **_in_scopes("LoadImageFromFile", "mmcv", "mmdet", "mmseg", reads_images=True),
-    **_in_scopes("Normalize", "mmcv", "mmdet", "mmseg", normalizes=True),
+    **_in_scopes("Resize", linked_sizes={"scale": "image_size_wh"}, how_it_fits=_fit_of_resize),
+    **_in_scopes("LoadImageFromFile", reads_images=True),
+    **_in_scopes("Normalize", normalizes=True),
     "mmdet.LoadAnnotations": dict(needed_annotations=_needed_by_load_annotations),
     "mmdet.RandomAffine": dict(linked_sizes={"border": "mosaic_border"}),  # it crops a mosaic to its center
     "mmdet.RandomCrop": _CROP,
@@ -105,8 +103,6 @@ _OPENMMLAB: dict[str, dict[str, Any]] = {
     "mmdet.CocoMetric": dict(annotations="coco", needed_annotations=_needed_by_coco_metric),
     "mmseg.CityscapesDataset": dict(annotations="label maps"),
 }
-
-
 _MAPPINGS = ("linked_sizes", "linked_metainfo", "renamed_arguments", "replaces", "scaled_arguments")
 
 
