@@ -23,6 +23,7 @@ from efftasks.linking.renames import rename_arguments
 from efftasks.linking.scaling import apply_scale
 from efftasks.linking.schedule import link_schedule
 from efftasks.linking.sizes import link_sizes
+from efftasks.linking.teachers import link_class_names, link_teacher
 from efftasks.linking.values import as_size, normalize_values
 from efftasks.structures.errors import UserError
 from efftasks.structures.image_fit import ImageFit
@@ -218,6 +219,7 @@ def _link(cfg: Config, links: Links) -> None:
     rename_arguments(cfg)
     normalize_values(cfg)
     apply_scale(cfg)
+    link_teacher(cfg, links, _teacher_config)
     link_hooks(cfg, links)
     link_schedule(cfg, links)
     size = cfg.get("image_size")
@@ -229,4 +231,12 @@ def _link(cfg: Config, links: Links) -> None:
     link_data_root(cfg, links)
     if cfg.get("model"):
         link_classes(cfg, links)
+        link_class_names(cfg, links)
     links.save()
+
+
+def _teacher_config(config: str) -> LinkedConfig:
+    """A linked config without a guide: the teacher's own teacher is not needed."""
+    cfg = _read(config)
+    (cfg.get("model") or {}).pop("guide", None)
+    return load_config(cfg)

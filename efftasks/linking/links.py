@@ -56,15 +56,17 @@ class Links:
         node = self._node(place[:-1])
         self._links.append(_Link(source, place, node.pop(place[-1]), ABSENT))
 
-    def undo(self, keep: frozenset[str] = frozenset()) -> None:
+    def undo(self, keep: frozenset[str] = frozenset(), sources: frozenset[str] | None = None) -> None:
         """Restore the old values, except where the filled value was changed since.
 
         Args:
             keep: top-level keys that are not undone.
+            sources: of the values that are undone; None for all.
         """
         remaining = []
         for link in reversed(self._links):
-            if link.place[0] in keep and len(link.place) == 1:
+            is_other = sources is not None and link.source not in sources
+            if is_other or (link.place[0] in keep and len(link.place) == 1):
                 remaining.append(link)
                 continue
             node = self._node(link.place[:-1])

@@ -22,7 +22,7 @@ __all__ = ["LINKED_KEYS", "check_used", "merge_options"]
 LINKED_KEYS = (
     *("data_root", "classes", "keypoints", "semantic_classes", "palette", "semantic_palette", "ignore"),
     *("label_values", "pixel_range"),
-    *("image_size", "crop_size", "scale", "max_epochs", "schedule", "vis_backends"),
+    *("image_size", "crop_size", "scale", "max_epochs", "schedule", "vis_backends", "teacher_weights"),
 )
 # Keys that mmengine's runner reads from the config besides its arguments, and those that `apis` reads.
 _OTHER_KEYS = (
@@ -87,6 +87,7 @@ def check_used(cfg: Config, links: Links, options: Mapping[str, Any], before: Ma
         image_size=size_overridden or "image_size" in links.sources,
         crop_size=size_overridden or "crop_size" in links.sources,
         vis_backends="vis_backends" in links.sources,
+        teacher_weights="teacher_weights" in links.sources,
     )
     for key, used in is_used.items():
         is_overridden_below = any(option.endswith(f".{key}") for option in options)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from efftasks.imaging.masks import masks_on_image
 from efftasks.models.backbones.base import build_backbone
-from efftasks.models.guides import build_guide
+from efftasks.models.guides.base import build_guide, guide_losses, recorded_for_guide
 from efftasks.models.seg_heads.channels import labels_on_original, with_channels
 from efftasks.models.targets import IGNORED_LABEL, pad_targets
 from efftasks.ops.semantic import label_map
@@ -39,7 +39,7 @@ class Detector(BaseModel):
             for none. ``in_channels`` defaults to the channels of the maps of its ``in_index``.
         semantic_stride: output stride of the label map. Stride 1 costs as much as half a nano network; 4 is the stride
             of masks.
-        guide: config of a :class:`~efftasks.models.guides.Guide`, without ``student``; it is used in training only.
+        guide: config of a :class:`~efftasks.models.guides.base.Guide` without ``student``, for training only.
 
     Attributes:
         cfg: the config it was loaded with, set by ``apis.load``.
@@ -67,12 +67,14 @@ class Detector(BaseModel):
         self.semantic_head = (
             None if semantic_head is None else MODELS.build(with_channels(semantic_head, self.neck.specs))
         )
-        self.guide = None if guide is None else build_guide(guide, self.neck.specs, self.head.num_classes)
+        self.guide = None if guide is None else build_guide(guide, self.neck.specs, self.head.num_classes, self)
 
     def set_progress(self, fraction: float) -> None:
         """Set training progress, in [0, 1]."""
         self.head.set_progress(fraction)
         self.data_preprocessor.set_progress(fraction)
+        if self.guide is not None:
+            self.guide.set_progress(fraction)
 
     def features(self, images: Tensor) -> tuple[Tensor, ...]:
         """Preprocessed images (B, 3, H, W) -> the neck's maps."""
@@ -148,18 +150,16 @@ class Detector(BaseModel):
         raise ValueError(f"mode: got {mode!r}, allowed are 'loss', 'predict' and 'tensor'")
 
     def _loss(self, inputs: Tensor, data_samples: Sequence[DetDataSample]) -> dict[str, Tensor]:
-        maps = self.features(inputs)
         size = (inputs.shape[2], inputs.shape[3])
-        raw, head_losses = self.head.raw_and_loss(maps, pad_targets(data_samples, inputs.device))
+        with recorded_for_guide(self) as outputs:
+            maps = self.features(inputs)
+            raw, head_losses = self.head.raw_and_loss(maps, pad_targets(data_samples, inputs.device))
         losses = dict(head_losses)
         if self.semantic_head is not None:
             samples = [_with_label_map(sample, size, inputs.device) for sample in data_samples]
             semantic_losses = self.semantic_head.loss_by_feat(self.semantic_head(maps), samples)
             losses.update({f"semantic.{name}": value for name, value in semantic_losses.items()})
-        if self.guide is not None:
-            guide_losses = self.guide(inputs, Stages(maps, raw))
-            losses.update({f"guide.{name}": value for name, value in guide_losses.items()})
-        return losses
+        return {**losses, **guide_losses(self, inputs, Stages(maps, raw), outputs)}
 
     def strip(self) -> Detector:
         """A copy without the guide."""

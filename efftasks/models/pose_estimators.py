@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from efftasks.imaging.crops import TOP_DOWN
 from efftasks.models.backbones.base import build_backbone
-from efftasks.models.guides import build_guide
+from efftasks.models.guides.base import build_guide, guide_losses, recorded_for_guide
 from efftasks.registry import MODELS
 from efftasks.structures.errors import UserError
 from efftasks.structures.features import FeatureSpec, Stages
@@ -40,7 +40,7 @@ class PoseEstimator(BaseModel):
         backbone: a Backbone, or its config; any mmdet or mmseg backbone by scoped name.
         head: config without ``in_specs``, which are those of the backbone.
         data_preprocessor: config without ``pad_size_divisor``, which is that of the backbone.
-        guide: config of a :class:`~efftasks.models.guides.Guide`, without ``student``; it is used in training only.
+        guide: config of a :class:`~efftasks.models.guides.base.Guide` without ``student``, for training only.
 
     Attributes:
         cfg: the config it was loaded with, set by ``apis.load``.
@@ -58,7 +58,12 @@ class PoseEstimator(BaseModel):
         self.dataset_meta: dict[str, Any] = {}
         self.backbone = network
         self.head = MODELS.build(dict(head, in_specs=network.specs))
-        self.guide = build_guide(guide, network.specs, self.head.num_keypoints)
+        self.guide = build_guide(guide, network.specs, self.head.num_keypoints, self)
+
+    def set_progress(self, fraction: float) -> None:
+        """Set training progress, in [0, 1], on which a guide may depend."""
+        if self.guide is not None:
+            self.guide.set_progress(fraction)
 
     @property
     def feature_specs(self) -> tuple[FeatureSpec, ...]:
@@ -114,12 +119,9 @@ class PoseEstimator(BaseModel):
         raise ValueError(f"mode: got {mode!r}, allowed are 'loss', 'predict' and 'tensor'")
 
     def _loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        stages = self.stages(inputs)
-        losses = dict(self.head.loss_by_feat(stages.raw, targets))
-        if self.guide is not None:
-            guide_losses = self.guide(inputs, stages)
-            losses.update({f"guide.{name}": value for name, value in guide_losses.items()})
-        return losses
+        with recorded_for_guide(self) as outputs:
+            stages = self.stages(inputs)
+        return {**self.head.loss_by_feat(stages.raw, targets), **guide_losses(self, inputs, stages, outputs)}
 
     def strip(self) -> PoseEstimator:
         """A copy without the guide."""

@@ -9,6 +9,7 @@ import efftasks.compat  # noqa: F401
 
 # isort: split
 from mmdet.models.data_preprocessors import DetDataPreprocessor
+from mmengine.model import ImgDataPreprocessor
 from mmseg.models import SegDataPreProcessor
 from torch import nn
 
@@ -16,7 +17,7 @@ from efftasks.registry import MODELS
 from efftasks.structures.image_fit import PAD_VALUE
 from efftasks.structures.protocols import Progressive
 
-__all__ = ["DetPreprocessor", "Normalization", "SegPreprocessor"]
+__all__ = ["DetPreprocessor", "Normalization", "SegPreprocessor", "normalization_of"]
 
 
 class Normalization(NamedTuple):
@@ -89,3 +90,14 @@ class SegPreprocessor(SegDataPreProcessor):
         super().__init__(mean=list(mean), std=list(std), bgr_to_rgb=True, size_divisor=1)
         # The pipeline pads, with the pixel value of FitImage.
         self.normalization = Normalization(tuple(map(float, mean)), tuple(map(float, std)), "RGB", 0.0)
+
+
+def normalization_of(preprocessor: nn.Module) -> Normalization | None:
+    """The normalization of a preprocessor of BGR images, this package's, mmdet's or mmseg's; None if it has none."""
+    if isinstance(preprocessor, (DetPreprocessor, SegPreprocessor)):
+        return preprocessor.normalization
+    if not isinstance(preprocessor, ImgDataPreprocessor) or not preprocessor._enable_normalize:
+        return None
+    mean, std = (tuple(x.flatten().tolist()) for x in (preprocessor.mean, preprocessor.std))
+    color = "RGB" if preprocessor._channel_conversion else "BGR"
+    return Normalization(mean * (3 // len(mean)), std * (3 // len(std)), color, 0.0)

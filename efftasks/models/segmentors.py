@@ -18,7 +18,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from efftasks.models.backbones.base import build_backbone
-from efftasks.models.guides import build_guide
+from efftasks.models.guides.base import build_guide, guide_losses, recorded_for_guide
 from efftasks.models.seg_heads.channels import labels_on_original, with_channels
 from efftasks.ops.semantic import label_map
 from efftasks.registry import MODELS
@@ -56,7 +56,7 @@ class Segmentor(EncoderDecoder):
         decode_head: config of the head that predicts.
         auxiliary_head: configs of heads that are used in training only.
         neck: config without ``in_specs``, which are those of the backbone.
-        guide: config of a :class:`~efftasks.models.guides.Guide`, without ``student``; it is used in training only.
+        guide: config of a :class:`~efftasks.models.guides.base.Guide` without ``student``, for training only.
         data_preprocessor: config.
         test_cfg: ``mode`` is ``whole``, or ``slide`` with ``crop_size`` and ``stride`` (height, width): windows whose
             logits are averaged where they overlap. ``output`` is the output of :meth:`infer`, which is exported:
@@ -108,7 +108,12 @@ class Segmentor(EncoderDecoder):
             )
         heads = [auxiliary_head] if isinstance(auxiliary_head, Mapping) else auxiliary_head
         self._init_auxiliary_head([with_channels(head, specs) for head in heads] or None)
-        self.guide = build_guide(guide, specs, self.num_classes)
+        self.guide = build_guide(guide, specs, self.num_classes, self)
+
+    def set_progress(self, fraction: float) -> None:
+        """Set training progress, in [0, 1], on which a guide may depend."""
+        if self.guide is not None:
+            self.guide.set_progress(fraction)
 
     @property
     def feature_specs(self) -> tuple[FeatureSpec, ...]:
@@ -146,13 +151,13 @@ class Segmentor(EncoderDecoder):
         """The losses of all heads and of the guide."""
         if self.guide is None:
             return super().loss(inputs, data_samples)
-        stages = self.stages(inputs)
+        with recorded_for_guide(self) as outputs:
+            stages = self.stages(inputs)
         decode_losses = self.decode_head.loss_by_feat(stages.raw, data_samples)
         losses = {f"decode.{name}": value for name, value in decode_losses.items()}
         if self.with_auxiliary_head:
             losses.update(self._auxiliary_head_forward_train(stages.features, data_samples))
-        guide_losses = self.guide(inputs, stages)
-        return {**losses, **{f"guide.{name}": value for name, value in guide_losses.items()}}
+        return {**losses, **guide_losses(self, inputs, stages, outputs)}
 
     def predict(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None) -> list[SegDataSample]:
         """Label maps ``pred_sem_seg`` (1, H, W) uint8 in pixels of the original images."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -24,3 +26,5 @@ class Stages(NamedTuple):
 
     features: tuple[Tensor, ...]  # the maps that its head sees: (B, C_i, H / s_i, W / s_i), finest first
     raw: Any  # the head's raw prediction: a NamedTuple of tensors, or logits
+    recorded: Mapping[str, Any] = MappingProxyType({})  # name of a module -> its output, where a guide needs it
+    model: Any = None  # the network itself, where a guide needs it

@@ -9,7 +9,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-__all__ = ["Elastic", "Exportable", "Foldable", "Progressive", "ReadsParts", "Strippable"]
+    from efftasks.structures.features import FeatureSpec, Stages
+
+__all__ = ["Elastic", "Exportable", "Foldable", "Progressive", "ReadsParts", "Staged", "Strippable"]
 
 
 @runtime_checkable
@@ -54,6 +56,20 @@ class Progressive(Protocol):
 
     def set_progress(self, fraction: float) -> None:
         """Tell how much of training is done, in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """A model that returns what it computes on the way to its prediction: students and teachers."""
+
+    @property
+    def feature_specs(self) -> tuple[FeatureSpec, ...]:
+        """Specs of the feature maps of :meth:`stages`."""
+        ...
+
+    def stages(self, images: Tensor) -> Stages:
+        """Preprocessed images (B, 3, H, W) -> feature maps and raw prediction."""
         ...
 
 

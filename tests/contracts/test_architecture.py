@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoints": {"structures"},
     "codecs": {"registry", "structures", "ops"},
     "datasets": MODEL_SIDE,
-    "models": MODEL_SIDE,
+    "models": MODEL_SIDE | {"compression"},  # a teacher may be compressed: its plan is replayed
     "evaluation": {"registry", "structures", "ops", "imaging", "annotations"},
     "compression": {"registry", "structures", "ops"},
     "export": {"registry", "structures", "ops", "imaging"},

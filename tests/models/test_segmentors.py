@@ -16,7 +16,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from efftasks.models.guides import Student
+from efftasks.models.guides.base import Guide, Student
 from efftasks.models.layers.fold import inference_model
 from efftasks.models.segmentors import Segmentor
 from efftasks.registry import MODELS
@@ -57,16 +57,16 @@ def samples(count: int, size: tuple[int, int]) -> list[SegDataSample]:
     return [SegDataSample(gt_sem_seg=PixelData(data=x)) for x in labels]
 
 
-class CountingGuide(nn.Module):
+class CountingGuide(Guide):
     """Notes what a guide is given."""
 
     def __init__(self, student: Student) -> None:
-        super().__init__()
+        super().__init__(nn.Identity())
         self.scale = nn.Parameter(torch.ones(()))
-        self.given: tuple[Any, ...] = tuple(student)
+        self.given: tuple[Any, ...] = student[:2]
 
     def forward(self, images: Tensor, stages: Stages) -> dict[str, Tensor]:
-        maps, logits = stages
+        maps, logits = stages.features, stages.raw
         self.given = (*self.given, images.shape, len(maps), logits.shape)
         return dict(loss_guide=self.scale * logits.square().mean())
 

@@ -258,12 +258,15 @@ def _first(keys: list[str], count: int = 3) -> str:
     return ", ".join(keys[:count]) + (f", ... {len(keys)} in all" if len(keys) > count else "")
 
 
-def probe(module: nn.Module, size: tuple[int, int] = PROBE_SIZE) -> object:
+def probe(
+    module: nn.Module, size: tuple[int, int] = PROBE_SIZE, run: Callable[[Tensor], object] | None = None
+) -> object:
     """The output of ``module`` for one black image, without a change of modes, buffers and the random state.
 
     Args:
         module: takes (1, 3, height, width).
         size: (height, width).
+        run: runs the module on the image; None to call it.
     """
     modes = {part: part.training for part in module.modules()}
     buffers = {buffer: buffer.clone() for buffer in module.buffers()}
@@ -272,7 +275,7 @@ def probe(module: nn.Module, size: tuple[int, int] = PROBE_SIZE) -> object:
     try:
         module.eval()
         with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-            return module(torch.zeros(1, 3, *size, device=device, dtype=parameter.dtype))
+            return (run or module)(torch.zeros(1, 3, *size, device=device, dtype=parameter.dtype))
     finally:
         for part, training in modes.items():
             part.training = training  # not train(), which may freeze norms

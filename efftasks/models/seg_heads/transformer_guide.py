@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from efftasks.checkpoints.files import load_matching, read_state_dict
 from efftasks.models.backbones.base import probe, specs_of
-from efftasks.models.guides import Guide, Student
+from efftasks.models.guides.base import Guide, Student
 from efftasks.models.losses.channel_wise import channel_wise_divergence
 from efftasks.registry import MODELS
 from efftasks.structures.features import Stages
@@ -189,7 +189,7 @@ class TransformerGuide(Guide):
             images: (B, 3, H, W), normalized for both networks.
             stages: the student's maps, and the logits (B, C, h, w) of its decode head.
         """
-        features, logits = stages
+        features, logits = stages.features, stages.raw
         with torch.no_grad():
             maps = self.teacher(images)
         losses = {}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from efftasks.models.guides import Student
+from efftasks.models.guides.base import Student
 from efftasks.models.losses.channel_wise import channel_wise_divergence
 from efftasks.models.seg_heads.transformer_guide import Teacher, TransformerGuide
 from efftasks.registry import MODELS

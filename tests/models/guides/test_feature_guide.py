@@ -18,7 +18,8 @@ from torch.nn import functional
 from efftasks.checkpoints.files import load_matching
 from efftasks.checkpoints.loading import fitting_weights
 from efftasks.compression.plan import architecture_digest
-from efftasks.models.guides import FeatureGuide, Student
+from efftasks.models.guides.base import Student
+from efftasks.models.guides.distillation import FeatureGuide
 from efftasks.models.layers.fold import fold_model, strip_model
 from efftasks.structures.errors import UserError
 from efftasks.structures.features import FeatureSpec, Stages
@@ -62,12 +63,12 @@ def test_it_adds_its_loss_to_any_kind_of_model_and_is_no_part_of_it(name: str, f
     assert set(losses) - set(alone) == {"guide.loss_features"} and guide.teacher.asked == 1
     assert all(torch.equal(torch.as_tensor(losses[key]), torch.as_tensor(value)) for key, value in alone.items())
     losses["guide.loss_features"].backward()
-    assert all(p.grad is not None for p in guide.projections.parameters())
+    assert all(p.grad is not None for p in guide.terms.parameters())
     assert any(p.grad is not None for p in model.backbone.parameters())  # the student learns by it
     assert all(p.grad is None and not p.requires_grad for p in guide.teacher.parameters())
     assert all(torch.equal(value, before[key]) for key, value in guide.teacher.state_dict().items())
     # Not in what is saved, optimized, averaged or shipped; the student's own weights keep their names.
-    own = {key for key in model.state_dict() if not key.startswith("guide.projections.")}
+    own = {key for key in model.state_dict() if not key.startswith("guide.terms.")}
     assert own == set(plain.state_dict())
     assert {id(p) for p in guide.teacher.parameters()}.isdisjoint(id(p) for p in model.parameters())
     assert not any(isinstance(part, Network) for part in model.modules())
@@ -89,7 +90,7 @@ def test_a_checkpoint_is_that_of_a_plain_model(families: ModuleType) -> None:
         assert report.complete and set(loaded) == set(target.state_dict())
         assert all(torch.equal(loaded[key], weights[key]) for key in set(loaded) & set(weights))
         load_matching(target, weights)
-        with pytest.raises(UserError, match=r"guide\.projections\.0\.weight"):
+        with pytest.raises(UserError, match=r"guide\.terms\.features\.adapters\.0\.conv\.weight"):
             fitting_weights(target, weights, "a.pth", start=False)
     with pytest.raises(UserError, match="head"):  # of the rest everything must match
         load_matching(model, {key: value for key, value in plain.state_dict().items() if not key.startswith("head.")})
@@ -112,7 +113,7 @@ def test_the_loss_by_hand() -> None:
     guide = FeatureGuide(Student((FeatureSpec(3, 8),), 1), teacher, weight=2.5)
     images, own = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 8, 8)
     found = guide(images, Stages((own,), None))["loss_features"]
-    projected = functional.avg_pool2d(guide.projections[0](own), 2)
+    projected = functional.avg_pool2d(guide.terms["features"].adapters[0].conv(own), 2)
     with torch.no_grad():
         wanted = teacher.norm(teacher.conv(images))
     torch.testing.assert_close(found, 2.5 * (projected - wanted).square().sum() / wanted.numel())
@@ -133,7 +134,7 @@ def test_weights_are_read_when_training_begins(tmp_path: Path) -> None:
     guide(*inputs)
 
 
-@pytest.mark.parametrize("indices", [(), (1,), (0, -2)])
+@pytest.mark.parametrize("indices", [(), (2,), (0, -2)])
 def test_maps_that_are_not_there_are_refused(indices: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="indices: got"):
+    with pytest.raises(UserError, match=r"model\.guide\.terms\.features\.(student|teacher): got"):
         FeatureGuide(Student((FeatureSpec(3, 8), FeatureSpec(4, 16)), 1), Network(), indices=indices)

@@ -1,0 +1,237 @@
+"""Terms of a distillation: what of student and teacher is compared, and by which loss."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from efftasks.models.guides.adapters import resized
+from efftasks.models.guides.sources import Networks, Source, sources_of, tensors
+from efftasks.models.losses.distillation_maps import MapLoss
+from efftasks.registry import MODELS
+from efftasks.structures.errors import UserError
+from efftasks.structures.features import Stages
+
+__all__ = ["ClassMap", "LogitTerm", "MapTerm", "Term", "head_of"]
+
+
+class ClassMap(NamedTuple):
+    """Where the classes of the student are among those of the teacher."""
+
+    indices: tuple[int, ...]  # of the teacher's class for each class of the student
+
+    def columns(self, values: Tensor, dim: int) -> Tensor:
+        """The teacher's values of the student's classes, in the student's order."""
+        if self.indices == tuple(range(values.shape[dim])):
+            return values
+        return values.index_select(dim, torch.tensor(self.indices, device=values.device))
+
+    def labels(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The student's labels for labels of the teacher, and whether the student has them; 0 where it does not."""
+        matches = labels[..., None] == torch.tensor(self.indices, device=labels.device)
+        return matches.long().argmax(-1), matches.any(-1)
+
+
+class Term(nn.Module, ABC):
+    """A comparison of student and teacher.
+
+    Args:
+        networks: both; given by the guide.
+
+    Attributes:
+        compares_classes: whether student and teacher must have the same classes.
+        parts: names of its losses; an empty one is the loss of the whole.
+        student_paths: modules of the student whose outputs it needs.
+        teacher_paths: modules of the teacher whose outputs it needs.
+    """
+
+    compares_classes: ClassVar[bool] = False
+    parts: ClassVar[tuple[str, ...]] = ("",)
+    student_paths: tuple[str, ...] = ()
+    teacher_paths: tuple[str, ...] = ()
+
+    @abstractmethod
+    def forward(self, student: Stages, teacher: Stages, classes: ClassMap | None) -> dict[str, Tensor]:
+        """The weighted losses, one scalar for each of ``parts``.
+
+        Args:
+            student: what it computed, with gradient.
+            teacher: what it computed, without.
+            classes: None where nobody compares classes.
+        """
+
+
+class _Compared(Term):
+    """A term with sources.
+
+    Args:
+        networks: both networks; given by the guide.
+        loss: config of the loss.
+        student: sources of the student, see :mod:`efftasks.models.guides.sources`.
+        teacher: of the teacher; None for the same.
+    """
+
+    def __init__(
+        self,
+        networks: Networks,
+        loss: Mapping[str, Any],
+        student: str | Sequence[str],
+        teacher: str | Sequence[str] | None,
+    ) -> None:
+        super().__init__()
+        self.place = networks.place
+        self.student_sources = sources_of(student, f"{networks.place}.student")
+        self.teacher_sources = sources_of(student if teacher is None else teacher, f"{networks.place}.teacher")
+        networks.student.check(self.student_sources)
+        networks.teacher.check(self.teacher_sources)
+        self.student_paths, self.teacher_paths = _modules(self.student_sources), _modules(self.teacher_sources)
+        self.loss = MODELS.build(dict(loss))
+
+    def pairs(self, student: Stages, teacher: Stages) -> list[tuple[Tensor, Tensor]]:
+        """The tensors of both, in float32 at least.
+
+        Raises:
+            UserError: the numbers differ.
+        """
+        s, t = tensors(self.student_sources, student), tensors(self.teacher_sources, teacher)
+        _check_counts(len(s), len(t), self.place)
+        return [(_as_float(a), _as_float(b)) for a, b in zip(s, t)]
+
+
+@MODELS.register_module()
+class MapTerm(_Compared):
+    """Compares feature maps, pair by pair; the loss is the mean over the pairs.
+
+    The student's map gets the channels of the teacher's by an adapter, and its size by pooling or interpolation.
+
+    Args:
+        networks: given by the guide.
+        loss: config of a loss between two maps (B, C, H, W): ``PKDLoss``, ``CWDLoss``, ``MGDLoss``, ``FeatureMSELoss``.
+        student: the student's maps: ``features``, ``features[-1]``, names of modules, or a list of them.
+        teacher: the teacher's; None for the same.
+        adapter: config of an adapter without channels, for each pair; None for that of the loss, or else a
+            ``ConvAdapter`` for pairs whose channels differ.
+
+    Raises:
+        UserError: there is no such map, or the numbers of maps differ.
+    """
+
+    def __init__(
+        self,
+        networks: Networks,
+        loss: Mapping[str, Any],
+        student: str | Sequence[str] = "features",
+        teacher: str | Sequence[str] | None = None,
+        adapter: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(networks, loss, student, teacher)
+        own = networks.student.channels(self.student_sources)
+        self.channels = networks.teacher.channels(self.teacher_sources)
+        _check_counts(len(own), len(self.channels), self.place)
+        if adapter is None and isinstance(self.loss, MapLoss) and self.loss.adapter is not None:
+            adapter = dict(type=self.loss.adapter)
+        self.adapters = nn.ModuleList(
+            _adapter(adapter, student_channels, channels) for student_channels, channels in zip(own, self.channels)
+        )
+
+    def forward(self, student: Stages, teacher: Stages, classes: ClassMap | None) -> dict[str, Tensor]:
+        """The mean over the pairs."""
+        losses = []
+        for (own, other), adapter, channels in zip(self.pairs(student, teacher), self.adapters, self.channels):
+            if other.shape[1] != channels:
+                raise UserError(
+                    f"{self.place}.teacher: a map of the teacher's checkpoint has {other.shape[1]} channels and its "
+                    f"config's {channels}, as where it was pruned there; compare features, which pruning leaves alone"
+                )
+            adapted = (
+                resized(own, other.shape[2:]) if isinstance(adapter, nn.Identity) else adapter(own, other.shape[2:])
+            )
+            losses.append(self.loss(_as_float(adapted), other))
+        return {"": torch.stack(losses).mean()}
+
+
+@MODELS.register_module()
+class LogitTerm(_Compared):
+    """Compares class logits, pair by pair; the loss is the mean over the pairs.
+
+    Logits (B, C, H, W) of the student are resized to those of the teacher. Logits (B, N, C) of points or queries must
+    be of the same ones.
+
+    Args:
+        networks: given by the guide.
+        loss: config of a loss between logits (B, C, ...): ``CWDLoss``, ``LogitKLLoss``, ``DKDLoss``, ``DISTLoss``,
+            ``LogitBCELoss``.
+        student: the student's logits: ``raw`` of a segmentor.
+        teacher: the teacher's; None for the same.
+    """
+
+    compares_classes = True
+
+    def __init__(
+        self,
+        networks: Networks,
+        loss: Mapping[str, Any],
+        student: str | Sequence[str] = "raw",
+        teacher: str | Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(networks, loss, student, teacher)
+
+    def forward(self, student: Stages, teacher: Stages, classes: ClassMap | None) -> dict[str, Tensor]:
+        """The mean over the pairs."""
+        losses = []
+        for own, other in self.pairs(student, teacher):
+            own, other = (x.transpose(1, 2) if x.dim() == 3 else x for x in (own, other))
+            if classes is not None:
+                other = classes.columns(other, 1)
+            if own.dim() == other.dim() == 4:
+                own = resized(own, other.shape[2:])
+            if own.shape != other.shape:
+                raise UserError(
+                    f"{self.place}: got logits (B, C, ...) of {tuple(own.shape)} of the student and of "
+                    f"{tuple(other.shape)} of the teacher, expected equal shapes"
+                )
+            losses.append(self.loss(own, other))
+        return {"": torch.stack(losses).mean()}
+
+
+def head_of(network: Any, kinds: tuple[type[nn.Module], ...], subject: str) -> Any:
+    """The head of a detector.
+
+    Args:
+        network: any; None for no network.
+        kinds: allowed types of the head.
+        subject: of the message.
+
+    Raises:
+        UserError: it has none, or one of another type.
+    """
+    head = dict(network.named_children()).get("head") if isinstance(network, nn.Module) else None
+    if not isinstance(head, kinds):
+        got = type(network).__name__ if head is None else type(head).__name__
+        raise UserError(f"{subject}: got a {got}, expected a head of type {' or '.join(x.__name__ for x in kinds)}")
+    return head
+
+
+def _adapter(config: Mapping[str, Any] | None, in_channels: int, out_channels: int) -> nn.Module:
+    if config is None:
+        if in_channels == out_channels:
+            return nn.Identity()
+        config = dict(type="ConvAdapter")
+    return MODELS.build(dict(config, in_channels=in_channels, out_channels=out_channels))
+
+
+def _check_counts(student: int, teacher: int, place: str) -> None:
+    if student != teacher:
+        raise UserError(f"{place}: got {student} tensors of the student and {teacher} of the teacher, expected as many")
+
+
+def _modules(sources: Sequence[Source]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(source.module for source in sources if source.module is not None))
+
+
+def _as_float(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
