@@ -33,11 +33,12 @@ class ConvAdapter(nn.Module):
     Args:
         in_channels: of the student's map; given by the term.
         out_channels: of the teacher's map; given by the term.
+        bias: of the convolution.
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 1)
+        self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=bias)
 
     def forward(self, maps: Tensor, size: Sequence[int]) -> Tensor:
         """(B, C, H, W) -> (B, out_channels, *size)."""

@@ -104,7 +104,8 @@ class OneToManyTerm(Term):
         if teacher.model.head.one_to_many is None:
             raise UserError(f"{self.place}: the teacher was stripped of its one-to-many branch")
         branch = teacher.model.head.one_to_many(teacher.features)
-        boxes = decode_distances(points, branch.distances.float() * strides)
+        distances = branch.distances.float().clamp(min=0)  # as target, a box must not have its sides exchanged
+        boxes = decode_distances(points, distances * strides)
         probabilities = classes.columns(branch.logits.float().sigmoid(), 2)
         quality = probabilities.amax(-1)
         return PointTargets(probabilities, boxes, quality * (quality >= self.min_score))

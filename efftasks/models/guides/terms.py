@@ -132,10 +132,12 @@ class MapTerm(_Compared):
         own = networks.student.channels(self.student_sources)
         self.channels = networks.teacher.channels(self.teacher_sources)
         _check_counts(len(own), len(self.channels), self.place)
-        if adapter is None and isinstance(self.loss, MapLoss) and self.loss.adapter is not None:
-            adapter = dict(type=self.loss.adapter)
+        projection: Mapping[str, Any] = MapLoss.projection
+        if isinstance(self.loss, MapLoss):
+            adapter, projection = adapter or self.loss.adapter, self.loss.projection
         self.adapters = nn.ModuleList(
-            _adapter(adapter, student_channels, channels) for student_channels, channels in zip(own, self.channels)
+            _adapter(adapter or (projection if student_channels != channels else None), student_channels, channels)
+            for student_channels, channels in zip(own, self.channels)
         )
 
     def forward(self, student: Stages, teacher: Stages, classes: ClassMap | None) -> dict[str, Tensor]:
@@ -218,9 +220,7 @@ def head_of(network: Any, kinds: tuple[type[nn.Module], ...], subject: str) -> A
 
 def _adapter(config: Mapping[str, Any] | None, in_channels: int, out_channels: int) -> nn.Module:
     if config is None:
-        if in_channels == out_channels:
-            return nn.Identity()
-        config = dict(type="ConvAdapter")
+        return nn.Identity()
     return MODELS.build(dict(config, in_channels=in_channels, out_channels=out_channels))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,10 +22,12 @@ class MapLoss(nn.Module):
         weight: of the loss.
 
     Attributes:
-        adapter: type of the adapter of the student's map; None for one only where the channels differ.
+        adapter: config of the adapter of the student's map, for all maps; None for none.
+        projection: config of the adapter where channels differ, if there is no other.
     """
 
-    adapter: ClassVar[str | None] = None
+    adapter: ClassVar[dict[str, Any] | None] = None
+    projection: ClassVar[dict[str, Any]] = dict(type="ConvAdapter")
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
@@ -39,7 +41,7 @@ class FeatureMSELoss(MapLoss):
     Source: FitNets (arXiv 1412.6550), section 2.2, equation 3.
     """
 
-    adapter = "ConvAdapter"
+    adapter = MapLoss.projection
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Maps (B, C, H, W) -> a scalar."""
@@ -55,6 +57,8 @@ class PKDLoss(MapLoss):
 
     Source: PKD (arXiv 2207.02039), section 3.3, equations 3 to 6.
     """
+
+    projection: ClassVar[dict[str, Any]] = dict(type="ConvAdapter", bias=False)  # it would change nothing
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Maps (B, C, H, W) -> a scalar in [0, 2 * weight]."""
@@ -73,6 +77,8 @@ class CWDLoss(MapLoss):
         temperature: T.
     """
 
+    projection: ClassVar[dict[str, Any]] = dict(type="ConvAdapter", bias=False)  # it would change nothing
+
     def __init__(self, weight: float = 1.0, temperature: float = 4.0) -> None:
         super().__init__(weight)
         self.temperature = temperature
@@ -90,7 +96,7 @@ class MGDLoss(MapLoss):
     5e-7 with two, and 2e-5 for segmentors.
     """
 
-    adapter = "MaskedGenerator"
+    adapter: ClassVar[dict[str, Any] | None] = dict(type="MaskedGenerator")
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Maps (B, C, H, W) -> a scalar."""
