@@ -62,7 +62,9 @@ class Guide(nn.Module, ABC):
 
     def set_teacher(self, teacher: nn.Module) -> None:
         """Replace the teacher network."""
-        self._teacher = _Unregistered(teacher.requires_grad_(False).eval())
+        teacher.requires_grad_(False)
+        teacher.eval()  # some networks of mmdet return None
+        self._teacher = _Unregistered(teacher)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Guide:
         # to(), cuda(), double() and the like of this module and of its parents call this.
