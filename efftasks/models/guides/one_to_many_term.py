@@ -87,7 +87,8 @@ class OneToManyTerm(Term):
             total = targets.quality.sum()
             all_reduce(total, op="mean")
             total = total.clamp(min=1.0)
-        losses = (1 - box_ciou(boxes, targets.boxes)) * targets.quality
+        objects = targets.quality > 0
+        losses = (1 - box_ciou(boxes[objects], targets.boxes[objects])) * targets.quality[objects]
         return dict(
             cls=self.class_weight * quality_divergence(logits, targets.probabilities).sum() / total,
             box=self.box_weight * losses.sum() / total,
@@ -104,11 +105,11 @@ class OneToManyTerm(Term):
         if teacher.model.head.one_to_many is None:
             raise UserError(f"{self.place}: the teacher was stripped of its one-to-many branch")
         branch = teacher.model.head.one_to_many(teacher.features)
-        distances = branch.distances.float().clamp(min=0)  # as target, a box must not have its sides exchanged
-        boxes = decode_distances(points, distances * strides)
+        boxes = decode_distances(points, branch.distances.float() * strides)
         probabilities = classes.columns(branch.logits.float().sigmoid(), 2)
         quality = probabilities.amax(-1)
-        return PointTargets(probabilities, boxes, quality * (quality >= self.min_score))
+        is_box = (boxes[..., 2:] - boxes[..., :2] >= 1).all(-1)  # not with its sides exchanged, and no point
+        return PointTargets(probabilities, boxes, quality * (is_box & (quality >= self.min_score)))
 
     def _of_detections(
         self, student: Stages, logits: Tensor, boxes: Tensor, teacher: Stages, classes: ClassMap
