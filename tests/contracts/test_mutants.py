@@ -15,7 +15,15 @@ TESTS = Path(__file__).resolve().parents[1]
 PACKAGES = (
     *("annotations", "apis", "bench", "checkpoints", "cli", "codecs", "datasets", "datasets/transforms", "engine"),
     *("engine/hooks", "evaluation", "export", "imaging", "linking", "models", "models/assigners", "models/backbones"),
-    *("models/det_heads", "models/insseg_heads", "models/layers", "models/losses", "models/pose_heads", "ops"),
+    *(
+        "models/det_heads",
+        "models/guides",
+        "models/insseg_heads",
+        "models/layers",
+        "models/losses",
+        "models/pose_heads",
+        "ops",
+    ),
     *("compression", "runtime", "structures"),
 )
 
