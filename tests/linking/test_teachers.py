@@ -36,7 +36,8 @@ def test_the_name_becomes_the_model_with_the_students_classes(tmp_path: Path) ->
     assert teacher.head.decoder == published.head.decoder
     assert cfg.model.guide.class_names == ["ant", "bee"]
     built = apis.build(cfg)
-    assert built.guide.teacher.head.num_classes == 2 and built.guide.class_names == ("ant", "bee")
+    guide_of: Any = built.guide
+    assert guide_of.teacher.head.num_classes == 2 and guide_of.class_names == ("ant", "bee")
 
 
 def test_linked_again_and_dumped_it_is_the_same(tmp_path: Path) -> None:

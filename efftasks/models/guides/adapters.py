@@ -52,7 +52,7 @@ class MaskedGenerator(nn.Module):
     Pixels of the adapted map become 0 with a probability, the same for all channels; two 3x3 convolutions with a ReLU
     between generate the map.
 
-    Source: MGD (arXiv 2205.01529), section 3.1, equations 2 to 4. The 1x1 convolution is there always.
+    Source: MGD (arXiv 2205.01529), section 3. The 1x1 convolution is there always.
 
     Args:
         in_channels: of the student's map; given by the term.

@@ -48,7 +48,7 @@ class OneToManyTerm(Term):
     An ``O2OHead`` as teacher predicts the same points by its own one-to-many branch. The detections of a ``QueryHead``
     are assigned to points by the student's one-to-many assigner, with t and q the assigned quality times the score.
 
-    Sources: CrossKD (arXiv 2306.11369, section 3.3) for the two losses; YOLOv10 (arXiv 2405.14458) for the branches.
+    Sources: CrossKD (arXiv 2306.11369) for the two losses; YOLOv10 (arXiv 2405.14458) for the branches.
 
     Args:
         networks: given by the guide.

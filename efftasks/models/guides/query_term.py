@@ -42,8 +42,8 @@ class SharedQueryTerm(Term):
         loss_l1 = l1_weight / Q * sum q * |box_s - box_t|_1
         loss_giou = giou_weight / Q * sum q * (1 - GIoU(box_s, box_t))
 
-    Source: KD-DETR (arXiv 2211.08071, sections 3.2 and 3.3), whose consistent points are shared queries, with its
-    weights of the box losses. Content cannot be shared between networks of different widths, and strides may differ.
+    Source: KD-DETR (arXiv 2211.08071), whose distillation points are shared queries; DETR's weights of the box losses
+    (arXiv 2005.12872). Content cannot be shared between networks of different widths, and strides may differ.
 
     Args:
         networks: given by the guide.

@@ -36,8 +36,8 @@ def quality_divergence(logits: Tensor, probabilities: Tensor) -> Tensor:
 
     Of the many points that are background for both, little remains.
 
-    Source: QFL (arXiv 2006.04388), section 3.1, equation 3 with an exponent of 1, as CrossKD (arXiv 2306.11369, section
-    3.3) uses it for distillation.
+    Source: the quality focal loss (arXiv 2006.04388, section 3) with an exponent of 1, as CrossKD (arXiv 2306.11369)
+    uses it for distillation.
     """
     return (logits.sigmoid() - probabilities).abs() * bernoulli_divergence(logits, probabilities)
 
@@ -89,7 +89,7 @@ class DKDLoss(nn.Module):
     class and of the rest, o the probabilities of the other classes, which sum to 1. The target is the best class of the
     teacher, since a guide has no annotations.
 
-    Source: DKD (arXiv 2203.08679), section 3.2, equations 6 and 7.
+    Source: DKD (arXiv 2203.08679), section 3.
 
     Args:
         weight: of the loss.
@@ -127,7 +127,7 @@ class DISTLoss(nn.Module):
     ``weight * T^2 * (beta * mean_n (1 - r_n) + gamma * mean_c (1 - r_c))``, r the Pearson correlation of
     ``softmax(s / T)`` and ``softmax(t / T)``.
 
-    Source: DIST (arXiv 2205.10536), section 4.2, equations 9 to 12.
+    Source: DIST (arXiv 2205.10536), section 4.
 
     Args:
         weight: of the loss.

@@ -38,7 +38,7 @@ class MapLoss(nn.Module):
 class FeatureMSELoss(MapLoss):
     """Mean squared error: ``weight * mean (T - S)^2``, with a 1x1 convolution of the student's map.
 
-    Source: FitNets (arXiv 1412.6550), section 2.2, equation 3.
+    Source: FitNets (arXiv 1412.6550), section 2.2.
     """
 
     adapter = MapLoss.projection
@@ -55,7 +55,7 @@ class PKDLoss(MapLoss):
     It is half the mean squared error of maps whose channels are standardized over the batch; their scale and mean do
     not matter. The published weight for each level of an FPN is 6 to 10 for the sum of the levels.
 
-    Source: PKD (arXiv 2207.02039), section 3.3, equations 3 to 6.
+    Source: PKD (arXiv 2207.02039), section 3.
     """
 
     projection: ClassVar[dict[str, Any]] = dict(type="ConvAdapter", bias=False)  # it would change nothing
@@ -92,7 +92,7 @@ class CWDLoss(MapLoss):
 class MGDLoss(MapLoss):
     """Squared error of the generated map: ``weight / B * sum (T - G(M S))^2``; the adapter masks and generates.
 
-    Source: MGD (arXiv 2205.01529), section 3.1, equation 5. The published weight is 2e-5 for detectors with one stage,
+    Source: MGD (arXiv 2205.01529), section 3. The published weight is 2e-5 for detectors with one stage,
     5e-7 with two, and 2e-5 for segmentors.
     """
 

@@ -261,3 +261,23 @@ def test_the_checkpoint_states_the_classes(order: tuple[str, ...], families: Mod
     model.guide.class_names = ("b", "a", "c")
     model.guide._has_begun = False
     assert distillation(images, model.stages(images))["loss_a"].item() > 1e-4
+
+
+@pytest.mark.parametrize("name", ["o2o", "dfine", "fpnlite"])
+def test_losses_are_finite_and_float32_in_mixed_precision(name: str, families: ModuleType) -> None:
+    terms = dict(
+        pkd=maps(),
+        mgd=maps("MGDLoss"),
+        special={
+            "o2o": dict(type="OneToManyTerm", min_score=0.0),
+            "dfine": dict(type="SharedQueryTerm", num_queries=5),
+            "fpnlite": dict(type="LogitTerm", loss=dict(type="DISTLoss")),
+        }[name],
+    )
+    model = families.build_family(name, guide=guide(families.build_family(name), terms=terms))
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = {key: value for key, value in run(model, families, name).items() if key.startswith("guide.")}
+    assert len(losses) >= 3
+    assert all(value.dtype == torch.float32 and bool(value.isfinite()) for value in losses.values())
+    sum(losses.values()).backward()
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())

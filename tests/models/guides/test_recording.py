@@ -85,7 +85,8 @@ def value(text: str, stages: Stages) -> Any:
 
 
 def test_sources() -> None:
-    stages = Stages((1, 2), Pair((5, 6), 7), {"neck.out": (8, 9), "head": 3})
+    maps: Any = (1, 2)
+    stages = Stages(maps, Pair((5, 6), 7), {"neck.out": (8, 9), "head": 3})
     assert value("features", stages) == (1, 2) and value("features[-1]", stages) == 2
     assert value("raw.boxes", stages) == 7 and value("raw.logits[0]", stages) == 5
     assert value("neck.out[1]", stages) == 9 and value("head", stages) == 3
@@ -106,8 +107,9 @@ def test_sources() -> None:
     ],
 )
 def test_wrong_sources_are_one_sentence(text: str, message: str) -> None:
+    maps: Any = (1, 2)
     with pytest.raises(UserError, match=message):
-        value(text, Stages((1, 2), Pair(5, 6)))
+        value(text, Stages(maps, Pair(5, 6)))
 
 
 def test_only_tensors_are_compared() -> None:

@@ -73,7 +73,7 @@ def test_dkd(logits: tuple[Tensor, Tensor]) -> None:
 
 
 def test_dkd_with_the_weights_of_kl_is_kl(logits: tuple[Tensor, Tensor]) -> None:
-    """Equation 5 of the paper: KL is the target's part plus the others', weighted by 1 - p_target."""
+    """The reformulation of the paper: KL is the target's part plus the others', weighted by 1 - p_target."""
     student, teacher = (x[:1, :, :1, :1] for x in logits)  # one row, whose weight is one number
     rest = 1 - teacher.softmax(1).max().item()
     dkd = DKDLoss(alpha=1.0, beta=rest, temperature=1.0)(student, teacher)
