@@ -29,6 +29,7 @@ class Experiment(NamedTuple):
     terms: tuple[str, ...]  # of the guide
     metric: str
     epochs: int
+    more: tuple[str, ...] = ()  # another option, with all terms
 
 
 EXPERIMENTS = {
@@ -38,6 +39,7 @@ EXPERIMENTS = {
         ("maps", "one_to_many"),
         "bbox_mAP",
         24,
+        ("model.guide.fade=None",),
     ),
     "camvid": Experiment(
         "fpnlite-n_mobilenetv4-conv-s_1xb8-40e_camvid-480_distil",
@@ -57,10 +59,11 @@ class Result(NamedTuple):
 
 
 def variants(experiment: Experiment) -> dict[str, list[str]]:
-    """Options of the student's config by name: without a guide, with each term alone, and with all."""
+    """Options of the student's config by name: without a guide, with each term alone, with all, and what is more."""
     off = {term: f"model.guide.terms.{term}=None" for term in experiment.terms}
     alone = {term: [option for name, option in off.items() if name != term] for term in experiment.terms}
-    return {"none": ["model.guide=None"], **alone, "all": []}
+    more = {f"all, {option.removeprefix('model.guide.')}": [option] for option in experiment.more}
+    return {"none": ["model.guide=None"], **alone, "all": [], **more}
 
 
 def run(config: str, work_dir: Path, epochs: int, metric: str, arguments: list[str], options: list[str]) -> Result:
@@ -124,7 +127,7 @@ def main() -> None:
     for seed in range(args.seeds):  # all variants of a seed first, so that a partial table is fair
         for name, options in chosen.items():
             common = [*data, f"randomness.seed={seed}", *([] if name == "none" else [weights]), *options]
-            work_dir = out / f"{name}-{seed}"
+            work_dir = out / f"{name.replace(', ', '-')}-{seed}"
             results.setdefault(name, []).append(
                 run(experiment.student, work_dir, epochs, experiment.metric, arguments, common)
             )

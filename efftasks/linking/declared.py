@@ -11,7 +11,7 @@
 - ``replaces``: dict from a transform that was removed to what is expected instead of it, for the message;
 - ``scaled_arguments``: dict from an argument of a part of a model to what ``scale`` changes in it: ``width`` and
   ``depth`` are factors, 1 if they are not stated, ``channels`` one or several numbers of channels, ``blocks`` a number;
-- ``has_linked_teacher``: whether a guide takes a teacher by the name of its config, ``weights`` and ``class_names``;
+- ``linked_teacher``: those of the arguments ``teacher``, ``weights`` and ``class_names`` of a guide that are linked;
 - ``runs_once``: whether a custom hook replaces the default hook of the same type;
 - ``class_file``: name of the file in which a data set states its classes;
 - ``annotations``: what the annotations of a data set or metric are, ``coco`` (a file ``ann_file``) or ``label maps``

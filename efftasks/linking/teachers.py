@@ -1,6 +1,6 @@
 """Links a teacher's config and `teacher_weights` to the guide of a config's model.
 
-The class of a guide declares ``has_linked_teacher = True``.
+The class of a guide declares the arguments in ``linked_teacher``.
 """
 
 from __future__ import annotations
@@ -34,25 +34,24 @@ def link_teacher(cfg: Config, links: Links, load: Callable[[str], Config]) -> No
     Raises:
         UserError: there is no such config, or it has errors.
     """
-    guide = _guide(cfg)
-    if guide is None:
-        return
-    if isinstance(guide.get("teacher"), str):
+    guide, linked = _guide(cfg)
+    if "teacher" in linked and isinstance(guide.get("teacher"), str):
         links.fill((*_PLACE, "teacher"), _teacher(load(guide["teacher"])), "model")
-    if guide.get("weights") is None and cfg.get("teacher_weights") is not None:
+    if "weights" in linked and guide.get("weights") is None and cfg.get("teacher_weights") is not None:
         links.fill((*_PLACE, "weights"), cfg.teacher_weights, "teacher_weights")
 
 
 def link_class_names(cfg: Config, links: Links) -> None:
     """Fill the names of the classes into the guide, to find them among those of the teacher."""
-    guide = _guide(cfg)
-    if guide is not None and guide.get("class_names") is None and cfg.get("classes"):
+    guide, linked = _guide(cfg)
+    if "class_names" in linked and guide.get("class_names") is None and cfg.get("classes"):
         links.fill((*_PLACE, "class_names"), list(cfg.classes), "classes")
 
 
-def _guide(cfg: Config) -> Any:
-    guide = (cfg.get("model") or {}).get("guide")
-    return guide if guide and declared(guide.get("type"), "has_linked_teacher") else None
+def _guide(cfg: Config) -> tuple[Any, tuple[str, ...]]:
+    """The config of the guide, and its arguments that are linked."""
+    guide = (cfg.get("model") or {}).get("guide") or {}
+    return guide, tuple(declared(guide.get("type"), "linked_teacher"))
 
 
 def _teacher(cfg: Config) -> Any:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +151,18 @@ def test_a_teacher_of_another_architecture_is_refused_before_the_first_step(
     with pytest.raises(UserError, match=r"other\.pth: its compression plan was made for another dense model"):
         train(student, data, tmp_path / "work", teacher_weights=str(tmp_path / "other.pth"), max_epochs=1)
     assert not list(tmp_path.rglob("epoch_*.pth"))
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(student: Path, teacher: Path, data: Path, tmp_path: Path) -> None:
+    """The last epoch has a weight of 0, and gradients for the same parameters all the same."""
+    options = {"data_root": f"{data}/", "max_epochs": 2, **SMALL, "train_dataloader.batch_size": 2}
+    cfg = apis.load_config(student, {**options, "teacher_weights": str(teacher)})
+    cfg.work_dir = str(tmp_path / "run")
+    cfg.dump(str(tmp_path / "two.py"))
+    words = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "-m", "efftasks", "train"]
+    words += [str(tmp_path / "two.py"), "--launcher", "pytorch", "--skip-check"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-9000:]
+    assert any(key.startswith("guide.terms") for key in read_checkpoint(tmp_path / "run/epoch_2.pth")["state_dict"])

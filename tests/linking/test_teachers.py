@@ -74,6 +74,13 @@ def test_what_the_guide_states_itself_stays(tmp_path: Path) -> None:
     assert linked.weights == "own.pth" and linked.class_names == ["q"] and linked.teacher.head.num_classes == 2
 
 
+def test_a_guide_of_feature_maps_takes_a_name_too(tmp_path: Path) -> None:
+    cfg = load(tmp_path, f"dict(type='FeatureGuide', teacher={STUDENT!r})", {"teacher_weights": "a.pth"})
+    assert cfg.model.guide.weights == "a.pth" and "class_names" not in cfg.model.guide
+    built: Any = apis.build(cfg)
+    assert built.guide.teacher.head.num_classes == 2
+
+
 def test_errors_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"o2o-huge: no such config file"):
         load(tmp_path, guide("o2o-huge"))

@@ -7,6 +7,7 @@ model = dict(
     guide=dict(
         type="Distillation",
         teacher="o2o-s_mobilenetv4-conv-s_1xb8-48e_bccd-320_teacher",
+        fade=(0.0, 1.0),  # as the weight of the one-to-many branch, which trains backbone and neck
         terms=dict(
             maps=dict(type="MapTerm", student="features", loss=dict(type="PKDLoss", weight=4.0)),
             one_to_many=dict(type="OneToManyTerm"),

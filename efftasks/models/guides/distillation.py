@@ -52,7 +52,7 @@ class Distillation(Guide):
     """
 
     linked_progress: ClassVar[tuple[str, ...]] = ("fade",)
-    has_linked_teacher: ClassVar[bool] = True  # see efftasks/linking/teachers.py
+    linked_teacher: ClassVar[tuple[str, ...]] = ("teacher", "weights", "class_names")
 
     def __init__(
         self,
@@ -173,6 +173,8 @@ class FeatureGuide(Distillation):
     Raises:
         UserError: there are no such maps.
     """
+
+    linked_teacher: ClassVar[tuple[str, ...]] = ("teacher", "weights")
 
     def __init__(
         self,
