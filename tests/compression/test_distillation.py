@@ -126,6 +126,16 @@ def test_the_checkpoint_is_that_of_a_plain_model(trained: Path, data: Path, tmp_
     assert main([*arguments, "--out", str(tmp_path / "drawn")]) == 0
 
 
+def test_a_student_may_be_compressed_itself(student: Path, teacher: Path, data: Path, tmp_path: Path) -> None:
+    step = dict(type="LowRank", layers=["neck.*"], ratio=0.5)
+    options: dict[str, Any] = {"max_epochs": 1, "teacher_weights": str(teacher), "model_transforms": [step]}
+    checkpoint = train(student, data, tmp_path, **options) / "epoch_1.pth"
+    plan = read_checkpoint(checkpoint)["meta"]["compression_plan"]
+    assert plan["dense"] == architecture_digest(apis.build(plain_config(data)))
+    model = apis.load(plain_config(data), checkpoint)
+    assert model.guide is None and any(name.endswith(".reduce") for name, _ in model.named_modules())
+
+
 @pytest.mark.slow
 def test_it_exports_the_same_file(trained: Path, data: Path, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")

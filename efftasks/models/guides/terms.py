@@ -130,30 +130,35 @@ class MapTerm(_Compared):
     ) -> None:
         super().__init__(networks, loss, student, teacher)
         own = networks.student.channels(self.student_sources)
-        self.channels = networks.teacher.channels(self.teacher_sources)
-        _check_counts(len(own), len(self.channels), self.place)
+        other = networks.teacher.channels(self.teacher_sources)
+        _check_counts(len(own), len(other), self.place)
+        self.channels = list(zip(own, other))  # of student and teacher
         projection: Mapping[str, Any] = MapLoss.projection
         if isinstance(self.loss, MapLoss):
             adapter, projection = adapter or self.loss.adapter, self.loss.projection
-        self.adapters = nn.ModuleList(
-            _adapter(adapter or (projection if student_channels != channels else None), student_channels, channels)
-            for student_channels, channels in zip(own, self.channels)
-        )
+        self.adapters = nn.ModuleList(_adapter(adapter, projection, *channels) for channels in self.channels)
 
     def forward(self, student: Stages, teacher: Stages, classes: ClassMap | None) -> dict[str, Tensor]:
-        """The mean over the pairs."""
+        """The mean over the pairs.
+
+        Raises:
+            UserError: the channels are no longer those of the config.
+        """
         losses = []
         for (own, other), adapter, channels in zip(self.pairs(student, teacher), self.adapters, self.channels):
-            if other.shape[1] != channels:
-                raise UserError(
-                    f"{self.place}.teacher: a map of the teacher's checkpoint has {other.shape[1]} channels and its "
-                    f"config's {channels}, as where it was pruned there; compare features, which pruning leaves alone"
-                )
-            adapted = (
-                resized(own, other.shape[2:]) if isinstance(adapter, nn.Identity) else adapter(own, other.shape[2:])
-            )
+            self._check_channels((own.shape[1], other.shape[1]), channels)
+            size = other.shape[2:]
+            adapted = resized(own, size) if isinstance(adapter, nn.Identity) else adapter(own, size)
             losses.append(self.loss(_as_float(adapted), other))
         return {"": torch.stack(losses).mean()}
+
+    def _check_channels(self, got: tuple[int, int], expected: tuple[int, int]) -> None:
+        for name, now, before in zip(("student", "teacher"), got, expected):
+            if now != before:
+                raise UserError(
+                    f"{self.place}.{name}: a map of the {name} has {now} channels and that of its config {before}, as "
+                    "where it was pruned there; compare features, which pruning leaves alone"
+                )
 
 
 @MODELS.register_module()
@@ -218,10 +223,12 @@ def head_of(network: Any, kinds: tuple[type[nn.Module], ...], subject: str) -> A
     return head
 
 
-def _adapter(config: Mapping[str, Any] | None, in_channels: int, out_channels: int) -> nn.Module:
-    if config is None:
+def _adapter(
+    config: Mapping[str, Any] | None, projection: Mapping[str, Any], in_channels: int, out_channels: int
+) -> nn.Module:
+    if config is None and in_channels == out_channels:
         return nn.Identity()
-    return MODELS.build(dict(config, in_channels=in_channels, out_channels=out_channels))
+    return MODELS.build(dict(config or projection, in_channels=in_channels, out_channels=out_channels))
 
 
 def _check_counts(student: int, teacher: int, place: str) -> None:

@@ -64,10 +64,15 @@ def test_numbers_of_maps_differ() -> None:
         MapTerm(networks((4, 5), (4, 5)), dict(type="PKDLoss"), ["features[0]"], ["features[2]"])
 
 
-def test_a_teacher_that_was_pruned_where_it_is_compared() -> None:
+@pytest.mark.parametrize(("name", "channels"), [("student", (3, 6)), ("teacher", (4, 3))])
+def test_a_network_that_was_pruned_where_it_is_compared(name: str, channels: tuple[int, int]) -> None:
     term = MapTerm(networks((4,), (6,)), dict(type="PKDLoss"))
-    with pytest.raises(UserError, match=r"terms\.a\.teacher: .* has 3 channels and its config's 6"):
-        term(Stages((torch.rand(1, 4, 2, 2),), None), Stages((torch.rand(1, 3, 2, 2),), None), None)
+    own, other = (Stages((torch.rand(1, c, 2, 2),), None) for c in channels)
+    with pytest.raises(
+        UserError,
+        match=rf"terms\.a\.{name}: a map of the {name} has 3 channels and .* config {4 if name == 'student' else 6}",
+    ):
+        term(own, other, None)
 
 
 def test_masked_generation() -> None:
