@@ -19,7 +19,7 @@ from efftasks.structures.spec import METADATA_KEY, ArtifactSpec
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["EXPORTER", "export_onnx", "write_graph", "write_metadata"]
+__all__ = ["EXPORTER", "export_onnx", "write_graph", "write_metadata", "write_model"]
 
 OLDEST_OPSET = 18
 
@@ -42,6 +42,15 @@ def export_onnx(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: i
         WorkError: the exporter failed, or the file does not pass ONNX's checker.
     """
     import onnx
+
+    path = write_model(model, spec, path, opset)
+    write_metadata(path, spec)
+    onnx.checker.check_model(str(path), full_check=True)
+    return path
+
+
+def write_model(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: int = 18) -> Path:
+    """As :func:`export_onnx`, without the description inside: for what is made of the file next."""
     import torch
 
     from efftasks.export.graph import Graph
@@ -62,10 +71,7 @@ def export_onnx(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: i
     images = torch.zeros(2 if image_input.dynamic_batch else 1, 3, image_input.height, image_input.width)
     graph = Graph(model).eval()
     names = [output.name for output in spec.outputs]
-    write_graph(graph, images, path, opset, image_input.name, names, _dynamic_axes(spec))
-    write_metadata(path, spec)
-    onnx.checker.check_model(str(path), full_check=True)
-    return path
+    return write_graph(graph, images, path, opset, image_input.name, names, _dynamic_axes(spec))
 
 
 def write_graph(

@@ -48,6 +48,7 @@ class _OpenVinoSession:
         for place in ([METADATA_KEY], _ONNX_METADATA):
             if model.has_rt_info(place):
                 self.metadata = model.get_rt_info(place).value
+                break
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """As :class:`efftasks.runtime.backends.base.Session` has it."""
