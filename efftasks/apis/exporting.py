@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +16,13 @@ from efftasks.apis.entry_predictors import artifact_predictor
 from efftasks.apis.evaluating import evaluate, test_images
 from efftasks.apis.formats import find_exporter, move_artifact, suffix_of
 from efftasks.apis.predicting import predict
+from efftasks.apis.quantizing import quantization_settings, save_sensitivity, write_quantized
 from efftasks.apis.verifying import verify
+from efftasks.bench.environment import instruction_sets
 from efftasks.config import load_config
 from efftasks.export.exporters.base import Exporter
 from efftasks.export.exporters.table import EXPORTERS
+from efftasks.export.quantization.sensitivity import LayerError
 from efftasks.export.verify import Report
 from efftasks.export.verify_metrics import check_metrics
 from efftasks.imaging.images import UnreadableImage, read_image
@@ -48,6 +52,9 @@ class ExportSettings:
     images: str | Path | None = None  # a folder to verify on; None: the test data of the config
     num_images: int = 16  # how many of them
     evaluate: bool = False  # also the metrics of model and file on the test data
+    quantization: Mapping[str, Any] = field(default_factory=dict)  # overrides of the config's; of int8
+    calib_images: str | Path | None = None  # a folder to calibrate on; None: the training data of the config
+    sensitivity: bool = False  # measure that of each layer, and leave the worst in float
 
     def __post_init__(self) -> None:
         if self.num_images < 1:
@@ -56,6 +63,13 @@ class ExportSettings:
             raise UserError(f"--size: got {self.size[0]} {self.size[1]}, expected two integers from 1")
         if self.images is not None and not Path(self.images).is_dir():
             raise UserError(f"--images: {self.images} is no folder, expected a folder of images")
+        if self.calib_images is not None and not Path(self.calib_images).is_dir():
+            raise UserError(f"--calib-images: {self.calib_images} is no folder, expected a folder of images")
+        if self.precision != "int8" and (self.quantization or self.calib_images or self.sensitivity):
+            raise UserError(
+                f"--precision: got {self.precision or 'none'}, expected int8: calibration, bits, layers in float and "
+                "sensitivity are of quantized files"
+            )
 
 
 DEFAULTS = ExportSettings()
@@ -68,6 +82,7 @@ class Exported(NamedTuple):
     spec: ArtifactSpec  # as it stands in the sidecar
     report: Report
     metrics: dict[str, dict[str, float]]  # of "pytorch" and "artifact"; empty unless they were asked for
+    sensitivity: tuple[LayerError, ...] = ()  # of the layers; empty unless it was asked for
 
 
 def export(
@@ -131,16 +146,32 @@ def export_model(
     if settings.images is not None and spec.input.resize == "crop":
         raise UserError(f"--images: {spec.task} is verified in the boxes of the test data, and images have none")
     entries = _entries(model.cfg, settings)
+    quantization = quantization_settings(model.cfg, settings.quantization) if spec.precision == "int8" else None
 
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as drafts:
         suffix = suffix_of(exporter)
-        draft = exporter.export(fuse(model), spec, Path(drafts, f"model{suffix}"), opset=settings.opset)
+        draft = Path(drafts, f"model{suffix}")
+        rows: tuple[LayerError, ...] = ()
+        if quantization is None:
+            exporter.export(fuse(model), spec, draft, opset=settings.opset)
+        else:
+            quantized = write_quantized(
+                *(fuse(model), model.cfg, spec, draft, exporter, quantization),
+                folder=settings.calib_images,
+                sensitivity=settings.sensitivity,
+                opset=settings.opset,
+            )
+            spec, rows = quantized.spec, quantized.sensitivity
+            if rows:
+                save_sensitivity(quantized, folder)
         spec.save(draft.with_suffix(".json"))  # for formats without room for a description
         report = verify(model, draft, spec, entries, exporter.backend)
         metrics = _metrics(model, draft, exporter.backend) if settings.evaluate and report.passed else {}
         fault = check_metrics(spec.policy, metrics) if report.passed else str(report)
-        spec = spec.with_verify({**report.to_dict(), **(dict(metrics=metrics) if metrics else {}), "passed": not fault})
+        facts: dict[str, Any] = dict(metrics=metrics) if metrics else {}
+        facts["instruction_sets"] = list(instruction_sets())
+        spec = spec.with_verify({**report.to_dict(), **facts, "passed": not fault})
         exporter.write_metadata(draft, spec)
         if fault:
             rejected = move_artifact(draft, folder / f"model.rejected{suffix}", exporter)
@@ -149,7 +180,7 @@ def export_model(
         spec = replace(spec, files=_files(draft, path, exporter))
         move_artifact(draft, path, exporter)
     spec.save(path.with_suffix(".json"))
-    return Exported(path, spec, report, metrics)
+    return Exported(path, spec, report, metrics, rows)
 
 
 def _files(draft: Path, target: Path, exporter: Exporter) -> tuple[ArtifactFile, ...]:

@@ -9,8 +9,11 @@ from importlib import metadata
 
 from efftasks.runtime.backends.table import BACKENDS
 
-__all__ = ["describe_environment"]
+__all__ = ["describe_environment", "instruction_sets"]
 
+_CPUINFO = "/proc/cpuinfo"
+# As Linux names them. Those with "vnni" multiply and add integers of 8 bits without saturating; the last two are ARM's.
+_INSTRUCTION_SETS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
 _LIBRARIES = ("timm", "numpy", "opencv-python")
 
 
@@ -37,12 +40,24 @@ def describe_environment(threads: int | None = None) -> dict[str, str]:
     return environment
 
 
+def instruction_sets(cpuinfo: str = _CPUINFO) -> tuple[str, ...]:
+    """Which of the instruction sets that matter to a network of 8-bit integers the processor has; empty if unknown."""
+    flags = set((_cpu_field("flags", cpuinfo) or _cpu_field("Features", cpuinfo) or "").split())
+    return tuple(name for name in _INSTRUCTION_SETS if name in flags)
+
+
 def _cpu() -> str:
+    return _cpu_field("model name", _CPUINFO) or platform.processor() or "unknown"
+
+
+def _cpu_field(name: str, cpuinfo: str) -> str | None:
+    """A line of Linux's description of the processor."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
+        with open(cpuinfo, encoding="utf-8") as file:
             for line in file:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
+                key, _, value = line.partition(":")
+                if key.strip() == name:
+                    return value.strip()
     except OSError:
         pass
-    return platform.processor() or "unknown"
+    return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import Any
 
 from efftasks.cli.options import add_options, parse_options
 
@@ -12,6 +14,8 @@ EXAMPLES = """examples:
   efftasks export my_config.py best.pth --size 480 640                another input size than the config's
   efftasks export my_config.py best.pth --dynamic-size                any multiple of the model's divisor
   efftasks export my_config.py best.pth --images photos/              verify on these instead of the test data
+  efftasks export my_config.py best.pth --precision int8 --eval       8-bit integers, calibrated on training images
+  efftasks export my_config.py best.pth --precision int8 --sensitivity   also which layers lose most
 
 The file is written, run and compared with the PyTorch model on real images; only then does the command succeed. A file
 that does not agree is kept as model.rejected, with its suffix, to look at.
@@ -57,8 +61,44 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--images", metavar="DIR", help="images to verify on (default: the config's test data)")
     parser.add_argument("--num-images", type=int, default=16, help="number of images (default 16)")
     parser.add_argument("--eval", action="store_true", help="also evaluate model and file on the test data")
+    _add_quantization(parser)
     add_options(parser)
     parser.set_defaults(run=run)
+
+
+def _add_quantization(parser: argparse.ArgumentParser) -> None:
+    from efftasks.structures.quantization import METHODS, WEIGHT_BITS
+
+    group = parser.add_argument_group(
+        "of --precision int8", "They override `quantization` of the config, whose defaults are in docs/export.md."
+    )
+    group.add_argument("--calib", type=int, metavar="N", help="number of training images to calibrate on (default 256)")
+    group.add_argument(
+        "--calib-images", metavar="DIR", help="calibrate on the images of a folder instead of the training data"
+    )
+    group.add_argument(
+        "--calib-method",
+        choices=METHODS,
+        help="how ranges are taken from them; auto (default) compares by the metric on other training images",
+    )
+    group.add_argument("--weight-bits", type=int, choices=WEIGHT_BITS, help="of the weights (default 7)")
+    group.add_argument(
+        "--float-layers", nargs="+", metavar="NAME", help="layers that stay in float; * matches anything"
+    )
+    group.add_argument(
+        "--sensitivity",
+        action="store_true",
+        help="measure the error that each layer adds, leave the worst in float, and write sensitivity.json and "
+        "quantization.py",
+    )
+
+
+def _quantization(args: argparse.Namespace) -> dict[str, Any]:
+    """The values of ``quantization`` that the command line states."""
+    values = dict(
+        images=args.calib, method=args.calib_method, weight_bits=args.weight_bits, float_layers=args.float_layers
+    )
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -75,14 +115,35 @@ def run(args: argparse.Namespace) -> int:
         images=args.images,
         num_images=args.num_images,
         evaluate=args.eval,
+        quantization=_quantization(args),
+        calib_images=args.calib_images,
+        sensitivity=args.sensitivity,
     )
     options = parse_options(args.cfg_options)
     if args.output is not None:
         options["model.test_cfg.output"] = args.output
     exported = export(args.config, args.checkpoint, args.out, settings, options)
+    if exported.sensitivity:
+        print(_table(exported.sensitivity))
     print(exported.report)
     for name, values in exported.metrics.items():
         print(f"{name:<9}", "  ".join(f"{key} {value:.4f}" for key, value in values.items()))
     sidecar = exported.path.with_suffix(".json")
     print(f"{exported.path} ({exported.path.stat().st_size / 1e6:.1f} MB), {sidecar}")
     return 0
+
+
+def _table(rows: Sequence[Any]) -> str:
+    """The layers that add most to the error, as text."""
+    from efftasks.bench.table import to_markdown
+
+    top = [
+        {
+            "layer": row.name,
+            "weights": row.weights,
+            "SNR dB": round(row.decibels, 1),
+            "share %": round(100 * row.share, 1),
+        }
+        for row in rows[:20]
+    ]
+    return to_markdown(top, list(top[0]))

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from efftasks.linking.data import LOADERS
 from efftasks.linking.forms import check_forms
 from efftasks.structures.errors import UserError
+from efftasks.structures.quantization import QuantizationSettings
 
 __all__ = ["as_size", "check_to_train", "normalize_values"]
 
@@ -26,6 +27,7 @@ def normalize_values(cfg: Config) -> None:
         if cfg.get(key) is not None:
             cfg[key] = as_size(key, cfg[key])
     check_forms(cfg)
+    QuantizationSettings.from_config(cfg.get("quantization"))
     for key in _NAME_LISTS:
         _convert(cfg, key, _as_names)
     for key, names in (("palette", "classes"), ("semantic_palette", "semantic_classes")):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from efftasks.structures.features import FeatureSpec, Stages
 
-__all__ = ["Elastic", "Exportable", "Foldable", "Progressive", "ReadsParts", "Staged", "Strippable"]
+__all__ = ["Elastic", "Exportable", "Foldable", "KeepsFloat", "Progressive", "ReadsParts", "Staged", "Strippable"]
 
 
 @runtime_checkable
@@ -48,6 +48,16 @@ class ReadsParts(Protocol):
     """
 
     reads_parts: tuple[str, ...]  # names below the module: ``conv1.conv``
+
+
+@runtime_checkable
+class KeepsFloat(Protocol):
+    """A module with parts that lose too much in 8-bit integers: decoders, sampling, what is normalized afterwards.
+
+    The last layers before an output stay in float whatever a module declares.
+    """
+
+    float_parts: tuple[str, ...]  # names below the module, with all below them; ``*`` matches anything
 
 
 @runtime_checkable

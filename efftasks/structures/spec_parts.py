@@ -184,6 +184,8 @@ class QuantizationSpec:
         calibration_images: how many images the ranges were measured on.
         calibration_sha256: digest of that set, as whoever calibrated made it.
         float_layers: names of the layers that stay in float.
+        method: how the ranges of activations were taken from the calibration images.
+        weight_bits: how many bits of the weights' type are used; fewer than it has where sums could overflow.
     """
 
     weights: str | None = None
@@ -192,6 +194,8 @@ class QuantizationSpec:
     calibration_images: int | None = None
     calibration_sha256: str | None = None
     float_layers: tuple[str, ...] = ()
+    method: str | None = None
+    weight_bits: int | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in _QUANTIZATION_CHOICES.items():
@@ -203,6 +207,10 @@ class QuantizationSpec:
         if digest is not None and (not isinstance(digest, str) or not _SHA256.fullmatch(digest)):
             raise UserError(f"quantization.calibration_sha256: got {digest!r}, expected 64 hexadecimal digits")
         check_texts("quantization.float_layers", self.float_layers)
+        if self.method is not None:
+            check_text("quantization.method", self.method)
+        if self.weight_bits is not None:
+            check_integer("quantization.weight_bits", self.weight_bits)
 
 
 _QUANTIZATION_CHOICES = {

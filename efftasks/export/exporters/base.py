@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -13,9 +13,10 @@ from efftasks.structures.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from efftasks.export.quantization.recipe import CalibrationImages, Recipe
     from efftasks.structures.spec import ArtifactSpec
 
-__all__ = ["Export", "Exporter", "WriteGraph"]
+__all__ = ["Export", "Exporter", "PrepareQuantizer", "Quantization", "Quantizer", "WriteGraph"]
 
 
 class Export(Protocol):
@@ -52,6 +53,75 @@ class WriteGraph(Protocol):
         ...
 
 
+class Quantizer(Protocol):
+    """A network, exported in float, of which quantized files are written."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the layers that can be quantized, in the order of the network."""
+        ...
+
+    def write(self, path: Path, recipe: Recipe) -> tuple[str, ...]:
+        """Write a quantized file, without a description.
+
+        Returns:
+            Names of the convolutions that stayed in float.
+
+        Raises:
+            UserError: a pattern of ``float_layers`` matches nothing, or no layer is left.
+        """
+        ...
+
+
+class PrepareQuantizer(Protocol):
+    """Exports a model in float, to be quantized."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        spec: ArtifactSpec,
+        folder: Path,
+        images: CalibrationImages,
+        float_parts: Iterable[str],
+        *,
+        opset: int,
+    ) -> Quantizer:
+        """Export it.
+
+        Args:
+            model: as for :class:`Export`.
+            spec: of the float network.
+            folder: for files; it is there as long as the result is used.
+            images: for calibration.
+            float_parts: patterns of names of modules that stay in float.
+            opset: as for :class:`Export`.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How an exporter makes files of 8-bit integers.
+
+    Attributes:
+        prepare: exports in float.
+        methods: for ranges of activations, the default first.
+        weights: type of the weights.
+        activations: type of the activations.
+        packages: whose versions a description states.
+        modules: what it imports beside what the exporter does.
+        extra: the extra of this package that installs them.
+    """
+
+    prepare: PrepareQuantizer
+    methods: tuple[str, ...]
+    weights: str
+    activations: str
+    packages: tuple[str, ...]
+    modules: tuple[str, ...] = ()
+    extra: str = "compress"
+
+
 @dataclass(frozen=True)
 class Exporter:
     """A way from a model to a file.
@@ -66,6 +136,7 @@ class Exporter:
             nothing where the format has no room for one.
         modules: what it imports beside PyTorch.
         extra: the extra of this package that installs them.
+        quantization: how it makes ``int8``, where that is one of its precisions.
     """
 
     name: str
@@ -76,11 +147,12 @@ class Exporter:
     write_metadata: Callable[[Path, ArtifactSpec], None]
     modules: tuple[str, ...]
     extra: str
+    quantization: Quantization | None = None
 
     @property
     def missing(self) -> tuple[str, ...]:
         """Which of its modules are not installed."""
-        return tuple(name for name in self.modules if importlib.util.find_spec(name) is None)
+        return _missing(self.modules)
 
     @property
     def available(self) -> bool:
@@ -103,3 +175,12 @@ class Exporter:
                 f"--backend {self.name} needs {' and '.join(self.missing)}, which this Python lacks: "
                 f"pip install 'efftasks[{self.extra}]'"
             )
+        if precision == "int8" and self.quantization is not None and _missing(self.quantization.modules):
+            raise UserError(
+                f"--precision int8 of --backend {self.name} needs {' and '.join(_missing(self.quantization.modules))}, "
+                f"which this Python lacks: pip install 'efftasks[{self.quantization.extra}]'"
+            )
+
+
+def _missing(modules: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name for name in modules if importlib.util.find_spec(name) is None)

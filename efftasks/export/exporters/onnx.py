@@ -6,12 +6,14 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from efftasks.export.exporters.base import Exporter
+from efftasks.export.exporters.base import Exporter, Quantization
+from efftasks.export.quantization.qdq import METHODS, QdqQuantizer
+from efftasks.export.quantization.recipe import CalibrationImages
 from efftasks.structures.errors import UserError, WorkError
 from efftasks.structures.protocols import Exportable
 from efftasks.structures.spec import METADATA_KEY, ArtifactSpec
@@ -19,7 +21,7 @@ from efftasks.structures.spec import METADATA_KEY, ArtifactSpec
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["EXPORTER", "export_onnx", "write_graph", "write_metadata", "write_model"]
+__all__ = ["EXPORTER", "export_onnx", "prepare_qdq", "write_graph", "write_metadata", "write_model"]
 
 OLDEST_OPSET = 18
 
@@ -72,6 +74,19 @@ def write_model(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: i
     graph = Graph(model).eval()
     names = [output.name for output in spec.outputs]
     return write_graph(graph, images, path, opset, image_input.name, names, _dynamic_axes(spec))
+
+
+def prepare_qdq(
+    model: nn.Module,
+    spec: ArtifactSpec,
+    folder: Path,
+    images: CalibrationImages,
+    float_parts: Iterable[str],
+    *,
+    opset: int,
+) -> QdqQuantizer:
+    """Export in float, to be quantized: see :class:`efftasks.export.exporters.base.PrepareQuantizer`."""
+    return QdqQuantizer(write_model(model, spec, Path(folder, "float.onnx"), opset), tuple(float_parts), images)
 
 
 def write_graph(
@@ -160,10 +175,11 @@ def _first_line(error: Exception) -> str:
 EXPORTER = Exporter(
     name="onnx",
     backend="onnxruntime",
-    precisions=("fp32",),
+    precisions=("fp32", "int8"),
     export=export_onnx,
     write_graph=write_graph,
     write_metadata=write_metadata,
     modules=("onnx", "onnxscript"),
     extra="export",
+    quantization=Quantization(prepare_qdq, METHODS, weights="int8", activations="uint8", packages=("onnxruntime",)),
 )

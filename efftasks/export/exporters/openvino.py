@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import tempfile
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efftasks.export.exporters import onnx
-from efftasks.export.exporters.base import Exporter
+from efftasks.export.exporters.base import Exporter, Quantization
+from efftasks.export.quantization.layers import Layers
+from efftasks.export.quantization.recipe import CalibrationImages, Recipe
 from efftasks.structures.errors import WorkError
 from efftasks.structures.spec import METADATA_KEY, ArtifactSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["EXPORTER", "export_openvino", "write_graph", "write_metadata"]
+__all__ = ["EXPORTER", "NncfQuantizer", "export_openvino", "prepare_nncf", "write_graph", "write_metadata"]
 
 
 def export_openvino(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: int = 18) -> Path:
@@ -69,6 +75,79 @@ def write_metadata(path: str | Path, spec: ArtifactSpec) -> None:
             draft.with_suffix(suffix).replace(path.with_suffix(suffix))
 
 
+class NncfQuantizer:
+    """Quantizes a network with NNCF, the layers that an ONNX file would have quantized.
+
+    Args:
+        graph: the ONNX file in float; its nodes name their modules.
+        float_parts: patterns of names of modules that stay in float.
+        images: for calibration.
+    """
+
+    def __init__(self, graph: Path, float_parts: Iterable[str], images: CalibrationImages) -> None:
+        import onnx as library
+
+        model = library.load(str(graph))
+        self._layers = Layers(model, float_parts)
+        self._network = _converted(graph, graph)
+        self._has_attention = any(node.op_type == "Softmax" for node in model.graph.node)
+        self._images = images
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the layers that can be quantized, in the order of the network."""
+        return self._layers.names
+
+    def write(self, path: Path, recipe: Recipe) -> tuple[str, ...]:
+        """As :class:`efftasks.export.exporters.base.Quantizer` has it."""
+        import nncf
+        from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
+        from nncf.quantization.range_estimator import RangeEstimatorParametersSet as Ranges
+        from tqdm import tqdm
+
+        chosen = self._layers.choose(recipe.float_layers)
+        nncf.set_log_level(logging.ERROR)
+        ranges = {"minmax": Ranges.MINMAX, "mean-minmax": Ranges.MEAN_MINMAX, "percentile": Ranges.MEAN_QUANTILE}
+        with contextlib.redirect_stdout(io.StringIO()):  # bars of its own
+            quantized = nncf.quantize(
+                self._network.clone(),
+                nncf.Dataset(tqdm(self._images, desc=f"calibrate {recipe.method}", disable=None, leave=False)),
+                preset=nncf.QuantizationPreset.MIXED,
+                subset_size=len(self._images),
+                model_type=nncf.ModelType.TRANSFORMER if self._has_attention else None,
+                ignored_scope=nncf.IgnoredScope(names=self._ignored(chosen.nodes), validate=False),
+                advanced_parameters=AdvancedQuantizationParameters(
+                    overflow_fix=OverflowFix.ENABLE if recipe.weight_bits == 7 else OverflowFix.DISABLE,
+                    activations_range_estimator_params=ranges[recipe.method],
+                ),
+            )
+        _save(quantized, path)
+        return tuple(name for name in (*self._layers.kept, *self.names) if name not in chosen.layers)
+
+    def _ignored(self, nodes: Collection[str]) -> list[str]:
+        """Names of the operations that no chosen node became. They have its name, and perhaps a suffix."""
+        names = (
+            op.get_friendly_name()
+            for op in self._network.get_ordered_ops()
+            if op.get_type_name() not in ("Parameter", "Constant", "Result")
+        )
+        return [name for name in names if name.split("/")[0] not in nodes]
+
+
+def prepare_nncf(
+    model: nn.Module,
+    spec: ArtifactSpec,
+    folder: Path,
+    images: CalibrationImages,
+    float_parts: Iterable[str],
+    *,
+    opset: int,
+) -> NncfQuantizer:
+    """Export in float, to be quantized: see :class:`efftasks.export.exporters.base.PrepareQuantizer`."""
+    graph = onnx.write_model(model, spec, Path(folder, f"float{_GRAPH}"), opset)
+    return NncfQuantizer(graph, float_parts, images)
+
+
 def _converted(graph: Path, path: Path) -> Any:
     """An ONNX file as a network of OpenVINO."""
     import openvino
@@ -95,10 +174,18 @@ _GRAPH = ".onnx"
 EXPORTER = Exporter(
     name="openvino",
     backend="openvino",
-    precisions=("fp32",),
+    precisions=("fp32", "int8"),
     export=export_openvino,
     write_graph=write_graph,
     write_metadata=write_metadata,
     modules=("onnx", "onnxscript", "openvino"),
     extra="openvino",
+    quantization=Quantization(
+        prepare_nncf,
+        ("minmax", "mean-minmax", "percentile"),
+        weights="int8",
+        activations="uint8",
+        packages=("nncf", "openvino"),
+        modules=("nncf",),
+    ),
 )

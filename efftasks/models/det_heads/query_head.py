@@ -43,6 +43,8 @@ class QueryHead(nn.Module):
         masks: config of the mask branch, without ``in_specs`` and ``channels``; None for boxes alone.
     """
 
+    float_parts = ("selection", "decoder")  # attention, sampling and boxes refined through logits
+
     def __init__(
         self,
         in_specs: Sequence[FeatureSpec],

@@ -58,6 +58,8 @@ class InstanceBranch(nn.Module):
         groups: G.
     """
 
+    float_parts = ("activation",)  # normalized over all cells: most of a map is nearly zero
+
     def __init__(
         self,
         in_channels: int,

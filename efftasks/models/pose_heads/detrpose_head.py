@@ -53,6 +53,8 @@ class DETRPoseHead(nn.Module):
         max_detections: K, the number of top pairs of query and class; a query may give several classes.
     """
 
+    float_parts = ("selection", "decoder")  # attention, sampling and points refined through logits
+
     def __init__(
         self,
         in_specs: Sequence[FeatureSpec],
