@@ -127,7 +127,9 @@ def save_sensitivity(quantized: Quantized, folder: Path) -> tuple[Path, Path]:
     table, config = folder / "sensitivity.json", folder / "quantization.py"
     rows = [{**asdict(row), "decibels": round(row.decibels, 2)} for row in quantized.sensitivity]
     table.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-    arguments = asdict(replace(quantized.settings, method=quantized.spec.quantization.method))  # type: ignore[union-attr]
+    stated = quantized.spec.quantization
+    assert stated is not None and stated.method is not None
+    arguments = asdict(replace(quantized.settings, method=stated.method))
     text = ",\n".join(
         f"    {name}={list(value) if isinstance(value, tuple) else value!r}" for name, value in arguments.items()
     )

@@ -89,6 +89,7 @@ class QdqQuantizer:
                 {"ActivationSymmetric": False, "WeightSymmetric": True},
             )
             quantizer.quantize_model()
+            quantizer.model.topological_sort()
         result = quantizer.model.model
         _clip_integers(model, result, chosen.nodes)
         _forget_traces(result)
@@ -178,7 +179,7 @@ def _unshare(model: Any) -> None:
 
 
 def _forget_traces(model: Any) -> None:
-    """Drop what PyTorch notes on each node but its module: half a megabyte, with the paths of the source on this disk."""
+    """Drop what PyTorch notes on each node but its module: half a megabyte, with paths of the source on this disk."""
     for node in model.graph.node:
         scopes = [entry for entry in node.metadata_props if entry.key == SCOPES]
         kept = copy.deepcopy(scopes)
