@@ -130,10 +130,9 @@ def _training_entries(cfg: LinkedConfig) -> list[Entry]:
         raise UserError("train_dataloader: the config has none, and calibration needs images; give --calib-images DIR")
     try:
         dataset = _build(cfg, innermost(cfg.train_dataloader.dataset))
-    except FileNotFoundError as error:
+    except (UserError, FileNotFoundError) as error:
         raise UserError(
-            f"{error.filename or error}: the training data are missing, and calibration needs images; set data_root by "
-            "--cfg-options, or give --calib-images DIR"
+            f"{error}; calibration needs training images: set data_root, or give --calib-images DIR"
         ) from error
     return [dataset.get_data_info(i) for i in range(len(dataset))]
 
@@ -162,9 +161,9 @@ def _path(entry: Entry) -> str:
 
 
 def _name(entry: Entry) -> str:
-    """Of an image in the digest: its file name, whatever the folder; of an object with its box."""
+    """Of an image in the digest, wherever the data are: its folder and file name; of an object with its box."""
     box = entry.get("box")
-    name = Path(entry["img_path"]).name
+    name = "/".join(Path(entry["img_path"]).parts[-2:])
     return name if box is None else f"{name} {','.join(f'{side:g}' for side in box)}"
 
 

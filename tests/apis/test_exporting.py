@@ -147,10 +147,10 @@ def test_the_default_precision_is_the_exporters(half, model, photos, tmp_path):
 
 
 def test_what_an_exporter_cannot_write_is_refused_before_any_work(model, photos, tmp_path):
-    with pytest.raises(UserError, match="--precision: got 'int8', expected one of fp32"):
-        apis.export_model(model, tmp_path / "out", settings(photos, precision="int8"))
-    with pytest.raises(UserError, match="--precision: got 'int8', expected one of fp32"):
-        apis.export("no such config", "none.pth", tmp_path / "out", settings(photos, precision="int8"))
+    with pytest.raises(UserError, match="--precision: got 'fp16', expected one of fp32"):
+        apis.export_model(model, tmp_path / "out", settings(photos, precision="fp16"))
+    with pytest.raises(UserError, match="--precision: got 'fp16', expected one of fp32"):
+        apis.export("no such config", "none.pth", tmp_path / "out", settings(photos, precision="fp16"))
     with pytest.raises(UserError, match="--backend: got 'abacus', expected one of onnx"):
         apis.export_model(model, tmp_path / "out", settings(photos, backend="abacus"))
     assert not (tmp_path / "out").exists()

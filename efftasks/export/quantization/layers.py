@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import fnmatch
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ __all__ = ["PASSING", "SCOPES", "Chosen", "Layers", "float_parts_of", "module_of
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 _ROOT = "model."  # the model inside of efftasks.export.graph.Graph
+_SLICED = re.compile(r"slice\((\d+), None, None\)\.(\d+)")  # how a module of layers[1:] is called
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _WEIGHTED = (*_CONVOLUTIONS, "Gemm", "MatMul")
 
@@ -188,10 +190,17 @@ def float_parts_of(model: nn.Module) -> tuple[str, ...]:
 
 
 def module_of(node: Any) -> str:
-    """The path of the module that a node comes from, such as ``backbone.stages.0.conv``."""
+    """The path of the module that a node comes from, such as ``backbone.stages.0.conv``.
+
+    Of a convolution into which the exporter folded a norm, it is that of the norm.
+    """
     text = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), "[]")
     scopes: list[str] = [scope for scope in ast.literal_eval(text) if scope.startswith(_ROOT)]
-    return scopes[-1].removeprefix(_ROOT) if scopes else str(node.name)
+    return _SLICED.sub(_index, scopes[-1].removeprefix(_ROOT)) if scopes else str(node.name)
+
+
+def _index(sliced: re.Match[str]) -> str:
+    return str(int(sliced[1]) + int(sliced[2]))
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:

@@ -91,6 +91,7 @@ class QdqQuantizer:
             quantizer.quantize_model()
             quantizer.model.topological_sort()
         result = quantizer.model.model
+        _read_floats(model, result, chosen.nodes)
         _clip_integers(model, result, chosen.nodes)
         _forget_traces(result)
         result.ir_version = min(result.ir_version, _IR_VERSION)
@@ -176,6 +177,26 @@ def _unshare(model: Any) -> None:
                 own.name = f"{name}.{readers[name]}"
                 model.graph.initializer.append(own)
                 node.input[i] = own.name
+
+
+def _read_floats(model: Any, quantized: Any, nodes: Collection[str]) -> None:
+    """Let float nodes read the float value of a tensor that is quantized for other readers alone.
+
+    The quantizer gives the rounded values to all readers: a convolution beside it would round a residual stream.
+    """
+    floats = {name for node in model.graph.node if node.name not in nodes for name in node.output}
+    floats |= {value.name for value in model.graph.input}
+    producers = {name: node for node in quantized.graph.node for name in node.output}
+    rounded = {}
+    for node in quantized.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in producers:
+            origin = producers[node.input[0]].input[0]
+            if origin in floats:
+                rounded[node.output[0]] = origin
+    for node in quantized.graph.node:
+        if node.name not in nodes:
+            for i, name in enumerate(node.input):
+                node.input[i] = rounded.get(name, name)
 
 
 def _forget_traces(model: Any) -> None:

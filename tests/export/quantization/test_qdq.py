@@ -175,3 +175,25 @@ def test_a_sweep_finds_the_layer_whose_numbers_do_not_fit_one_scale(networks, tm
     error = sum(np.square(a - run(probe, image)).sum() for a, image in zip(expected, IMAGES))
     noise = error / sum(np.square(a).sum() for a in expected)
     assert [row.noise for row in rows if row.name == "wild"] == [pytest.approx(noise, rel=1e-3)]
+
+
+def test_a_float_reader_gets_the_float_value(networks, tmp_path):
+    """Of a tensor that a float node made and a quantized layer reads, too: a residual stream is not rounded."""
+    model = networks.network(
+        [
+            networks.node("HardSigmoid", ["images"], "stream"),
+            networks.node("Conv", ["stream", "w1"], "a", "branch"),
+            networks.node("Softmax", ["stream"], "side", axis=1),
+            networks.node("Mul", ["side", "a"], "mixed"),
+            networks.node("Conv", ["mixed", "w2"], "out", "last"),
+        ],
+        ["out"],
+        w1=weights(1, 2, 2, 1, 1),
+        w2=weights(2, 2, 2, 1, 1),
+    )
+    made = quantizer(model, tmp_path)
+    made.write(tmp_path / "int8.onnx", Recipe("minmax"))
+    stored = onnx.load(str(tmp_path / "int8.onnx"))
+    reads = {node.name: list(node.input) for node in stored.graph.node}
+    assert reads["n_side"] == ["stream"] and reads["n_a"][0] == "stream_DequantizeLinear_Output"
+    assert reads["n_mixed"] == ["side", "a_DequantizeLinear_Output"]
