@@ -184,6 +184,7 @@ def _best_method(
 
 
 def _score(metrics: Mapping[str, float]) -> float:
-    """The mean of the main metrics over what a model predicts; COCO's -1 is of nothing."""
-    values = [value for value in main_metrics(metrics).values() if value >= 0]
+    """The mean of the main metrics over what a model predicts; COCO's -1 is of nothing, and mIoU is in percent."""
+    whole = main_metrics(metrics)
+    values = [value / 100 if name.endswith("mIoU") else value for name, value in whole.items() if value >= 0]
     return sum(values) / len(values) if values else 0.0

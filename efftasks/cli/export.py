@@ -129,7 +129,8 @@ def run(args: argparse.Namespace) -> int:
     for name, values in exported.metrics.items():
         print(f"{name:<9}", "  ".join(f"{key} {value:.4f}" for key, value in values.items()))
     sidecar = exported.path.with_suffix(".json")
-    print(f"{exported.path} ({exported.path.stat().st_size / 1e6:.1f} MB), {sidecar}")
+    size = sum(file.bytes for file in exported.spec.files) / 1e6
+    print(f"{exported.path} ({size:.1f} MB), {sidecar}")
     return 0
 
 

@@ -12,13 +12,13 @@ import onnxruntime
 import pytest
 import torch
 
+from efftasks import apis
 from efftasks.export.exporters.onnx import write_graph
 from efftasks.export.exporters.openvino import NncfQuantizer
 from efftasks.export.graph import Graph
 from efftasks.export.quantization.layers import Layers, float_parts_of
 from efftasks.export.quantization.qdq import QdqQuantizer, cut
 from efftasks.export.quantization.recipe import CalibrationImages, Recipe
-from efftasks.models.layers.fold import inference_model
 
 QUICK = ("o2o",)
 SLOW = ("o2o_masks", "o2o_keypoints", "dfine_masks", "deimv2_lite", "detrpose", "sparseinst", "simcc", "fpnlite")
@@ -32,7 +32,7 @@ class Exported:
     def __init__(self, families: ModuleType, family: str, folder: Path) -> None:
         model = families.build_family(family)
         families.randomize_norms(model)
-        self.model = inference_model(model)
+        self.model = apis.fuse(model)
         self.parts = float_parts_of(self.model)
         batch = {0: torch.export.Dim("batch", min=1)}
         images = families.images(family)
