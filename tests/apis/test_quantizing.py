@@ -164,7 +164,7 @@ def test_a_method_that_an_exporter_lacks_is_refused(model, tmp_path):
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """Config and checkpoint of a detector that has learned for a minute."""
     folder = tmp_path_factory.mktemp("trained")
-    data = write_shapes(folder / "shapes", train=256, val=32, size=128, seed=0)
+    data = write_shapes(folder / "shapes", train=192, val=24, size=128, seed=0)
     options = {
         "data_root": f"{data}/",
         "max_epochs": 10,
@@ -182,16 +182,14 @@ def test_a_trained_detector_finds_the_same_in_integers(backend, trained, tmp_pat
     for module in EXPORTERS[backend].modules:
         pytest.importorskip(module)
     line = ["export", *trained, "--backend", backend, "--precision", "int8", "--out", str(tmp_path)]
-    assert (
-        main([*line, "--calib", "32", "--num-images", "32", "--sensitivity", "--cfg-options", "quantization.subset=32"])
-        == 0
-    )
+    line += ["--sensitivity"] if backend == "onnx" else ["--calib-method", "mean-minmax"]
+    assert main([*line, "--calib", "16", "--num-images", "24", "--cfg-options", "quantization.subset=16"]) == 0
     printed = capsys.readouterr().out
-    assert "verify passed" in printed and "| layer" in printed
+    assert "verify passed" in printed and ("| layer" in printed) == (backend == "onnx")
     stored = json.loads((tmp_path / "model.json").read_text())
     jsonschema.Draft202012Validator(SCHEMA).validate(stored)
     spec = ArtifactSpec.from_json(stored)
-    assert spec.precision == "int8" and spec.quantization is not None and spec.quantization.calibration_images == 32
+    assert spec.precision == "int8" and spec.quantization is not None and spec.quantization.calibration_images == 16
     ways = EXPORTERS[backend].quantization
     assert ways is not None and spec.quantization.method in ways.methods
     assert isinstance(spec.verify["instruction_sets"], list) and spec.verify["share"] > 0.9
@@ -200,14 +198,15 @@ def test_a_trained_detector_finds_the_same_in_integers(backend, trained, tmp_pat
     size = sum(file.bytes for file in spec.files)
     assert size < 4e6  # 8.4 MB in float
 
+    if backend != "onnx":
+        return
     rows = json.loads((tmp_path / "sensitivity.json").read_text())
     assert sum(row["share"] for row in rows) == pytest.approx(1)
     config = tmp_path / "again.py"
     config.write_text(f"_base_ = [{trained[0]!r}, './quantization.py']\n")
     again = load_config(str(config)).quantization
-    assert again["method"] == spec.quantization.method and set(again["float_layers"]) <= set(
-        spec.quantization.float_layers
-    )
+    assert again["method"] == spec.quantization.method
+    assert set(again["float_layers"]) <= set(spec.quantization.float_layers)
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ PACKAGES = (
         "models/pose_heads",
         "ops",
     ),
-    *("compression", "runtime", "structures"),
+    *("compression", "export/quantization", "runtime", "structures"),
 )
 
 

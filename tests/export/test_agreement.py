@@ -134,15 +134,21 @@ def test_label_maps_and_objects_by_one_policy():
     [
         (0.5, ""),
         (0.4901, ""),
-        (0.489, "metrics fell by more than 2 %: AP 0.4890 for 0.5000"),
-        (float("nan"), "metrics fell by more than 2 %: AP nan for 0.5000"),
+        (0.489, "metrics fell by more than 2 %: coco/bbox_mAP 0.4890 for 0.5000"),
+        (float("nan"), "metrics fell by more than 2 %: coco/bbox_mAP nan for 0.5000"),
     ],
 )
 def test_metrics_may_fall_a_little(file, fault):
-    unmeasured = {"AP_small": -1.0, "mIoU": float("nan")}  # of none in the data
-    metrics = {"pytorch": {"AP": 0.5, **unmeasured}, "artifact": {"AP": file, **unmeasured}}
+    unmeasured = {"coco/bbox_mAP_s": -1.0, "mIoU": float("nan")}  # of none in the data
+    model = {"coco/bbox_mAP": 0.5, "coco/bbox_mAP_l": 0.6, **unmeasured}
+    metrics = {"pytorch": model, "artifact": {**model, "coco/bbox_mAP": file, "coco/bbox_mAP_l": 0.4}}  # few are large
     assert check_metrics(POLICY, metrics) == fault
     assert check_metrics(POLICIES["fp32"], metrics) == "" and check_metrics(POLICY, {}) == ""
+
+
+def test_where_there_is_no_whole_every_part_counts():
+    metrics = {"pytorch": {"PCK": 0.9, "NME": 0.9}, "artifact": {"PCK": 0.9, "NME": 0.5}}
+    assert check_metrics(POLICY, metrics) == "metrics fell by more than 2 %: NME 0.5000 for 0.9000"
 
 
 def test_policies_are_data():

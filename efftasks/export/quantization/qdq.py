@@ -40,9 +40,7 @@ class QdqQuantizer:
     def __init__(self, graph: Path, float_parts: Sequence[str], images: CalibrationImages) -> None:
         import onnx
 
-        model = onnx.load(str(graph))
-        _unshare(model)
-        self.model = onnx.shape_inference.infer_shapes(model)
+        self.model = onnx.shape_inference.infer_shapes(onnx.load(str(graph)))
         self.layers = Layers(self.model, float_parts)
         self._images = images
         self._ranges: dict[str, Any] = {}
@@ -161,22 +159,6 @@ def cut(model: Any, outputs: Sequence[str]) -> Any:
     kind = onnx.TensorProto.FLOAT
     part.graph.output.extend(values.get(name, onnx.helper.make_tensor_value_info(name, kind, None)) for name in outputs)
     return part
-
-
-def _unshare(model: Any) -> None:
-    """Give every convolution weights of its own: equal ones are stored once, but their scales would differ."""
-    readers: dict[str, int] = {}
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        for i, name in enumerate(node.input):
-            if name not in tensors:
-                continue
-            readers[name] = readers.get(name, 0) + 1
-            if readers[name] > 1 and node.op_type in ("Conv", "ConvTranspose"):
-                own = copy.deepcopy(tensors[name])
-                own.name = f"{name}.{readers[name]}"
-                model.graph.initializer.append(own)
-                node.input[i] = own.name
 
 
 def _read_floats(model: Any, quantized: Any, nodes: Collection[str]) -> None:

@@ -24,6 +24,8 @@ def model(networks) -> Any:
             networks.node("Conv", ["c", "w2"], "d", "body.0"),
             networks.node("Add", ["c", "d"], "e"),
             networks.node("HardSigmoid", ["e"], "f"),
+            networks.node("MaxPool", ["d"], "aside", kernel_shape=[1, 1]),  # of which only floats read
+            networks.node("HardSigmoid", ["aside"], "further"),
             networks.node("Conv", ["e", "w3"], "g", "body.1"),
             networks.node("Mul", ["f", "g"], "h"),  # one side is float
             networks.node("Conv", ["h", "w4"], "i", "tower.0"),
@@ -46,7 +48,7 @@ def test_last_layers_stay_in_float_and_integers_pass_between_layers(model):
     assert layers.names == ("stem.conv", "body.0", "body.1", "tower.0") and layers.kept == ("tower.1",)
     chosen = layers.choose()
     assert chosen.nodes == {f"n_{name}" for name in "abcdegij"}
-    assert set(chosen.boundary) == {"e", "g", "j"}  # what float nodes read
+    assert set(chosen.boundary) == {"d", "e", "g", "j"}  # what float nodes read
 
 
 def test_declared_parts_and_named_layers_stay_in_float(model):
