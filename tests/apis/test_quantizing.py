@@ -182,7 +182,7 @@ def test_a_trained_detector_finds_the_same_in_integers(backend, trained, tmp_pat
     for module in EXPORTERS[backend].modules:
         pytest.importorskip(module)
     line = ["export", *trained, "--backend", backend, "--precision", "int8", "--out", str(tmp_path)]
-    line += ["--sensitivity"] if backend == "onnx" else ["--calib-method", "mean-minmax"]
+    line += ["--sensitivity"] if backend == "onnx" else ["--calib-method", "minmax"]
     assert main([*line, "--calib", "16", "--num-images", "24", "--cfg-options", "quantization.subset=16"]) == 0
     printed = capsys.readouterr().out
     assert "verify passed" in printed and ("| layer" in printed) == (backend == "onnx")
