@@ -17,6 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from efftasks.export.quantization.channels import pad_input_channels
 from efftasks.export.quantization.layers import PASSING, SCOPES, Chosen, Layers
 from efftasks.export.quantization.recipe import CalibrationImages, Recipe
 
@@ -92,6 +93,7 @@ class QdqQuantizer:
         _read_floats(model, result, chosen.nodes)
         _clip_integers(model, result, chosen.nodes)
         _forget_traces(result)
+        pad_input_channels(result)
         result.ir_version = min(result.ir_version, _IR_VERSION)
         return result
 
