@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
     from efftasks.structures.features import FeatureSpec, Stages
 
-__all__ = ["Elastic", "Exportable", "Foldable", "KeepsFloat", "Progressive", "ReadsParts", "Staged", "Strippable"]
+__all__ = [
+    *("CountsChannels", "Elastic", "Exportable", "Foldable", "HasStages", "KeepsFloat", "Progressive", "ReadsParts"),
+    *("Staged", "Strippable"),
+]
 
 
 @runtime_checkable
@@ -70,16 +73,21 @@ class Progressive(Protocol):
 
 
 @runtime_checkable
-class Staged(Protocol):
-    """A model that returns what it computes on the way to its prediction: students and teachers."""
+class HasStages(Protocol):
+    """A model that returns what it computes on the way to its prediction."""
+
+    def stages(self, images: Tensor) -> Stages:
+        """Preprocessed images (B, 3, H, W) -> feature maps and raw prediction."""
+        ...
+
+
+@runtime_checkable
+class Staged(HasStages, Protocol):
+    """A model that also states what its feature maps are: students and teachers."""
 
     @property
     def feature_specs(self) -> tuple[FeatureSpec, ...]:
         """Specs of the feature maps of :meth:`stages`."""
-        ...
-
-    def stages(self, images: Tensor) -> Stages:
-        """Preprocessed images (B, 3, H, W) -> feature maps and raw prediction."""
         ...
 
 
@@ -106,4 +114,19 @@ class Exportable(Protocol):
 
     def infer(self, images: Tensor) -> tuple[Any, ...]:
         """Preprocessed images (B, 3, H, W) -> tensors for the outputs of the artifact, in order, or None."""
+        ...
+
+
+@runtime_checkable
+class CountsChannels(Protocol):
+    """A module that has numbers of channels of its layers as attributes, for folding or splitting."""
+
+    def keep_channels(self, layer: str, side: str, kept: Sequence[int]) -> None:
+        """A layer below the module now has only some of its channels.
+
+        Args:
+            layer: its name below the module.
+            side: ``in`` or ``out``.
+            kept: ascending indices of the channels that are left.
+        """
         ...

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
@@ -70,6 +71,12 @@ class HalvesConv(ConvNormAct):
         same_size = [upsampled(x) if i == self.upsample else x for i, x in enumerate(maps)]
         one, two = super().forward(torch.cat(same_size, dim=1)).chunk(2, dim=1)
         return one, two
+
+    def keep_channels(self, layer: str, side: str, kept: Sequence[int]) -> None:
+        """Count the channels of every map again: the convolution reads only some of them."""
+        if (layer, side) == ("conv", "in"):
+            ends = list(accumulate(self.in_channels, initial=0))
+            self.in_channels = tuple(sum(a <= i < b for i in kept) for a, b in pairwise(ends))
 
     def fold(self) -> nn.Module:
         """The same without concatenating and splitting, and with the smaller map upsampled after its 1x1."""
