@@ -88,7 +88,9 @@ MODELS = _child(
 )
 # Compression steps of a built model; mmengine has no such registry.
 MODEL_TRANSFORMS = Registry(
-    "model transform", scope="efftasks", locations=["efftasks.compat", "efftasks.compression.low_rank"]
+    "model transform",
+    scope="efftasks",
+    locations=["efftasks.compat", "efftasks.compression.low_rank", "efftasks.compression.pruning.prune"],
 )
 TASK_UTILS = _child(
     "task util",
@@ -121,6 +123,7 @@ HOOKS = _child(
     "engine.hooks.checkpoint",
     "engine.hooks.epoch_seed",
     "engine.hooks.fair_threads",
+    "engine.hooks.group_sparsity",
     "engine.hooks.precision",
     "engine.hooks.progress",
     "engine.hooks.restart",

@@ -15,6 +15,7 @@ from mmengine.registry import DefaultScope
 from efftasks.checkpoints.files import dataset_meta_of, load_matching, read_checkpoint, weights_of
 from efftasks.compression.building import build_model
 from efftasks.compression.plan import plan_of
+from efftasks.compression.transform import DecideContext
 from efftasks.config import (
     check_complete,
     class_metainfo,
@@ -44,6 +45,8 @@ Model = Detector | PoseEstimator | Segmentor
 def build(config: str | Path | Config) -> Model:
     """Build the model of a config with initial weights, and apply its ``model_transforms``.
 
+    Those that decide from training batches cannot be applied: training has batches.
+
     Raises:
         UserError: a type is not registered (the message suggests the most similar), an argument is wrong, or the
             classes are unknown.
@@ -56,16 +59,31 @@ def _build(cfg: Config, **kwargs: Any) -> Model:
     if not cfg.get("model"):
         raise UserError("model: the config has none, expected one to build")
     check_complete(cfg)
+    transforms = cfg.get("model_transforms") or ()
+    if transforms:
+        kwargs["context"] = _context(cfg)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        model: Model = build_model(cfg.model, cfg.get("model_transforms") or (), **kwargs).model
+        model: Model = build_model(cfg.model, transforms, **kwargs).model
     return model
+
+
+def _context(cfg: Config) -> DecideContext:
+    """What transforms decide from without training: no batches."""
+    size = tuple(cfg.image_size) if cfg.get("image_size") else input_size(LinkedConfig.of(cfg))
+
+    def latency(model: Any, backend: str) -> float:
+        from efftasks.apis.latency import exported_latency  # it imports runtimes
+
+        return exported_latency(size)(model, backend)
+
+    return DecideContext(image_size=size, latency=latency)
 
 
 def load(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu") -> Model:
     """Build the model of a config with the weights of a checkpoint, in evaluation mode.
 
-    A compressed checkpoint has the plan of its compression, which is replayed. With a dense one the config's
-    ``model_transforms`` are decided from its weights, and applied.
+    A compressed checkpoint has the plan of its compression, which is replayed. The config's ``model_transforms`` that
+    the checkpoint does not have, all of them for a dense one, are decided from its weights, and applied.
 
     The classes are those of the checkpoint, whatever the config or its data state. If the checkpoint has none (only
     weights), they are the config's. ``model.dataset_meta`` has the classes, ``model.cfg`` the config linked with them.
@@ -83,16 +101,12 @@ def load(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu
             f"{checkpoint}: it names no classes (meta.dataset_meta), and the config states none; expected `classes` in "
             "one of them"
         )
-    weights, plan = weights_of(data, checkpoint), plan_of(data, checkpoint)
+    weights = weights_of(data, checkpoint)
 
     def load_weights(module: Any) -> None:
         load_matching(module, weights, name=str(checkpoint))
 
-    if plan is None:
-        model = _build(cfg, load=load_weights)
-    else:
-        model = _build(cfg, plan=plan, source=checkpoint)
-        load_weights(model)
+    model = _build(cfg, plan=plan_of(data, checkpoint), load=load_weights, source=checkpoint)
     model.cfg = cfg
     model.dataset_meta = metainfo
     return model.to(device).eval()

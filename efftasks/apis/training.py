@@ -12,8 +12,10 @@ import efftasks.compat  # noqa: F401
 import torch
 from mmengine.config import Config
 
+from efftasks.apis.latency import exported_latency
 from efftasks.apis.precheck import precheck_together
 from efftasks.config import check_complete, linked_config
+from efftasks.engine.runner import EffRunner
 from efftasks.engine.wrapped import bare_model
 from efftasks.linking.linked import LinkedConfig
 from efftasks.linking.pipelines import check_pipelines
@@ -70,7 +72,7 @@ def train(
     if resume is not None:
         cfg.resume = True
         cfg.load_from = None if resume == "auto" else resume
-    runner = RUNNERS.get(cfg.get("runner_type", "EffRunner")).from_cfg(cfg)
+    runner = _runner(cfg)
     _check_divisor(cfg, bare_model(runner.model))
     if check:
         precheck_together(cfg, ("train", "val"), runner.logger)
@@ -78,6 +80,13 @@ def train(
         runner.logger.warning(sentence)
     runner.train()
     return runner
+
+
+def _runner(cfg: Config) -> Any:
+    kind = RUNNERS.get(cfg.get("runner_type", "EffRunner"))
+    if cfg.get("model_transforms") and cfg.get("image_size") and issubclass(kind, EffRunner):
+        return kind.from_cfg(cfg, latency=exported_latency(tuple(cfg.image_size)))
+    return kind.from_cfg(cfg)
 
 
 def _check_divisor(cfg: Config, model: Any) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+from mmengine.dist import broadcast_object_list
 from torch import nn
 
-from efftasks.compression.plan import CompressionPlan, Step, architecture_digest
-from efftasks.compression.transform import ModelTransform
+from efftasks.compression.plan import CompressionPlan, Step, architecture_digest, plain, undecided
+from efftasks.compression.transform import DecideContext, ModelTransform
 from efftasks.registry import MODEL_TRANSFORMS, MODELS
 from efftasks.structures.errors import UserError
 
@@ -29,35 +31,40 @@ def build_model(
     plan: CompressionPlan | None = None,
     load: Callable[[nn.Module], object] | None = None,
     source: Any = "the compression plan",
+    context: DecideContext = DecideContext(),  # noqa: B008  (frozen)
 ) -> BuiltModel:
-    """Build a model and apply the transforms of a plan, or else those of a config.
+    """Build a model, apply the steps of a plan, then the transforms of a config that the plan does not have.
 
     Args:
         model: config of the dense model.
-        transforms: configs of :class:`~efftasks.compression.transform.ModelTransform`, in order; not used if
-            there is a plan.
-        plan: of a checkpoint, whose weights the caller loads into the result.
-        load: loads trained weights into the dense model before the transforms decide; not called if there is a plan.
+        transforms: configs of :class:`~efftasks.compression.transform.ModelTransform`, in order. The first are those of
+            the plan, see :func:`~efftasks.compression.plan.undecided`.
+        plan: of the checkpoint that ``load`` loads; None for a dense one.
+        load: loads trained weights after the steps of the plan, before further transforms are decided.
         source: of the plan, for messages.
+        context: what transforms decide from; whether there are weights is set here.
 
     Raises:
-        UserError: the plan is of another dense model than the config's, or names a transform that is not registered.
+        UserError: the plan is of another dense model than the config's, has a step that the config does not list, or
+            names a transform that is not registered.
     """
+    left = undecided(plan, transforms, source)
     built: Any = MODELS.build(copy.deepcopy(model))
+    dense = architecture_digest(built) if plan is None else plan.dense
+    steps = [] if plan is None else list(plan.steps)
     if plan is not None:
-        return BuiltModel(_replayed(built, plan, source), plan)
+        built = _replayed(built, plan, source)
     if load is not None:
         load(built)
-    if not transforms:
-        return BuiltModel(built, None)
-    dense = architecture_digest(built)
-    steps = []
-    for config in transforms:
+    context = replace(context, has_weights=load is not None)
+    for config in left:
         transform: ModelTransform = MODEL_TRANSFORMS.build(copy.deepcopy(config))
-        step = Step(type(transform).__name__, transform.decide(built, has_weights=load is not None))
-        built = transform.apply(built, step.plan)
-        steps.append(step)
-    return BuiltModel(built, CompressionPlan(dense, tuple(steps)))
+        decided = [transform.decide(built, context)]
+        broadcast_object_list(decided)  # processes see other batches and times, and need the same layers
+        built = transform.apply(built, decided[0])
+        transform.refine(built, context)
+        steps.append(Step(type(transform).__name__, decided[0], plain(config)))
+    return BuiltModel(built, CompressionPlan(dense, tuple(steps)) if steps else None)
 
 
 def _replayed(model: nn.Module, plan: CompressionPlan, source: Any) -> nn.Module:

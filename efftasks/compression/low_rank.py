@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from efftasks.compression.transform import ModelTransform, called_modules, replace_modules
+from efftasks.compression.transform import DecideContext, ModelTransform, called_modules, replace_modules
 from efftasks.registry import MODEL_TRANSFORMS
 from efftasks.structures.errors import UserError
 
@@ -69,7 +69,7 @@ class LowRank(ModelTransform):
             raise ValueError(f"LowRank.energy: got {energy}, allowed are numbers above 0, at most 1")
         self.layers, self.ratio, self.energy = tuple(layers), ratio, energy
 
-    def decide(self, model: nn.Module, has_weights: bool) -> dict[str, Any]:
+    def decide(self, model: nn.Module, context: DecideContext) -> dict[str, Any]:
         """``{"ranks": {name of a layer: rank}}``.
 
         Raises:
@@ -86,7 +86,7 @@ class LowRank(ModelTransform):
         for name, module in candidates.items():
             if any(fnmatchcase(name, pattern) for pattern in self.layers):
                 weight = _matrix(module)
-                rank = self._rank(weight, has_weights)
+                rank = self._rank(weight, context.has_weights)
                 if rank * sum(weight.shape) < weight.numel():
                     ranks[name] = rank
         return dict(ranks=ranks)

@@ -2,13 +2,15 @@
 
 In a file, under ``meta.compression_plan``::
 
-    {"version": 1, "dense": "<sha256>", "steps": [{"type": "LowRank", "plan": {"ranks": {"neck.merge.conv": 12}}}]}
+    {"version": 1, "dense": "<sha256>", "steps": [
+        {"type": "LowRank", "plan": {"ranks": {"neck.merge.conv": 12}}, "config": {"type": "LowRank", "layers": ["neck.*"]}}
+    ]}
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,7 +19,7 @@ from torch import nn
 from efftasks.structures.errors import UserError
 from efftasks.structures.features import GUIDE_PREFIX
 
-__all__ = ["KEY", "CompressionPlan", "Step", "architecture_digest", "plan_of"]
+__all__ = ["KEY", "CompressionPlan", "Step", "architecture_digest", "plain", "plan_of", "undecided"]
 
 KEY = "compression_plan"  # in a checkpoint's meta
 VERSION = 1
@@ -28,6 +30,7 @@ class Step(NamedTuple):
 
     type: str  # its name in the registry
     plan: dict[str, Any]  # the result of ``decide``: strings, numbers, lists and dicts
+    config: dict[str, Any] | None = None  # the transform in the config, as :func:`plain`; unknown in older plans
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,50 @@ class CompressionPlan:
             complete = isinstance(step, Mapping) and isinstance(step.get("type"), str)
             if not complete or not isinstance(step.get("plan"), Mapping):
                 raise UserError(f"{source}: steps[{i}]: got {step!r}, expected a dict with 'type' and 'plan'")
-        return cls(dense, tuple(Step(step["type"], dict(step["plan"])) for step in steps))
+            if not isinstance(step.get("config") or {}, Mapping):
+                raise UserError(f"{source}: steps[{i}].config: got {step['config']!r}, expected a dict")
+        return cls(dense, tuple(Step(step["type"], dict(step["plan"]), step.get("config")) for step in steps))
+
+
+def plain(value: Any) -> Any:
+    """A part of a config as plain data, in which equal parts are equal: lists for tuples, names for classes."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items() if key != "_scope_"}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value.__name__ if isinstance(value, type) else value
+
+
+def undecided(
+    plan: CompressionPlan | None, transforms: Sequence[Mapping[str, Any]], source: Any
+) -> Sequence[Mapping[str, Any]]:
+    """The transforms of a config that a plan does not have yet.
+
+    A config lists the whole chain. The plan has its first steps, or all of them; a config without transforms takes the
+    plan as it is. A step is that of the config if type and arguments are equal; of older plans only the type is known.
+
+    Args:
+        plan: of a checkpoint; None for a dense one.
+        transforms: the config's ``model_transforms``.
+        source: of the plan, for messages.
+
+    Raises:
+        UserError: a step of the plan is another one than that of the config.
+    """
+    if plan is None or not transforms:
+        return () if plan is not None else transforms
+    for i, (step, config) in enumerate(zip(plan.steps, transforms)):
+        expected = plain(config)
+        kind = str(expected["type"]).rpartition(".")[2]
+        if step.type != kind or (
+            step.config is not None and {**step.config, "type": kind} != {**expected, "type": kind}
+        ):
+            got = step.type if step.config is None else step.config
+            raise UserError(
+                f"{source}: step {i + 1} of its compression plan is {got}, but model_transforms has {expected}; list the "
+                "steps of the checkpoint first, or remove model_transforms"
+            )
+    return transforms[len(plan.steps) :]
 
 
 def plan_of(checkpoint: Mapping[str, Any], source: Any) -> CompressionPlan | None:

@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from efftasks.structures.protocols import ReadsParts
 
-__all__ = ["ModelTransform", "called_modules", "replace_modules"]
+__all__ = ["DecideContext", "ModelTransform", "called_modules", "replace_modules"]
+
+
+@dataclass(frozen=True)
+class DecideContext:
+    """What a transform may use to decide, beside the model.
+
+    Attributes:
+        has_weights: whether the model's weights are trained; if not, only shapes are meaningful.
+        image_size: (height, width) of the network input in pixels; None if the config states none.
+        batches: ``(model, count)`` -> the sum of the losses of ``count`` training batches, one after the other, with
+            gradients. The model is run as it is, in the modes it has. None without training data.
+        latency: ``(model, backend)`` -> median milliseconds of the exported model on a runtime, at ``image_size`` and a
+            batch of one. None where nothing can be exported.
+    """
+
+    has_weights: bool = False
+    image_size: tuple[int, int] | None = None
+    batches: Callable[[nn.Module, int], Iterator[Tensor]] | None = None
+    latency: Callable[[nn.Module, str], float] | None = None
 
 
 class ModelTransform(ABC):
@@ -21,15 +41,18 @@ class ModelTransform(ABC):
     """
 
     @abstractmethod
-    def decide(self, model: nn.Module, has_weights: bool) -> dict[str, Any]:
+    def decide(self, model: nn.Module, context: DecideContext) -> dict[str, Any]:
         """The plan for a model, which is not changed.
 
         Args:
             model: the result of the transforms before this one.
-            has_weights: whether its weights are trained; if not, only shapes are meaningful.
+            context: what it may be decided from.
 
         Returns:
             Strings, numbers, booleans, lists and dicts with string keys.
+
+        Raises:
+            UserError: the context lacks what the transform needs.
         """
 
     @staticmethod
@@ -39,6 +62,12 @@ class ModelTransform(ABC):
 
         Raises:
             UserError: the plan does not fit the model.
+        """
+
+    def refine(self, model: nn.Module, context: DecideContext) -> None:
+        """Improve the weights of a model after :meth:`apply`, in place, without changing layers.
+
+        Called once, after :meth:`decide`; a model from a checkpoint has those weights.
         """
 
 

@@ -22,6 +22,8 @@ from efftasks.checkpoints.loading import check_resumable, fitting_weights
 from efftasks.checkpoints.newest import newest_intact_checkpoint
 from efftasks.compression.plan import KEY as PLAN_KEY
 from efftasks.compression.plan import CompressionPlan
+from efftasks.compression.transform import DecideContext
+from efftasks.engine.batches import training_losses
 from efftasks.engine.cpu import crashes_channels_last, flush_denormals, keep_freed_memory
 from efftasks.engine.dataloaders import build_dataloader
 from efftasks.engine.hooks.sync_buffers import SyncBuffers
@@ -42,6 +44,7 @@ class EffRunner(Runner):
     """
 
     _has_loaded: bool  # set by mmengine, without a type
+    latency: Callable[[torch.nn.Module, str], float] | None = None  # see DecideContext
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._start: StartingModel | None = None  # None if the Runner got a built model
@@ -49,6 +52,21 @@ class EffRunner(Runner):
             flush_denormals()
             keep_freed_memory()
         super().__init__(*args, **kwargs)
+
+    @classmethod
+    def from_cfg(cls, cfg: Any, latency: Callable[[torch.nn.Module, str], float] | None = None) -> EffRunner:
+        """The runner of a config.
+
+        Args:
+            cfg: the config.
+            latency: measures an exported model for the transforms of the config, see
+                :class:`~efftasks.compression.transform.DecideContext`; None refuses those that need it.
+        """
+        if latency is None:
+            return super().from_cfg(cfg)
+        # mmengine passes values of the config alone to the constructor, which builds the model.
+        kind = type(cls.__name__, (cls,), dict(latency=staticmethod(latency), __module__=cls.__module__))
+        return kind.from_cfg(cfg)
 
     def set_randomness(self, *args: Any, **kwargs: Any) -> None:
         """Set seeds and, if configured, deterministic algorithms, as mmengine does.
@@ -83,11 +101,22 @@ class EffRunner(Runner):
         file = self._load_from
         if self._resume and file is None:
             file = self._newest[0]
-        self._start = starting_model(model, self.cfg.get("model_transforms") or (), file, self._resume)
+        transforms = self.cfg.get("model_transforms") or ()
+        self._start = starting_model(model, transforms, file, self._resume, self._context())
         if self._start.plan is not None:
             steps = ", ".join(step.type for step in self._start.plan.steps)
             self.logger.info(f"compressed by {steps}, as {'the config' if self._start.decided else file} says")
         return self._start.model
+
+    def _context(self) -> DecideContext:
+        """What transforms decide from."""
+        size = self.cfg.get("image_size")
+        data = self._train_dataloader
+        return DecideContext(
+            image_size=None if size is None else tuple(size),
+            batches=training_losses(data, self.build_dataloader, self.seed) if isinstance(data, dict) else None,
+            latency=self.latency,
+        )
 
     @cached_property
     def _newest(self) -> tuple[Path | None, list[Path]]:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from efftasks.checkpoints.files import MatchReport, load_matching, read_checkpoint, weights_of
 from efftasks.checkpoints.loading import fitting_weights
 from efftasks.compression.building import build_model
-from efftasks.compression.plan import CompressionPlan, plan_of
+from efftasks.compression.plan import CompressionPlan, plan_of, undecided
+from efftasks.compression.transform import DecideContext
 from efftasks.structures.errors import UserError
 
 __all__ = ["StartingModel", "starting_model"]
@@ -28,33 +29,38 @@ class StartingModel(NamedTuple):
 
 
 def starting_model(
-    config: Mapping[str, Any], transforms: Sequence[Mapping[str, Any]], checkpoint: str | Path | None, resume: bool
+    config: Mapping[str, Any],
+    transforms: Sequence[Mapping[str, Any]],
+    checkpoint: str | Path | None,
+    resume: bool,
+    context: DecideContext = DecideContext(),  # noqa: B008  (frozen)
 ) -> StartingModel:
     """Build the model of a config.
 
-    A plan in the checkpoint has priority over the transforms of the config. Transforms are decided from the weights of
-    a dense checkpoint, or from shapes alone without one.
+    The plan of the checkpoint is replayed. Transforms that it does not have are decided from the weights of the
+    checkpoint, or from shapes alone without one.
 
     Args:
         config: of the dense model.
-        transforms: the config's ``model_transforms``.
+        transforms: the config's ``model_transforms``, which begin with the steps of the checkpoint's plan.
         checkpoint: the file whose weights are loaded later; None for training from scratch.
         resume: to resume from the checkpoint, not only to start from its weights.
+        context: what transforms decide from, see :class:`~efftasks.compression.transform.DecideContext`.
 
     Raises:
-        UserError: the file cannot be read or is of another architecture; or it is of a dense model, to be resumed
-            with transforms.
+        UserError: the file cannot be read, is of another architecture, or was compressed by other steps; or it has not
+            all transforms, and is to be resumed.
     """
     if checkpoint is None:
-        return StartingModel(*build_model(config, transforms))
+        return StartingModel(*build_model(config, transforms, context=context))
     data = read_checkpoint(checkpoint)
     plan = plan_of(data, checkpoint)
-    if plan is not None or not transforms:
+    if not undecided(plan, transforms, checkpoint):
         return StartingModel(*build_model(config, plan=plan, source=checkpoint), decided=plan is None)
     if resume:
         raise UserError(
-            f"{checkpoint}: it is of a dense model and the config has model_transforms, so that training cannot be "
-            "resumed from it; to compress it, set load_from"
+            f"{checkpoint}: it is of a {'dense model' if plan is None else 'less compressed model'} and the config has "
+            "model_transforms, so that training cannot be resumed from it; to compress it, set load_from"
         )
     reports = []
 
@@ -63,6 +69,6 @@ def starting_model(
         load_matching(model, weights, name=str(checkpoint))
         reports.append(report)
 
-    model, plan = build_model(config, transforms, load=load)
+    model, plan = build_model(config, transforms, plan, load, checkpoint, context)
     weights = {key: value.clone() for key, value in model.state_dict().items()}
     return StartingModel(model, plan, fitted=(weights, reports[0]))

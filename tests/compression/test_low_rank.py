@@ -16,7 +16,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from efftasks.compression.low_rank import LowRank, energy_rank, low_rank_factors
-from efftasks.compression.transform import called_modules
+from efftasks.compression.transform import DecideContext, called_modules
 from efftasks.models.backbones.timm_backbone import TimmBackbone
 from efftasks.models.layers.conv import ConvNormAct
 from efftasks.models.layers.fold import fold_model, inference_model
@@ -90,19 +90,19 @@ def test_ranks_come_from_shapes_without_weights_and_from_energy_with_them() -> N
     net = trained_net()
     net.last.weight.data = torch.ones(10, 16)  # rank 1
     step = LowRank(layers=["*"], ratio=0.5, energy=0.999)
-    plan = step.decide(net, has_weights=False)
+    plan = step.decide(net, DecideContext(has_weights=False))
     # Half of 16 * 24 weights are rank 192 / 40 = 4.8; of 16 * 16, 128 / 32 = 4; of 16 * 10, 80 / 26 = 3.07.
     assert plan == {"ranks": {"wide.conv": 4, "strided": 4, "again": 4, "last": 3}}
     assert json.loads(json.dumps(plan)) == plan
-    decided = step.decide(net, has_weights=True)["ranks"]
+    decided = step.decide(net, DecideContext(has_weights=True))["ranks"]
     assert decided["last"] == 1
     # Random matrices need nearly all ranks for that share, and two layers would be larger than one.
     assert "again" not in decided
-    assert LowRank(layers=["last"], ratio=0.5).decide(net, has_weights=True) == {"ranks": {"last": 3}}
+    assert LowRank(layers=["last"], ratio=0.5).decide(net, DecideContext(has_weights=True)) == {"ranks": {"last": 3}}
 
 
 def test_a_plan_replays_to_the_same_layers_without_the_weights() -> None:
-    plan = LowRank(layers=["*"], energy=0.7).decide(trained_net(), has_weights=True)
+    plan = LowRank(layers=["*"], energy=0.7).decide(trained_net(), DecideContext(has_weights=True))
     one, other = (LowRank.apply(net, plan) for net in (trained_net(), Net()))
     shapes = [{key: value.shape for key, value in net.state_dict().items()} for net in (one, other)]
     assert shapes[0] == shapes[1]
@@ -133,7 +133,7 @@ def test_wrong_arguments_are_named(arguments: dict[str, Any], words: str) -> Non
 
 def test_a_pattern_that_matches_nothing_and_a_plan_of_another_model_are_refused() -> None:
     with pytest.raises(UserError, match=r"got 'backbone\.x', which names no linear layer or 1x1 convolution"):
-        LowRank(layers=["last", "backbone.x"]).decide(Net(), has_weights=False)
+        LowRank(layers=["last", "backbone.x"]).decide(Net(), DecideContext(has_weights=False))
     for ranks in ({"nowhere": 1}, {"first.conv": 1}, {"last": 11}, {"last": 0}):
         with pytest.raises(UserError, match="which the model has no layer for"):
             LowRank.apply(Net(), dict(ranks=ranks))
@@ -171,7 +171,7 @@ def test_blocks_that_timm_reparametrizes_are_left_alone() -> None:
     pytest.importorskip("timm")
     backbone = TimmBackbone("repvit_m0_9", weights=None).eval()
     transform = LowRank(["*"], ratio=0.3)
-    plan = transform.decide(backbone, has_weights=False)
+    plan = transform.decide(backbone, DecideContext(has_weights=False))
     assert plan["ranks"]
     smaller = transform.apply(backbone, plan)
     images = torch.rand(1, 3, 64, 64)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from efftasks.compression.pruning.tracing import Axis, Trace, channel_count, trace, train_quietly
+from efftasks.compression.pruning.tracing import Axis, Trace, channel_count, mixes, trace, train_quietly
 from efftasks.structures.protocols import HasStages
 
 __all__ = ["ChannelGroup", "Found", "Member", "find_groups", "outputs_of"]
@@ -157,7 +157,7 @@ def _group(record: Trace, producers: list[str]) -> tuple[ChannelGroup | None, st
 
 def _flaw(layers: Mapping[str, nn.Module], members: list[Member]) -> str:
     """What is wrong with a group; empty if nothing is."""
-    if not any(member.axis.side == "in" and _reads(layers[member.axis.layer]) for member in members):
+    if not any(member.axis.side == "in" and mixes(layers[member.axis.layer]) for member in members):
         return "no layer reads them"
     for member in members:
         if member.axis.layer in layers:
@@ -167,8 +167,3 @@ def _flaw(layers: Mapping[str, nn.Module], members: list[Member]) -> str:
         if len(Counter(len(unit) for unit in member.channels if unit)) > 1:
             return f"{member.axis.layer} has parts of different widths of them"
     return ""
-
-
-def _reads(layer: nn.Module) -> bool:
-    """Whether a layer mixes channels of its input, so that removing one is the same as reading zeros."""
-    return not isinstance(layer, nn.Conv2d) or layer.groups == 1

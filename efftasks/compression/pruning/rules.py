@@ -26,12 +26,38 @@ SPATIAL = {
 }
 REDUCTIONS = {"mean", "sum", "amax", "amin", "max", "min", "var", "std"}
 # Reads of attributes and constants; nothing flows through them.
-NOTHING = {"size", "dim", "numel", "ndimension", "is_floating_point", "new_zeros", "new_ones", "new_full", "new_tensor",
-           "new_empty", "zeros_like", "ones_like", "empty_like", "full_like", "requires_grad_", "is_complex", "data_ptr",
-           "stride", "storage_offset", "is_contiguous", "__len__", "element_size", "get_device", "__format__", "__repr__"}
+NOTHING = {
+    "size",
+    "dim",
+    "numel",
+    "ndimension",
+    "is_floating_point",
+    "new_zeros",
+    "new_ones",
+    "new_full",
+    "new_tensor",
+    "new_empty",
+    "zeros_like",
+    "ones_like",
+    "empty_like",
+    "full_like",
+    "requires_grad_",
+    "is_complex",
+    "data_ptr",
+    "stride",
+    "storage_offset",
+    "is_contiguous",
+    "__len__",
+    "element_size",
+    "get_device",
+    "__format__",
+    "__repr__",
+}
 
 
-def follow(trace: Trace, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any, owners: Mapping[int, str]) -> None:
+def follow(
+    trace: Trace, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any, owners: Mapping[int, str]
+) -> None:
     """Give the results of an operation their labels, and merge or lock those of its operands.
 
     Args:

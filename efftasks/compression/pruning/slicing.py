@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from efftasks.compression.pruning.groups import ChannelGroup
+from efftasks.compression.pruning.tracing import channel_count, mixes
 from efftasks.structures.errors import UserError
 from efftasks.structures.protocols import CountsChannels
 
@@ -69,14 +70,10 @@ def mask(model: nn.Module, groups: Iterable[ChannelGroup], removed: Removed) -> 
     for group in groups:
         for member in group.members:
             layer = layers.get(member.axis.layer)
-            if member.axis.side == "in" and layer is not None and _mixes(layer):
+            if member.axis.side == "in" and layer is not None and mixes(layer):
                 weight: Any = layer.weight
                 with torch.no_grad():
                     weight[:, [i for unit in removed.get(group.name, ()) for i in member.channels[unit]]] = 0
-
-
-def _mixes(layer: nn.Module) -> bool:
-    return not isinstance(layer, nn.Conv2d) or layer.groups == 1
 
 
 def _layer(model: nn.Module, name: str) -> nn.Module | None:
@@ -98,10 +95,7 @@ def _length(model: nn.Module, name: str, side: str) -> int:
     sides = ("norm",) if isinstance(layer, nn.BatchNorm2d) else ("in", "out")
     if side not in sides:
         return 0
-    weight: Any = layer.weight
-    if side == "in":
-        return weight.shape[1] * (layer.groups if isinstance(layer, nn.Conv2d) else 1)
-    return 0 if weight is None else weight.shape[0]
+    return channel_count(layer, side)
 
 
 def _cut_parameter(model: nn.Module, name: str, dim: int, kept: Sequence[int]) -> None:

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from efftasks.compression.pruning.labels import Labels
 
-__all__ = ["Axis", "Channels", "Trace", "channel_count", "keeps_modes", "tensors_of", "trace", "train_quietly"]
+__all__ = ["Axis", "Channels", "Trace", "channel_count", "keeps_modes", "mixes", "tensors_of", "trace", "train_quietly"]
 
 LAYERS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
 
@@ -184,6 +184,11 @@ def channel_count(layer: nn.Module, side: str) -> int:
         groups: Any = layer.groups if isinstance(layer, nn.Conv2d) else 1
         return weight.shape[1] * groups
     return weight.shape[0]
+
+
+def mixes(layer: nn.Module) -> bool:
+    """Whether a layer mixes all channels of its input: to remove one of them is then the same as to read zeros."""
+    return not isinstance(layer, nn.Conv2d) or layer.groups == 1
 
 
 def _follow_layer(record: Trace, layer: nn.Module, name: str, args: Any, out: Any) -> None:
