@@ -38,7 +38,8 @@ def exported_latency(size: tuple[int, int]) -> Callable[[nn.Module, str], float]
 
     def latency(model: nn.Module, backend: str) -> float:
         exporter = exporter_for(backend)
-        graph: Any = Graph(inference_model(model).cpu())
+        network: Any = inference_model(model).cpu()
+        graph = Graph(network)
         with tempfile.TemporaryDirectory(prefix="efftasks-latency-") as folder:
             path = exporter.write_graph(graph, torch.zeros(1, 3, *size), Path(folder) / f"model{suffix_of(exporter)}")
             return measure({"model": file_call(backend, path, size, 1)}, WARMUP, RUNS)["model"].minimum

@@ -3,7 +3,7 @@
 In a file, under ``meta.compression_plan``::
 
     {"version": 1, "dense": "<sha256>", "steps": [
-        {"type": "LowRank", "plan": {"ranks": {"neck.merge.conv": 12}}, "config": {"type": "LowRank", "layers": ["neck.*"]}}
+        {"type": "LowRank", "plan": {"ranks": {"neck.merge.conv": 12}}, "config": {"type": "LowRank", "layers": [...]}}
     ]}
 """
 
@@ -103,13 +103,12 @@ def undecided(
     for i, (step, config) in enumerate(zip(plan.steps, transforms)):
         expected = plain(config)
         kind = str(expected["type"]).rpartition(".")[2]
-        if step.type != kind or (
-            step.config is not None and {**step.config, "type": kind} != {**expected, "type": kind}
-        ):
+        arguments = None if step.config is None else {**step.config, "type": kind}
+        if step.type != kind or arguments not in (None, {**expected, "type": kind}):
             got = step.type if step.config is None else step.config
             raise UserError(
-                f"{source}: step {i + 1} of its compression plan is {got}, but model_transforms has {expected}; list the "
-                "steps of the checkpoint first, or remove model_transforms"
+                f"{source}: step {i + 1} of its compression plan is {got}, but model_transforms has {expected}; list "
+                "the steps of the checkpoint first, or remove model_transforms"
             )
     return transforms[len(plan.steps) :]
 

@@ -64,7 +64,7 @@ class ModelTransform(ABC):
             UserError: the plan does not fit the model.
         """
 
-    def refine(self, model: nn.Module, context: DecideContext) -> None:
+    def refine(self, model: nn.Module, context: DecideContext) -> None:  # noqa: B027  (most have nothing to improve)
         """Improve the weights of a model after :meth:`apply`, in place, without changing layers.
 
         Called once, after :meth:`decide`; a model from a checkpoint has those weights.

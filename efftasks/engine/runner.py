@@ -65,7 +65,7 @@ class EffRunner(Runner):
         if latency is None:
             return super().from_cfg(cfg)
         # mmengine passes values of the config alone to the constructor, which builds the model.
-        kind = type(cls.__name__, (cls,), dict(latency=staticmethod(latency), __module__=cls.__module__))
+        kind: Any = type(cls.__name__, (cls,), dict(latency=staticmethod(latency), __module__=cls.__module__))
         return kind.from_cfg(cfg)
 
     def set_randomness(self, *args: Any, **kwargs: Any) -> None:

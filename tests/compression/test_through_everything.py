@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,23 @@ def dense(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     work_dir = tmp_path_factory.mktemp("dense")
     train(config(DENSE, data, work_dir, max_epochs=1))
     return work_dir / "epoch_1.pth"
+
+
+CHAIN = [
+    dict(type="Prune", ratio=0.3, round_to=4, importance="taylor", batches=1, recalibrate=1),
+    dict(type="Prune", parameters=0.8, scheme="isomorphic", round_to=4),
+]
+
+
+@pytest.fixture(scope="module")
+def pruned(dense: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work dir of two epochs that start from the dense checkpoint, pruned once."""
+    work_dir = tmp_path_factory.mktemp("pruned")
+    cfg = config(DENSE, data, work_dir, load_from=str(dense))
+    cfg.model_transforms = CHAIN[:1]
+    cfg.default_hooks.sparsity = dict(type="GroupSparsity", interval=1)
+    train(cfg)
+    return work_dir
 
 
 def pairs(model: nn.Module) -> dict[str, int]:
@@ -176,3 +195,86 @@ def test_a_plan_of_another_dense_model_is_one_sentence(trained: Path, data: Path
             other.load_from = path
             train(other)
     assert "\n" not in str(error.value)
+
+
+def test_a_pruned_training_resumes_to_the_same(pruned: Path, data: Path, tmp_path: Path) -> None:
+    work_dir = tmp_path / "resumed"
+    work_dir.mkdir()
+    shutil.copy(pruned / "epoch_1.pth", work_dir)
+    cfg = apis.load_config(pruned / f"{DENSE}.py")
+    cfg.work_dir = str(work_dir)
+    train(cfg, resume="auto")
+    want, got = (read_checkpoint(folder / "epoch_2.pth") for folder in (pruned, work_dir))
+    assert want["state_dict"].keys() == got["state_dict"].keys()
+    assert all(torch.equal(value, got["state_dict"][key]) for key, value in want["state_dict"].items())
+    assert got["meta"]["compression_plan"] == want["meta"]["compression_plan"]
+    assert got["meta"]["compression_plan"]["steps"][0]["config"] == CHAIN[0]
+
+
+def test_a_pruned_checkpoint_is_equal_in_another_process(pruned: Path, tmp_path: Path) -> None:
+    """To the last bit, with config and checkpoint alone."""
+    program = """if True:
+        import sys, torch
+        from efftasks import apis
+        torch.set_num_threads(1)
+        model = apis.load(sys.argv[1], sys.argv[2])
+        images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(5))
+        with torch.no_grad():
+            torch.save(list(model.infer(images)[:3]), sys.argv[3])
+    """
+    files = [str(pruned / f"{DENSE}.py"), str(pruned / "epoch_2.pth"), str(tmp_path / "out.pt")]
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program, *files], check=True, capture_output=True)
+    model = apis.load(*files[:2])
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        for one, other in zip(model.infer(images)[:3], torch.load(files[2])):
+            assert torch.equal(one, other)
+
+
+def test_a_pruned_checkpoint_is_tested_and_exported(pruned: Path, data: Path, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    file, checkpoint, out = str(pruned / f"{DENSE}.py"), str(pruned / "epoch_2.pth"), tmp_path / "out"
+    assert main(["test", file, checkpoint, "--out", str(tmp_path / "metrics.json"), "--skip-check"]) == 0
+    assert main(["export", file, checkpoint, "--out", str(out), "--num-images", "2"]) == 0
+    weights = [x.dims for x in onnx.load(str(out / "model.onnx")).graph.initializer if len(x.dims) == 4]
+    small, dense = apis.fuse(apis.load(file, checkpoint)), apis.fuse(apis.build(config(DENSE, data, tmp_path)))
+    assert sorted(map(tuple, weights)) == sorted(tuple(p.shape) for p in small.parameters() if p.dim() == 4)
+    sizes = [sum(p.numel() for p in model.parameters()) for model in (small, dense)]
+    assert sizes[0] < 0.8 * sizes[1]
+
+
+def test_a_chain_goes_on_from_a_pruned_checkpoint(pruned: Path, data: Path, tmp_path: Path) -> None:
+    """As iterative pruning: each step from the checkpoint of the one before, in a config that lists all of them."""
+    first = str(pruned / "epoch_2.pth")
+    cfg = config(DENSE, data, tmp_path, load_from=first, max_epochs=1)
+    cfg.model_transforms = CHAIN
+    train(cfg)
+    once, twice = (read_checkpoint(path)["meta"]["compression_plan"] for path in (first, tmp_path / "epoch_1.pth"))
+    assert twice["steps"][:1] == once["steps"] and [step["config"] for step in twice["steps"]] == CHAIN
+    counts = [
+        sum(p.numel() for key, p in read_state_dict(path).items() if "one_to_many" not in key)
+        for path in (first, tmp_path / "epoch_1.pth")
+    ]
+    assert counts[1] < 0.85 * counts[0]
+    assert apis.load(cfg, tmp_path / "epoch_1.pth")
+    with pytest.raises(UserError, match=r"of a less compressed model and the config has model_transforms"):
+        train(cfg, resume=first)
+    cfg.model_transforms = CHAIN[1:]
+    with pytest.raises(UserError, match=r"step 1 of its compression plan is .*'ratio': 0\.3"):
+        apis.load(cfg, first)
+
+
+def test_without_training_data_taylor_says_what_to_do(dense: Path, data: Path, tmp_path: Path) -> None:
+    cfg = config(DENSE, data, tmp_path)
+    cfg.model_transforms = CHAIN[:1]
+    with pytest.raises(UserError, match=r"needs batches of the training data.*start a training with load_from"):
+        apis.load(cfg, dense)
+
+
+@pytest.mark.slow
+def test_a_latency_target_is_measured_on_the_exported_file(dense: Path, data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    cfg = config(DENSE, data, tmp_path)
+    cfg.model_transforms = [dict(type="Prune", latency=dict(backend="onnxruntime", factor=0.9), round_to=4)]
+    small, whole = apis.fuse(apis.load(cfg, dense)), apis.fuse(apis.build(config(DENSE, data, tmp_path)))
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in whole.parameters())

@@ -61,7 +61,7 @@ def is_exact(model: nn.Module, groups: Sequence[ChannelGroup], size: tuple[int, 
 
 
 def _generic(model: nn.Module, generator: torch.Generator) -> nn.Module:
-    """A copy in float64 whose weights hide nothing: layers that start as zero, and norms that do nothing, do something."""
+    """A copy in float64 whose weights hide nothing: parameters that start as zero are not zero."""
     network = copy.deepcopy(model).cpu().double()
     with torch.no_grad():
         for parameter in network.parameters():

@@ -81,15 +81,16 @@ def find_groups(model: nn.Module, size: tuple[int, int]) -> Found:
         size: (height, width) of its input.
     """
     parameter = next(model.parameters())
-    images = torch.rand(1, 3, *size, device=parameter.device, dtype=parameter.dtype)
+    device = parameter.device
 
     def runs(network: nn.Module) -> Iterator[Any]:
+        images = torch.rand(1, 3, *size, device=device, dtype=parameter.dtype)
         train_quietly(network)
         yield outputs_of(network, images)
         network.eval()
         yield outputs_of(network, images)
 
-    with torch.random.fork_rng([parameter.device] if parameter.device.type == "cuda" else []):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         record = trace(model, runs)
     groups, excluded = [], {}
     for producers in _sets_of_producers(record):

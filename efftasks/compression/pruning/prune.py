@@ -50,7 +50,7 @@ class Prune(ModelTransform):
         recalibrate: batches of the training data for new statistics of the batch norms, if there are trained weights; 0
             keeps the old ones.
         layers: shell patterns of names of layers whose outputs may lose channels.
-        ignore: of those whose outputs may not. Layers whose maps are added lose the same channels, or none of them does.
+        ignore: of those whose outputs may not. Layers whose maps are added lose the same channels, or none does.
 
     Raises:
         ValueError: an argument is not in its range.
@@ -165,8 +165,8 @@ class Prune(ModelTransform):
             for pattern in patterns:
                 if not any(fnmatchcase(name, pattern) for name in names):
                     raise UserError(
-                        f"model_transforms: Prune.{key}: got {pattern!r}, which names no convolution or linear layer that "
-                        f"the model runs; it has {', '.join(names[:3])}, ..."
+                        f"model_transforms: Prune.{key}: got {pattern!r}, which names no convolution or linear layer "
+                        f"that the model runs; it has {', '.join(names[:3])}, ..."
                     )
         groups = [group for group in found.groups if self._allows(group)]
         failing = failing_groups(model, groups, size)
@@ -176,8 +176,8 @@ class Prune(ModelTransform):
         if not groups:
             reasons = [f"{name}: {reason}" for name, reason in {**found.excluded, **failing}.items()]
             raise UserError(
-                f"Prune: no layer of the model may lose channels (layers={list(self.layers)}, ignore={list(self.ignore)}); "
-                + "; ".join(reasons[:3])
+                f"Prune: no layer of the model may lose channels (layers={list(self.layers)}, "
+                f"ignore={list(self.ignore)}); {'; '.join(reasons[:3])}"
             )
         return groups
 
@@ -204,8 +204,8 @@ class Prune(ModelTransform):
     def _batches(context: DecideContext, argument: str) -> Any:
         if context.batches is None:
             raise UserError(
-                f"Prune: {argument} needs batches of the training data, which are not at hand here; start a training with "
-                "load_from, then test or export its checkpoint"
+                f"Prune: {argument} needs batches of the training data, which are not at hand here; start a training "
+                "with load_from, then test or export its checkpoint"
             )
         return context.batches
 

@@ -79,6 +79,8 @@ def _bound(groups: Sequence[ChannelGroup], scores: Scores, ratio: float) -> floa
 
 
 def _rounded(units: float, group: ChannelGroup, round_to: int) -> int:
+    """The number of units nearest to a wish: all of them, or a multiple."""
     step = group.step(round_to)
     least = math.ceil(max(LEAST * group.size, 1) / step) * step
-    return min(max(math.floor(units / step + 0.5) * step, least), group.size)
+    kept = min(max(math.floor(units / step + 0.5) * step, least), group.size)
+    return group.size if group.size - units < abs(units - kept) else kept

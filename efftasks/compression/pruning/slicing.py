@@ -1,7 +1,7 @@
 """Cutting channels out of layers by a plan of indices, for any weights.
 
-A plan, as plain data: ``{"axes": {"neck.merge.conv": {"in": 0, "out": 1}}, "kept": [[0, 1, 3], [2, 4]]}``. Each side of a
-layer has the number of a list of ascending indices of the channels that are left.
+A plan, as plain data: ``{"axes": {"neck.merge.conv": {"in": 0, "out": 1}}, "kept": [[0, 1, 3], [2, 4]]}``. Each side of
+a layer has the number of a list of ascending indices of the channels that are left.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Follow the channels of a model through a run of it: which channels of which layers are one.
 
-The dependency graph of DepGraph (Fang et al., arXiv 2301.12900), made from the calls of one run instead of the graph of
-gradients, in which the order of the outputs of ``chunk`` is lost: a tensor carries a label for each of its channels.
-Layers give new labels, sums merge those of their operands, concatenations join them (``rules.py``). An operation without
-a rule locks the channels that it reads: what is not understood is not pruned.
+The dependencies of DepGraph (Fang et al., arXiv 2301.12900), found from the calls of a run: a tensor carries a label
+for each of its channels. Layers give new labels, sums merge those of their operands, concatenations join them, and so
+on (``rules.py``). An operation without a rule locks the channels that it reads: what is not understood is not pruned.
 """
 
 from __future__ import annotations

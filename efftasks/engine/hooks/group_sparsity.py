@@ -21,8 +21,8 @@ class GroupSparsity(Hook):
     """Shrink the channels that :class:`~efftasks.compression.pruning.prune.Prune` can remove.
 
     Every ``interval`` steps the norm of all weights of a channel, in all layers that have it, becomes smaller by
-    ``interval * strength`` of the mean norm in its group; channels that the loss needs grow back. The strength follows the
-    learning rate: it is multiplied by the rate of the first parameter group over its initial one.
+    ``interval * strength`` of the mean norm in its group; channels that the loss needs grow back. The strength follows
+    the learning rate: it is multiplied by the rate of the first parameter group over its initial one.
 
     Args:
         strength: share of the mean norm per step.
