@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from efftasks.compression.pruning.groups import ChannelGroup, outputs_of
+from efftasks.compression.pruning.record import tensors_of
 from efftasks.compression.pruning.slicing import cut, kept_plan, mask
-from efftasks.compression.pruning.tracing import tensors_of, train_quietly
+from efftasks.compression.pruning.tracing import train_quietly
 
 __all__ = ["failing_groups", "is_exact"]
 

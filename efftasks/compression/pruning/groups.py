@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from efftasks.compression.pruning.tracing import Axis, Trace, channel_count, mixes, trace, train_quietly
+from efftasks.compression.pruning.record import Axis, Trace, channel_count, mixes
+from efftasks.compression.pruning.tracing import trace, train_quietly
 from efftasks.structures.protocols import HasStages
 
 __all__ = ["ChannelGroup", "Found", "Member", "find_groups", "outputs_of"]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from efftasks.compression.pruning.groups import ChannelGroup, Member
-from efftasks.compression.pruning.tracing import mixes
+from efftasks.compression.pruning.record import mixes
 
 __all__ = ["Scores", "bn_scale", "first_ones", "magnitude", "taylor"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from efftasks.compression.pruning.tracing import Axis, Channels, Trace, tensors_of
+from efftasks.compression.pruning.record import Axis, Channels, Trace, channel_count, tensors_of
 
 __all__ = ["follow"]
 
@@ -112,8 +112,6 @@ def _lock(trace: Trace, inputs: Sequence[Tensor], owners: Mapping[int, str], rea
         layer = trace.layers.get(owner)
         sides = ("norm",) if isinstance(layer, nn.BatchNorm2d) else ("in", "out")
         if isinstance(layer, (nn.Conv2d, nn.Linear, nn.BatchNorm2d)):
-            from efftasks.compression.pruning.tracing import channel_count
-
             for side in sides:
                 trace.labels.lock(trace.axis(Axis(owner, side), channel_count(layer, side)), f"{reason}, not {owner}")
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from efftasks.compression.pruning.groups import ChannelGroup
-from efftasks.compression.pruning.tracing import mixes
+from efftasks.compression.pruning.record import mixes
 
 __all__ = ["GroupShrinker"]
 

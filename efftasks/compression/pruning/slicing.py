@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from efftasks.compression.pruning.groups import ChannelGroup
-from efftasks.compression.pruning.tracing import channel_count, mixes
+from efftasks.compression.pruning.record import channel_count, mixes
 from efftasks.structures.errors import UserError
 from efftasks.structures.protocols import CountsChannels
 

@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from efftasks.compression.pruning.prune import Prune
+from efftasks.compression.pruning.record import tensors_of
 from efftasks.compression.pruning.targets import count_flops, count_parameters
-from efftasks.compression.pruning.tracing import tensors_of
 from efftasks.compression.transform import DecideContext
 from efftasks.models.backbones.base import probe
 from efftasks.models.layers.fold import inference_model

@@ -13,7 +13,7 @@ from torch import nn
 
 from efftasks.compression.pruning.groups import ChannelGroup, Member, find_groups
 from efftasks.compression.pruning.ratios import removed_units
-from efftasks.compression.pruning.tracing import Axis
+from efftasks.compression.pruning.record import Axis
 
 
 def group(name: str, size: int, width: int = 1) -> ChannelGroup:

@@ -18,8 +18,8 @@ from torch import nn
 
 from efftasks.compression.pruning.checking import failing_groups, is_exact
 from efftasks.compression.pruning.groups import find_groups, outputs_of
+from efftasks.compression.pruning.record import tensors_of
 from efftasks.compression.pruning.slicing import cut, kept_plan, mask
-from efftasks.compression.pruning.tracing import tensors_of
 from efftasks.models.layers.rep import HalvesConv
 from efftasks.structures.errors import UserError
 
