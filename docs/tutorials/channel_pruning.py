@@ -60,8 +60,8 @@ def trained(cfg: Config, epochs: int, folder: Path, before: Callable[[], dict[st
 
 
 def row_of(metrics: dict[str, Any]) -> dict[str, float]:
-    """AP and AP50 of a validation."""
-    return {"AP": float(metrics["coco/bbox_mAP"]), "AP50": float(metrics["coco/bbox_mAP_50"])}
+    """AP and AP50 of a validation, in points of 100."""
+    return {"AP": 100 * float(metrics["coco/bbox_mAP"]), "AP50": 100 * float(metrics["coco/bbox_mAP_50"])}
 
 
 def one_shot(cfg: Config) -> dict[str, float]:

@@ -24,7 +24,7 @@ PACKAGES = (
         "models/pose_heads",
         "ops",
     ),
-    *("compression", "export/quantization", "runtime", "structures"),
+    *("compression", "compression/pruning", "export/quantization", "runtime", "structures"),
 )
 
 
