@@ -42,8 +42,8 @@ def pruned(model: nn.Module, context: DecideContext, **arguments: Any) -> nn.Mod
     plan = json.loads(json.dumps(Prune(**arguments).decide(model, context)))
     small = Prune.apply(copy.deepcopy(model), plan)
     other = copy.deepcopy(model)
-    for tensor in (*other.parameters(), *other.buffers()):
-        tensor.data.zero_()
+    for tensor in other.state_dict().values():
+        tensor.zero_()
     other = Prune.apply(other, plan)
     other.load_state_dict(small.state_dict())
     return other

@@ -1,5 +1,5 @@
 # o2o-n on BCCD with half of its FLOPs: pruned when training starts, then fine-tuned; see README.md.
-#   efftasks train o2o-n_mobilenetv4-conv-s_1xb8-48e_bccd-320_prune50 --cfg-options load_from=dense.pth
+#   efftasks train o2o-n_mobilenetv4-conv-s_1xb8-24e_bccd-320_prune50 --cfg-options load_from=dense.pth
 # Without load_from there are no weights to rank channels by, and a network of these widths is trained from scratch.
 _base_ = "../../det/o2o/o2o-n_mobilenetv4-conv-s_1xb8-48e_bccd-320.py"
 
