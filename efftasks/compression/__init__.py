@@ -1,4 +1,4 @@
-"""Changing a built network: low rank now; pruning, quantization and the rest go here, a file or folder each.
+"""Changing a built network: low rank, pruning, and further steps, a file or folder each.
 
 A step is a `ModelTransform`: it decides a plan, plain data, from a model, and applies a plan to a model. `building.py`
 builds the models of configs and applies their steps, for the runner and `apis`; `plan.py` is the record of the steps in

@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import nn
 
+from efftasks.compression.low_rank import LowRank
 from efftasks.compression.pruning.prune import Prune
 from efftasks.compression.pruning.record import tensors_of
 from efftasks.compression.pruning.targets import count_flops, count_parameters
@@ -166,6 +167,24 @@ def test_steps_go_on_where_the_last_ended(networks: ModuleType) -> None:
     twice: Any = Prune.apply(once, Prune(ratio=0.34, round_to=4).decide(once, TRAINED))
     assert (twice.stem.out_channels, twice.inner.out_channels) == (4, 8)
     assert twice(torch.rand(1, 3, *SIZE)).shape == (1, 2, *SIZE)
+
+
+def test_steps_of_other_kinds_compose(families: ModuleType) -> None:
+    """Low rank, then fewer channels, among them those between its pairs; and the other way round."""
+    context = DecideContext(has_weights=True, image_size=(96, 96))
+    low, prune = LowRank(["neck.*"], ratio=0.7), Prune(ratio=0.4)
+    for steps in ([low, prune], [prune, low]):
+        model = families.build_family("deimv2_lite")
+        sizes = [count_flops(model, (96, 96))]
+        for step in steps:
+            model = step.apply(model, step.decide(model, context))  # type: ignore[attr-defined]
+            sizes.append(count_flops(model, (96, 96)))
+        assert sizes[0] > sizes[1] > sizes[2]
+        with torch.no_grad():
+            images = families.images("deimv2_lite")
+            answers = [tensors_of(m(images, mode="tensor")) for m in (model.eval(), inference_model(model))]
+            for one, other in zip(*answers, strict=True):
+                assert (one - other).norm() <= 1e-2 * other.norm()
 
 
 @pytest.mark.parametrize(
