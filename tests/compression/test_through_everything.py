@@ -211,6 +211,7 @@ def test_a_pruned_training_resumes_to_the_same(pruned: Path, data: Path, tmp_pat
     assert got["meta"]["compression_plan"]["steps"][0]["config"] == CHAIN[0]
 
 
+@pytest.mark.slow
 def test_a_pruned_checkpoint_is_equal_in_another_process(pruned: Path, tmp_path: Path) -> None:
     """To the last bit, with config and checkpoint alone."""
     program = """if True:
@@ -231,6 +232,7 @@ def test_a_pruned_checkpoint_is_equal_in_another_process(pruned: Path, tmp_path:
             assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_pruned_checkpoint_is_tested_and_exported(pruned: Path, data: Path, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     file, checkpoint, out = str(pruned / f"{DENSE}.py"), str(pruned / "epoch_2.pth"), tmp_path / "out"
@@ -243,6 +245,7 @@ def test_a_pruned_checkpoint_is_tested_and_exported(pruned: Path, data: Path, tm
     assert sizes[0] < 0.8 * sizes[1]
 
 
+@pytest.mark.slow
 def test_a_chain_goes_on_from_a_pruned_checkpoint(pruned: Path, data: Path, tmp_path: Path) -> None:
     """As iterative pruning: each step from the checkpoint of the one before, in a config that lists all of them."""
     first = str(pruned / "epoch_2.pth")

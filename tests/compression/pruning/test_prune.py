@@ -21,6 +21,8 @@ from efftasks.compression.pruning.prune import Prune
 from efftasks.compression.pruning.record import tensors_of
 from efftasks.compression.pruning.targets import count_flops, count_parameters
 from efftasks.compression.transform import DecideContext
+from efftasks.export.exporters.onnx import write_graph
+from efftasks.export.graph import Graph
 from efftasks.models.backbones.base import probe
 from efftasks.models.layers.fold import inference_model
 from efftasks.structures.errors import UserError
@@ -95,6 +97,28 @@ def test_a_target_is_met_and_hardly_more(scheme: str, target: dict[str, float], 
     unused = {name for name, _ in model.named_modules() if name.startswith("auxiliary_head.")}
     sizes = [count_flops(m, (96, 96)) if kind == "flops" else count_parameters(m, unused) for m in (small, model)]
     assert share - 0.06 <= sizes[0] / sizes[1] <= share
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["deimv2_lite", "fpnlite", "o2o_keypoints", "simcc"])
+def test_the_exported_file_says_the_same(name: str, families: ModuleType, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    model = families.build_family(name)
+    families.randomize_norms(model)
+    side = families.side_of(name)
+    small: Any = inference_model(pruned(model, DecideContext(True, (side, side)), ratio=0.4))
+    images = families.images(name, count=1)
+    path = write_graph(Graph(small), images, tmp_path / "model.onnx")
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    answers = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    with torch.no_grad():
+        expected = [tensor for tensor in small.infer(images) if tensor is not None]
+    for one, other in zip(answers, expected, strict=True):
+        if other.is_floating_point():
+            torch.testing.assert_close(torch.from_numpy(one), other, atol=1e-3, rtol=1e-3)
+        else:
+            assert (torch.from_numpy(one) == other).float().mean() > 0.99
 
 
 def test_channels_are_multiples_and_the_kept_ones_are_the_largest(networks: ModuleType) -> None:
