@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("work_dirs/channel_pruning"))
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.1, 0.2, 0.3, 0.4, 0.5])
     parser.add_argument("--importance", default="taylor", choices=("magnitude", "bn_scale", "taylor"))
-    parser.add_argument("--scheme", default="isomorphic", choices=("uniform", "global", "isomorphic"))
+    parser.add_argument("--scheme", default="global", choices=("uniform", "global", "isomorphic"))
     parser.add_argument("--round-to", type=int, default=8)
     parser.add_argument("--recalibrate", type=int, default=16, help="batches for the statistics of batch norms")
     parser.add_argument("--epochs", type=int, default=48, help="of the dense model")

@@ -14,4 +14,4 @@ model = dict(
     head=dict(channels=128, decoder=dict(num_layers=3, num_points=(6, 6), ffn=dict(hidden=512))),
 )
 optim_wrapper = dict(optimizer=dict(lr=2e-4))  # half of the dense one's
-model_transforms = [dict(type="Prune", flops=0.7, importance="taylor", scheme="isomorphic")]
+model_transforms = [dict(type="Prune", flops=0.7, importance="taylor", scheme="global")]

@@ -5,4 +5,4 @@ _base_ = "../../det/o2o/o2o-n_mobilenetv4-conv-s_1xb8-48e_bccd-320.py"
 
 max_epochs = 24
 optim_wrapper = dict(optimizer=dict(muon_lr=0.024, lr=6e-4))  # 0.3 of those from scratch
-model_transforms = [dict(type="Prune", flops=0.5, importance="taylor", scheme="isomorphic", recalibrate=16)]
+model_transforms = [dict(type="Prune", flops=0.5, importance="taylor", scheme="global", recalibrate=16)]
