@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from efftasks.apis.benchmarking import benchmark
     from efftasks.apis.building import Model, build, describe, fold, fuse, input_size, load, set_input_size, strip
+    from efftasks.apis.compressing import compress
+    from efftasks.apis.compression_report import CompressionReport
     from efftasks.apis.converting import read_published, write_published
     from efftasks.apis.evaluating import Evaluation, draw_comparison, evaluate, test_images
     from efftasks.apis.exporting import Exported, ExportSettings, export, export_model
@@ -24,12 +26,14 @@ if TYPE_CHECKING:
 # Name -> module. Imported on first access, since some of them work without PyTorch.
 _MODULES = {
     "BenchmarkSettings": "bench.rows",
+    "CompressionReport": "apis.compression_report",
     "Evaluation": "apis.evaluating",
     "ExportSettings": "apis.exporting",
     "Exported": "apis.exporting",
     "Model": "apis.building",
     "benchmark": "apis.benchmarking",
     "build": "apis.building",
+    "compress": "apis.compressing",
     "config_folder": "config",
     "config_path": "config",
     "describe": "apis.building",

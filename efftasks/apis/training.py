@@ -57,6 +57,8 @@ def train(
             errors, or the device does not support the precision.
     """
     cfg = LinkedConfig.of(copy.deepcopy(linked_config(cfg)))  # what this run adds is not the caller's
+    if cfg.get("compression"):
+        raise UserError("compression: the config lists compression steps; run it with efftasks.apis.compress")
     check_to_train(cfg)
     check_complete(cfg)
     cfg.launcher = launcher

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from efftasks.structures.errors import WorkError
+from efftasks.bench.processes import in_new_process
 
 __all__ = ["peak_rss_mb", "peak_rss_of", "predict", "run_file"]
 
@@ -44,16 +41,7 @@ def peak_rss_of(work: Callable[..., object], *arguments: Any) -> float | None:
     Raises:
         WorkError: the process ended before it could tell.
     """
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _silence) as pool:
-        try:
-            return pool.submit(_work_and_measure, work, arguments).result()
-        except RuntimeError as error:  # BrokenProcessPool: killed, mostly for want of memory
-            raise WorkError(f"{arguments}: the process that measures memory ended early ({error})") from error
-
-
-def _silence() -> None:
-    """Drop what this process prints: before the work is unpickled, since importing it prints already."""
-    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (for as long as it lives)
+    return in_new_process(f"peak memory of {arguments}", _work_and_measure, work, arguments)
 
 
 def _work_and_measure(work: Callable[..., object], arguments: tuple) -> float | None:

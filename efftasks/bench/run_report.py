@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RunReport", "draw_curves", "read_scalars", "write_page"]
+__all__ = ["RunReport", "draw_curves", "in_points", "read_scalars", "write_page"]
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --dim: #888; }
@@ -51,9 +51,10 @@ class RunReport:
         lead: one sentence below it.
         cards: label -> short value, the figures to see first.
         tables: heading -> (columns, rows).
-        curves: picture of the training curves, relative to the page.
+        curves: picture of the training curves, relative to the page; empty for none.
         pictures: pictures, ground truth left and predictions right, relative to the page.
         commands: the commands that do the same one by one.
+        figures: heading -> another picture, relative to the page, shown before the tables.
         environment: what it was measured on.
     """
 
@@ -61,10 +62,17 @@ class RunReport:
     lead: str
     cards: Mapping[str, str]
     tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]]
-    curves: str
-    pictures: Sequence[str]
+    curves: str = ""
+    pictures: Sequence[str] = ()
     commands: Sequence[str] = ()
+    figures: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def in_points(metric: str) -> tuple[str, float]:
+    """The short name of a metric, and the factor that makes its values points of 100."""
+    name, most = _QUALITIES.get(metric, (metric, 1.0))
+    return name, 100 / most
 
 
 def read_scalars(work_dir: str | Path) -> list[dict[str, Any]]:
@@ -118,16 +126,21 @@ def write_page(report: RunReport, path: str | Path) -> Path:
         f"<figcaption>{text(Path(name).stem)}</figcaption></figure>"
         for name in report.pictures
     )
-    commands = f"<h2>The same, one by one</h2><pre>{text(chr(10).join(report.commands))}</pre>"
+    figures = "".join(_figure(heading, name) for heading, name in report.figures.items())
+    curves = _figure("Training", report.curves) if report.curves else ""
+    heading = "<h2>Pictures: ground truth left, predictions right</h2>"
+    pictures = f'{heading}<div class="pictures">{pictures}</div>' if pictures else ""
+    lines = text(chr(10).join(report.commands))
+    commands = f"<h2>The same, one by one</h2><pre>{lines}</pre>" if report.commands else ""
     environment = text(", ".join(f"{key} {value}" for key, value in report.environment.items()))
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{text(report.title)}</title><style>{_STYLE}</style></head><body>
 <h1>{text(report.title)}</h1><p class="lead">{text(report.lead)}</p>
 <div class="cards">{cards}</div>
-<h2>Training</h2><img src="{text(report.curves)}" alt="training curves">
+{figures}{curves}
 {tables}
-<h2>Pictures: ground truth left, predictions right</h2><div class="pictures">{pictures}</div>
+{pictures}
 {commands}
 <footer><p>Measured on: {environment}</p></footer>
 </body></html>
@@ -135,6 +148,10 @@ def write_page(report: RunReport, path: str | Path) -> Path:
     path = Path(path)
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def _figure(heading: str, name: str) -> str:
+    return f'<h2>{html.escape(heading)}</h2><img src="{html.escape(name)}" alt="{html.escape(heading.lower())}">'
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

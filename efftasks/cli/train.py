@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from efftasks.cli.options import add_options, add_skip_check, parse_options
 
@@ -21,7 +22,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "train",
         help="train a config",
-        description="Train a config. The work dir gets the resolved config, checkpoints, a log and scalars.",
+        description="Train a config. The work dir gets the resolved config, checkpoints, a log and scalars. A config "
+        "with compression steps runs them in order, and leaves a report.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -67,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
         options["train_cfg.max_epochs"] = args.epochs  # linking adapts the schedule
     cfg = apis.load_config(args.config, options)
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(args.config).stem))
+    if cfg.get("compression"):
+        return _compress(cfg, args)
     apis.train(
         cfg,
         amp=args.amp or False,
@@ -75,4 +79,32 @@ def run(args: argparse.Namespace) -> int:
         threads=args.threads,
         check=not args.skip_check,
     )
+    return 0
+
+
+def _compress(cfg: Any, args: argparse.Namespace) -> int:
+    """Run the compression steps of a config, and print their table."""
+    from efftasks import apis
+    from efftasks.bench.table import to_markdown
+    from efftasks.structures.errors import UserError
+
+    if args.launcher != "none":
+        raise UserError(
+            f"--launcher: got {args.launcher}, but compression steps run in one process, since they also export and "
+            "measure; leave it out"
+        )
+    if args.epochs is not None:
+        raise UserError(
+            f"--epochs: got {args.epochs}, but each compression step states its own; for the dense model give "
+            "--cfg-options max_epochs=N, for step 1 compression.steps.1.max_epochs=N"
+        )
+    if args.resume not in (None, "auto"):
+        raise UserError(
+            f"--resume: got {args.resume}, but compression steps resume from the work dir; give --resume alone"
+        )
+    report = apis.compress(
+        cfg, amp=args.amp or False, resume=bool(args.resume), threads=args.threads, check=not args.skip_check
+    )
+    print(to_markdown(report.rows, report.columns))
+    print(report.page)
     return 0

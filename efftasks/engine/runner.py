@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -51,6 +52,10 @@ class EffRunner(Runner):
         if get_device() == "cpu":
             flush_denormals()
             keep_freed_memory()
+        # mmengine keeps loggers and scores by name and second: those of two trainings in one second would be the same.
+        cfg, name = kwargs.get("cfg"), kwargs.get("experiment_name")
+        name = name or Path(getattr(cfg, "filename", None) or "run").stem
+        kwargs["experiment_name"] = f"{name}_{uuid.uuid4().hex[:8]}"
         super().__init__(*args, **kwargs)
 
     @classmethod

@@ -29,7 +29,7 @@ _DICTS = (
         "randomness",
         "visualizer",
     ),
-    *("log_processor", "keypoints", "schedule", *LOADERS),
+    *("log_processor", "keypoints", "schedule", "compression", *LOADERS),
 )
 _LISTS_OF_DICTS = ("custom_hooks", "vis_backends")
 _DICTS_OR_LISTS = ("param_scheduler", "val_evaluator", "test_evaluator")

@@ -1,0 +1,99 @@
+"""What is checked of compression steps before the first one runs: a wrong step must not cost the training before it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import efftasks.compat  # noqa: F401
+
+# isort: split
+from mmengine.registry import DefaultScope
+
+from efftasks.apis.compression_steps import KEY, Chain, CompressionStep, with_references
+from efftasks.apis.formats import find_exporter
+from efftasks.checkpoints.files import dataset_meta_of, read_checkpoint
+from efftasks.compression.building import build_model
+from efftasks.compression.plan import architecture_digest
+from efftasks.config import check_complete
+from efftasks.export.exporters.table import EXPORTERS
+from efftasks.linking.values import check_to_train
+from efftasks.registry import MODELS
+from efftasks.structures.errors import UserError
+
+__all__ = ["check_chain", "precision_of"]
+
+
+def check_chain(chain: Chain) -> None:
+    """Build the model of every step once, and check that all of them can run.
+
+    Raises:
+        UserError: a step lacks a part of its config, its model cannot be built or is another network than the one whose
+            weights it starts from, its file cannot be written here, or the checkpoint to start from has other classes.
+    """
+    digests: list[str] = []
+    for step in chain.steps:
+        try:
+            _check_exports(step)
+            _check_config(step)
+            digests.append(_built(step))
+        except UserError as error:
+            raise UserError(f"{KEY}.steps.{step.number} ({step.name}): {error}") from error
+        if digests[-1] != digests[0]:
+            raise UserError(
+                f"{KEY}.steps.{step.number} ({step.name}): its model is another network than that of step 0, whose "
+                "weights it starts from; compress by model_transforms, or change the model of the config"
+            )
+    _check_start(chain)
+
+
+def precision_of(step_export: Any) -> str:
+    """The precision of the file that export settings state."""
+    return step_export.precision or EXPORTERS[step_export.backend].precisions[0]
+
+
+def _check_exports(step: CompressionStep) -> None:
+    names = []
+    for settings in step.exports:
+        find_exporter(settings.backend, settings.precision)
+        names.append((settings.backend, precision_of(settings)))
+        if names.count(names[-1]) > 1:
+            raise UserError(f"export: {' '.join(names[-1])} occurs twice, expected each once")
+
+
+def _check_config(step: CompressionStep) -> None:
+    cfg = step.config
+    check_complete(cfg)
+    if step.trains:
+        check_to_train(cfg)
+    for key in ("model", "test_dataloader", "test_evaluator"):
+        if not cfg.get(key):
+            raise UserError(f"{key}: the config has none, expected one to measure the step")
+
+
+def _built(step: CompressionStep) -> str:
+    """Build the model with its transforms.
+
+    Returns:
+        The digest of the dense one.
+    """
+    cfg = with_references(step.config, lambda name: None)
+    transforms = cfg.get("model_transforms") or ()
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        if transforms:
+            plan = build_model(cfg.model, transforms).plan
+            assert plan is not None
+            return plan.dense
+        return architecture_digest(MODELS.build(cfg.model))
+
+
+def _check_start(chain: Chain) -> None:
+    if chain.start is None:
+        return
+    first = chain.steps[0]
+    trained_on = dataset_meta_of(read_checkpoint(chain.start), chain.start).get("classes")
+    classes = first.config.get("classes")
+    if not first.trains and trained_on and classes and tuple(trained_on) != tuple(classes):
+        raise UserError(
+            f"{chain.start}: its classes are {tuple(trained_on)}, the data's {tuple(classes)}; expected the same, or a "
+            f"max_epochs in {KEY}.steps.0 to train for them"
+        )
