@@ -20,7 +20,7 @@ from mmengine.logging import MMLogger
 from efftasks.apis.compression_checks import check_chain
 from efftasks.apis.compression_report import CompressionReport, write_compression_report
 from efftasks.apis.compression_results import EXPORTS, Row, step_rows, trained_result, transform_only
-from efftasks.apis.compression_state import StepStates, fingerprint
+from efftasks.apis.compression_state import StepStates, digest, fingerprint
 from efftasks.apis.compression_steps import KEY, Chain, CompressionStep, read_chain, with_references
 from efftasks.apis.training import train
 from efftasks.checkpoints.newest import newest_intact_checkpoint
@@ -62,16 +62,12 @@ def compress(
     cfg = linked_config(cfg)
     if not cfg.get(KEY):
         raise UserError(f"{KEY}: the config has none, expected steps; train it with efftasks.apis.train")
+    _new_logger(log_level="ERROR")  # warnings of models that are built to be checked come again when they are trained
     chain = read_chain(cfg)
     check_chain(chain)
     work_dir = Path(cfg.work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
-    logger = MMLogger.get_instance(
-        f"{KEY}_{uuid.uuid4().hex}",  # each run its own
-        logger_name="mmengine",
-        log_file=str(work_dir / f"{KEY}.log"),
-        file_mode="a",
-    )
+    logger = _new_logger(log_file=str(work_dir / f"{KEY}.log"), file_mode="a")
     cfg.dump(work_dir / (Path(cfg.filename).name if cfg.filename else f"{KEY}.config.py"))
     run = _Run(work_dir, StepStates(work_dir, resume), logger, dict(amp=amp, threads=threads, check=check))
     rows: list[Row] = []
@@ -85,6 +81,10 @@ def compress(
     report = write_compression_report(work_dir, rows, chain)
     logger.info(f"report of {len(chain.steps)} steps: {report.page}")
     return report
+
+
+def _new_logger(**settings: Any) -> MMLogger:
+    return MMLogger.get_instance(f"{KEY}_{uuid.uuid4().hex}", logger_name="mmengine", **settings)
 
 
 class _Run:
@@ -120,7 +120,7 @@ class _Run:
             checkpoint = self._train(step, config) if step.trains else transform_only(config, folder)
             self._states.finish(step.folder, checkpoint.name)
         self._results[step.name] = self._start = checkpoint
-        self._digest = fingerprint({}, prints=prints)["prints"]
+        self._digest = digest(prints)
         with _undisturbed():
             return step_rows(step, config, checkpoint, self._digest, chain.benchmark.backends)
 

@@ -50,7 +50,7 @@ def write_compression_report(work_dir: Path, results: Sequence[dict[str, Any]], 
     name, factor = in_points(results[0]["metric"])
     rows = [_row(row, latency, results[0], latencies[0], name) for row, latency in zip(results, latencies)]
     runtimes = [backend for backend in BACKENDS if any(isinstance(row["latency"].get(backend), dict) for row in rows)]
-    columns = ("step", "epochs", "file", "input", name, f"{name} in PyTorch", "change")
+    columns: tuple[str, ...] = ("step", "epochs", "file", "input", name, f"{name} in PyTorch", "change")
     columns += ("params M", "GFLOPs", "FLOPs saved", "file MB")
     for runtime in runtimes:
         columns += tuple(f"{runtime} {key}" for key in ("ms", "iqr ms", "speed-up"))
@@ -118,7 +118,7 @@ def _page(
     tables["Files"] = (("step", "file", "path"), files)
     settings = chain.benchmark
     lead = (
-        f"Each step starts from the result of the one before it. {name} is that of the exported file, in points of 100. "
+        f"Each step starts from the result of the last. {name} is that of the exported file, in points of 100. "
         f"Times are medians of {settings.runs} calls with a batch of one, all files in turn in one process; iqr is the "
         "distance of their quartiles."
     )

@@ -17,7 +17,7 @@ from mmengine.logging import MMLogger
 
 from efftasks.apis.building import fuse, load
 from efftasks.apis.compression_checks import precision_of
-from efftasks.apis.compression_state import fingerprint
+from efftasks.apis.compression_state import measuring_digest
 from efftasks.apis.compression_steps import CompressionStep
 from efftasks.apis.entry_predictors import artifact_predictor
 from efftasks.apis.evaluating import evaluate
@@ -104,8 +104,7 @@ def step_rows(
         WorkError: a file does not agree with its model.
     """
     folder = checkpoint.parent
-    settings = [asdict(part) for part in step.exports]
-    key = fingerprint({}, result=digest, exports=settings, checkpoint=checkpoint.name, runtimes=list(runtimes))
+    key = measuring_digest(*(config, digest, checkpoint.name, [asdict(part) for part in step.exports], list(runtimes)))
     file = folder / _ROWS
     if file.is_file():
         known = json.loads(file.read_text(encoding="utf-8"))

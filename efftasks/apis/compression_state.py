@@ -11,7 +11,7 @@ from typing import Any
 from efftasks.checkpoints.atomic import whole_or_nothing
 from efftasks.structures.errors import UserError
 
-__all__ = ["FILE", "Fingerprint", "StepStates", "fingerprint"]
+__all__ = ["FILE", "Fingerprint", "StepStates", "digest", "fingerprint", "measuring_digest"]
 
 FILE = "compression.json"
 VERSION = 1
@@ -20,21 +20,34 @@ _WITHOUT_EFFECT = {
     *("work_dir", "resume", "load_from", "launcher", "experiment_name", "log_level", "log_processor", "visualizer"),
     *("vis_backends", "linked"),
 }
+# Keys that decide the files and figures of a step, but not its checkpoint.
+_MEASURING = {"quantization", "test_dataloader", "test_evaluator", "test_cfg"}
 Fingerprint = dict[str, str]  # top-level key of a config -> digest of its value
 
 
 def fingerprint(config: Mapping[str, Any], **more: Any) -> Fingerprint:
-    """The digests of all that decides a step's result.
+    """The digests of all that decides the checkpoint of a step.
 
     Args:
         config: of the step.
         more: what else decides it, such as the digest of the step before.
     """
-    values = {key: config[key] for key in config if key not in _WITHOUT_EFFECT} | more
-    return {key: _digest(value) for key, value in sorted(values.items()) if value is not None}
+    values = {key: config[key] for key in config if key not in _WITHOUT_EFFECT | _MEASURING} | more
+    return {key: digest(value) for key, value in sorted(values.items()) if value is not None}
 
 
-def _digest(value: Any) -> str:
+def measuring_digest(config: Mapping[str, Any], *more: Any) -> str:
+    """A digest of all that decides the files and figures of a step.
+
+    Args:
+        config: of the step.
+        more: what else decides them, such as the checkpoint.
+    """
+    return digest([{key: config[key] for key in config if key in _MEASURING}, *more])
+
+
+def digest(value: Any) -> str:
+    """A digest of plain data: numbers, strings, lists and dicts."""
     text = json.dumps(value, sort_keys=True, default=repr)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

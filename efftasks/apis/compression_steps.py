@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import efftasks.compat  # noqa: F401
 
@@ -27,6 +27,7 @@ __all__ = ["KEY", "Chain", "CompressionStep", "read_chain", "with_references"]
 KEY = "compression"
 REFERENCE = "step:"  # a value "step:NAME" stands for the checkpoint of that step
 RESULTS = ("best", "last")
+Result = TypeVar("Result")
 _KEYS = ("steps", "benchmark")
 _OWN_KEYS = ("name", "export", "result")  # of a step, besides the keys of a config
 _RUN_KEYS = ("work_dir", "load_from", "resume", "launcher", "experiment_name", KEY)  # set by the run
@@ -193,7 +194,7 @@ def _exports(step: Mapping[str, Any], place: str) -> tuple[ExportSettings, ...]:
         if "evaluate" in part:
             raise UserError(f"{place}: export.evaluate: the report needs the metrics of every file; leave it out")
         _check_keys(f"{place}: export", part, inspect.signature(ExportSettings).parameters)
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in part.items()}
+        values: dict[str, Any] = {key: tuple(x) if isinstance(x, list) else x for key, x in part.items()}
         settings.append(_in_step(place, lambda: ExportSettings(**values, evaluate=True)))  # noqa: B023
     return tuple(settings)
 
@@ -201,15 +202,15 @@ def _exports(step: Mapping[str, Any], place: str) -> tuple[ExportSettings, ...]:
 def _benchmark(stated: Mapping[str, Any]) -> BenchmarkSettings:
     allowed = ("backends", "threads", "runs", "warmup")
     _check_keys(f"{KEY}.benchmark", stated, allowed)
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in stated.items()}
+    values: dict[str, Any] = {key: tuple(x) if isinstance(x, list) else x for key, x in stated.items()}
     return _in_step(f"{KEY}.benchmark", lambda: BenchmarkSettings(**values))
 
 
-def _in_step(place: str, work: Callable[[], Any]) -> Any:
+def _in_step(place: str, work: Callable[[], Result]) -> Result:
     """The result of some work, whose errors name the step."""
     try:
         return work()
-    except UserError as error:
+    except (UserError, TypeError) as error:  # TypeError: a text where a number is expected
         raise UserError(f"{place}: {error}") from error
 
 

@@ -5,9 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["draw_accuracy_against_latency"]
+
+
+class _Point(NamedTuple):
+    number: int  # of the row
+    name: str
+    accuracy: float  # in points
+    stats: Mapping[str, float]  # in ms
 
 
 def draw_accuracy_against_latency(
@@ -16,8 +23,9 @@ def draw_accuracy_against_latency(
     """One panel a runtime: each file a point, its median time across, its accuracy up, an arrow from the one before.
 
     Args:
-        rows: in order, the dense model first; with ``step``, ``file``, ``metric on`` (runtime -> value) and ``latency``
-            (runtime -> dict with ``p50`` and ``iqr`` in ms). Rows without one of them for a runtime are left out there.
+        rows: in order, the dense model first; with ``step``, ``file``, ``input``, ``metric on`` (runtime -> value) and
+            ``latency`` (runtime -> dict with ``p50``, ``minimum`` and ``p90`` in ms). A row that lacks one of them for
+            a runtime is left out of its panel.
         runtimes: names, a panel each.
         metric: its name.
         factor: that makes its values points of 100.
@@ -25,43 +33,54 @@ def draw_accuracy_against_latency(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4 * max(1, len(runtimes)), 4.6), layout="constrained")
-    axes = figure.subplots(1, max(1, len(runtimes)), squeeze=False, sharey=True)[0]
-    several = len({row["step"] for row in rows}) < len(rows)
+    count = max(1, len(runtimes))
+    figure = Figure(figsize=(6.6 * count, 5.0), layout="constrained")
+    axes = figure.subplots(1, count, squeeze=False, sharey=True)[0]
+    sizes = ", ".join(dict.fromkeys(str(row["input"]) for row in rows))
     for axis, runtime in zip(axes, runtimes):
         points = [
-            (row["latency"][runtime]["p50"], factor * row["metric on"][runtime], row["latency"][runtime]["iqr"], row)
-            for row in rows
+            _Point(i, _name(row, rows), factor * row["metric on"][runtime], row["latency"][runtime])
+            for i, row in enumerate(rows)
             if isinstance(row["latency"].get(runtime), Mapping) and row["metric on"].get(runtime) is not None
         ]
-        _draw_panel(axis, points, several)
-        axis.set(title=f"{runtime}, {rows[0]['input']}", xlabel="median latency, ms (bars: quartiles)")
+        axis.set(title=f"{runtime}, {sizes}", xlabel="latency in ms: median, bar from the least to the 90th percentile")
         axis.set_xlim(left=0)
+        axis.grid(alpha=0.3)
+        if points:
+            _draw_panel(axis, points)
+    accuracies = [factor * value for row in rows for value in row["metric on"].values() if value is not None]
+    if accuracies:  # at least two points high: otherwise noise would look like a difference
+        margin = max(1.0, 0.2 * (max(accuracies) - min(accuracies)))
+        axes[0].set_ylim(min(accuracies) - margin, max(accuracies) + margin)
     axes[0].set_ylabel(f"{metric}, points")
     path = Path(path)
     figure.savefig(path, dpi=110)
     return path
 
 
-def _draw_panel(axis: Any, points: Sequence[tuple[float, float, float, Mapping[str, Any]]], several: bool) -> None:
-    """Points, spreads, arrows and labels; the dashed line is the accuracy of the dense model."""
-    if not points:
-        return
-    axis.axhline(points[0][1], linestyle="--", linewidth=1, color="gray", zorder=0)
-    for (x1, y1, *_), (x2, y2, *_) in itertools.pairwise(points):
-        arrow = dict(arrowstyle="->", color="tab:gray", shrinkA=7, shrinkB=7)
-        axis.annotate("", xy=(x2, y2), xytext=(x1, y1), arrowprops=arrow)
-    for i, (x, y, iqr, row) in enumerate(points):
-        color = "black" if i == 0 else f"C{(i - 1) % 10}"
-        axis.errorbar(x, y, xerr=iqr / 2, fmt="o", markersize=7, capsize=3, color=color)
-        name = f"{row['step']}, {row['file']}" if several else str(row["step"])
-        speed = "" if i == 0 else f"  {points[0][0] / x:.2f} x"
+def _name(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """The step; and the file, where the step has several."""
+    several = sum(other["step"] == row["step"] for other in rows) > 1
+    return f"{row['step']}, {row['file']}" if several else str(row["step"])
+
+
+def _draw_panel(axis: Any, points: Sequence[_Point]) -> None:
+    """Points with their numbers, arrows, and a legend; the dashed line is the accuracy of the dense model."""
+    dense = points[0]
+    axis.axhline(dense.accuracy, linestyle="--", linewidth=1, color="gray", zorder=0)
+    for before, after in itertools.pairwise(points):
+        ends = [(point.stats["p50"], point.accuracy) for point in (after, before)]
+        arrow = dict(arrowstyle="->", color="gray", alpha=0.7, shrinkA=9, shrinkB=9)
+        axis.annotate("", xy=ends[0], xytext=ends[1], arrowprops=arrow)
+    for point in points:
+        median = point.stats["p50"]
+        spread = [[median - point.stats["minimum"]], [point.stats["p90"] - median]]
+        faster = f", {dense.stats['p50'] / median:.2f} x" if point.number > dense.number else ""
+        label = f"{point.number}  {point.name}: {point.accuracy:.1f}, {median:.3g} ms{faster}"
+        color = "black" if point.number == 0 else f"C{(point.number - 1) % 10}"
+        axis.errorbar(median, point.accuracy, xerr=spread, fmt="o", markersize=15, capsize=3, color=color, label=label)
         axis.annotate(
-            f"{name}{speed}", (x, y), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=9, color=color
+            str(point.number), (median, point.accuracy), color="white", fontsize=9, ha="center", va="center", zorder=5
         )
-    values = [y for _, y, *_ in points]
-    margin = max(1.0, 0.15 * (max(values) - min(values)))
-    low, high = axis.get_ylim()
-    axis.set_ylim(min(low, min(values) - margin), max(high, max(values) + 1.5 * margin))
-    axis.set_xlim(right=1.15 * max(x + iqr / 2 for x, _, iqr, _ in points))
-    axis.grid(alpha=0.3)
+    axis.set_xlim(right=1.1 * max(point.stats["p90"] for point in points))
+    axis.legend(loc="best", fontsize=9, markerscale=0.5)

@@ -28,6 +28,7 @@ from efftasks.engine.batches import training_losses
 from efftasks.engine.cpu import crashes_channels_last, flush_denormals, keep_freed_memory
 from efftasks.engine.dataloaders import build_dataloader
 from efftasks.engine.hooks.sync_buffers import SyncBuffers
+from efftasks.engine.hooks.validate_resumed import ValidateResumed
 from efftasks.engine.resuming import ScheduleOfConfig, check_same_groups
 from efftasks.engine.starting import StartingModel, starting_model
 from efftasks.engine.wrapped import bare_model
@@ -87,6 +88,8 @@ class EffRunner(Runner):
         """Convert the model to channels-last where that is safe, and train."""
         if self.distributed:
             self.register_hook(SyncBuffers())
+        if self._resume:
+            self.register_hook(ValidateResumed())
         if get_device() != "cpu" or not crashes_channels_last(self.model):
             self.model.to(memory_format=torch.channels_last)
         log = Path(self.log_dir, f"{self.timestamp}.log")

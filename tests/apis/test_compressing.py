@@ -19,9 +19,9 @@ from efftasks.cli.main import main
 from efftasks.datasets.shapes import write_shapes
 from efftasks.models.detectors import Detector
 from efftasks.registry import HOOKS
-from efftasks.structures.errors import UserError
 
 pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.slow  # exports take most of the time
 
 BASE = "o2o-n_mobilenetv4-conv-s_1xb16-18e_shapes-128"
 STEPS: list[dict[str, Any]] = [
@@ -218,7 +218,7 @@ def test_another_export_needs_no_other_training(run: Any, folder: Path, data: Pa
 
 
 def test_from_a_checkpoint_no_step_needs_training(run: Any, folder: Path, data: Path, tmp_path: Path) -> None:
-    steps = [dict(name="dense"), dict(name="lowrank", model_transforms=STEPS[1]["model_transforms"])]
+    steps: list[Any] = [dict(name="dense"), dict(name="lowrank", model_transforms=STEPS[1]["model_transforms"])]
     start = folder / "0_dense" / "best.pth"
     living = sum(isinstance(thing, Detector) for thing in gc.get_objects())
     report = compress(config(data, tmp_path, steps, load_from=str(start)))

@@ -7,10 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
+from types import SimpleNamespace
 
+import mmengine.runner.runner as mmengine_runner
 import pytest
 import torch
 from torch.testing import assert_close
@@ -166,10 +169,36 @@ class TestBest:
     def test_a_resumed_run_does_not_overwrite_it_with_a_worse_one(self, toy, tmp_path):
         toy.make_runner(tmp_path, epochs=2, scores=[0.1, 0.9]).train()
         # epoch_2.pth was written before epoch 2 was scored: it knows of 0.1 only.
-        toy.make_runner(tmp_path, epochs=4, scores=[0.3, 0.4], resume=True).train()
+        # A resumed run scores the epoch again from which it resumes: 0.9 and 0.4.
+        toy.make_runner(tmp_path, epochs=4, scores=[0.9, 0.3, 0.4], resume=True).train()
         assert read_checkpoint(tmp_path / "best.pth")["meta"]["best"] == dict(metric="toy/score", score=0.9)
-        toy.make_runner(tmp_path, epochs=5, scores=[0.95], resume=True).train()
+        toy.make_runner(tmp_path, epochs=5, scores=[0.4, 0.95], resume=True).train()
         assert read_checkpoint(tmp_path / "best.pth")["meta"]["epoch"] == 5
+
+    @pytest.mark.parametrize("last", [2, 4])
+    def test_an_interrupted_validation_is_made_up_for(self, toy, tmp_path, last):
+        """Saved but not scored, the epoch may have been the best; also where it is the last one."""
+        straight = toy.make_runner(tmp_path / "straight", epochs=4, scores=[0.1, 0.9, 0.3, 0.95][: last - 1] + [0.99])
+        straight.train()
+        folder = resumable(tmp_path / "straight", tmp_path / "resumed", last)
+        resumed = toy.make_runner(folder, epochs=4, scores=[0.99], resume=True, init_seed=7)
+        resumed.train()
+        wanted, best = (read_checkpoint(path / "best.pth") for path in (tmp_path / "straight", folder))
+        assert best["meta"]["best"] == wanted["meta"]["best"] and best["meta"]["epoch"] == last
+        assert all(torch.equal(best["state_dict"][key], value) for key, value in wanted["state_dict"].items())
+        assert resumed.model.losses == straight.model.losses[4 * last :]
+
+    def test_two_runs_in_one_second_share_nothing(self, toy, tmp_path, monkeypatch):
+        still = SimpleNamespace(time=lambda: 1e9, strftime=time.strftime, localtime=time.localtime)
+        monkeypatch.setattr(mmengine_runner, "time", still)
+        first, second = (
+            toy.make_runner(tmp_path / name, epochs=1, scores=[x], experiment_name="same")
+            for name, x in (("a", 0.9), ("b", 0.2))
+        )
+        assert first.timestamp == second.timestamp and first.message_hub is not second.message_hub
+        for runner in (first, second):
+            runner.train()
+        assert read_checkpoint(tmp_path / "b" / "best.pth")["meta"]["best"]["score"] == 0.2
 
     def test_a_fresh_run_does_not_look_at_an_old_one(self, toy, tmp_path):
         toy.make_runner(tmp_path, epochs=1, scores=[0.9]).train()
