@@ -17,7 +17,7 @@ from efftasks.compression.plan import architecture_digest
 from efftasks.config import check_complete
 from efftasks.export.exporters.table import EXPORTERS
 from efftasks.linking.values import check_to_train
-from efftasks.registry import MODELS
+from efftasks.registry import MODEL_TRANSFORMS
 from efftasks.structures.errors import UserError
 
 __all__ = ["check_chain", "precision_of"]
@@ -77,13 +77,15 @@ def _built(step: CompressionStep) -> str:
         The digest of the dense one.
     """
     cfg = with_references(step.config, lambda name: None)
-    transforms = cfg.get("model_transforms") or ()
+    transforms = list(cfg.get("model_transforms") or ())
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        if transforms:
-            plan = build_model(cfg.model, transforms).plan
-            assert plan is not None
-            return plan.dense
-        return architecture_digest(MODELS.build(cfg.model))
+        for transform in transforms:
+            MODEL_TRANSFORMS.build(dict(transform))  # its arguments are checked, whether it can decide or not
+        # One with a target of latency decides from times of trained weights, and those after it from its result.
+        timed = [bool(transform.get("latency")) for transform in transforms]
+        transforms = transforms[: timed.index(True)] if any(timed) else transforms
+        built = build_model(cfg.model, transforms)
+    return architecture_digest(built.model) if built.plan is None else built.plan.dense
 
 
 def _check_start(chain: Chain) -> None:

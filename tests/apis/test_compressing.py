@@ -239,7 +239,7 @@ def test_from_a_checkpoint_no_step_needs_training(run: Any, folder: Path, data: 
 @pytest.mark.xfail(strict=True, reason="the plan of a checkpoint has priority over the transforms of the config")
 def test_the_transforms_of_two_steps_compose(folder: Path, data: Path, tmp_path: Path) -> None:
     layers = [["neck.*"], ["backbone.stages.3.*"]]
-    steps = [
+    steps: list[Any] = [
         dict(name="dense"),
         *(
             dict(name=f"s{i}", model_transforms=[dict(type="LowRank", layers=x, ratio=0.5)])

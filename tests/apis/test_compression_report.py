@@ -40,8 +40,8 @@ def write_file(path: Path) -> Path:
         values.append(onnx.helper.make_tensor(f"{name}_", kind, shape, [0] * size))
         nodes.append(onnx.helper.make_node("Identity", [f"{name}_"], [name]))
         outputs.append(onnx.helper.make_tensor_value_info(name, kind, shape))
-    size = [1, 3, description["input"]["height"], description["input"]["width"]]
-    images = onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, size)
+    shape = [1, 3, description["input"]["height"], description["input"]["width"]]
+    images = onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, shape)
     graph = onnx.helper.make_graph(nodes, "zeros", [images], outputs, values)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
     onnx.save(model, str(path))
