@@ -99,12 +99,12 @@ def _page(
         if column.endswith(" speed-up") and last.get(column):
             cards[f"{column}, {last['step']}"] = f"{last[column]:.2f} x"
     cards["file"] = f"{dense['file MB']:.2f} -> {last['file MB']:.2f} MB"
-    figures = {f"{name} against measured latency": f"{STEM}.png"}
+    curves = {}
     for step in chain.steps:
         scalars = read_scalars(work_dir / step.folder)
         if step.trains and scalars:
             draw_curves(scalars, work_dir / step.folder / "curves.svg")
-            figures[f"Training of {step.name}"] = f"{step.folder}/curves.svg"
+            curves[f"Training of {step.name}"] = f"{step.folder}/curves.svg"
     faults = [
         (row["step"], row["file"], runtime, stats)
         for row in rows
@@ -122,4 +122,5 @@ def _page(
         f"Times are medians of {settings.runs} calls with a batch of one, all files in turn in one process; iqr is the "
         "distance of their quartiles."
     )
-    return RunReport("Compression", lead, cards, tables, figures=figures, environment=environment)
+    figures = {f"{name} against measured latency": f"{STEM}.png"}
+    return RunReport("Compression", lead, cards, tables, figures=figures, more_figures=curves, environment=environment)

@@ -54,7 +54,8 @@ class RunReport:
         curves: picture of the training curves, relative to the page; empty for none.
         pictures: pictures, ground truth left and predictions right, relative to the page.
         commands: the commands that do the same one by one.
-        figures: heading -> another picture, relative to the page, shown before the tables.
+        figures: heading -> another picture, relative to the page, before the tables.
+        more_figures: the same, after the tables.
         environment: what it was measured on.
     """
 
@@ -66,6 +67,7 @@ class RunReport:
     pictures: Sequence[str] = ()
     commands: Sequence[str] = ()
     figures: Mapping[str, str] = field(default_factory=dict)
+    more_figures: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -127,6 +129,7 @@ def write_page(report: RunReport, path: str | Path) -> Path:
         for name in report.pictures
     )
     figures = "".join(_figure(heading, name) for heading, name in report.figures.items())
+    more_figures = "".join(_figure(heading, name) for heading, name in report.more_figures.items())
     curves = _figure("Training", report.curves) if report.curves else ""
     heading = "<h2>Pictures: ground truth left, predictions right</h2>"
     pictures = f'{heading}<div class="pictures">{pictures}</div>' if pictures else ""
@@ -140,6 +143,7 @@ def write_page(report: RunReport, path: str | Path) -> Path:
 <div class="cards">{cards}</div>
 {figures}{curves}
 {tables}
+{more_figures}
 {pictures}
 {commands}
 <footer><p>Measured on: {environment}</p></footer>
