@@ -73,10 +73,12 @@ def compress(
     rows: list[Row] = []
     try:
         for step in chain.steps:
-            rows += run.rows_of(step, chain)
+            for row in run.rows_of(step, chain):
+                rows.append(row)  # one by one: a file may be rejected
     except WorkError:
         if rows:
-            write_compression_report(work_dir, rows, chain)
+            report = write_compression_report(work_dir, rows, chain)
+            logger.warning(f"report of the files so far: {report.page}")
         raise
     report = write_compression_report(work_dir, rows, chain)
     logger.info(f"report of {len(chain.steps)} steps: {report.page}")
@@ -103,26 +105,27 @@ class _Run:
         self._start: Path | None = None  # the result of the last step
         self._digest = ""  # of all that decided it
 
-    def rows_of(self, step: CompressionStep, chain: Chain) -> list[Row]:
+    def rows_of(self, step: CompressionStep, chain: Chain) -> Iterator[Row]:
         """Run a step, or take its earlier result; then export and evaluate it."""
         folder = self._work_dir / step.folder
         folder.mkdir(exist_ok=True)
         if step.number == 0:
             self._start = chain.start
             self._digest = "" if chain.start is None else ArtifactFile.of(chain.start).sha256
-        how = dict(trains=step.trains, result=step.result, amp=self._how["amp"] or None)
-        prints = fingerprint(step.config, start=self._digest, step=how)
+        amp = self._how["amp"] or None
+        prints = fingerprint(step.config, start=self._digest, trains=step.trains, result=step.result, amp=amp)
         config = with_references(step.config, lambda name: str(self._results[name]))
         config.work_dir, config.load_from = str(folder), None if self._start is None else str(self._start)
 
         checkpoint = self._finished(step, prints, len(chain.steps))
         if checkpoint is None:
-            checkpoint = self._train(step, config) if step.trains else transform_only(config, folder)
+            with _undisturbed():
+                checkpoint = self._train(step, config) if step.trains else transform_only(config, folder)
             self._states.finish(step.folder, checkpoint.name)
         self._results[step.name] = self._start = checkpoint
         self._digest = digest(prints)
         with _undisturbed():
-            return step_rows(step, config, checkpoint, self._digest, chain.benchmark.backends)
+            yield from step_rows(step, config, checkpoint, self._digest, chain.benchmark.backends)
 
     def _finished(self, step: CompressionStep, prints: dict[str, str], count: int) -> Path | None:
         """The checkpoint of a finished step; None if it must run, in a folder that is prepared for it."""
@@ -152,10 +155,7 @@ class _Run:
     def _train(self, step: CompressionStep, config: LinkedConfig) -> Path:
         folder = self._work_dir / step.folder
         newest, _ = newest_intact_checkpoint(folder)
-        with _undisturbed():
-            runner = train(config, resume=None if newest is None else str(newest), **self._how)
-            epochs = runner.epoch
-            del runner
+        epochs = train(config, resume=None if newest is None else str(newest), **self._how).epoch
         return trained_result(folder, step.result, epochs)
 
 

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import efftasks.compat  # noqa: F401
-
-# isort: split
-from mmengine.registry import DefaultScope
-
+from efftasks.apis.building import build
 from efftasks.apis.compression_steps import KEY, Chain, CompressionStep, with_references
 from efftasks.apis.formats import find_exporter
 from efftasks.checkpoints.files import dataset_meta_of, read_checkpoint
-from efftasks.compression.building import build_model
-from efftasks.compression.plan import architecture_digest
+from efftasks.compression.plan import architecture_digest, plan_of
 from efftasks.config import check_complete
 from efftasks.export.exporters.table import EXPORTERS
 from efftasks.linking.values import check_to_train
@@ -31,11 +26,13 @@ def check_chain(chain: Chain) -> None:
             weights it starts from, its file cannot be written here, or the checkpoint to start from has other classes.
     """
     digests: list[str] = []
+    known: list[Any] = []  # the transforms of the step before
     for step in chain.steps:
         try:
             _check_exports(step)
             _check_config(step)
-            digests.append(_built(step))
+            digests.append(_built(step, known))
+            known = list(step.config.get("model_transforms") or ())
         except UserError as error:
             raise UserError(f"{KEY}.steps.{step.number} ({step.name}): {error}") from error
         if digests[-1] != digests[0]:
@@ -70,29 +67,38 @@ def _check_config(step: CompressionStep) -> None:
             raise UserError(f"{key}: the config has none, expected one to measure the step")
 
 
-def _built(step: CompressionStep) -> str:
-    """Build the model with its transforms.
+def _built(step: CompressionStep, known: list[Any]) -> str:
+    """Build the model, and again with its transforms unless these are ``known`` to work.
 
     Returns:
         The digest of the dense one.
     """
     cfg = with_references(step.config, lambda name: None)
     transforms = list(cfg.get("model_transforms") or ())
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        for transform in transforms:
-            MODEL_TRANSFORMS.build(dict(transform))  # its arguments are checked, whether it can decide or not
-        # One with a target of latency decides from times of trained weights, and those after it from its result.
-        timed = [bool(transform.get("latency")) for transform in transforms]
-        transforms = transforms[: timed.index(True)] if any(timed) else transforms
-        built = build_model(cfg.model, transforms)
-    return architecture_digest(built.model) if built.plan is None else built.plan.dense
+    for transform in transforms:
+        MODEL_TRANSFORMS.build(dict(transform))  # its arguments are checked, whether it can decide or not
+    cfg.model_transforms = []
+    digest = architecture_digest(build(cfg))
+    # One with a target of latency decides from times of trained weights, and those after it from its result.
+    timed = [bool(transform.get("latency")) for transform in transforms]
+    cfg.model_transforms = transforms[: timed.index(True)] if any(timed) else transforms
+    if cfg.model_transforms and transforms != known:
+        build(cfg)
+    return digest
 
 
 def _check_start(chain: Chain) -> None:
     if chain.start is None:
         return
     first = chain.steps[0]
-    trained_on = dataset_meta_of(read_checkpoint(chain.start), chain.start).get("classes")
+    data = read_checkpoint(chain.start)
+    is_dense = plan_of(data, chain.start) is None
+    if not is_dense and not first.config.get("model_transforms") and chain.steps[-1].config.get("model_transforms"):
+        raise UserError(
+            f"{chain.start}: its model is compressed already, and steps compress it further; expected its "
+            "transforms in the model_transforms of the config, or a dense model"
+        )
+    trained_on = dataset_meta_of(data, chain.start).get("classes")
     classes = first.config.get("classes")
     if not first.trains and trained_on and classes and tuple(trained_on) != tuple(classes):
         raise UserError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -90,8 +90,8 @@ def transform_only(config: LinkedConfig, folder: Path) -> Path:
 
 def step_rows(
     step: CompressionStep, config: LinkedConfig, checkpoint: Path, digest: str, runtimes: Sequence[str] = ()
-) -> list[Row]:
-    """Export and evaluate the result of a step; files that are there from an earlier run are kept.
+) -> Iterator[Row]:
+    """Export and evaluate the result of a step, file by file; files that are there from an earlier run are kept.
 
     Args:
         step: the step.
@@ -104,27 +104,24 @@ def step_rows(
         WorkError: a file does not agree with its model.
     """
     folder = checkpoint.parent
-    key = measuring_digest(*(config, digest, checkpoint.name, [asdict(part) for part in step.exports], list(runtimes)))
     file = folder / _ROWS
-    if file.is_file():
-        known = json.loads(file.read_text(encoding="utf-8"))
-        if known["of"] == key and all((folder / row["path"]).is_file() for row in known["rows"]):
-            return [dict(row, path=str(folder / row["path"])) for row in known["rows"]]
+    known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     complexity: dict[tuple[int, int], Complexity] = {}
-    rows = []
     for part in step.exports:
         target = folder / EXPORTS / f"{part.backend}_{precision_of(part)}"
-        exported = export(config, checkpoint, target, part)
-        size = (exported.spec.input.height, exported.spec.input.width)
-        if size not in complexity:
-            complexity[size] = _complexity(config, checkpoint, size)
-        row = _row(step, part, exported, complexity[size])
-        row["metric on"] = _on_runtimes(row, part, exported, config, runtimes)
-        rows.append(row)
-    with whole_or_nothing(file) as draft:
-        relative = [dict(row, path=str(Path(row["path"]).relative_to(folder))) for row in rows]
-        draft.write_text(json.dumps(dict(of=key, rows=relative), indent=1) + "\n", encoding="utf-8")
-    return rows
+        key = measuring_digest(config, digest, checkpoint.name, asdict(part), list(runtimes))
+        entry = known.get(target.name)
+        if entry is None or entry["of"] != key or not (target / entry["name"]).is_file():
+            exported = export(config, checkpoint, target, part)
+            size = (exported.spec.input.height, exported.spec.input.width)
+            if size not in complexity:
+                complexity[size] = _complexity(config, checkpoint, size)
+            row = _row(step, part, exported, complexity[size])
+            row["metric on"] = _on_runtimes(row, part, exported, config, runtimes)
+            entry = known[target.name] = {"of": key, "name": exported.path.name, "row": row}
+            with whole_or_nothing(file) as draft:
+                draft.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+        yield {**entry["row"], "path": str(target / entry["name"])}
 
 
 def _on_runtimes(
@@ -176,5 +173,4 @@ def _row(step: CompressionStep, settings: ExportSettings, exported: Exported, co
         "file MB": sum(part.stat().st_size for part in backend.parts(exported.path)) / 1e6,
         "precision": precision_of(settings),
         "metrics": metrics,
-        "path": str(exported.path),
     }

@@ -14,11 +14,13 @@ import torch
 from mmengine.hooks import Hook
 
 from efftasks import apis
+from efftasks.apis import compression_results
 from efftasks.checkpoints.files import read_checkpoint, read_state_dict
 from efftasks.cli.main import main
 from efftasks.datasets.shapes import write_shapes
 from efftasks.models.detectors import Detector
 from efftasks.registry import HOOKS
+from efftasks.structures.errors import WorkError
 
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.slow  # exports take most of the time
@@ -250,3 +252,27 @@ def test_the_transforms_of_two_steps_compose(folder: Path, data: Path, tmp_path:
     plans = [read_checkpoint(tmp_path / name / "model.pth")["meta"]["compression_plan"] for name in ("1_s0", "2_s1")]
     assert [len(plan["steps"]) for plan in plans] == [1, 2] and plans[1]["steps"][0] == plans[0]["steps"][0]
     assert report.rows[2]["params M"] < report.rows[1]["params M"] < report.rows[0]["params M"]
+
+
+def test_a_file_that_is_rejected_leaves_the_report_of_those_before_it(
+    folder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = [dict(name="dense"), dict(name="plain"), dict(name="last")]
+    cfg = config(data, tmp_path, steps, load_from=str(folder / "0_dense" / "best.pth"))
+    honest = compression_results.export
+
+    def export(config: Any, checkpoint: Path, target: Path, *arguments: Any) -> Any:
+        if target.parts[-3] == "1_plain":
+            raise WorkError("does not agree")
+        return honest(config, checkpoint, target, *arguments)
+
+    monkeypatch.setattr(compression_results, "export", export)
+    with pytest.raises(WorkError, match="does not agree"):
+        compress(cfg)
+    assert [row["step"] for row in json.loads((tmp_path / "report.json").read_text())] == ["dense"]
+    assert (tmp_path / "1_plain" / "model.pth").is_file() and not (tmp_path / "2_last").exists()
+    before = times_of(tmp_path)
+    monkeypatch.setattr(compression_results, "export", honest)
+    report = compress(cfg, resume=True)
+    assert [row["step"] for row in report.rows] == ["dense", "plain", "last"]
+    assert times_of(tmp_path).items() >= before.items()

@@ -142,6 +142,15 @@ def test_a_start_of_other_classes_needs_training(tmp_path: Path) -> None:
     check_chain(read_chain(config(dict(DENSE, max_epochs=1), **options)))
 
 
+def test_a_compressed_start_is_refused_where_the_config_does_not_know_it(tmp_path: Path) -> None:
+    plan = dict(version=1, dense="x", steps=[dict(type="LowRank", plan={})])
+    torch.save(dict(meta=dict(compression_plan=plan), state_dict={"x": torch.zeros(1)}), tmp_path / "start.pth")
+    options = dict(load_from=str(tmp_path / "start.pth"))
+    with pytest.raises(UserError, match=r"start\.pth: its model is compressed already, and steps compress it further"):
+        check_chain(read_chain(config(DENSE, LOW, **options)))
+    check_chain(read_chain(config(DENSE, **options)))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
