@@ -22,6 +22,7 @@ from efftasks.apis.compression_steps import CompressionStep
 from efftasks.apis.entry_predictors import artifact_predictor
 from efftasks.apis.evaluating import evaluate
 from efftasks.apis.exporting import Exported, ExportSettings, export
+from efftasks.apis.training import build_runner
 from efftasks.bench.complexity import Complexity, count_complexity
 from efftasks.bench.file_latency import runtimes_of
 from efftasks.checkpoints.atomic import whole_or_nothing
@@ -32,7 +33,6 @@ from efftasks.config import class_metainfo
 from efftasks.engine.wrapped import bare_model
 from efftasks.export.exporters.table import EXPORTERS
 from efftasks.linking.linked import LinkedConfig
-from efftasks.registry import RUNNERS
 from efftasks.runtime.backends.table import BACKENDS
 from efftasks.structures.comparison import Tolerance
 from efftasks.structures.errors import UserError, WorkError
@@ -75,7 +75,7 @@ def transform_only(config: LinkedConfig, folder: Path) -> Path:
     """
     cfg = copy.deepcopy(config)
     cfg.default_hooks, cfg.custom_hooks = dict.fromkeys(_NO_HOOKS), []
-    runner = RUNNERS.get(cfg.get("runner_type", "EffRunner")).from_cfg(cfg)
+    runner = build_runner(cfg)
     runner.load_or_resume()
     state = {name: value.cpu() for name, value in bare_model(runner.model).state_dict().items()}
     trained_on = dataset_meta_of(read_checkpoint(config.load_from), config.load_from)

@@ -27,7 +27,7 @@ from efftasks.models.segmentors import Segmentor
 from efftasks.registry import RUNNERS
 from efftasks.structures.errors import UserError
 
-__all__ = ["train"]
+__all__ = ["build_runner", "train"]
 
 
 def train(
@@ -74,7 +74,7 @@ def train(
     if resume is not None:
         cfg.resume = True
         cfg.load_from = None if resume == "auto" else resume
-    runner = _runner(cfg)
+    runner = build_runner(cfg)
     _check_divisor(cfg, bare_model(runner.model))
     if check:
         precheck_together(cfg, ("train", "val"), runner.logger)
@@ -84,7 +84,8 @@ def train(
     return runner
 
 
-def _runner(cfg: Config) -> Any:
+def build_runner(cfg: Config) -> Any:
+    """The runner of a linked config; its transforms may time exported models."""
     kind = RUNNERS.get(cfg.get("runner_type", "EffRunner"))
     if cfg.get("model_transforms") and cfg.get("image_size") and issubclass(kind, EffRunner):
         return kind.from_cfg(cfg, latency=exported_latency(tuple(cfg.image_size)))

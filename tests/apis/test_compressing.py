@@ -238,7 +238,6 @@ def test_from_a_checkpoint_no_step_needs_training(run: Any, folder: Path, data: 
     torch.testing.assert_close(product, u[:, :rank] @ torch.diag(s[:rank]) @ v[:rank], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.xfail(strict=True, reason="the plan of a checkpoint has priority over the transforms of the config")
 def test_the_transforms_of_two_steps_compose(folder: Path, data: Path, tmp_path: Path) -> None:
     layers = [["neck.*"], ["backbone.stages.3.*"]]
     steps: list[Any] = [
