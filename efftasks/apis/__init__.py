@@ -1,4 +1,5 @@
-"""The use cases as functions, for commands and Python users: build, train, predict, evaluate, export, benchmark.
+"""The use cases as functions, for commands and Python users: build, train, predict, evaluate, export, compress,
+benchmark.
 
 One file per use case. They combine configs, models, data and runtimes, and print nothing; `cli/` parses a command line,
 calls one of them and prints the result. May import everything but `cli`. Functions for exported files alone import no

@@ -49,7 +49,7 @@ def compress(
         cfg: as for :func:`efftasks.apis.train`, with ``compression``.
         amp: mixed precision of the training, see :func:`efftasks.apis.train`.
         resume: keep the finished steps whose config is unchanged, and resume the interrupted one.
-        threads: of PyTorch on a CPU, in training.
+        threads: of PyTorch on a CPU; None takes all cores, and in training fewer while other programs use them.
         check: check the data before the first step of a training.
 
     Returns:
@@ -65,6 +65,8 @@ def compress(
     _new_logger(log_level="ERROR")  # warnings of models that are built to be checked come again when they are trained
     chain = read_chain(cfg)
     check_chain(chain)
+    if threads is not None:
+        torch.set_num_threads(threads)  # decisions and metrics depend on it in their last bits
     work_dir = Path(cfg.work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
     logger = _new_logger(log_file=str(work_dir / f"{KEY}.log"), file_mode="a")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
+import pickle
+import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from efftasks.structures.errors import WorkError
@@ -15,10 +13,28 @@ from efftasks.structures.errors import WorkError
 __all__ = ["in_new_process"]
 
 Result = TypeVar("Result")
+# What the new process runs. The output of the work is dropped, also that of libraries that write to the descriptors.
+_PROGRAM = """
+import os, pickle, sys
+sys.path[:] = pickle.load(sys.stdin.buffer)
+answer = os.fdopen(os.dup(1), "wb")
+nowhere = os.open(os.devnull, os.O_WRONLY)
+os.dup2(nowhere, 1)
+os.dup2(nowhere, 2)
+try:
+    work, arguments = pickle.load(sys.stdin.buffer)
+    result = True, work(*arguments)
+except Exception as error:
+    result = False, error
+pickle.dump(result, answer)
+"""
 
 
 def in_new_process(what: str, work: Callable[..., Result], *arguments: Any) -> Result:
     """The result of some work that a new process does; what it prints is dropped.
+
+    The process does not import the program that calls this, as those of ``multiprocessing`` do: a script that trains
+    without ``if __name__ == "__main__"`` would train again there.
 
     Args:
         what: the work in words, for the message.
@@ -28,13 +44,13 @@ def in_new_process(what: str, work: Callable[..., Result], *arguments: Any) -> R
     Raises:
         WorkError: the process ended before it was done, mostly for want of memory.
     """
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _silence) as pool:
-        try:
-            return pool.submit(work, *arguments).result()
-        except BrokenProcessPool as error:
-            raise WorkError(f"{what}: the process that measures it ended early ({error})") from error
-
-
-def _silence() -> None:
-    """Drop what this process prints: before the work is unpickled, since importing it prints already."""
-    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (for as long as it lives)
+    given = pickle.dumps(sys.path) + pickle.dumps((work, arguments))
+    done = subprocess.run([sys.executable, "-c", _PROGRAM], input=given, capture_output=True)
+    try:
+        succeeded, result = pickle.loads(done.stdout)
+    except (EOFError, pickle.UnpicklingError) as error:
+        raise WorkError(f"{what}: the process that measures it ended early (exit code {done.returncode})") from error
+    if not succeeded:
+        raise result
+    value: Result = result
+    return value
