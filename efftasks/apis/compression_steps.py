@@ -20,6 +20,7 @@ from efftasks.bench.rows import BenchmarkSettings
 from efftasks.config import load_config
 from efftasks.linking.linked import LinkedConfig
 from efftasks.linking.links import unshared_copy
+from efftasks.runtime.backends.table import BACKENDS
 from efftasks.structures.errors import UserError
 
 __all__ = ["KEY", "Chain", "CompressionStep", "read_chain", "with_references"]
@@ -203,6 +204,11 @@ def _benchmark(stated: Mapping[str, Any]) -> BenchmarkSettings:
     allowed = ("backends", "threads", "runs", "warmup")
     _check_keys(f"{KEY}.benchmark", stated, allowed)
     values: dict[str, Any] = {key: tuple(x) if isinstance(x, list) else x for key, x in stated.items()}
+    for name in values.get("backends") or ():
+        if name not in BACKENDS:
+            raise UserError(
+                f"{KEY}.benchmark.backends: got {name!r}, expected runtimes of files: {', '.join(BACKENDS)}"
+            )
     return _in_step(f"{KEY}.benchmark", lambda: BenchmarkSettings(**values))
 
 

@@ -97,6 +97,11 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     ([dict(DENSE, export=dict(evaluate=False))], {}, r"export\.evaluate: the report needs the metrics"),
     ([dict(DENSE, export=[])], {}, r"export: got \[\], expected a dict or a list of dicts"),
     ([DENSE], {"compression.benchmark": dict(threads=0)}, r"compression\.benchmark: --threads: got 0"),
+    (
+        [DENSE],
+        {"compression.benchmark": dict(backends=["torch"])},
+        r"benchmark\.backends: got 'torch', expected runtimes",
+    ),
     ([DENSE], {"compression.benchmark": dict(sizes=[])}, r"compression\.benchmark\.sizes: there is no such key"),
     ([DENSE], {"compression.step": []}, r"compression\.step: there is no such key; did you mean 'steps'\?"),
 ]
