@@ -22,10 +22,10 @@ from efftasks.bench.engines import file_call, torch_call
 from efftasks.bench.environment import describe_environment
 from efftasks.bench.latency import measure
 from efftasks.bench.table import to_markdown, write_report
+from efftasks.compression.folding import inference_model
 from efftasks.export.exporters.onnx import write_graph
 from efftasks.export.graph import Graph
 from efftasks.models.backbones.regnet import RegNet
-from efftasks.models.layers.fold import inference_model
 
 CONFIG = "o2o-n_mobilenetv4-conv-s_1xb8-48e_bccd-320"
 DENSE = 10_000  # wider than any stage: one group

@@ -20,10 +20,10 @@ from efftasks.bench.complexity import count_complexity
 from efftasks.bench.engines import TORCH_ENGINES, file_call, torch_call
 from efftasks.bench.memory import peak_rss_of, run_file
 from efftasks.bench.rows import BenchmarkSettings, Row, label_of
+from efftasks.compression.folding import inference_model
 from efftasks.config import load_config
 from efftasks.export.graph import Graph
 from efftasks.models.backbones.base import build_backbone
-from efftasks.models.layers.fold import inference_model
 from efftasks.runtime.backends.table import BACKENDS
 from efftasks.structures.errors import UserError
 from efftasks.structures.suffixes import is_checkpoint

@@ -14,6 +14,7 @@ from mmengine.registry import DefaultScope
 
 from efftasks.checkpoints.files import dataset_meta_of, load_matching, read_checkpoint, weights_of
 from efftasks.compression.building import build_model
+from efftasks.compression.folding import fold_model, inference_model, strip_model
 from efftasks.compression.plan import plan_of
 from efftasks.compression.transform import DecideContext
 from efftasks.config import (
@@ -30,7 +31,6 @@ from efftasks.linking.declared import declared
 from efftasks.linking.linked import LinkedConfig
 from efftasks.linking.sizes import measures
 from efftasks.models.detectors import Detector
-from efftasks.models.layers.fold import fold_model, inference_model, strip_model
 from efftasks.models.pose_estimators import PoseEstimator
 from efftasks.models.segmentors import Segmentor
 from efftasks.structures.errors import UserError

@@ -16,8 +16,8 @@ from torch import nn
 from efftasks.apis.formats import exporter_for, suffix_of
 from efftasks.bench.engines import file_call
 from efftasks.bench.latency import measure
+from efftasks.compression.folding import inference_model
 from efftasks.export.graph import Graph
-from efftasks.models.layers.fold import inference_model
 
 __all__ = ["exported_latency"]
 

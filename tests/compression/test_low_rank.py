@@ -15,11 +15,11 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from efftasks.compression.folding import fold_model, inference_model
 from efftasks.compression.low_rank import LowRank, energy_rank, low_rank_factors
 from efftasks.compression.transform import DecideContext, called_modules
 from efftasks.models.backbones.timm_backbone import TimmBackbone
 from efftasks.models.layers.conv import ConvNormAct
-from efftasks.models.layers.fold import fold_model, inference_model
 from efftasks.structures.errors import UserError
 
 NAMES = sorted(path.stem for path in (Path(__file__).parents[2] / "configs" / "_base_" / "models").glob("*.py"))

@@ -14,8 +14,8 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 
+from efftasks.compression.folding import inference_model
 from efftasks.models.backbones.base import Backbone, build_backbone
-from efftasks.models.layers.fold import inference_model
 from efftasks.registry import MODELS
 
 # Small, for tests; what each can be asked to change.

@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 import torch
 
+from efftasks.compression.folding import inference_model
 from efftasks.models.backbones.base import Backbone, build_backbone
-from efftasks.models.layers.fold import inference_model
 
 FAMILIES = [
     "mobilenetv1_100",

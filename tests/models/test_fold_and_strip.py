@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from efftasks.models.layers.fold import fold_model, inference_model, strip_model
+from efftasks.compression.folding import fold_model, inference_model, strip_model
 
 NAMES = sorted(path.stem for path in (Path(__file__).parents[2] / "configs" / "_base_" / "models").glob("*.py"))
 # An input of 800 px; and families whose parts others here have, too (o2o_all, dfine_masks).

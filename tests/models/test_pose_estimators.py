@@ -17,11 +17,11 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DefaultScope
 from torch.testing import assert_close
 
+from efftasks.compression.folding import inference_model
 from efftasks.datasets.coco_topdown import CocoTopDown
 from efftasks.datasets.transforms.topdown import CropBox, PackTopDown
 from efftasks.evaluation.coco_metric import CocoMetric
 from efftasks.export.exporters.onnx import export_onnx
-from efftasks.models.layers.fold import inference_model
 from efftasks.models.pose_estimators import Keypoints, PoseEstimator
 from efftasks.models.pose_heads.simcc_head import SimCCHead
 from efftasks.runtime.topdown import TopDownPredictor

@@ -16,8 +16,8 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from efftasks.compression.folding import inference_model
 from efftasks.models.guides.base import Guide, Student
-from efftasks.models.layers.fold import inference_model
 from efftasks.models.segmentors import Segmentor
 from efftasks.registry import MODELS
 from efftasks.structures.features import Stages

@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import nn
 
+from efftasks.compression.folding import inference_model
 from efftasks.models.backbones import base
 from efftasks.models.backbones.base import PROBE_SIZE, Backbone, build_backbone, specs_of
 from efftasks.models.backbones.hgnetv2 import HGNetV2
 from efftasks.models.backbones.mobilenetv4 import MobileNetV4
-from efftasks.models.layers.fold import inference_model
 from efftasks.models.necks.base import Neck
 from efftasks.models.necks.hybrid_encoder import HybridEncoder
 from efftasks.models.necks.instance_context_encoder import InstanceContextEncoder

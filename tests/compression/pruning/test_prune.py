@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import nn
 
+from efftasks.compression.folding import inference_model
 from efftasks.compression.low_rank import LowRank
 from efftasks.compression.pruning.prune import Prune
 from efftasks.compression.pruning.record import tensors_of
@@ -24,7 +25,6 @@ from efftasks.compression.transform import DecideContext
 from efftasks.export.exporters.onnx import write_graph
 from efftasks.export.graph import Graph
 from efftasks.models.backbones.base import probe
-from efftasks.models.layers.fold import inference_model
 from efftasks.structures.errors import UserError
 
 NAMES = sorted(path.stem for path in (Path(__file__).parents[3] / "configs" / "_base_" / "models").glob("*.py"))

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from efftasks.compression.folding import inference_model
 from efftasks.models.backbones.base import Backbone
 from efftasks.models.backbones.hgnetv2 import VARIANTS as HGNET
 from efftasks.models.backbones.hgnetv2 import HGNetV2
 from efftasks.models.backbones.mobilenetv4 import VARIANTS as MOBILENET
 from efftasks.models.backbones.mobilenetv4 import MobileNetV4, UniversalInvertedBottleneck, round_channels
 from efftasks.models.backbones.resnet_vd import ResNetVD
-from efftasks.models.layers.fold import inference_model
 
 SMALL: dict[str, Callable[[], Backbone]] = {
     "hgnetv2-b0": lambda: HGNetV2("b0"),

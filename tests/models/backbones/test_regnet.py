@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import nn
 
+from efftasks.compression.folding import inference_model
 from efftasks.models.backbones.regnet import VARIANTS, Bottleneck, RegNet, Stage, regnet_stages
-from efftasks.models.layers.fold import inference_model
 from efftasks.structures.features import FeatureSpec
 
 TINY = ((16, 1, 8), (32, 2, 8), (48, 1, 16), (64, 1, 64))

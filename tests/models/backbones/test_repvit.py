@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
+from efftasks.compression.folding import inference_model
 from efftasks.models.backbones.repvit import VARIANTS, RepViT, StageModule, TokenMixer
-from efftasks.models.layers.fold import inference_model
 from efftasks.structures.features import FeatureSpec
 
 

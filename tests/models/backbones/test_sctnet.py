@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import nn
 
+from efftasks.compression.folding import inference_model
 from efftasks.models.backbones.sctnet import DAPPM, VARIANTS, CFBlock, ConvAttention, SCTNet, renamed_key
 from efftasks.models.layers.conv import NormAct
-from efftasks.models.layers.fold import inference_model
 from efftasks.models.seg_heads.sct_head import SCTHead
 from efftasks.structures.features import FeatureSpec
 

@@ -15,6 +15,7 @@ import torch
 from mmcv.cnn.bricks.drop import DropPath
 from torch import Tensor, nn
 
+from efftasks.compression.folding import inference_model
 from efftasks.models.backbones.seaformer import (
     VARIANTS,
     AxisAttention,
@@ -27,7 +28,6 @@ from efftasks.models.backbones.seaformer import (
     renamed_key,
 )
 from efftasks.models.layers.conv import ConvNormAct
-from efftasks.models.layers.fold import inference_model
 from efftasks.structures.features import FeatureSpec
 
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")

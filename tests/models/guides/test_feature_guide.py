@@ -17,10 +17,10 @@ from torch.nn import functional
 
 from efftasks.checkpoints.files import load_matching
 from efftasks.checkpoints.loading import fitting_weights
+from efftasks.compression.folding import fold_model, strip_model
 from efftasks.compression.plan import architecture_digest
 from efftasks.models.guides.base import Student
 from efftasks.models.guides.distillation import FeatureGuide
-from efftasks.models.layers.fold import fold_model, strip_model
 from efftasks.structures.errors import UserError
 from efftasks.structures.features import FeatureSpec, Stages
 

@@ -7,8 +7,8 @@ import efftasks.compat  # noqa: F401
 import pytest
 import torch
 
+from efftasks.compression.folding import inference_model
 from efftasks.models.insseg_heads.pixel_decoder import PixelDecoder
-from efftasks.models.layers.fold import inference_model
 from efftasks.structures.features import FeatureSpec
 
 

@@ -10,10 +10,10 @@ import torch
 from mmengine.registry import DefaultScope
 from torch.testing import assert_close
 
+from efftasks.compression.folding import inference_model
 from efftasks.models.det_heads.o2o_head import O2OHead
 from efftasks.models.det_heads.o2o_parts import Pairs
 from efftasks.models.insseg_heads.prototype_masks import PrototypeMasks, Prototypes
-from efftasks.models.layers.fold import inference_model
 from efftasks.models.losses.instance_masks import BoxMaskBCELoss, BoxMaskDiceLoss
 from efftasks.ops.masks import box_window
 from efftasks.structures.features import FeatureSpec

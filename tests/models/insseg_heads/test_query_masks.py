@@ -16,11 +16,11 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
+from efftasks.compression.folding import inference_model
 from efftasks.export.exporters.onnx import write_graph
 from efftasks.models.assigners.hungarian import Matching
 from efftasks.models.det_heads.query_raw import MaskFactors, QueryTargets
 from efftasks.models.insseg_heads.query_masks import QueryMasks
-from efftasks.models.layers.fold import inference_model
 from efftasks.models.losses.mask_terms import MaskSampler
 from efftasks.ops.masks import mask_iou
 from efftasks.registry import MODELS

@@ -18,9 +18,9 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
+from efftasks.compression.folding import inference_model
 from efftasks.models.insseg_heads.sparse_inst_head import SparseInstHead, SparseInstRaw
 from efftasks.models.insseg_heads.sparse_inst_parts import with_coordinates
-from efftasks.models.layers.fold import inference_model
 from efftasks.models.losses.masks import SigmoidFocalLoss
 from efftasks.models.necks.instance_context_encoder import InstanceContextEncoder
 from efftasks.structures.features import FeatureSpec

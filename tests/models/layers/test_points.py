@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
+from efftasks.compression.folding import inference_model
 from efftasks.models.layers.deformable_attention import DeformableAttention
-from efftasks.models.layers.fold import inference_model
 from efftasks.models.layers.transformer import point_embedding
 from efftasks.models.necks.hybrid_encoder import HybridEncoder
 from efftasks.structures.features import FeatureSpec

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from efftasks.compression.folding import inference_model
 from efftasks.models.layers.csp import ELANBlock
-from efftasks.models.layers.fold import inference_model
 from efftasks.models.layers.rep import CSPRepBlock, HalvesConv, RepConv, RepELANBlock
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from efftasks.compression.folding import inference_model
 from efftasks.models.layers.deformable_attention import DeformableAttention
-from efftasks.models.layers.fold import inference_model
 from efftasks.models.layers.transformer import RMSNorm, SelfAttention, build_norm, position_embedding
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from efftasks.models.layers.fold import inference_model
+from efftasks.compression.folding import inference_model
 from efftasks.models.necks.hybrid_encoder import HybridEncoder
 from efftasks.models.necks.lite_encoder import LiteEncoder
 from efftasks.structures.features import FeatureSpec

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efftasks.models.layers.fold import inference_model
+from efftasks.compression.folding import inference_model
 from efftasks.models.necks.instance_context_encoder import InstanceContextEncoder, part_means
 from efftasks.structures.features import FeatureSpec
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from efftasks.compression.folding import inference_model
 from efftasks.export.exporters.onnx import write_graph
-from efftasks.models.layers.fold import inference_model
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from efftasks.models.layers.fold import inference_model
+from efftasks.compression.folding import inference_model
 from efftasks.registry import MODELS
 from efftasks.structures.instances import PaddedTargets
 

@@ -10,9 +10,9 @@ import torch
 from mmengine.registry import DefaultScope
 from torch.testing import assert_close
 
+from efftasks.compression.folding import inference_model
 from efftasks.models.det_heads.o2o_head import O2OHead, PartOverlaps
 from efftasks.models.det_heads.o2o_parts import Pairs
-from efftasks.models.layers.fold import inference_model
 from efftasks.models.pose_heads.point_keypoints import PointKeypoints
 from efftasks.structures.features import FeatureSpec
 from efftasks.structures.instances import PaddedTargets

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from efftasks.models.layers.fold import inference_model
+from efftasks.compression.folding import inference_model
 from efftasks.models.seg_heads.fpn_lite_head import FPNLiteHead
 
 CE = dict(type="mmseg.CrossEntropyLoss")

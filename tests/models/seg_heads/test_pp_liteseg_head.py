@@ -14,7 +14,7 @@ import torch
 from mmseg.models.backbones import STDCNet
 from torch import Tensor, nn
 
-from efftasks.models.layers.fold import inference_model
+from efftasks.compression.folding import inference_model
 from efftasks.models.seg_heads.pp_liteseg_head import (
     Attention,
     AttentionFusion,

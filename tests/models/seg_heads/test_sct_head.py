@@ -15,8 +15,8 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 from torch.nn import functional
 
+from efftasks.compression.folding import inference_model
 from efftasks.models.backbones.sctnet import SCTNet
-from efftasks.models.layers.fold import inference_model
 from efftasks.models.seg_heads.sct_head import SCTHead
 
 

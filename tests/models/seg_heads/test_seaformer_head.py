@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from efftasks.compression.folding import inference_model
 from efftasks.models.backbones.base import Backbone
 from efftasks.models.backbones.mobilenetv4 import MobileNetV4
 from efftasks.models.backbones.seaformer import VARIANTS, SeaFormer
-from efftasks.models.layers.fold import inference_model
 from efftasks.models.seg_heads.seaformer_head import GatedFusion, SeaFormerHead
 
 LOSS = dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True)

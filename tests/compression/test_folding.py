@@ -7,8 +7,8 @@ import copy
 import torch
 from torch import nn
 
+from efftasks.compression.folding import fold_model, inference_model, strip_model
 from efftasks.models.layers.conv import ConvNormAct
-from efftasks.models.layers.fold import fold_model, inference_model, strip_model
 from efftasks.structures.protocols import Foldable, Strippable
 
 
