@@ -90,7 +90,12 @@ MODELS = _child(
 MODEL_TRANSFORMS = Registry(
     "model transform",
     scope="efftasks",
-    locations=["efftasks.compat", "efftasks.compression.low_rank", "efftasks.compression.pruning.prune"],
+    locations=[
+        "efftasks.compat",
+        "efftasks.compression.low_rank",
+        "efftasks.compression.pruning.prune",
+        "efftasks.compression.quantization.quantize_aware",
+    ],
 )
 TASK_UTILS = _child(
     "task util",
@@ -126,6 +131,7 @@ HOOKS = _child(
     "engine.hooks.group_sparsity",
     "engine.hooks.precision",
     "engine.hooks.progress",
+    "engine.hooks.quantization",
     "engine.hooks.restart",
     "engine.hooks.skipped_images",
 )

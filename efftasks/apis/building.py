@@ -16,6 +16,7 @@ from efftasks.checkpoints.files import dataset_meta_of, load_matching, read_chec
 from efftasks.compression.building import build_model
 from efftasks.compression.folding import fold_model, inference_model, strip_model
 from efftasks.compression.plan import plan_of
+from efftasks.compression.quantization.convert import converted
 from efftasks.compression.transform import DecideContext
 from efftasks.config import (
     check_complete,
@@ -125,8 +126,8 @@ def strip(model: Model) -> Model:
 
 
 def fuse(model: Model) -> Model:
-    """A copy for inference: stripped, then folded."""
-    fused: Any = inference_model(model)
+    """A copy for inference: stripped, then folded; with integers where training had fake quantization."""
+    fused: Any = converted(inference_model(model))
     return fused
 
 

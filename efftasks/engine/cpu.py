@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ __all__ = ["crashes_channels_last", "flush_denormals", "keep_freed_memory"]
 # Parameters of glibc's mallopt, and the environment variables by which a user sets them.
 _MMAP_MAX, _TRIM_THRESHOLD, _TOP_PAD = -4, -1, -2
 _SET_BY = ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES", "LD_PRELOAD")
+_CONV2D = (None, None, None, (1, 1), 0, 1, 1)  # what an omitted argument of the operator is
 _GROWTH = 64 << 20  # bytes by which the heap grows
 
 
@@ -52,5 +55,19 @@ def crashes_channels_last(model: torch.nn.Module) -> bool:
     Observed with PyTorch 2.13 (oneDNN) for strided 1x1 convolutions with fewer channels than a vector register holds:
     ``Conv2d(8, 24, 1, stride=2)`` on (8, 8, 80, 80) writes past its buffer in the backward pass.
     """
-    convolutions = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
-    return any(conv.kernel_size == (1, 1) and conv.stride != (1, 1) and conv.in_channels < 16 for conv in convolutions)
+    shapes = [shape for module in model.modules() for shape in _convolutions(module)]
+    return any(kernel == (1, 1) and stride != (1, 1) and channels < 16 for kernel, stride, channels in shapes)
+
+
+def _convolutions(module: torch.nn.Module) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], int]]:
+    """Kernel, stride and input channels of a module that is a convolution, or of those of an exported graph."""
+    if isinstance(module, torch.nn.Conv2d):
+        yield module.kernel_size, module.stride, module.in_channels
+    elif isinstance(module, torch.fx.GraphModule):
+        for node in module.graph.nodes:
+            if node.target is torch.ops.aten.conv2d.default:
+                arguments: list[Any] = [*node.args, *_CONV2D[len(node.args) :]]
+                weight, stride, groups = arguments[1], arguments[3], arguments[6]
+                source = weight.args[0] if weight.op == "call_module" else weight  # a quantizer of the weights
+                shape = module.get_parameter(source.target).shape
+                yield tuple(shape[2:]), tuple(stride), shape[1] * groups

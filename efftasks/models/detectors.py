@@ -46,6 +46,9 @@ class Detector(BaseModel):
         dataset_meta: classes and category ids it was trained on, set by ``apis.load``.
     """
 
+    integer_parts = ("backbone", "neck")
+    float_layers = ()
+
     def __init__(
         self,
         backbone: dict | nn.Module,

@@ -12,8 +12,19 @@ if TYPE_CHECKING:
     from efftasks.structures.features import FeatureSpec, Stages
 
 __all__ = [
-    *("CountsChannels", "Elastic", "Exportable", "Foldable", "HasStages", "KeepsFloat", "Progressive", "ReadsParts"),
-    *("Staged", "Strippable"),
+    "Bounded",
+    "CountsChannels",
+    "Elastic",
+    "Exportable",
+    "Foldable",
+    "HasSpecs",
+    "HasStages",
+    "KeepsFloat",
+    "Progressive",
+    "Quantizable",
+    "ReadsParts",
+    "Staged",
+    "Strippable",
 ]
 
 
@@ -88,6 +99,42 @@ class Staged(HasStages, Protocol):
     @property
     def feature_specs(self) -> tuple[FeatureSpec, ...]:
         """Specs of the feature maps of :meth:`stages`."""
+        ...
+
+
+@runtime_checkable
+class HasSpecs(Protocol):
+    """A module that declares the feature maps that it gives: a backbone or a neck."""
+
+    @property
+    def specs(self) -> Sequence[FeatureSpec]:
+        """Channels and stride of each map."""
+        ...
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A clamp whose bounds folding computed from weights; they are not in its state. None for an open one."""
+
+    low: float | None
+    high: float | None
+
+
+@runtime_checkable
+class Quantizable(Protocol):
+    """A module with parts whose convolutions can run in integers.
+
+    They are modules that are called with tensors alone, and do the same in training and evaluation but for norms.
+    """
+
+    @property
+    def integer_parts(self) -> tuple[str, ...]:
+        """Their names below the module, in the order in which they run."""
+        ...
+
+    @property
+    def float_layers(self) -> tuple[str, ...]:
+        """Shell patterns of names of layers in them that stay in float, after folding."""
         ...
 
 

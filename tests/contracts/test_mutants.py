@@ -24,7 +24,7 @@ PACKAGES = (
         "models/pose_heads",
         "ops",
     ),
-    *("compression", "compression/pruning", "export/quantization", "runtime", "structures"),
+    *("compression", "compression/quantization", "compression/pruning", "export/quantization", "runtime", "structures"),
 )
 
 

@@ -180,6 +180,7 @@ class O2OHead(nn.Module):
         "helper_assigner": "one_to_many_assigner",
         "helper_weight": "one_to_many_weight",
     }
+    float_layers = ("one_to_one.boxes.*.2", "one_to_one.classes.*.4")  # predictions, of any range
 
     def __init__(
         self,
@@ -218,6 +219,11 @@ class O2OHead(nn.Module):
         branch.init_biases(self.strides, prior_objects=5, image_side=640, start_side=2.0)
         self.one_to_many: DecoupledBranch | None = branch
         self.one_to_one = copy.deepcopy(branch)
+
+    @property
+    def integer_parts(self) -> tuple[str, ...]:
+        """The layers of boxes and classes of the one-to-one branch; the other branch is not exported."""
+        return tuple(f"one_to_one.{kind}.{i}" for kind in ("boxes", "classes") for i in range(len(self.strides)))
 
     def set_progress(self, fraction: float) -> None:
         """Set training progress, in [0, 1]."""
