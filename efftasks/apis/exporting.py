@@ -19,6 +19,7 @@ from efftasks.apis.predicting import predict
 from efftasks.apis.quantizing import quantization_settings, save_sensitivity, write_quantized
 from efftasks.apis.verifying import verify
 from efftasks.bench.environment import instruction_sets
+from efftasks.compression.quantization.convert import quantization_of
 from efftasks.config import load_config
 from efftasks.export.exporters.base import Exporter
 from efftasks.export.exporters.table import EXPORTERS
@@ -30,7 +31,7 @@ from efftasks.imaging.sources import find_images
 from efftasks.linking.linked import LinkedConfig
 from efftasks.runtime.backends.table import BACKENDS
 from efftasks.structures.errors import UserError, WorkError
-from efftasks.structures.spec import ArtifactFile, ArtifactSpec
+from efftasks.structures.spec import ArtifactFile, ArtifactSpec, QuantizationSpec
 
 __all__ = ["ExportSettings", "Exported", "export", "export_model"]
 
@@ -141,12 +142,14 @@ def export_model(
     spec = describe(model)
     image_input = replace(spec.input, dynamic_batch=settings.dynamic_batch, dynamic_size=settings.dynamic_size)
     spec = replace(spec, input=image_input, source=source or {}, backend=exporter.name)
-    spec = replace(spec, precision=settings.precision or exporter.precisions[0])
+    trained = quantization_of(model)
+    spec = replace(spec, precision=_precision(settings, exporter, trained), quantization=trained)
     spec = replace(spec, comparison=spec.policy)
     if settings.images is not None and spec.input.resize == "crop":
         raise UserError(f"--images: {spec.task} is verified in the boxes of the test data, and images have none")
     entries = _entries(model.cfg, settings)
-    quantization = quantization_settings(model.cfg, settings.quantization) if spec.precision == "int8" else None
+    after_training = spec.precision == "int8" and trained is None
+    quantization = quantization_settings(model.cfg, settings.quantization) if after_training else None
 
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as drafts:
@@ -181,6 +184,27 @@ def export_model(
         move_artifact(draft, path, exporter)
     spec.save(path.with_suffix(".json"))
     return Exported(path, spec, report, metrics, rows)
+
+
+def _precision(settings: ExportSettings, exporter: Exporter, trained: QuantizationSpec | None) -> str:
+    """The precision of the file: int8 if the model was trained for it.
+
+    Raises:
+        UserError: it was, and another precision or a calibration is asked for.
+    """
+    if trained is None:
+        return settings.precision or exporter.precisions[0]
+    if settings.quantization or settings.calib_images or settings.sensitivity:
+        raise UserError(
+            "--precision int8: got options of calibration, expected none: the checkpoint was trained with fake "
+            "quantization, which measured the ranges"
+        )
+    if settings.precision not in (None, "int8"):
+        raise UserError(
+            f"--precision: got {settings.precision!r}, expected 'int8': the checkpoint was trained with fake "
+            "quantization, and its weights are not those of a float model; export the checkpoint that it started from"
+        )
+    return "int8"
 
 
 def _files(draft: Path, target: Path, exporter: Exporter) -> tuple[ArtifactFile, ...]:

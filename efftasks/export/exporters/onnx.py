@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efftasks.export.exporters.base import Exporter, Quantization
+from efftasks.export.quantization.channels import pad_input_channels
 from efftasks.export.quantization.qdq import METHODS, QdqQuantizer
 from efftasks.export.quantization.recipe import CalibrationImages
 from efftasks.structures.errors import UserError, WorkError
@@ -46,6 +47,11 @@ def export_onnx(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: i
     import onnx
 
     path = write_model(model, spec, path, opset)
+    if spec.quantization is not None:  # the graph of a model that was trained with fake quantization
+        network = onnx.load(str(path))
+        if pad_input_channels(network):
+            del network.graph.value_info[:]  # of the weights without them
+            onnx.save(network, str(path))
     write_metadata(path, spec)
     onnx.checker.check_model(str(path), full_check=True)
     return path
