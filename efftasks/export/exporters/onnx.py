@@ -50,7 +50,6 @@ def export_onnx(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: i
     if spec.quantization is not None:  # the graph of a model that was trained with fake quantization
         network = onnx.load(str(path))
         if pad_input_channels(network):
-            del network.graph.value_info[:]  # of the weights without them
             onnx.save(network, str(path))
     write_metadata(path, spec)
     onnx.checker.check_model(str(path), full_check=True)

@@ -15,6 +15,7 @@ class _Stem(NamedTuple):
     quantizer: Any  # its QuantizeLinear
     readers: list[Any]  # the DequantizeLinear behind it
     weights: set[str]  # integers of the convolutions behind those
+    float_weights: set[str]  # the same as numbers
 
 
 def pad_input_channels(model: Any) -> int:
@@ -50,7 +51,7 @@ def pad_input_channels(model: Any) -> int:
     graph.node.insert(list(graph.node).index(stem.quantizer) + 1, pad)
     for reader in stem.readers:
         reader.input[0] = wide
-    stale = {reader.output[0] for reader in stem.readers}
+    stale = {reader.output[0] for reader in stem.readers} | stem.weights | stem.float_weights
     kept = [value for value in graph.value_info if value.name not in stale]
     del graph.value_info[:]
     graph.value_info.extend(kept)
@@ -80,5 +81,6 @@ def _stem(graph: Any) -> _Stem | None:
     only_here = all(
         node in convolutions for name in weights for part in readers[name] for node in readers[part.output[0]]
     )
-    plain = all(node.op_type == "DequantizeLinear" for node in floats)
-    return _Stem(quantizers[0], floats, weights) if plain and convolutions and only_here else None
+    if not convolutions or not only_here or any(node.op_type != "DequantizeLinear" for node in floats):
+        return None
+    return _Stem(quantizers[0], floats, weights, {node.input[1] for node in convolutions})

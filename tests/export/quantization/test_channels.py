@@ -49,6 +49,8 @@ def stem(networks: ModuleType, channels: int = 2, groups: int = 1, image_is_read
     weights = RANDOM.integers(-64, 64, (8, channels // groups, 3, 3)).astype(np.int8)
     integers = dict(w=weights, z_w=np.zeros(8, np.int8), z_image=np.array(113, np.uint8), z_a=np.array(131, np.uint8))
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in integers.items())
+    shapes = dict(w=(onnx.TensorProto.INT8, weights.shape), w_float=(onnx.TensorProto.FLOAT, weights.shape))
+    model.graph.value_info.extend(helper.make_tensor_value_info(name, *shape) for name, shape in shapes.items())
     return model
 
 
