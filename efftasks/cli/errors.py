@@ -68,9 +68,9 @@ def _missing_module(error: ModuleNotFoundError) -> str:
     from efftasks.runtime.backends.table import BACKENDS
 
     name = (error.name or str(error)).split(".")[0]
-    extras = dict(_EXTRAS)
-    extras.update((backend.module, backend.extra) for backend in BACKENDS.values())
-    extras.update((module, exporter.extra) for exporter in EXPORTERS.values() for module in exporter.modules)
+    modules = [(module, exporter.extra) for exporter in EXPORTERS.values() for module in exporter.modules]
+    modules += [(backend.module, backend.extra) for backend in BACKENDS.values()]
+    extras = {**dict(reversed(modules)), **_EXTRAS}  # a module that several need, by the extra of the first
     if extras.get(name):
         return f"this command needs {name}: pip install 'efftasks[{extras[name]}]'"
     if name in extras:

@@ -103,10 +103,10 @@ def test_data_root_classes_and_palette(name: str) -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_keypoints_and_semantic_classes(name: str) -> None:
     points = dict(names=["u", "v", "w"], sigmas=0.1, skeleton=[(0, 1)], flip_pairs=[])
-    if "pose" in CONFIGS[name].parts or "o2omulti" in name:
+    if "pose" in CONFIGS[name].parts or "pose" in name or "o2omulti" in name:
         cfg = load(name, keypoints=points)
         sigmas = [x["sigmas"] for x in values(cfg.model) if isinstance(x, dict) and "sigmas" in x]
-        assert sigmas == [[0.1] * 3]
+        assert sigmas and all(each == [0.1] * 3 for each in sigmas)  # a teacher has some, too
         assert all(tuple(dataset.metainfo.keypoints.names) == ("u", "v", "w") for dataset in datasets(cfg))
     else:
         assert is_refused(name, "keypoints", points)
@@ -143,11 +143,12 @@ def test_max_epochs(name: str, epochs: int) -> None:
         if old.get("end", old.get("T_max")) == plain.max_epochs:
             assert end == max(epochs, begin + 1)
         assert "T_max" not in new or new.T_max == end - begin
-    assert list(plain.default_hooks) == list(cfg.default_hooks)
-    for old, new in zip(plain.default_hooks.values(), cfg.default_hooks.values()):
+    assert set(plain.default_hooks) == set(cfg.default_hooks)  # a hook of a fixed epoch may change places with others
+    for hook, old in plain.default_hooks.items():
         for key in ("switch_epoch", "epoch"):
-            if key in (old or {}):
-                assert new[key] == max(1, int(old[key] * ratio + 0.5)) <= max(1, epochs)
+            if key in (old or {}):  # both are whole epochs
+                new = cfg.default_hooks[hook][key]
+                assert 1 <= new <= max(1, epochs) and abs(new - old[key] * ratio) <= max(1, 0.5 * (1 + ratio))
     assert load(name, **{"train_cfg.max_epochs": epochs}).param_scheduler == cfg.param_scheduler
 
 

@@ -42,7 +42,7 @@ def test_every_config_has_what_always_runs_and_no_list_of_hooks(name: str) -> No
     )
     cfg = apis.load_config(name, {"classes": ["ant"], **points})
     assert not cfg.get("custom_hooks")
-    assert set(types(cfg)) - {SWITCH, "RestartFromBest"} == ALWAYS
+    assert set(types(cfg)) - {SWITCH, "RestartFromBest", "GroupSparsity", "QuantizationAware"} == ALWAYS
     assert all(count == 1 or kind == SWITCH for kind, count in types(cfg).items())
 
 
