@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import efftasks.compat  # noqa: F401
 
@@ -22,6 +23,8 @@ from efftasks.export.quantization.recipe import CalibrationImages
 from efftasks.imaging.crops import crop_matrix, cut_crop
 from efftasks.imaging.images import UnreadableImage, read_image
 from efftasks.imaging.sources import find_images, load_image
+from efftasks.linking.data import leaves
+from efftasks.linking.declared import declared, needed_annotations
 from efftasks.linking.linked import LinkedConfig
 from efftasks.registry import DATASETS
 from efftasks.runtime.preprocess import channels_first, fit_image, input_buffer, normalize_into
@@ -32,6 +35,7 @@ from efftasks.structures.spec import InputSpec
 __all__ = ["TrainingImages", "choose_images", "network_input", "subset_config"]
 
 Entry = dict[str, Any]
+_T = TypeVar("_T")
 _LOG = logging.getLogger("efftasks")
 
 
@@ -39,7 +43,9 @@ class TrainingImages(NamedTuple):
     """What quantization looks at."""
 
     calibration: CalibrationImages
-    held_out: list[Entry]  # entries of the training data that calibration does not use; none of a folder
+    limit: int  # number of images with which a config that states the method chooses the same ones
+    held_out: list[Entry]  # entries of images that calibration does not use; none where nothing is compared
+    source: Any = None  # config of the training data set that they are of
 
 
 def choose_images(
@@ -48,6 +54,7 @@ def choose_images(
     """Choose images, spread evenly over the training data. The same every time.
 
     Images of the test data are left out, since the file is verified on them, and so are those that cannot be read.
+    Some are held out where methods are compared: by images, so that no two objects of one are on both sides.
 
     Args:
         cfg: the config.
@@ -58,20 +65,35 @@ def choose_images(
     Raises:
         UserError: the training data cannot be read, or no image is left.
     """
-    entries = _training_entries(cfg) if folder is None else [dict(img_path=path) for path in find_images(folder)]
     if folder is not None and spec.resize == "crop":
         raise UserError("--calib-images: the network takes crops around boxes, which a folder of images has not")
     tested = _tested(cfg)
-    entries = [entry for entry in entries if _path(entry) not in tested]
-    # With few images a third of them is held out.
-    count = min(settings.images, max(1, len(entries) - settings.subset, len(entries) * 2 // 3))
-    chosen, rest = _spread(entries, count)
-    chosen = [entry for entry in chosen if _is_readable(entry)]
+    if folder is None:
+        parts = [_Part.of(cfg, source, spec, tested) for source in _training_sets(cfg)]
+    else:
+        parts = [_Part(None, _by_image([dict(img_path=path) for path in find_images(folder)], tested))]
+    images: dict[str, list[Entry]] = {}
+    for part in parts:
+        for path, entries in part.images.items():
+            images.setdefault(path, []).extend(entries)
+    is_compared = folder is None and settings.method == "auto"
+    compared = next((part for part in parts if part.suits(cfg)), None) if is_compared else None
+    limit = settings.images
+    if compared is not None:  # with few images a third of them is held out
+        limit = min(limit, max(1, len(images) - settings.subset, len(images) * 2 // 3))
+    chosen, rest = _spread(list(images), limit)
+    chosen = [path for path in chosen if _is_readable(images[path][0])]
     if not chosen:
-        place = "the training data, apart from the images of the test data," if folder is None else str(folder)
-        raise UserError(f"--calib-images: {place} has no image that can be read; give a folder of such images")
-    images = CalibrationImages([_name(entry) for entry in chosen], lambda i: network_input(chosen[i], spec))
-    return TrainingImages(images, [] if folder is not None else _spread(rest, settings.subset)[0])
+        raise UserError(
+            f"--calib-images: {folder or 'the training data'}, apart from the images of the test data, has no image "
+            "that can be read; give a folder of other images"
+        )
+    calibration = _calibration([images[path] for path in chosen], spec, settings.images)
+    if compared is None:
+        return TrainingImages(calibration, limit, [])
+    others = _spread([path for path in rest if path in compared.images], settings.subset)[0]
+    held_out = [compared.images[path] for path in others if _is_readable(compared.images[path][0])]
+    return TrainingImages(calibration, limit, [entry for same in held_out for entry in same], compared.source)
 
 
 def network_input(entry: Entry, spec: InputSpec) -> np.ndarray:
@@ -87,33 +109,104 @@ def network_input(entry: Entry, spec: InputSpec) -> np.ndarray:
     return buffer
 
 
-def subset_config(cfg: LinkedConfig, entries: Sequence[Entry], folder: Path) -> LinkedConfig:
-    """A copy of a config whose test data are entries of its training data.
+def _calibration(images: Sequence[Sequence[Entry]], spec: InputSpec, count: int) -> CalibrationImages:
+    """Of the entries of each image: the image once, whatever data sets have it, but crops of all its objects."""
+    each = [entry for same in images for entry in (same if spec.resize == "crop" else same[:1])]
+    entries = _spread(each, count)[0]
+    return CalibrationImages([_name(entry) for entry in entries], lambda i: network_input(entries[i], spec))
+
+
+def subset_config(cfg: LinkedConfig, images: TrainingImages, folder: Path) -> LinkedConfig:
+    """A copy of a config whose test data are the images held out of its training data.
 
     Args:
         cfg: the config.
-        entries: of the training data.
+        images: with some that are held out.
         folder: for a file with the annotations of these images alone, where there are annotations.
     """
     subset = copy.deepcopy(cfg)
-    source = innermost(subset.train_dataloader.dataset)
-    dataset = {key: value for key, value in source.items() if key not in ("filter_cfg", "indices")}
+    dataset = {key: value for key, value in images.source.items() if key not in ("filter_cfg", "indices")}
     dataset.update(pipeline=innermost(cfg.test_dataloader.dataset).pipeline, test_mode=True)
-    built = _build(cfg, source)
+    built = _build(cfg, copy.deepcopy(dataset))
     annotations = built.ann_file
     if annotations:
-        path = folder / "subset.json"
-        path.write_text(json.dumps(_of_images(annotations, {entry["img_id"] for entry in entries})))
+        path = (folder / "subset.json").resolve()  # a relative one would be looked for under data_root
+        path.write_text(json.dumps(_of_images(annotations, {entry["img_id"] for entry in images.held_out})))
         dataset["ann_file"] = str(path)
-        evaluators = subset.test_evaluator if isinstance(subset.test_evaluator, list) else [subset.test_evaluator]
-        for evaluator in evaluators:
+        for evaluator in _list_of(subset.test_evaluator):
             if "ann_file" in evaluator:
                 evaluator["ann_file"] = str(path)
     else:
-        paths = {_path(entry) for entry in entries}
+        paths = {_path(entry) for entry in images.held_out}
         dataset["indices"] = [i for i in range(len(built)) if _path(built.get_data_info(i)) in paths]
     subset.test_dataloader.dataset = dataset
     return subset
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A data set that training uses, or a folder.
+
+    Attributes:
+        source: its config; None of a folder.
+        images: path -> entries of an image: one, or one for each object. Those of the test data are left out.
+        classes: names of its classes.
+    """
+
+    source: Any
+    images: dict[str, list[Entry]]
+    classes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, cfg: LinkedConfig, source: Any, spec: InputSpec, tested: Collection[str]) -> _Part:
+        """A data set of the training data.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        try:
+            dataset = _build(cfg, copy.deepcopy(source))
+        except (UserError, FileNotFoundError) as error:
+            raise UserError(
+                f"{error}; calibration needs training images: set data_root, or give --calib-images DIR"
+            ) from error
+        entries = [dataset.get_data_info(i) for i in range(len(dataset))]
+        if spec.resize == "crop":
+            entries = [entry for entry in entries if "box" in entry]
+        return cls(source, _by_image(entries, tested), tuple(dataset.metainfo.get("classes") or ()))
+
+    def suits(self, cfg: LinkedConfig) -> bool:
+        """Whether the metrics of a config can be measured on it as on the test data: it has the same annotations."""
+        if not self.images or not cfg.get("test_evaluator"):
+            return False
+        test = innermost(cfg.test_dataloader.dataset)
+        if declared(self.source.get("type"), "annotations") != declared(test.get("type"), "annotations"):
+            return False
+        if bool(test.get("seg_map")) > bool(self.source.get("seg_map")):
+            return False
+        if cfg.get("classes") and sorted(self.classes) != sorted(cfg.classes):
+            return False
+        needed = set().union(*(needed_annotations(metric) for metric in _list_of(cfg.test_evaluator)))
+        objects = [part for entries in self.images.values() for entry in entries for part in entry.get("instances", ())]
+        fields = (_FIELDS[kind] for kind in needed)
+        return all(any(field in part for part in objects) for field in fields)
+
+
+_FIELDS = {"masks": "mask", "keypoints": "keypoints"}  # of the objects of an entry
+
+
+def _list_of(evaluators: Any) -> Sequence[Any]:
+    return evaluators if isinstance(evaluators, Sequence) else [evaluators]
+
+
+def _by_image(entries: Sequence[Entry], tested: Collection[str]) -> dict[str, list[Entry]]:
+    """Entries by the path of their image, without those of the test data."""
+    images: dict[str, list[Entry]] = {}
+    for entry in entries:
+        path = _path(entry)
+        if path not in tested:
+            images.setdefault(path, []).append(entry)
+    return images
 
 
 def _of_images(annotations: str, ids: set[Any]) -> dict[str, Any]:
@@ -125,16 +218,11 @@ def _of_images(annotations: str, ids: set[Any]) -> dict[str, Any]:
     }
 
 
-def _training_entries(cfg: LinkedConfig) -> list[Entry]:
+def _training_sets(cfg: LinkedConfig) -> list[Any]:
+    """The configs of the data sets of the training data."""
     if not cfg.get("train_dataloader"):
         raise UserError("train_dataloader: the config has none, and calibration needs images; give --calib-images DIR")
-    try:
-        dataset = _build(cfg, innermost(cfg.train_dataloader.dataset))
-    except (UserError, FileNotFoundError) as error:
-        raise UserError(
-            f"{error}; calibration needs training images: set data_root, or give --calib-images DIR"
-        ) from error
-    return [dataset.get_data_info(i) for i in range(len(dataset))]
+    return [source for _, source in leaves(cfg.train_dataloader.dataset)]
 
 
 def _tested(cfg: LinkedConfig) -> set[str]:
@@ -150,10 +238,10 @@ def _build(cfg: LinkedConfig, dataset: Any) -> Any:
         return DATASETS.build(dataset)
 
 
-def _spread(entries: Sequence[Entry], count: int) -> tuple[list[Entry], list[Entry]]:
-    """``count`` entries, evenly spaced, and the others."""
-    chosen = set(np.linspace(0, len(entries) - 1, min(count, len(entries))).astype(int).tolist())
-    return [entries[i] for i in sorted(chosen)], [entry for i, entry in enumerate(entries) if i not in chosen]
+def _spread(items: Sequence[_T], count: int) -> tuple[list[_T], list[_T]]:
+    """``count`` items, evenly spaced, and the others."""
+    chosen = set(np.linspace(0, len(items) - 1, min(count, len(items))).astype(int).tolist())
+    return [items[i] for i in sorted(chosen)], [item for i, item in enumerate(items) if i not in chosen]
 
 
 def _path(entry: Entry) -> str:

@@ -115,6 +115,7 @@ def write_quantized(
         weight_bits=recipe.weight_bits,
     )
     versions = {**spec.versions, **{name: metadata.version(name) for name in quantization.packages}}
+    settings = replace(settings, images=images.limit)  # a config that states the method holds no images out
     return Quantized(path, replace(spec, quantization=stated, versions=versions), settings, rows)
 
 
@@ -164,10 +165,10 @@ def _best_method(
     """The method whose file has the best metric on training images that calibration did not use."""
     assert exporter.quantization is not None
     methods = exporter.quantization.methods
-    if not images.held_out or not cfg.get("test_evaluator"):
+    if not images.held_out:
         _LOG.info("quantization.method: no annotated training images to compare on, so that %s is taken", methods[0])
         return methods[0]
-    subset = subset_config(cfg, images.held_out, path.parent)
+    subset = subset_config(cfg, images, path.parent)
     scores = {}
     for method in methods:
         candidate = path.with_name(f"{method}{suffix_of(exporter)}")

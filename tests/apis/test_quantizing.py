@@ -52,21 +52,21 @@ def model(shapes: Path) -> Any:
 
 def test_calibration_takes_training_images_evenly_and_holds_others_out(model):
     spec = apis.describe(model).input
-    images, held_out = choose_images(model.cfg, spec, QuantizationSettings(images=4, subset=2))
+    images, _, held_out, _ = choose_images(model.cfg, spec, QuantizationSettings(images=4, subset=2))
     names = [entry["img_path"] for entry in held_out]
     assert len(images) == 4 and len(held_out) == 2
     assert images.names == [f"train/{i:06d}.png" for i in (0, 2, 5, 8)]
     assert [Path(name).name for name in names] == ["000001.png", "000007.png"]
-    again, _ = choose_images(model.cfg, spec, QuantizationSettings(images=4, subset=2))
-    other, _ = choose_images(model.cfg, spec, QuantizationSettings(images=5, subset=2))
-    assert images.digest == again.digest != other.digest
-    few, rest = choose_images(model.cfg, spec, QuantizationSettings())
-    assert len(few) == 6 and len(rest) == 3  # of nine images
+    again = choose_images(model.cfg, spec, QuantizationSettings(images=4, subset=2))
+    other = choose_images(model.cfg, spec, QuantizationSettings(images=5, subset=2))
+    assert images.digest == again.calibration.digest != other.calibration.digest
+    few = choose_images(model.cfg, spec, QuantizationSettings())
+    assert len(few.calibration) == few.limit == 6 and len(few.held_out) == 3  # of nine images
 
 
 def test_the_network_input_is_that_of_the_test_pipeline(model):
     spec = apis.describe(model).input
-    images, _ = choose_images(model.cfg, spec, QuantizationSettings(images=3, subset=1))
+    images = choose_images(model.cfg, spec, QuantizationSettings(images=3, subset=1)).calibration
     dataset = innermost(model.cfg.train_dataloader.dataset)
     folder = Path(dataset["data_root"] or "", dataset["data_prefix"]["img"])
     for i in range(3):
@@ -96,8 +96,8 @@ def test_missing_training_data_are_named(model, tmp_path):
 
 def test_methods_are_compared_on_the_held_out_images_alone(model, tmp_path):
     """Perfect predictions have an AP of 1 there: no object of another image counts as missed."""
-    _, held_out = choose_images(model.cfg, apis.describe(model).input, QuantizationSettings(images=4, subset=3))
-    subset = subset_config(model.cfg, held_out, tmp_path)
+    images = choose_images(model.cfg, apis.describe(model).input, QuantizationSettings(images=4, subset=3))
+    subset = subset_config(model.cfg, images, tmp_path)
     seen: list[int] = []
 
     def perfect(entries: Any) -> list[Prediction]:
@@ -116,7 +116,7 @@ def test_methods_are_compared_on_the_held_out_images_alone(model, tmp_path):
 
     metrics = evaluating.evaluate(subset, perfect, model.cfg.classes, check=False).metrics
     assert metrics["coco/bbox_mAP"] == pytest.approx(1.0)
-    assert sorted(seen) == sorted(entry["img_id"] for entry in held_out)
+    assert sorted(seen) == sorted(entry["img_id"] for entry in images.held_out)
 
 
 def test_auto_takes_the_method_with_the_best_metric(model, tmp_path, monkeypatch):
