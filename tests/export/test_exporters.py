@@ -38,6 +38,19 @@ def test_a_graph_is_written_for_every_runtime(backend, tmp_path):
     assert values.shape == (1, 2, 6, 6)
 
 
+@pytest.mark.parametrize("backend", BACKENDS.values(), ids=lambda backend: backend.name)
+def test_no_file_names_a_folder_of_this_disk(backend, tmp_path):
+    """PyTorch notes on each node the lines of source that it came from."""
+    pytest.importorskip(backend.module)
+    exporter = exporter_for(backend.name)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.SiLU()).eval()
+    path = exporter.write_graph(network, torch.zeros(1, 3, 8, 8), tmp_path / f"graph{suffix_of(exporter)}")
+    written = b"".join(path.with_suffix(suffix).read_bytes() for suffix in backend.files)
+    folders = (ROOT, Path(torch.__file__).parents[1], tmp_path, Path.home())
+    assert not [folder for folder in folders if str(folder).encode() in written]
+    assert b"stack_trace" not in written and b".py" not in written
+
+
 def test_what_is_missing_is_named(monkeypatch):
     (exporter, *_) = EXPORTERS.values()
     needy = replace(exporter, name="needy", modules=("onnx", "no_such_module"), extra="needs")

@@ -62,6 +62,8 @@ def test_dynamic_batch(model, tmp_path):
     assert Predictor(path).spec == describe(model)
     assert not any("BatchNormalization" in node.op_type for node in stored.graph.node)
     assert not list(tmp_path.glob("*.data"))
+    assert str(Path(apis.__file__).parents[2]).encode() not in path.read_bytes()  # a folder of this disk
+    assert not any(node.metadata_props for node in stored.graph.node)
 
 
 @pytest.mark.slow

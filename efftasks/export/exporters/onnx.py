@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from efftasks.export.exporters.base import Exporter, Quantization
 from efftasks.export.quantization.channels import pad_input_channels
+from efftasks.export.quantization.layers import SCOPES, drop_scopes
 from efftasks.export.quantization.qdq import METHODS, QdqQuantizer
 from efftasks.export.quantization.recipe import CalibrationImages
 from efftasks.structures.errors import UserError, WorkError
@@ -47,10 +48,11 @@ def export_onnx(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: i
     import onnx
 
     path = write_model(model, spec, path, opset)
+    network = onnx.load(str(path))
+    drop_scopes(network)
     if spec.quantization is not None:  # the graph of a model that was trained with fake quantization
-        network = onnx.load(str(path))
-        if pad_input_channels(network):
-            onnx.save(network, str(path))
+        pad_input_channels(network)
+    onnx.save(network, str(path))
     write_metadata(path, spec)
     onnx.checker.check_model(str(path), full_check=True)
     return path
@@ -105,6 +107,8 @@ def write_graph(
 ) -> Path:
     """Write what a module does with images (B, 3, H, W) as ONNX, without a description.
 
+    Its nodes state the names of their modules, which quantizers read.
+
     Raises:
         WorkError: the exporter failed.
     """
@@ -124,10 +128,22 @@ def write_graph(
             )
             assert program is not None
             program.optimize()
+            _drop_traces(program.model)
             program.save(str(path), external_data=False)
     except Exception as error:
         raise WorkError(f"{path}: the export failed ({type(error).__name__}: {_first_line(error)})") from error
     return Path(path)
+
+
+def _drop_traces(model: Any) -> None:
+    """Drop what PyTorch notes in a network but the names of modules: lines of source, with their paths on this disk."""
+    for node in model.graph.all_nodes():
+        scopes = node.metadata_props.get(SCOPES)
+        node.metadata_props.clear()
+        if scopes is not None:
+            node.metadata_props[SCOPES] = scopes
+    for part in (model, model.graph, *model.graph.inputs, *model.graph.outputs):
+        part.metadata_props.clear()
 
 
 def _dynamic_axes(spec: ArtifactSpec) -> dict[int, Any]:

@@ -19,7 +19,7 @@ from efftasks.structures.protocols import KeepsFloat
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["PASSING", "SCOPES", "Chosen", "Layers", "float_parts_of", "module_of"]
+__all__ = ["PASSING", "SCOPES", "Chosen", "Layers", "drop_scopes", "float_parts_of", "module_of"]
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 _ROOT = "model."  # the model inside of efftasks.export.graph.Graph
@@ -197,6 +197,12 @@ def module_of(node: Any) -> str:
     text = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), "[]")
     scopes: list[str] = [scope for scope in ast.literal_eval(text) if scope.startswith(_ROOT)]
     return _SLICED.sub(_index, scopes[-1].removeprefix(_ROOT)) if scopes else str(node.name)
+
+
+def drop_scopes(model: Any) -> None:
+    """Drop the names of modules from the nodes of a network: nothing reads them from a finished file."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
 
 
 def _index(sliced: re.Match[str]) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from efftasks.export.quantization.channels import pad_input_channels
-from efftasks.export.quantization.layers import PASSING, SCOPES, Chosen, Layers
+from efftasks.export.quantization.layers import PASSING, Chosen, Layers, drop_scopes
 from efftasks.export.quantization.recipe import CalibrationImages, Recipe
 
 __all__ = ["METHODS", "QdqQuantizer"]
@@ -92,7 +92,7 @@ class QdqQuantizer:
         result = quantizer.model.model
         _read_floats(model, result, chosen.nodes)
         _clip_integers(model, result, chosen.nodes)
-        _forget_traces(result)
+        drop_scopes(result)
         pad_input_channels(result)
         result.ir_version = min(result.ir_version, _IR_VERSION)
         return result
@@ -181,15 +181,6 @@ def _read_floats(model: Any, quantized: Any, nodes: Collection[str]) -> None:
         if node.name not in nodes:
             for i, name in enumerate(node.input):
                 node.input[i] = rounded.get(name, name)
-
-
-def _forget_traces(model: Any) -> None:
-    """Drop what PyTorch notes on each node but its module: half a megabyte, with paths of the source on this disk."""
-    for node in model.graph.node:
-        scopes = [entry for entry in node.metadata_props if entry.key == SCOPES]
-        kept = copy.deepcopy(scopes)
-        del node.metadata_props[:]
-        node.metadata_props.extend(kept)
 
 
 def _clip_integers(model: Any, quantized: Any, nodes: Collection[str]) -> None:

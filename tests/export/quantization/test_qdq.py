@@ -197,3 +197,16 @@ def test_a_float_reader_gets_the_float_value(networks, tmp_path):
     reads = {node.name: list(node.input) for node in stored.graph.node}
     assert reads["n_side"] == ["stream"] and reads["n_a"][0] == "stream_DequantizeLinear_Output"
     assert reads["n_mixed"] == ["side", "a_DequantizeLinear_Output"]
+
+
+def test_names_of_modules_do_not_go_into_the_file(networks, tmp_path):
+    model = networks.network(
+        [networks.node("Conv", ["images", "w1"], "a", "first"), networks.node("Conv", ["a", "w2"], "out", "last")],
+        ["out"],
+        w1=weights(1, 2, 2, 1, 1),
+        w2=weights(2, 2, 2, 1, 1),
+    )
+    made = quantizer(model, tmp_path)
+    made.write(tmp_path / "int8.onnx", Recipe("minmax"))
+    assert made.layers.names == ("first",)
+    assert not any(node.metadata_props for node in onnx.load(str(tmp_path / "int8.onnx")).graph.node)
