@@ -178,31 +178,33 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", EXPORTERS)
-def test_a_trained_detector_finds_the_same_in_integers(backend, trained, tmp_path, capsys):
+def test_a_trained_detector_finds_the_same_in_integers(backend, trained, tmp_path, capsys, monkeypatch):
     for module in EXPORTERS[backend].modules:
         pytest.importorskip(module)
-    line = ["export", *trained, "--backend", backend, "--precision", "int8", "--out", str(tmp_path)]
+    monkeypatch.chdir(tmp_path)
+    out = Path("out")  # relative, as the default is
+    line = ["export", *trained, "--backend", backend, "--precision", "int8", "--out", str(out)]
     line += ["--sensitivity"] if backend == "onnx" else ["--calib-method", "minmax"]
     assert main([*line, "--calib", "16", "--num-images", "24", "--cfg-options", "quantization.subset=16"]) == 0
     printed = capsys.readouterr().out
     assert "verify passed" in printed and ("| layer" in printed) == (backend == "onnx")
-    stored = json.loads((tmp_path / "model.json").read_text())
+    stored = json.loads((out / "model.json").read_text())
     jsonschema.Draft202012Validator(SCHEMA).validate(stored)
     spec = ArtifactSpec.from_json(stored)
     assert spec.precision == "int8" and spec.quantization is not None and spec.quantization.calibration_images == 16
     ways = EXPORTERS[backend].quantization
     assert ways is not None and spec.quantization.method in ways.methods
     assert isinstance(spec.verify["instruction_sets"], list) and spec.verify["share"] > 0.9
-    model = Predictor(next(tmp_path.glob("model.[ox]*")))
+    model = Predictor(next(out.glob("model.[ox]*")))
     assert model.spec.quantization == spec.quantization
     size = sum(file.bytes for file in spec.files)
     assert size < 4e6  # 8.4 MB in float
 
     if backend != "onnx":
         return
-    rows = json.loads((tmp_path / "sensitivity.json").read_text())
+    rows = json.loads((out / "sensitivity.json").read_text())
     assert sum(row["share"] for row in rows) == pytest.approx(1)
-    config = tmp_path / "again.py"
+    config = out / "again.py"
     config.write_text(f"_base_ = [{trained[0]!r}, './quantization.py']\n")
     again = load_config(str(config)).quantization
     assert again["method"] == spec.quantization.method

@@ -23,13 +23,16 @@ from efftasks.export.quantization.recipe import CalibrationImages, Recipe
 QUICK = ("o2o",)
 SLOW = ("o2o_masks", "o2o_keypoints", "dfine_masks", "deimv2_lite", "detrpose", "sparseinst", "simcc", "fpnlite")
 PARAMETERS = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in (*SLOW, "pidnet_s", "seaformer_s"))]
-LEAST_RATIO = 10.0  # signal to noise in decibels where integers end; of random weights, whose maps are noise
+# Signal to noise in decibels where integers end; of random weights, whose maps are noise. Measured: 17.8 to 23, and
+# 12.2 of SeaFormer.
+LEAST_RATIO, LEAST_RATIOS = 15.0, {"seaformer_s": 10.0}
 
 
 class Exported:
     """A family's model in float, and as ONNX."""
 
     def __init__(self, families: ModuleType, family: str, folder: Path) -> None:
+        self.family = family
         model = families.build_family(family)
         families.randomize_norms(model)
         self.model = apis.fuse(model)
@@ -85,7 +88,7 @@ def test_onnx_has_integers_where_it_should_and_nearly_the_same_maps(exported):
     quantized = made.quantized(probe, chosen, Recipe("minmax"))
     pairs = list(zip(runs(probe, exported.inputs[1]), runs(quantized, exported.inputs[1])))
     ratios = [10 * np.log10(np.square(a).sum() / np.square(a - b).sum()) for a, b in pairs]
-    assert np.mean(ratios) > LEAST_RATIO, ratios
+    assert np.mean(ratios) > LEAST_RATIOS.get(exported.family, LEAST_RATIO), ratios
 
 
 def test_openvino_has_integers_where_it_should(exported):
