@@ -93,11 +93,16 @@ class SegPreprocessor(SegDataPreProcessor):
 
 
 def normalization_of(preprocessor: nn.Module) -> Normalization | None:
-    """The normalization of a preprocessor of BGR images, this package's, mmdet's or mmseg's; None if it has none."""
+    """The normalization of a preprocessor of BGR images: this package's, mmdet's or mmseg's; None of another module.
+
+    One that leaves pixels in 0..255, as that of mmdet's YOLOX, has means of 0 and deviations of 1.
+    """
     if isinstance(preprocessor, (DetPreprocessor, SegPreprocessor)):
         return preprocessor.normalization
-    if not isinstance(preprocessor, ImgDataPreprocessor) or not preprocessor._enable_normalize:
+    if not isinstance(preprocessor, ImgDataPreprocessor):
         return None
-    mean, std = (tuple(x.flatten().tolist()) for x in (preprocessor.mean, preprocessor.std))
     color = "RGB" if preprocessor._channel_conversion else "BGR"
+    if not preprocessor._enable_normalize:
+        return Normalization((0.0,) * 3, (1.0,) * 3, color, 0.0)
+    mean, std = (tuple(x.flatten().tolist()) for x in (preprocessor.mean, preprocessor.std))
     return Normalization(mean * (3 // len(mean)), std * (3 // len(std)), color, 0.0)

@@ -136,9 +136,25 @@ def test_images_of_a_teacher_for_bgr(families: ModuleType) -> None:
     torch.testing.assert_close(TeacherImages(student, teacher)(own), expected, atol=1e-4, rtol=1e-4)
     normalization = normalization_of(preprocessor)
     assert normalization is not None and normalization.color == "BGR"
-    assert normalization_of(MODELS.build(dict(type="mmdet.DetDataPreprocessor"))) is None
     for mine in (DetPreprocessor((1, 2, 3), (4, 5, 6)), SegPreprocessor((1, 2, 3), (4, 5, 6))):
         assert normalization_of(mine) is mine.normalization
+
+
+@pytest.mark.parametrize("rgb", [False, True])
+def test_a_teacher_whose_preprocessor_does_not_normalize_gets_pixels(rgb: bool, families: ModuleType) -> None:
+    """As YOLOX of mmdet, which reads BGR in 0..255."""
+    student, teacher = families.build_family("o2o"), families.build_family("o2o")
+    teacher.data_preprocessor = MODELS.build(
+        dict(type="mmdet.DetDataPreprocessor", pad_size_divisor=32, bgr_to_rgb=rgb)
+    )
+    pixels = torch.randint(0, 256, (2, 3, 64, 96)).float()  # BGR
+    own, expected = (
+        net.data_preprocessor(dict(inputs=list(pixels.byte()), data_samples=None), False)["inputs"]
+        for net in (student, teacher)
+    )
+    assert torch.equal(expected, pixels.flip(1) if rgb else pixels)
+    torch.testing.assert_close(TeacherImages(student, teacher)(own), expected, atol=1e-3, rtol=0)
+    assert normalization_of(nn.Identity()) is None
 
 
 def test_the_size_of_the_teachers_images(families: ModuleType) -> None:
