@@ -98,12 +98,16 @@ def test_the_teacher_is_as_its_checkpoint_and_in_no_checkpoint(trained: Path, te
     assert all(rows[-1][name] < rows[0][name] for name in names)
 
 
-def test_resumed_it_is_the_uninterrupted_training(
-    trained: Path, student: Path, teacher: Path, data: Path, tmp_path: Path
-) -> None:
-    shutil.copy(trained / "epoch_2.pth", tmp_path)
-    train(student, data, tmp_path, resume="auto", teacher_weights=str(teacher))
-    expected, resumed = (read_checkpoint(folder / "epoch_3.pth")["state_dict"] for folder in (trained, tmp_path))
+def test_resumed_it_is_the_uninterrupted_training(student: Path, teacher: Path, data: Path, tmp_path: Path) -> None:
+    """Without ``fade``: all terms still teach, and the masks of one are random."""
+    options: dict[str, Any] = {"teacher_weights": str(teacher), "model.guide.fade": None, "max_epochs": 2}
+    whole = train(student, data, tmp_path / "whole", **options)
+    (tmp_path / "resumed").mkdir()
+    shutil.copy(whole / "epoch_1.pth", tmp_path / "resumed")
+    train(student, data, tmp_path / "resumed", resume="auto", **options)
+    expected, resumed = (
+        read_checkpoint(tmp_path / name / "epoch_2.pth")["state_dict"] for name in ("whole", "resumed")
+    )
     assert expected.keys() == resumed.keys()
     assert all(torch.equal(value, resumed[key]) for key, value in expected.items())
 

@@ -121,7 +121,9 @@ class Distillation(Guide):
             UserError: the teacher's checkpoint cannot be used, or its classes are others.
         """
         if not self._has_begun:
-            self._begin(images.device)
+            # Building a teacher draws random numbers, which a resumed training would draw in another epoch.
+            with torch.random.fork_rng([images.device] if images.device.type == "cuda" else []):
+                self._begin(images.device)
         factor = self.factor
         if factor == 0:
             return self._silent(images)
