@@ -51,17 +51,21 @@ class SafeCheckpointHook(Hook):
         """After a resume, restore the best score from ``best.pth``.
 
         ``epoch_N.pth`` is saved before epoch N is evaluated, so it lacks that score: without it a worse checkpoint
-        could overwrite the best.
+        could overwrite the best. A ``best.pth`` of no later epoch than ``scores_after`` of the message hub is of
+        another model: its score is not restored.
         """
         file = Path(runner.work_dir, BEST)
         if self.save_best is None or runner.epoch == 0 or not file.is_file():
             return
         try:
-            best = read_checkpoint(file)["meta"].get("best", {})
+            meta = read_checkpoint(file)["meta"]
+            best, epoch = meta.get("best", {}), meta.get("epoch", runner.epoch)
         except (UserError, KeyError) as error:
             runner.logger.warning(f"{file}: its score cannot be read, so the next best overwrites it ({error})")
             return
-        if best.get("metric") == self.save_best:
+        if epoch <= runner.message_hub.runtime_info.get("scores_after", 0):
+            runner.message_hub.pop_info("best_score", None)
+        elif best.get("metric") == self.save_best:
             runner.message_hub.update_info("best_score", float(best["score"]))
 
     def after_train_epoch(self, runner: Any) -> None:

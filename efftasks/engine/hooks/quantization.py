@@ -46,7 +46,7 @@ class QuantizationAware(Hook):
         self.observe, self.quantize, self.freeze = observe, quantize, freeze
 
     def before_train(self, runner: Any) -> None:
-        """Check the model and the length of training."""
+        """Check the model and the length of training; after a resume, tell from when on scores count."""
         if not quantized_parts(bare_model(runner.model)):
             raise UserError(
                 "QuantizationAware: the model has no quantized parts; add dict(type='QuantizeAware') to "
@@ -57,6 +57,8 @@ class QuantizationAware(Hook):
                 f"QuantizationAware: quantize is epoch {self.quantize} and training has {runner.max_epochs}: the model "
                 "stays in float"
             )
+        # best.pth of the float model would bring its score back; SafeCheckpointHook reads this.
+        runner.message_hub.update_info("scores_after", self.quantize if runner.epoch > self.quantize else 0)
 
     def before_train_epoch(self, runner: Any) -> None:
         """Set the phase of the epoch, in the model and its EMA."""

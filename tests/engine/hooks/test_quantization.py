@@ -112,6 +112,20 @@ def test_the_best_checkpoint_is_of_the_quantized_model(trained: tuple[Path, Any]
     assert read_checkpoint(folder / "best.pth")["meta"]["epoch"] > PHASES["quantize"]  # type: ignore[operator]
 
 
+def test_after_an_interruption_the_score_of_the_float_model_stays_forgotten(
+    trained: tuple[Path, Any], data: Path, tmp_path: Path
+) -> None:
+    """As if it ended between the checkpoint and the validation of the first epoch with fake quantization."""
+    folder, _ = trained
+    shutil.copy(folder / "epoch_3.pth", tmp_path)
+    best = read_checkpoint(folder / "best.pth")
+    best["meta"].update(epoch=2, best=dict(best["meta"]["best"], score=0.99))
+    torch.save(best, tmp_path / "best.pth")
+    train(config(data, tmp_path), resume="auto")
+    meta = read_checkpoint(tmp_path / "best.pth")["meta"]
+    assert meta["epoch"] > 2 and meta["best"]["score"] < 0.99
+
+
 @pytest.mark.parametrize("epoch", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_resumed_in_any_phase_it_is_the_uninterrupted_training(
     trained: tuple[Path, Any], data: Path, tmp_path: Path, epoch: int
