@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from efftasks.structures.errors import UserError
 from efftasks.structures.features import Stages
@@ -21,7 +22,7 @@ __all__ = ["check_path", "observe", "recorded"]
 def recorded(network: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, Any]]:
     """The outputs of modules by name, filled while the context is open; the hooks are removed at its end.
 
-    Of a module that runs several times, it is the last output.
+    Of a module that runs several times, it is the last output. Tensors are copies, with gradient.
 
     Args:
         network: has the modules.
@@ -31,7 +32,8 @@ def recorded(network: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, Any
     handles = []
 
     def record(path: str, module: nn.Module, inputs: object, output: Any) -> None:
-        outputs[path] = output
+        # A copy: the next module may be an activation that works in place.
+        outputs[path] = pytree.tree_map_only(Tensor, Tensor.clone, output)
 
     try:
         for path in paths:

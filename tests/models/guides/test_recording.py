@@ -45,9 +45,40 @@ def test_outputs_are_those_of_the_modules_and_hooks_go() -> None:
     assert torch.equal(outputs["first"], network.first(images)) and outputs["first"].requires_grad
     last = network.second(network.second(outputs["first"]))  # it ran twice: the last output counts
     assert torch.equal(outputs["second"], last)
-    assert outputs["split"][0] is result
+    assert torch.equal(outputs["split"][0], result)
     network(images)
     assert torch.equal(outputs["second"], last)  # nothing is recorded afterwards
+
+
+class Pair(NamedTuple):
+    logits: Any
+    boxes: Any
+
+
+class Both(nn.Module):
+    def forward(self, x: torch.Tensor) -> Pair:
+        return Pair([x + 1], x - 1)
+
+
+def test_what_comes_after_a_module_does_not_change_its_output() -> None:
+    """An activation that works in place, as in most backbones, also on parts of an output."""
+    network, images = (
+        nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(inplace=True)),
+        torch.rand(2, 3, 8, 8),
+    )
+    with recorded(network, ("1",)) as outputs:
+        result = network(images)
+    torch.testing.assert_close(outputs["1"], network[1](network[0](images)))
+    assert outputs["1"].min() < 0 <= result.min()
+    outputs["1"].sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    both = nn.Sequential(Both())
+    with recorded(both, ("0",)) as outputs:
+        pair = both(torch.full((2,), 3.0))
+        pair.logits[0].zero_()
+        pair.boxes.zero_()
+    assert isinstance(outputs["0"], Pair)
+    assert outputs["0"].logits[0].tolist() == [4, 4] and outputs["0"].boxes.tolist() == [2, 2]
 
 
 def test_hooks_go_after_an_error_and_copies_have_none() -> None:
@@ -72,11 +103,6 @@ def test_a_wrong_name_lists_similar_ones() -> None:
         check_path(Network(), "secnd.0", "terms.x.student")
     with pytest.raises(UserError, match=r"similar are first, second, split"):
         check_path(Network(), "head.decoder", "a")
-
-
-class Pair(NamedTuple):
-    logits: Any
-    boxes: Any
 
 
 def value(text: str, stages: Stages) -> Any:
