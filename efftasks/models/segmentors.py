@@ -23,6 +23,7 @@ from efftasks.models.seg_heads.channels import labels_on_original, with_channels
 from efftasks.ops.semantic import label_map
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec, Stages
+from efftasks.structures.protocols import HasSpecs
 from efftasks.structures.spec import OutputSpec
 
 __all__ = ["Labels", "Logits", "SemanticOutput", "Segmentor"]
@@ -117,13 +118,15 @@ class Segmentor(EncoderDecoder):
 
     @property
     def feature_specs(self) -> tuple[FeatureSpec, ...]:
-        """Specs of the maps that are the input of the heads."""
-        return (self.neck if self.with_neck else self.backbone).specs
+        """Specs of the maps that are the input of the heads; none of a backbone that declares none."""
+        # An AttributeError here would make it no Staged before Python 3.12, and one since.
+        owner = self.neck if self.with_neck else self.backbone
+        return tuple(owner.specs) if isinstance(owner, HasSpecs) else ()
 
     def stages(self, images: Tensor) -> Stages:
         """Preprocessed images (B, 3, H, W) -> maps, and logits (B, C, h, w) at the decode head's stride."""
         maps = self.extract_feat(images)
-        return Stages(tuple(maps), self.decode_head(maps))
+        return Stages((maps,) if isinstance(maps, Tensor) else tuple(maps), self.decode_head(maps))
 
     def raw(self, images: Tensor) -> Tensor:
         """Preprocessed images (B, 3, H, W) -> logits (B, C, h, w) at the decode head's stride."""

@@ -98,7 +98,7 @@ class Staged(HasStages, Protocol):
 
     @property
     def feature_specs(self) -> tuple[FeatureSpec, ...]:
-        """Specs of the feature maps of :meth:`stages`."""
+        """Specs of the feature maps of :meth:`stages`; none where they are not known."""
         ...
 
 

@@ -21,6 +21,7 @@ from efftasks.models.guides.base import Guide, Student
 from efftasks.models.segmentors import Segmentor
 from efftasks.registry import MODELS
 from efftasks.structures.features import Stages
+from efftasks.structures.protocols import Staged
 
 BACKBONE = dict(type="MobileNetV4", variant="conv-s", width=0.25, depth=0.3, out_strides=(8, 16, 32))
 CE = dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True)
@@ -185,6 +186,20 @@ def test_networks_that_declare_nothing_are_taken_as_they_are() -> None:
         make(backbone=pidnet, decode_head=head)
     model = make(backbone=pidnet, decode_head=head, divisor=64).eval()
     assert model.infer(torch.rand(1, 3, 64, 128)).segmentation.shape == (1, 64, 128)
+    # Its maps have no specs, and it has stages all the same, in all versions of Python.
+    is_staged = isinstance(model, Staged)
+    assert is_staged and model.feature_specs == ()
+    images = torch.rand(2, 3, 64, 128)
+    (features,), raw, *_ = model.stages(images)
+    assert features.shape[:2] == (2, 32) and torch.equal(raw, model.raw(images))
+    terms = dict(
+        logits=dict(type="LogitTerm", loss=dict(type="CWDLoss")),
+        maps=dict(type="MapTerm", student="features[0]", teacher="features[0]", loss=dict(type="PKDLoss")),
+    )
+    student: Any = make(guide=dict(type="Distillation", teacher=model, terms=terms))
+    assert [adapter.conv.out_channels for adapter in student.guide.terms["maps"].adapters] == [32]
+    losses = student.train().loss(images, samples(2, (64, 128)))
+    assert losses["guide.loss_logits"] > 0 and losses["guide.loss_maps"] > 0
 
 
 @pytest.mark.parametrize(

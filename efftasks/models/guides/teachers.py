@@ -130,13 +130,14 @@ class TeacherImages:
         student: its preprocessor states the normalization of the images; None for the teacher's.
         teacher: its preprocessor states its own; without one it gets the student's images.
         scale: size of the teacher's images, as a factor on the student's; it is rounded to multiples of the largest
-            stride of the teacher's maps.
+            stride of the maps that the teacher declares.
     """
 
     def __init__(self, student: nn.Module | None, teacher: nn.Module, scale: float = 1.0) -> None:
         self.source, self.target = _normalization(student), _normalization(teacher)
         self.scale = scale
-        self.divisor = max(spec.stride for spec in teacher.feature_specs) if isinstance(teacher, Staged) else 1
+        specs = teacher.feature_specs if isinstance(teacher, Staged) else ()
+        self.divisor = max((spec.stride for spec in specs), default=1)
 
     def __call__(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) for the student -> (B, 3, H', W') for the teacher."""
