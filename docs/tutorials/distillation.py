@@ -28,6 +28,7 @@ class Experiment(NamedTuple):
     teacher: str
     terms: tuple[str, ...]  # of the guide
     metric: str
+    to_percent: float  # factor on the metric: mAP is in 0..1, mIoU in percent
     epochs: int
     more: tuple[str, ...] = ()  # another option, with all terms
 
@@ -38,6 +39,7 @@ EXPERIMENTS = {
         "o2o-s_mobilenetv4-conv-s_1xb8-48e_bccd-320_teacher",
         ("maps", "one_to_many"),
         "bbox_mAP",
+        100,
         24,
         ("model.guide.fade=None",),
     ),
@@ -46,6 +48,7 @@ EXPERIMENTS = {
         "fpnlite-s_mobilenetv4-conv-s_1xb8-40e_camvid-480_teacher",
         ("logits", "maps"),
         "mIoU",
+        1,
         12,
     ),
 }
@@ -87,18 +90,18 @@ def run(config: str, work_dir: Path, epochs: int, metric: str, arguments: list[s
 
 def table(experiment: Experiment, teacher: Result, results: dict[str, list[Result]]) -> str:
     """The results as Markdown, in percent; differences are of runs with equal seeds."""
-    seeds = len(results["none"])
+    seeds, scale = len(results["none"]), experiment.to_percent
     columns = ["terms", *(f"seed {i}" for i in range(seeds)), "mean", "gain", "deviation of the gain", "minutes"]
     rows = [columns, ["---"] * len(columns)]
     for name, runs in results.items():
-        values = [100 * run.metric for run in runs]
-        gains = [value - 100 * plain.metric for value, plain in zip(values, results["none"])]
+        values = [scale * run.metric for run in runs]
+        gains = [value - scale * plain.metric for value, plain in zip(values, results["none"])]
         spread = statistics.stdev(gains) if seeds > 1 else 0.0
         minutes = statistics.mean(run.seconds for run in runs) / 60
         numbers = [*values, statistics.mean(values), statistics.mean(gains), spread, minutes]
         rows.append([name, *(f"{number:.1f}" for number in numbers)])
     lines = ["| " + " | ".join(row) + " |" for row in rows]
-    teacher_row = f"Teacher `{experiment.teacher}`: {100 * teacher.metric:.1f} in {teacher.seconds / 60:.1f} minutes."
+    teacher_row = f"Teacher `{experiment.teacher}`: {scale * teacher.metric:.1f} in {teacher.seconds / 60:.1f} minutes."
     return "\n".join([f"`{experiment.student}`, {experiment.metric}. {teacher_row}", "", *lines, ""])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -185,3 +186,12 @@ def test_readme_starts_with_the_two_commands() -> None:
         pytest.skip("no README.md yet")
     first = [words for words in commands(readme) if words][:2]
     assert first == [["make", "quickstart"], ["make", "test"]]
+
+
+def test_the_table_of_the_distillation_tutorial_is_in_percent() -> None:
+    """COCO's AP is in 0..1, mmseg's mIoU in percent already."""
+    tutorial = runpy.run_path(str(ROOT / "docs" / "tutorials" / "distillation.py"))
+    for name, none, taught in (("bccd", 0.5, 0.525), ("camvid", 50.0, 52.5)):
+        results = {key: [tutorial["Result"](value, 60.0)] for key, value in (("none", none), ("all", taught))}
+        text = tutorial["table"](tutorial["EXPERIMENTS"][name], tutorial["Result"](taught, 60.0), results)
+        assert "| all | 52.5 | 52.5 | 2.5 | 0.0 | 1.0 |" in text and ": 52.5 in 1.0 minutes" in text
