@@ -9,6 +9,7 @@ import pytest
 from mmengine.config import Config
 
 from efftasks import apis
+from efftasks.config import config_of_checkpoint
 from efftasks.structures.errors import UserError
 
 STUDENT = "o2o-n_mobilenetv4-conv-s_1xb16-100e_custom-640"
@@ -53,6 +54,30 @@ def test_linked_again_and_dumped_it_is_the_same(tmp_path: Path) -> None:
     assert dumped.model.guide.weights == "b.pth" and dumped.model.guide.teacher.head.num_classes == 3
     other = apis.load_config(tmp_path / "dumped.py", {"model.guide.teacher": STUDENT})
     assert other.model.guide.teacher.head.type == "O2OHead"
+
+
+def test_dumped_it_needs_the_teachers_config_no_more(tmp_path: Path) -> None:
+    """As a work dir that is moved to another machine for testing and export."""
+    file = tmp_path / "teacher.py"
+    file.write_text(f"_base_ = [{str(apis.config_path(TEACHER))!r}]\nmodel = dict(neck=dict(depth=0.5))\n", "utf-8")
+    cfg, changed = load(tmp_path, guide(str(file))), dict(classes=["x", "y", "z"], image_size=(320, 320))
+    fresh = load(tmp_path, guide(str(file)), changed)
+    Config(cfg.to_dict(), format_python_code=False).dump(str(tmp_path / "dumped.py"))
+    assert cfg.model.guide.teacher.neck.depth == 0.5
+    file.unlink()
+    assert apis.load_config(tmp_path / "dumped.py").model == cfg.model == apis.load_config(cfg).model
+    again = apis.load_config(tmp_path / "dumped.py", changed)
+    assert again.model == fresh.model and again.model.guide.teacher.head.num_classes == 3
+    trained_on = dict(classes=["x", "y", "z"])
+    of_checkpoint = config_of_checkpoint(tmp_path / "dumped.py", trained_on)
+    assert of_checkpoint.model.guide.teacher.head.num_classes == 3
+    Config(again.to_dict(), format_python_code=False).dump(str(tmp_path / "twice.py"))
+    assert apis.load_config(tmp_path / "twice.py").model == again.model
+    with pytest.raises(UserError, match=r"other\.py: no such config file"):
+        apis.load_config(tmp_path / "dumped.py", {"model.guide.teacher": "other.py"})
+    file.write_text("model = dict(", encoding="utf-8")
+    with pytest.raises(UserError, match=r"teacher\.py: the config does not parse"):
+        apis.load_config(tmp_path / "dumped.py")
 
 
 def test_a_teachers_own_teacher_is_left_out(tmp_path: Path) -> None:
