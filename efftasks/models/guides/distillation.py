@@ -15,7 +15,8 @@ from efftasks.models.guides.base import Guide, Student
 from efftasks.models.guides.recording import observe
 from efftasks.models.guides.sources import Measured, Networks
 from efftasks.models.guides.teachers import TeacherImages, build_teacher, class_map, num_classes_of, trained_teacher
-from efftasks.models.guides.terms import ClassMap
+from efftasks.models.guides.terms import ClassMap, has_head
+from efftasks.models.pose_heads.simcc_head import SimCCHead
 from efftasks.registry import MODELS
 from efftasks.structures.errors import UserError
 from efftasks.structures.features import Stages
@@ -75,6 +76,10 @@ class Distillation(Guide):
             )
         if fade is not None and not (len(fade) == 2 and 0 <= fade[0] <= fade[1]):
             raise ValueError(f"model.guide.fade: got {fade!r}, expected two numbers in ascending order")
+        if teacher_scale != 1 and has_head(network, SimCCHead):
+            raise UserError(
+                f"model.guide.teacher_scale: got {teacher_scale}, expected 1: a SimCCHead reads images of one size"
+            )
         self.fade, self.progress = None if fade is None else tuple(fade), 0.0
         self.num_classes = student.num_classes
         self.class_names = None if class_names is None else tuple(class_names)

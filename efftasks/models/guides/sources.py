@@ -114,6 +114,20 @@ class Measured:
             if source.module is not None:
                 check_path(self.network, source.module, source.place)
 
+    def check_runs(self, sources: Sequence[Source], in_training: bool) -> None:
+        """Check that the modules of sources exist and run on the way to the raw prediction.
+
+        Args:
+            sources: any.
+            in_training: whether those that may run in training only are allowed.
+
+        Raises:
+            UserError: one does not.
+        """
+        self.check(sources)
+        if any(source.module is not None for source in sources):
+            self._probed(sources, in_training)
+
     def channels(self, sources: Sequence[Source]) -> list[int]:
         """The number of channels of each tensor of sources.
 
@@ -123,10 +137,7 @@ class Measured:
         self.check(sources)
         if self.specs and all(source.module is None and source.steps[0] == "features" for source in sources):
             return [spec.channels for source in sources for spec in _selected_specs(source, self.specs)]
-        paths = tuple({source.module: None for source in sources if source.module is not None})
-        network: nn.Module = self.network
-        stages: Any = probe(network, self.size, lambda images: observe(network, images, paths))
-        maps = tensors(sources, stages)
+        maps = tensors(sources, self._probed(sources))
         for tensor in maps:
             if tensor.dim() != 4:
                 raise UserError(
@@ -134,6 +145,27 @@ class Measured:
                     f"{tuple(tensor.shape)}, expected maps (B, C, H, W)"
                 )
         return [tensor.shape[1] for tensor in maps]
+
+    def _probed(self, sources: Sequence[Source], in_training: bool = False) -> Stages:
+        network: nn.Module = self.network
+        modules = {source.module: source for source in sources if source.module is not None}
+        paths = tuple(dict.fromkeys([*modules, *(path.partition(".")[0] for path in modules)]))
+        stages: Any = probe(network, self.size, lambda images: observe(network, images, paths))
+        for path, source in modules.items():
+            part = path.partition(".")[0]
+            if path in stages.recorded or (in_training and part in stages.recorded):
+                continue
+            got = f"{source.place}: got {source.text!r}, but"
+            if part in stages.recorded:
+                raise UserError(
+                    f"{got} that module does not run in evaluation mode, in which a teacher runs and channels are "
+                    "measured; name one that always runs"
+                )
+            raise UserError(
+                f"{got} a {type(network).__name__} does not run its {part} on the way to its raw prediction, and a "
+                "guide gets no other outputs; name a part of that way"
+            )
+        return stages
 
 
 def _selected_specs(source: Source, specs: tuple[FeatureSpec, ...]) -> Sequence[FeatureSpec]:

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from efftasks.models.guides.adapters import resized
 from efftasks.models.guides.sources import Networks, Source, sources_of, tensors
 from efftasks.models.losses.distillation_maps import MapLoss
+from efftasks.models.pose_heads.simcc_head import SimCCHead
 from efftasks.registry import MODELS
 from efftasks.structures.errors import UserError
 from efftasks.structures.features import Stages
 
-__all__ = ["ClassMap", "LogitTerm", "MapTerm", "Term", "head_of"]
+__all__ = ["ClassMap", "LogitTerm", "MapTerm", "Term", "has_head", "head_of"]
 
 
 class ClassMap(NamedTuple):
@@ -174,6 +175,9 @@ class LogitTerm(_Compared):
             ``LogitBCELoss``.
         student: the student's logits: ``raw`` of a segmentor.
         teacher: the teacher's; None for the same.
+
+    Raises:
+        UserError: a module does not run, or a network has a ``SimCCHead``, whose logits are of positions.
     """
 
     compares_classes = True
@@ -186,6 +190,14 @@ class LogitTerm(_Compared):
         teacher: str | Sequence[str] | None = None,
     ) -> None:
         super().__init__(networks, loss, student, teacher)
+        for name, measured in (("student", networks.student), ("teacher", networks.teacher)):
+            if has_head(measured.network, SimCCHead):
+                raise UserError(
+                    f"{self.place}: the {name} has a SimCCHead, whose logits are of positions and not of classes; "
+                    "compare maps with a MapTerm"
+                )
+        networks.student.check_runs(self.student_sources, in_training=True)
+        networks.teacher.check_runs(self.teacher_sources, in_training=False)
 
     def forward(self, student: Stages, teacher: Stages, classes: ClassMap | None) -> dict[str, Tensor]:
         """The mean over the pairs."""
@@ -205,6 +217,11 @@ class LogitTerm(_Compared):
         return {"": torch.stack(losses).mean()}
 
 
+def has_head(network: Any, kind: type[nn.Module]) -> bool:
+    """Whether a network has a head of this type."""
+    return isinstance(_head(network), kind)
+
+
 def head_of(network: Any, kinds: tuple[type[nn.Module], ...], subject: str) -> Any:
     """The head of a detector.
 
@@ -216,11 +233,15 @@ def head_of(network: Any, kinds: tuple[type[nn.Module], ...], subject: str) -> A
     Raises:
         UserError: it has none, or one of another type.
     """
-    head = dict(network.named_children()).get("head") if isinstance(network, nn.Module) else None
+    head = _head(network)
     if not isinstance(head, kinds):
         got = type(network).__name__ if head is None else type(head).__name__
         raise UserError(f"{subject}: got a {got}, expected a head of type {' or '.join(x.__name__ for x in kinds)}")
     return head
+
+
+def _head(network: Any) -> nn.Module | None:
+    return dict(network.named_children()).get("head") if isinstance(network, nn.Module) else None
 
 
 def _adapter(

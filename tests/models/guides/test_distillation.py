@@ -94,6 +94,46 @@ def test_a_wrong_name_is_refused_when_the_model_is_built(families: ModuleType) -
         families.build_family("o2o", guide=guide(teacher, terms=dict(a=maps(student="head.one_to_one[0]"))))
 
 
+def test_heads_that_a_guide_does_not_see_are_refused(families: ModuleType) -> None:
+    def build(term: dict[str, Any], name: str, of: str) -> Any:
+        return families.build_family(name, guide=guide(families.build_family(of), terms=dict(a=term)))
+
+    logits = dict(type="LogitTerm", loss=dict(type="CWDLoss"))
+    with pytest.raises(UserError, match=r"a\.student: got 'semantic_head', but a Detector does not run its semantic_h"):
+        build(dict(logits, student="semantic_head", teacher="raw"), "o2o_all", "fpnlite")
+    with pytest.raises(
+        UserError, match=r"a\.student: got 'auxiliary_head\.0\.conv_seg', but a Segmentor does not run its"
+    ):
+        build(dict(logits, student="auxiliary_head.0.conv_seg", teacher="raw"), "fpnlite", "fpnlite")
+    with pytest.raises(UserError, match=r"a\.teacher: got 'auxiliary_head', but a Segmentor does not run its auxil"):
+        build(dict(logits, teacher="auxiliary_head"), "fpnlite", "fpnlite")
+
+
+def test_what_runs_in_training_only_is_seen_in_training_only(families: ModuleType) -> None:
+    def build(term: dict[str, Any]) -> Any:
+        return families.build_family("o2o", guide=guide(teacher, terms=dict(a=term)))
+
+    teacher, logits = families.build_family("o2o"), dict(type="LogitTerm", loss=dict(type="CWDLoss"))
+    trained_only = next(name for name, _ in teacher.named_modules() if name.startswith("head.one_to_many."))
+    message = r"'head\.one_to_many\.\S+', but that module does not run in evaluation mode, in which a teacher"
+    with pytest.raises(UserError, match=rf"a\.student: got {message}"):
+        build(maps(student=trained_only))
+    with pytest.raises(UserError, match=rf"a\.teacher: got {message}"):
+        build(dict(logits, teacher=trained_only))
+    build(dict(logits, student=trained_only, teacher="raw.one_to_one.logits"))  # it runs where the student is trained
+
+
+def test_what_simcc_cannot_do_is_refused(families: ModuleType) -> None:
+    teacher, size = families.build_family("simcc"), (families.SIDE, families.SIDE)
+    logits = dict(a=dict(type="LogitTerm", loss=dict(type="CWDLoss")))
+    with pytest.raises(UserError, match=r"terms\.a: the student has a SimCCHead, whose logits are of positions"):
+        families.build_family("simcc", guide=guide(teacher, terms=logits, probe_size=size))
+    with pytest.raises(UserError, match=r"terms\.a: the teacher has a SimCCHead"):
+        families.build_family("o2o", guide=guide(teacher, terms=logits))
+    with pytest.raises(UserError, match=r"teacher_scale: got 2, expected 1: a SimCCHead reads images of one size"):
+        families.build_family("simcc", guide=guide(teacher, terms=dict(a=maps()), teacher_scale=2, probe_size=size))
+
+
 def test_a_teacher_of_mmdet_is_called_on_the_images(families: ModuleType) -> None:
     teacher = dict(type="mmdet.ResNet", depth=18, num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1))
     teacher.update(out_indices=(1, 2), base_channels=8, _scope_="mmdet")
