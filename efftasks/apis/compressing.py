@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +16,10 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
-from efftasks.apis.compression_checks import check_chain
+from efftasks.apis.compression_checks import check_chain, check_sources
 from efftasks.apis.compression_report import CompressionReport, write_compression_report
-from efftasks.apis.compression_results import EXPORTS, Row, step_rows, trained_result, transform_only
-from efftasks.apis.compression_state import StepStates, digest, fingerprint
+from efftasks.apis.compression_results import Row, step_rows, trained_result, transform_only
+from efftasks.apis.compression_state import StepStates, digest, fingerprint, set_aside
 from efftasks.apis.compression_steps import KEY, Chain, CompressionStep, read_chain, with_references
 from efftasks.apis.training import train
 from efftasks.checkpoints.newest import newest_intact_checkpoint
@@ -64,10 +63,11 @@ def compress(
         raise UserError(f"{KEY}: the config has none, expected steps; train it with efftasks.apis.train")
     _new_logger(log_level="ERROR")  # warnings of models that are built to be checked come again when they are trained
     chain = read_chain(cfg)
+    work_dir = Path(cfg.work_dir)
+    check_sources(chain, work_dir)
     check_chain(chain)
     if threads is not None:
         torch.set_num_threads(threads)  # decisions and metrics depend on it in their last bits
-    work_dir = Path(cfg.work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
     logger = _new_logger(log_file=str(work_dir / f"{KEY}.log"), file_mode="a")
     cfg.dump(work_dir / (Path(cfg.filename).name if cfg.filename else f"{KEY}.config.py"))
@@ -150,7 +150,9 @@ class _Run:
             self._logger.warning(f"{title}: is done again, since {folder / str(checkpoint)} is missing")
         else:
             self._logger.info(f"{title}: {'training' if step.trains else 'no training'}")
-        _clear(folder)
+        aside = set_aside(folder)
+        if aside is not None:
+            self._logger.info(f"{title}: what an earlier run left is in {aside}")
         self._states.begin(step.folder, prints)
         return None
 
@@ -159,15 +161,6 @@ class _Run:
         newest, _ = newest_intact_checkpoint(folder)
         epochs = train(config, resume=None if newest is None else str(newest), **self._how).epoch
         return trained_result(folder, step.result, epochs)
-
-
-def _clear(folder: Path) -> None:
-    """Remove the results of an earlier run, which must not be taken for those of this one."""
-    for pattern in ("*.pth", "last_checkpoint", "rows.json"):
-        for path in folder.glob(pattern):
-            path.unlink()
-    if (folder / EXPORTS).is_dir():
-        shutil.rmtree(folder / EXPORTS)
 
 
 @contextmanager

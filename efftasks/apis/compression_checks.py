@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from efftasks.apis.building import build
+from efftasks.apis.compression_state import checkpoint_files
 from efftasks.apis.compression_steps import KEY, Chain, CompressionStep, with_references
 from efftasks.apis.formats import find_exporter
 from efftasks.checkpoints.files import dataset_meta_of, read_checkpoint
@@ -15,7 +17,7 @@ from efftasks.linking.values import check_to_train
 from efftasks.registry import MODEL_TRANSFORMS
 from efftasks.structures.errors import UserError
 
-__all__ = ["check_chain", "precision_of"]
+__all__ = ["check_chain", "check_sources", "precision_of"]
 
 
 def check_chain(chain: Chain) -> None:
@@ -41,6 +43,27 @@ def check_chain(chain: Chain) -> None:
                 "weights it starts from; compress by model_transforms, or change the model of the config"
             )
     _check_start(chain)
+
+
+def check_sources(chain: Chain, work_dir: Path) -> None:
+    """Check that no checkpoint the steps read is one that they write.
+
+    Raises:
+        UserError: ``load_from`` or other weights are in the folder of a step.
+    """
+    folders = {(work_dir / step.folder).resolve() for step in chain.steps}
+    starts = [] if chain.start is None else [("load_from", str(chain.start))]
+    named = [(f"{KEY}.steps.{step.number} ({step.name})", x) for step in chain.steps for x in _weights(step)]
+    for place, file in starts + named:
+        if folders.intersection(Path(file).resolve().parents):
+            raise UserError(
+                f"{place}: got {file}, which is in the folder of a step of this run; expected a checkpoint elsewhere, "
+                "another --work-dir, --resume without load_from, or step:NAME for the weights of a teacher"
+            )
+
+
+def _weights(step: CompressionStep) -> list[str]:
+    return list(checkpoint_files({key: part for key, part in step.config.items() if key != "load_from"}))
 
 
 def precision_of(step_export: Any) -> str:

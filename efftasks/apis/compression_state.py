@@ -4,36 +4,97 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from efftasks.checkpoints.atomic import whole_or_nothing
 from efftasks.structures.errors import UserError
+from efftasks.structures.spec import ArtifactFile
+from efftasks.structures.suffixes import is_checkpoint
 
-__all__ = ["FILE", "Fingerprint", "StepStates", "digest", "fingerprint", "measuring_digest"]
+__all__ = [
+    *("FILE", "Fingerprint", "StepStates", "checkpoint_files", "digest", "fingerprint", "measuring_digest"),
+    "set_aside",
+]
 
 FILE = "compression.json"
 VERSION = 1
 # Keys of a config that change nothing in its result.
 _WITHOUT_EFFECT = {
     *("work_dir", "resume", "load_from", "launcher", "experiment_name", "log_level", "log_processor", "visualizer"),
-    *("vis_backends", "linked"),
+    *("vis_backends", "linked", "env_cfg"),
 }
+_LOGGING_HOOKS = ("logger", "timer", "visualization")
+# Of a step that does not train.
+_TRAINING = {"optim_wrapper", "param_scheduler", "schedule", "train_cfg", "custom_hooks", "default_hooks", "amp"}
 # Keys that decide the files and figures of a step, but not its checkpoint.
 _MEASURING = {"quantization", "test_dataloader", "test_evaluator", "test_cfg"}
 Fingerprint = dict[str, str]  # top-level key of a config -> digest of its value
 
 
-def fingerprint(config: Mapping[str, Any], **more: Any) -> Fingerprint:
+def fingerprint(config: Mapping[str, Any], trains: bool = True, **more: Any) -> Fingerprint:
     """The digests of all that decides the checkpoint of a step.
+
+    A checkpoint that the config names counts by its content, another file or folder by its absolute path.
 
     Args:
         config: of the step.
+        trains: whether it does; if not, what only training reads does not count.
         more: what else decides it, such as the digest of the step before.
     """
-    values = {key: config[key] for key in config if key not in _WITHOUT_EFFECT | _MEASURING} | more
-    return {key: digest(value) for key, value in sorted(values.items()) if value is not None}
+    ignored = _WITHOUT_EFFECT | _MEASURING | (set() if trains else _TRAINING)
+    values = {**config, **more, "trains": trains}
+    if values.get("default_hooks"):
+        hooks = values["default_hooks"]
+        values["default_hooks"] = {key: hooks[key] for key in hooks if key not in _LOGGING_HOOKS}
+    return {
+        key: digest(_identified(value, key))
+        for key, value in sorted(values.items())
+        if key not in ignored and value is not None
+    }
+
+
+def _identified(node: Any, key: str = "") -> Any:
+    """A part of a config with the content of checkpoints and the absolute paths of other files in place of names."""
+    if isinstance(node, Mapping):
+        return {name: _identified(part, str(name)) for name, part in node.items()}
+    if isinstance(node, (list, tuple)):
+        return [_identified(part) for part in node]
+    if not isinstance(node, str):
+        return node
+    if next(checkpoint_files(node), None) is not None:
+        return ArtifactFile.of(node).sha256
+    is_path = (os.sep in node or key == "data_root") and os.path.exists(node)
+    return os.path.realpath(node) if is_path else node
+
+
+def checkpoint_files(node: Any) -> Iterator[str]:
+    """The checkpoints that are there, of those that a config names, such as the weights of a teacher."""
+    if isinstance(node, Mapping):
+        for part in node.values():
+            yield from checkpoint_files(part)
+    elif isinstance(node, (list, tuple)):
+        for part in node:
+            yield from checkpoint_files(part)
+    elif isinstance(node, str) and is_checkpoint(node) and os.path.isfile(node):
+        yield node
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Rename the folder of a step that has results, which must not be taken for those of this run, and make a new one.
+
+    Returns:
+        The new name of the old folder, ``<folder>.old``, with a number if that is taken; None if it had no results.
+    """
+    if not any(path for pattern in ("*.pth", "rows.json") for path in folder.glob(pattern)):
+        return None
+    names = (f"{folder.name}.old{number or ''}" for number in range(10**6))
+    target = next(path for name in names if not (path := folder.with_name(name)).exists())
+    folder.rename(target)
+    folder.mkdir()
+    return target
 
 
 def measuring_digest(config: Mapping[str, Any], *more: Any) -> str:

@@ -12,6 +12,7 @@ import torch
 
 from efftasks import apis
 from efftasks.apis import compressing
+from efftasks.structures.errors import UserError
 
 BASE = "o2o-n_mobilenetv4-conv-s_1xb16-18e_shapes-128"
 STEPS: list[dict[str, Any]] = [
@@ -171,3 +172,36 @@ def test_other_weights_to_start_from_are_another_start(calls: Calls, tmp_path: P
     assert "since load_from changed" in (tmp_path / "compression.log").read_text()
     run(tmp_path, resume=True, load_from=str(start))
     assert {names[0] for names in calls.taken()} == {"rows"}
+
+
+def test_finished_results_are_moved_aside_and_not_removed(calls: Calls, tmp_path: Path) -> None:
+    run(tmp_path)
+    old = (tmp_path / "2_tune" / "best.pth").stat().st_ino
+    run(tmp_path, [*STEPS[:2], dict(STEPS[2], max_epochs=4)], resume=True)
+    assert (tmp_path / "2_tune.old" / "best.pth").stat().st_ino == old
+    assert not (tmp_path / "1_low.old").exists()
+    run(tmp_path)
+    assert (tmp_path / "2_tune.old1" / "epoch_4.pth").is_file() and (tmp_path / "2_tune.old" / "epoch_3.pth").is_file()
+    assert f"is in {tmp_path / '2_tune.old1'}" in (tmp_path / "compression.log").read_text()
+
+
+@pytest.mark.parametrize("key", ["load_from", "guide"])
+def test_weights_in_the_folder_of_a_step_are_refused(calls: Calls, tmp_path: Path, key: str) -> None:
+    run(tmp_path)
+    calls.taken()
+    file = tmp_path / "0_dense" / "best.pth"
+    options = {key: str(file)} if key == "load_from" else {"model.guide": dict(type="mmdet.X", weights=str(file))}
+    for resume in (False, True):
+        with pytest.raises(UserError, match=r"0_dense/best\.pth, which is in the folder of a step of this run"):
+            run(tmp_path, resume=resume, **options)
+    assert file.is_file() and calls.taken() == []
+
+
+@pytest.mark.parametrize(
+    "options", [{"default_hooks.logger.interval": 7}, {"env_cfg.cudnn_benchmark": True}, {"log_level": "DEBUG"}]
+)
+def test_what_is_only_logged_redoes_nothing(calls: Calls, tmp_path: Path, options: dict[str, Any]) -> None:
+    run(tmp_path)
+    calls.taken()
+    run(tmp_path, resume=True, **options)
+    assert calls.taken() == ROWS

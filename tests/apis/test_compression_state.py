@@ -6,19 +6,48 @@ from pathlib import Path
 
 import pytest
 
-from efftasks.apis.compression_state import FILE, StepStates, fingerprint, measuring_digest
+from efftasks.apis.compression_state import FILE, Fingerprint, StepStates, fingerprint, measuring_digest
 from efftasks.structures.errors import UserError
 
 
 def test_a_fingerprint_changes_with_what_decides_a_checkpoint() -> None:
     config = dict(model=dict(a=1, b=(2, 3)), work_dir="x", linked=[1], quantization=dict(bits=8), log_level="INFO")
     prints = fingerprint(config, start="abc")
-    assert prints.keys() == {"model", "start"}
+    assert prints.keys() == {"model", "start", "trains"}
     assert fingerprint(dict(config, model=dict(b=[2, 3], a=1), work_dir="y", linked=[]), start="abc") == prints
     assert fingerprint(dict(config, model=dict(a=1, b=(2, 4))), start="abc")["model"] != prints["model"]
     assert fingerprint(dict(config, quantization=dict(bits=7)), start="abc") == prints
     assert measuring_digest(dict(config, quantization=dict(bits=7))) != measuring_digest(config)
     assert measuring_digest(dict(config, model={})) == measuring_digest(config)
+
+
+def test_a_checkpoint_counts_by_its_content_and_data_by_their_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "mine").mkdir(parents=True)
+    for name, content in (("a.pth", b"1"), ("b.pth", b"1"), ("c.pth", b"2")):
+        Path(name).write_bytes(content)
+
+    def prints(weights: str, root: str) -> Fingerprint:
+        return fingerprint(dict(model=dict(guide=[dict(weights=weights)]), data_root=root, name="data"))
+
+    assert prints("a.pth", "data") == prints(str(tmp_path / "b.pth"), str(tmp_path / "data"))
+    assert prints("a.pth", "data/mine") == prints("a.pth", f"{tmp_path}/data/mine/") != prints("a.pth", "data")
+    assert prints("c.pth", "data")["model"] != prints("a.pth", "data")["model"]
+    before = prints("a.pth", "data")
+    Path("a.pth").write_bytes(b"3")
+    assert prints("a.pth", "data")["model"] != before["model"], "the file was replaced"
+
+
+def test_without_training_what_only_training_reads_does_not_count() -> None:
+    config = dict(model={}, default_hooks=dict(checkpoint=dict(interval=1), logger=dict(interval=1)))
+    changed = dict(config, default_hooks=dict(checkpoint=dict(interval=2)), optim_wrapper=dict(lr=1))
+    assert fingerprint(config, trains=False) == fingerprint(changed, trains=False, amp="auto")
+    assert fingerprint(config).keys() - fingerprint(config, trains=False).keys() == {"default_hooks"}
+    assert fingerprint(config) == fingerprint(dict(config, default_hooks=dict(checkpoint=dict(interval=1))))
+    assert fingerprint(config)["default_hooks"] != fingerprint(changed)["default_hooks"]
+    assert fingerprint(config, amp="auto").keys() - fingerprint(config).keys() == {"amp"}
 
 
 def test_states_survive_and_later_steps_are_forgotten(tmp_path: Path) -> None:
