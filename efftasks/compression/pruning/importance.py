@@ -6,7 +6,8 @@ Sources: magnitude of a group, DepGraph (arXiv 2301.12900, section 3.3); scales 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from efftasks.compression.pruning.groups import ChannelGroup, Member
 from efftasks.compression.pruning.record import mixes
+from efftasks.structures.features import GUIDE_PREFIX
 
 __all__ = ["Scores", "bn_scale", "first_ones", "magnitude", "taylor"]
 
@@ -53,6 +55,8 @@ def taylor(model: nn.Module, groups: Sequence[ChannelGroup], losses: Iterable[Te
     To remove a unit is to set the weights to zero with which layers read it: the change is minus the sum of these
     weights times their gradients. Scores of groups are not normalized, since all are changes of one loss.
 
+    Frozen weights have gradients meanwhile, too: what training leaves alone matters to the loss no less.
+
     Args:
         model: gradients of its parameters are None afterwards.
         groups: of the model.
@@ -60,24 +64,50 @@ def taylor(model: nn.Module, groups: Sequence[ChannelGroup], losses: Iterable[Te
     """
     totals = {group.name: torch.zeros(group.size, dtype=torch.float64) for group in groups}
     count = 0
-    for loss in losses:
+    with _all_trained(model):
+        for loss in losses:
+            model.zero_grad(set_to_none=True)
+            loss.backward()
+            count += 1
+            for name, change in _changes(model, groups).items():
+                totals[name] += change.square()
         model.zero_grad(set_to_none=True)
-        loss.backward()
-        count += 1
-        products = {
-            name: (weight * weight.grad).double().cpu()
-            for name, weight in _weights(model).items()
-            if weight.grad is not None
-        }
-        for group in groups:
-            change = torch.zeros(group.size, dtype=torch.float64)
-            for member in group.members:
-                product = products.get(member.axis.layer)
-                if member.axis.side == "in" and product is not None and _reads(model, member):
-                    change += _unit_sums(member, product.transpose(0, 1).flatten(1).sum(1))
-            totals[group.name] += change.square()
-    model.zero_grad(set_to_none=True)
     return {name: total / max(count, 1) for name, total in totals.items()}
+
+
+def _changes(model: nn.Module, groups: Sequence[ChannelGroup]) -> dict[str, Tensor]:
+    """The sum of weights times gradients of each unit, by name of a group."""
+    products = {
+        name: (weight * weight.grad).detach().double().cpu()
+        for name, weight in _weights(model).items()
+        if weight.grad is not None
+    }
+    changes = {}
+    for group in groups:
+        change = torch.zeros(group.size, dtype=torch.float64)
+        for member in group.members:
+            product = products.get(member.axis.layer)
+            if member.axis.side == "in" and product is not None and _reads(model, member):
+                change += _unit_sums(member, product.transpose(0, 1).flatten(1).sum(1))
+        changes[group.name] = change
+    return changes
+
+
+@contextmanager
+def _all_trained(model: nn.Module) -> Iterator[None]:
+    """Let all weights have gradients but those of a guide, and restore which had."""
+    frozen = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if not parameter.requires_grad and not name.startswith(GUIDE_PREFIX)
+    ]
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 def first_ones(groups: Iterable[ChannelGroup]) -> Scores:

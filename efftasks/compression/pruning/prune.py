@@ -20,6 +20,7 @@ from efftasks.compression.pruning.tracing import keeps_modes, train_quietly
 from efftasks.compression.transform import DecideContext, ModelTransform
 from efftasks.registry import MODEL_TRANSFORMS
 from efftasks.structures.errors import UserError
+from efftasks.structures.features import GUIDE_PREFIX
 
 __all__ = ["Prune"]
 
@@ -144,7 +145,7 @@ class Prune(ModelTransform):
         losses = self._batches(context, "recalibrate")
         with keeps_modes(model), torch.no_grad():
             model.train()
-            norms = [part for part in model.modules() if isinstance(part, nn.BatchNorm2d) and part.training]
+            norms = _trained_norms(model)
             momenta = [norm.momentum for norm in norms]
             for norm in norms:
                 norm.reset_running_stats()
@@ -226,6 +227,22 @@ class Prune(ModelTransform):
             )
         limit = self.latency.get("ms") or self.latency["factor"] * measure(model, backend)
         return Target(f"milliseconds on {backend}", limit, lambda network: measure(network, backend))
+
+
+def _trained_norms(model: nn.Module) -> list[nn.BatchNorm2d]:
+    """The batch norms whose statistics training computes; a warning counts the others."""
+    norms = [
+        part
+        for name, part in model.named_modules()
+        if isinstance(part, nn.BatchNorm2d) and not name.startswith(GUIDE_PREFIX)
+    ]
+    trained = [norm for norm in norms if norm.training]
+    if len(trained) < len(norms):
+        MMLogger.get_current_instance().warning(
+            f"Prune.recalibrate: {len(norms) - len(trained)} of {len(norms)} batch norms are frozen and keep the "
+            "statistics of the network before; remove 'norms' from `frozen` of the backbone to compute them anew"
+        )
+    return trained
 
 
 def _checked(latency: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -76,6 +76,26 @@ def test_taylor_is_the_change_of_a_linear_loss(networks: ModuleType) -> None:
         assert_close(scores["pair"][unit], changes.square().mean(), atol=1e-6, rtol=1e-3)
 
 
+def test_taylor_scores_frozen_layers_as_others(networks: ModuleType) -> None:
+    model = networks.Residual().eval()
+    groups = find_groups(model, SIZE).groups
+    batches = [torch.rand(2, 3, *SIZE) for _ in range(2)]
+
+    def scores() -> dict[str, torch.Tensor]:
+        return dict(taylor(model, groups, (model(images).square().mean() for images in batches)))
+
+    expected = scores()
+    model.outer.requires_grad_(False)
+    frozen = scores()
+    assert frozen.keys() == expected.keys() and all(values.sum() > 0 for values in frozen.values())
+    for name, values in frozen.items():
+        assert_close(values, expected[name])
+    assert {name for name, p in model.named_parameters() if not p.requires_grad} == {
+        name for name, _ in model.named_parameters() if name.startswith("outer.")
+    }
+    assert all(p.grad is None for p in model.parameters())
+
+
 def test_taylor_removes_what_the_loss_does_not_need(networks: ModuleType) -> None:
     model = networks.Residual()
     with torch.no_grad():

@@ -6,7 +6,7 @@ import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import efftasks.compat  # noqa: F401
@@ -14,6 +14,7 @@ import efftasks.compat  # noqa: F401
 # isort: split
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from torch import nn
 
 from efftasks.compression.folding import inference_model
@@ -74,7 +75,9 @@ def test_every_family(name: str, families: ModuleType) -> None:
     loss = families.total_loss(name, small)
     loss.backward()
     assert loss.isfinite()
-    assert all(p.grad is None or p.grad.shape == p.shape for p in small.parameters())
+    wide = dict(model.named_parameters())
+    cut = {name: p for name, p in small.named_parameters() if p.shape != wide[name].shape}
+    assert cut and [name for name, p in cut.items() if p.requires_grad and p.grad is None] == []
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in SLOW and n not in UNDECLARED])
@@ -168,6 +171,21 @@ def test_statistics_are_those_of_batches(networks: ModuleType) -> None:
     untouched = copy.deepcopy(model.norm.running_mean)
     Prune(ratio=0.5, recalibrate=3).refine(model, DecideContext(False, SIZE, squared))
     assert torch.equal(model.norm.running_mean, untouched)
+
+
+def test_frozen_norms_keep_their_statistics_with_a_warning(
+    networks: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(MMLogger, "get_current_instance", lambda: SimpleNamespace(warning=warnings.append))
+    model = networks.Chain()
+    Prune(ratio=0.5, recalibrate=1).refine(model, DecideContext(True, SIZE, squared))
+    assert warnings == []
+    monkeypatch.setattr(model.norm, "train", lambda mode=True: nn.Module.train(model.norm, False))
+    before = model.norm.running_mean.clone()
+    Prune(ratio=0.5, recalibrate=1).refine(model.eval(), DecideContext(True, SIZE, squared))
+    assert torch.equal(model.norm.running_mean, before)
+    assert len(warnings) == 1 and "1 of 1 batch norms are frozen" in warnings[0]
 
 
 def width_latency(model: Any, backend: str) -> float:
