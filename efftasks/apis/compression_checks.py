@@ -10,7 +10,7 @@ from efftasks.apis.compression_state import checkpoint_files
 from efftasks.apis.compression_steps import KEY, Chain, CompressionStep, with_references
 from efftasks.apis.formats import find_exporter
 from efftasks.checkpoints.files import dataset_meta_of, read_checkpoint
-from efftasks.compression.plan import architecture_digest, plan_of
+from efftasks.compression.plan import architecture_digest, plan_of, undecided
 from efftasks.config import check_complete
 from efftasks.export.exporters.table import EXPORTERS
 from efftasks.linking.values import check_to_train
@@ -115,12 +115,18 @@ def _check_start(chain: Chain) -> None:
         return
     first = chain.steps[0]
     data = read_checkpoint(chain.start)
-    is_dense = plan_of(data, chain.start) is None
+    plan = plan_of(data, chain.start)
+    is_dense = plan is None
     if not is_dense and not first.config.get("model_transforms") and chain.steps[-1].config.get("model_transforms"):
         raise UserError(
             f"{chain.start}: its model is compressed already, and steps compress it further; expected its "
             "transforms in the model_transforms of the config, or a dense model"
         )
+    for step in chain.steps:
+        try:
+            undecided(plan, step.config.get("model_transforms") or (), chain.start)
+        except UserError as error:
+            raise UserError(f"{KEY}.steps.{step.number} ({step.name}): {error}") from error
     trained_on = dataset_meta_of(data, chain.start).get("classes")
     classes = first.config.get("classes")
     if not first.trains and trained_on and classes and tuple(trained_on) != tuple(classes):

@@ -96,7 +96,7 @@ def undecided(
         source: of the plan, for messages.
 
     Raises:
-        UserError: a step of the plan is another one than that of the config.
+        UserError: a step of the plan is another one than that of the config, or the config has fewer.
     """
     if plan is None or not transforms:
         return () if plan is not None else transforms
@@ -110,6 +110,11 @@ def undecided(
                 f"{source}: step {i + 1} of its compression plan is {got}, but model_transforms has {expected}; list "
                 "the steps of the checkpoint first, or remove model_transforms"
             )
+    if len(plan.steps) > len(transforms):
+        raise UserError(
+            f"{source}: its compression plan has {len(plan.steps)} steps, but model_transforms has {len(transforms)}; "
+            "list all steps of the checkpoint, or remove model_transforms"
+        )
     return transforms[len(plan.steps) :]
 
 

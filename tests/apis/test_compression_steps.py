@@ -157,6 +157,23 @@ def test_a_compressed_start_is_refused_where_the_config_does_not_know_it(tmp_pat
 
 
 @pytest.mark.parametrize(
+    ("done", "words"),
+    [
+        ([LOW_RANK, dict(LOW_RANK, layers=["backbone.*"])], "plan has 2 steps, but model_transforms has 1"),
+        ([dict(LOW_RANK, ratio=0.3)], "step 1 of its compression plan is"),
+    ],
+)
+def test_a_start_that_was_compressed_otherwise_is_refused_before_anything_runs(
+    done: list[Any], words: str, tmp_path: Path
+) -> None:
+    plan = dict(version=1, dense="x", steps=[dict(type="LowRank", plan={}, config=part) for part in done])
+    torch.save(dict(meta=dict(compression_plan=plan), state_dict={"x": torch.zeros(1)}), tmp_path / "start.pth")
+    options = dict(load_from=str(tmp_path / "start.pth"), model_transforms=[LOW_RANK])
+    with pytest.raises(UserError, match=rf"compression\.steps\.0 \(dense\): .*start\.pth: .*{words}"):
+        check_chain(read_chain(config(DENSE, **options)))
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--launcher", "pytorch"], "--launcher: got pytorch, but compression steps run in one process"),

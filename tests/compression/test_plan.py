@@ -127,7 +127,6 @@ def test_equal_configs_are_equal_as_plain_data() -> None:
         ([], [A, B], [A, B]),
         ([A], [A, B], [B]),
         ([A, B], [A, B], []),
-        ([A, B], [A], []),
         ([A, B], [], []),
         ([A], [dict(A, type="efftasks.LowRank"), B], [B]),
         ([A], [dict(A, layers=("a",)), B], [B]),
@@ -145,6 +144,14 @@ def test_a_chain_that_begins_otherwise_is_refused(listed: list[Any]) -> None:
         UserError, match=r"x\.pth: step 1 of its compression plan is .*list the steps of the checkpoint"
     ):
         undecided(plan, listed, "x.pth")
+
+
+def test_a_config_that_lists_fewer_steps_than_the_checkpoint_is_refused() -> None:
+    plan = CompressionPlan("0", tuple(Step(str(config["type"]), {}, config) for config in (A, B)))
+    with pytest.raises(
+        UserError, match=r"x\.pth: its compression plan has 2 steps, but model_transforms has 1; list all"
+    ):
+        undecided(plan, [A], "x.pth")
 
 
 def test_a_further_step_decides_from_the_weights_of_the_compressed_model() -> None:
