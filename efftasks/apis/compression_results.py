@@ -37,9 +37,9 @@ from efftasks.runtime.backends.table import BACKENDS
 from efftasks.structures.comparison import Tolerance
 from efftasks.structures.errors import UserError, WorkError
 
-__all__ = ["EXPORTS", "Row", "step_rows", "trained_result", "transform_only"]
+__all__ = ["Row", "step_rows", "trained_result", "transform_only"]
 
-EXPORTS = "exports"  # the folder of a step's files
+_EXPORTS = "exports"  # the folder of a step's files
 _ROWS = "rows.json"
 _MODEL = "model.pth"  # what a step without training leaves
 _NO_HOOKS = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")  # of mmengine
@@ -108,7 +108,7 @@ def step_rows(
     known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     complexity: dict[tuple[int, int], Complexity] = {}
     for part in step.exports:
-        target = folder / EXPORTS / f"{part.backend}_{precision_of(part)}"
+        target = folder / _EXPORTS / f"{part.backend}_{precision_of(part)}"
         key = measuring_digest(config, digest, checkpoint.name, asdict(part), list(runtimes))
         entry = known.get(target.name)
         if entry is None or entry["of"] != key or not (target / entry["name"]).is_file():
@@ -164,13 +164,13 @@ def _row(step: CompressionStep, settings: ExportSettings, exported: Exported, co
     return {
         "step": step.name,
         "epochs": step.config.train_cfg.max_epochs if step.trains else 0,
-        "file": f"{settings.backend} {precision_of(settings)}",
+        "file": f"{settings.backend} {exported.spec.precision}",
         "input": f"{exported.spec.input.height}x{exported.spec.input.width}",
         "metric": name,
         "metric in PyTorch": metrics["pytorch"][name],
         "params M": complexity.params_m,
         "GFLOPs": complexity.gflops,
         "file MB": sum(part.stat().st_size for part in backend.parts(exported.path)) / 1e6,
-        "precision": precision_of(settings),
+        "precision": exported.spec.precision,  # of a model trained for integers not the default of the exporter
         "metrics": metrics,
     }
