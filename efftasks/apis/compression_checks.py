@@ -8,7 +8,7 @@ from typing import Any
 from efftasks.apis.building import build
 from efftasks.apis.compression_state import checkpoint_files
 from efftasks.apis.compression_steps import KEY, Chain, CompressionStep, with_references
-from efftasks.apis.formats import find_exporter
+from efftasks.apis.formats import exporter_for, find_exporter
 from efftasks.checkpoints.files import dataset_meta_of, read_checkpoint
 from efftasks.compression.plan import architecture_digest, plan_of, undecided
 from efftasks.config import check_complete
@@ -100,6 +100,8 @@ def _built(step: CompressionStep, known: list[Any]) -> str:
     transforms = list(cfg.get("model_transforms") or ())
     for transform in transforms:
         MODEL_TRANSFORMS.build(dict(transform))  # its arguments are checked, whether it can decide or not
+        if transform.get("latency"):
+            exporter_for(transform["latency"]["backend"])
     cfg.model_transforms = []
     digest = architecture_digest(build(cfg))
     # One with a target of latency decides from times of trained weights, and those after it from its result.

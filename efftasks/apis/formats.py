@@ -33,8 +33,10 @@ def exporter_for(backend: str) -> Exporter:
     """An exporter of files that a runtime reads, of its own ones if there is such an exporter.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or no such runtime.
     """
+    if backend not in BACKENDS:
+        raise UserError(f"backend: got {backend!r}, expected one of {', '.join(BACKENDS)}")
     reads = BACKENDS[backend].reads
     exporters = sorted(
         (exporter for exporter in EXPORTERS.values() if suffix_of(exporter) in reads),

@@ -127,6 +127,10 @@ UNBUILDABLE: list[tuple[dict[str, Any], str]] = [
         dict(LOW, model=dict(neck=dict(out_channels=(8, 8, 8)))),
         r"\(low\): its model is another network than that of step",
     ),
+    (
+        dict(LOW, model_transforms=[dict(type="Prune", latency=dict(backend="onnxruntim", ms=3))]),
+        r"\(low\): backend: got 'onnxruntim', expected one of onnxruntime",
+    ),
     (dict(LOW, max_epochs=1, optim_wrapper=None), r"\(low\): optim_wrapper: the config has none"),
 ]
 

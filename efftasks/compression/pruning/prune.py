@@ -121,6 +121,9 @@ class Prune(ModelTransform):
             ratio, reached = smallest_ratio(model, plan_at, target)
             result = f"; {target.name} {reached:.4g}, limit {target.limit:.4g}"
         plan = plan_at(ratio)
+        if not plan["axes"] and self.ratio is None:
+            logger.info(f"Prune: the network meets its target already and keeps all channels{result}")
+            return plan
         if not plan["axes"]:
             raise UserError(
                 f"Prune: a ratio of {ratio} removes nothing: all layers keep a multiple of round_to={self.round_to}; "

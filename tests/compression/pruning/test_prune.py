@@ -201,6 +201,17 @@ def test_a_latency_is_met(networks: ModuleType, latency: dict[str, float], width
     assert small.inner.out_channels == width
 
 
+def test_a_target_that_is_met_already_removes_nothing(networks: ModuleType) -> None:
+    context = DecideContext(True, SIZE, latency=width_latency)
+    model = networks.Residual()
+    step = Prune(latency=dict(backend="clock", ms=30.0))  # the model takes 18
+    plan = json.loads(json.dumps(step.decide(model, context)))
+    assert plan == {"axes": {}, "kept": []}
+    small = step.apply(copy.deepcopy(model), plan)
+    images = torch.rand(1, 3, *SIZE)
+    assert torch.equal(small(images), model(images))
+
+
 def test_steps_go_on_where_the_last_ended(networks: ModuleType) -> None:
     model = networks.Residual()
     first = Prune(ratio=0.25, round_to=4).decide(model, TRAINED)
