@@ -9,6 +9,7 @@ from efftasks.apis.building import build
 from efftasks.apis.compression_state import checkpoint_files
 from efftasks.apis.compression_steps import KEY, Chain, CompressionStep, with_references
 from efftasks.apis.formats import exporter_for, find_exporter
+from efftasks.apis.training import check_divisor
 from efftasks.checkpoints.files import dataset_meta_of, read_checkpoint
 from efftasks.compression.plan import architecture_digest, plan_of, undecided
 from efftasks.config import check_complete
@@ -103,7 +104,9 @@ def _built(step: CompressionStep, known: list[Any]) -> str:
         if transform.get("latency"):
             exporter_for(transform["latency"]["backend"])
     cfg.model_transforms = []
-    digest = architecture_digest(build(cfg))
+    dense = build(cfg)
+    check_divisor(cfg, dense)
+    digest = architecture_digest(dense)
     # One with a target of latency decides from times of trained weights, and those after it from its result.
     timed = [bool(transform.get("latency")) for transform in transforms]
     cfg.model_transforms = transforms[: timed.index(True)] if any(timed) else transforms

@@ -12,8 +12,10 @@ import efftasks.compat  # noqa: F401
 import torch
 from mmengine.config import Config
 
+from efftasks.apis.building import build
 from efftasks.apis.latency import exported_latency
-from efftasks.apis.precheck import precheck_together
+from efftasks.apis.precheck import precheck, precheck_together
+from efftasks.checkpoints.newest import newest_intact_checkpoint
 from efftasks.config import check_complete, linked_config
 from efftasks.engine.runner import EffRunner
 from efftasks.engine.wrapped import bare_model
@@ -27,7 +29,7 @@ from efftasks.models.segmentors import Segmentor
 from efftasks.registry import RUNNERS
 from efftasks.structures.errors import UserError
 
-__all__ = ["build_runner", "train"]
+__all__ = ["build_runner", "check_divisor", "train"]
 
 
 def train(
@@ -44,7 +46,8 @@ def train(
         cfg: a linked config of :func:`load_config`; another, or the path or name of one, is linked first.
         amp: mixed precision. ``auto`` or True takes float16 with loss scaling on CUDA, and on a CPU bfloat16 if it is
             faster than float32. ``bfloat16`` and (on CUDA) ``float16`` force it.
-        resume: a checkpoint, or ``auto`` for the newest intact one of the work dir; None starts a new training.
+        resume: a checkpoint, or ``auto`` for the newest intact one of the work dir, without which training starts from
+            ``load_from``; None starts a new training.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
         threads: of PyTorch on a CPU; None takes all cores, and fewer while other programs use them.
         check: check the data before the first step, see :func:`efftasks.apis.precheck.precheck`.
@@ -71,14 +74,15 @@ def train(
             torch.set_num_threads(threads)
         elif launcher == "none":
             cfg.merge_from_dict({"default_hooks.threads": dict(type="FairThreadsHook")})
-    if resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if resume == "auto" else resume
+    warnings = _resume(cfg, resume)
+    _check_before_decisions(cfg)
+    if check and launcher == "none":  # else the processes are not connected yet
+        warnings += precheck(cfg, ("train", "val"))
     runner = build_runner(cfg)
-    _check_divisor(cfg, bare_model(runner.model))
-    if check:
+    check_divisor(cfg, bare_model(runner.model))
+    if check and launcher != "none":
         precheck_together(cfg, ("train", "val"), runner.logger)
-    for sentence in (*schedule_warnings(cfg), *(finding.message for finding in check_pipelines(cfg))):
+    for sentence in (*warnings, *schedule_warnings(cfg), *(finding.message for finding in check_pipelines(cfg))):
         runner.logger.warning(sentence)
     runner.train()
     return runner
@@ -92,7 +96,31 @@ def build_runner(cfg: Config) -> Any:
     return kind.from_cfg(cfg)
 
 
-def _check_divisor(cfg: Config, model: Any) -> None:
+def _resume(cfg: LinkedConfig, resume: str | None) -> list[str]:
+    """Set what to resume from; ``load_from`` stays where there is nothing. Returns warnings."""
+    if resume is None:
+        return []
+    if resume == "auto" and cfg.get("load_from") and newest_intact_checkpoint(cfg.work_dir)[0] is None:
+        return [f"nothing to resume in {cfg.work_dir}, training starts from load_from={cfg.load_from}"]
+    cfg.resume = True
+    cfg.load_from = None if resume == "auto" else resume
+    return []
+
+
+def _check_before_decisions(cfg: LinkedConfig) -> None:
+    """Check the dense model where transforms decide, by running it, while the runner is built."""
+    if cfg.get("model_transforms") and cfg.get("image_size"):
+        dense = LinkedConfig.of(copy.deepcopy(cfg))
+        dense.model_transforms = []
+        check_divisor(cfg, build(dense))
+
+
+def check_divisor(cfg: Config, model: Any) -> None:
+    """Check that a model can take images of ``image_size``.
+
+    Raises:
+        UserError: a side is no multiple of its divisor.
+    """
     if not isinstance(model, (Detector, PoseEstimator, Segmentor)) or cfg.get("image_size") is None:
         return
     height, width = cfg.image_size

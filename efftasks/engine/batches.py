@@ -11,6 +11,9 @@ from torch.utils.data import DataLoader
 
 __all__ = ["training_losses"]
 
+# Settings of a loader that PyTorch or mmengine refuse without workers.
+_OF_WORKERS = ("num_workers", "persistent_workers", "prefetch_factor", "timeout")
+
 
 def training_losses(
     dataloader: Mapping[str, Any], build: Callable[..., DataLoader], seed: int | None
@@ -25,7 +28,8 @@ def training_losses(
 
     def losses(model: nn.Module, count: int) -> Iterator[Tensor]:
         network: Any = model
-        loader = build({**dataloader, "num_workers": 0, "persistent_workers": False}, seed=seed)
+        config = {key: value for key, value in dataloader.items() if key not in _OF_WORKERS}
+        loader = build({**config, "num_workers": 0}, seed=seed)
         home = next(network.parameters()).device
         network.to(get_device())
         try:

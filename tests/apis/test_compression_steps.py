@@ -131,6 +131,7 @@ UNBUILDABLE: list[tuple[dict[str, Any], str]] = [
         dict(LOW, model_transforms=[dict(type="Prune", latency=dict(backend="onnxruntim", ms=3))]),
         r"\(low\): backend: got 'onnxruntim', expected one of onnxruntime",
     ),
+    (dict(LOW, image_size=(100, 128)), r"\(low\): image_size: got 100 x 128, expected multiples of 32"),
     (dict(LOW, max_epochs=1, optim_wrapper=None), r"\(low\): optim_wrapper: the config has none"),
 ]
 

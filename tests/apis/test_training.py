@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -42,6 +43,33 @@ def test_an_input_size_that_the_backbone_cannot_halve_is_named(painted, root, tm
     cfg.work_dir = str(tmp_path / "run")
     with pytest.raises(UserError, match="image_size: got 64 x 100, expected multiples of 32, the backbone's divisor"):
         apis.train(cfg, check=False)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_faults_are_named_before_transforms_decide(painted, root, tmp_path, compressed):
+    transforms = [dict(type="Prune", flops=0.7)] if compressed else []
+    cfg = painted.config(root, **SMALL, image_size=(330, 330), model_transforms=transforms)
+    cfg.work_dir = str(tmp_path / "run")
+    with pytest.raises(UserError, match="image_size: got 330 x 330, expected multiples of 32"):
+        apis.train(cfg, check=False)
+    cfg = painted.config(root, **SMALL, model_transforms=transforms)
+    cfg.work_dir = str(tmp_path / "other")
+    cfg.train_dataloader.dataset.ann_file = "annotations/none.json"
+    with pytest.raises(UserError, match=r"none\.json.*--skip-check"):
+        apis.train(cfg)
+    assert not Path(cfg.work_dir).exists(), "a runner makes it, and decides"
+
+
+def test_with_nothing_to_resume_training_starts_from_its_weights(painted, root, tmp_path, cfg):
+    apis.train(cfg, threads=1, check=False)
+    start = Path(cfg.work_dir) / "epoch_1.pth"
+    other = painted.config(root, **SMALL, load_from=str(start))
+    other.work_dir = str(tmp_path / "other")
+    runner = apis.train(other, resume="auto", threads=1, check=False)
+    assert runner.epoch == 1
+    log = next((tmp_path / "other").glob("*/*.log")).read_text()
+    assert "nothing to resume in" in log and f"training starts from load_from={start}" in log
+    assert re.search(rf"{re.escape(str(start))}: \d+ tensors matched", log)
 
 
 @pytest.mark.parametrize("amp", ["float8", "yes"])

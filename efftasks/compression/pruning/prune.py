@@ -194,6 +194,10 @@ class Prune(ModelTransform):
 
     def _scores(self, model: nn.Module, groups: list[ChannelGroup], context: DecideContext) -> Scores:
         if not context.has_weights:
+            MMLogger.get_current_instance().warning(
+                "Prune: the network has no trained weights, so that the first channels of each layer stay whatever "
+                f"importance={self.importance!r} says; set load_from to decide from weights"
+            )
             return first_ones(groups)
         if self.importance == "magnitude":
             return magnitude(model, groups)

@@ -144,6 +144,17 @@ def test_without_weights_shapes_decide(networks: ModuleType) -> None:
     assert plans[0] == plans[1] and plans[0]["kept"] == [[0, 1, 2, 3, 4, 5, 6, 7]]
 
 
+@pytest.mark.parametrize("has_weights", [False, True])
+def test_that_weights_are_missing_is_a_warning(
+    has_weights: bool, networks: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    logger = SimpleNamespace(warning=lines.append, info=lambda line: None)
+    monkeypatch.setattr(MMLogger, "get_current_instance", lambda: logger)
+    Prune(ratio=0.5).decide(networks.Residual(), DecideContext(has_weights, SIZE))
+    assert lines == [] if has_weights else "no trained weights" in lines[0] and "set load_from" in lines[0]
+
+
 def test_taylor_decides_from_batches_and_leaves_the_model(networks: ModuleType) -> None:
     model = networks.Residual().train()
     with torch.no_grad():
