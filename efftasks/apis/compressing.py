@@ -25,7 +25,7 @@ from efftasks.apis.training import train
 from efftasks.checkpoints.newest import newest_intact_checkpoint
 from efftasks.config import linked_config
 from efftasks.linking.linked import LinkedConfig
-from efftasks.structures.errors import UserError, WorkError
+from efftasks.structures.errors import UserError
 from efftasks.structures.spec import ArtifactFile
 
 __all__ = ["compress"]
@@ -56,7 +56,7 @@ def compress(
 
     Raises:
         UserError: a step cannot work; all are checked before the first one runs.
-        WorkError: a file does not agree with its model. The report of the steps before it is written.
+        WorkError: a file does not agree with its model. After any error the report of the steps before it is written.
     """
     cfg = linked_config(cfg)
     if not cfg.get(KEY):
@@ -77,14 +77,22 @@ def compress(
         for step in chain.steps:
             for row in run.rows_of(step, chain):
                 rows.append(row)  # one by one: a file may be rejected
-    except WorkError:
+    except Exception:
         if rows:
-            report = write_compression_report(work_dir, rows, chain)
-            logger.warning(f"report of the files so far: {report.page}")
+            _report_so_far(work_dir, rows, chain, logger)
         raise
     report = write_compression_report(work_dir, rows, chain)
     logger.info(f"report of {len(chain.steps)} steps: {report.page}")
     return report
+
+
+def _report_so_far(work_dir: Path, rows: list[Row], chain: Chain, logger: MMLogger) -> None:
+    """Write the report of the steps before an error, which is the one to raise."""
+    try:
+        report = write_compression_report(work_dir, rows, chain)
+        logger.warning(f"report of the files so far: {report.page}")
+    except Exception as error:
+        logger.warning(f"there is no report of the files so far: {error}")
 
 
 def _new_logger(**settings: Any) -> MMLogger:

@@ -7,10 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import efftasks.compat  # noqa: F401
+
+# isort: split
+from mmengine.logging import MMLogger
+
 from efftasks.apis.compression_steps import Chain
 from efftasks.bench.environment import describe_environment
-from efftasks.bench.file_latency import time_files
+from efftasks.bench.file_latency import runtimes_of, time_files
 from efftasks.bench.processes import in_new_process
+from efftasks.bench.rows import BenchmarkSettings
 from efftasks.bench.run_report import RunReport, draw_curves, in_points, read_scalars, write_page
 from efftasks.bench.steps_plot import draw_accuracy_against_latency
 from efftasks.bench.table import write_report
@@ -46,7 +52,7 @@ def write_compression_report(work_dir: Path, results: Sequence[dict[str, Any]], 
         results: rows of :func:`efftasks.apis.compression_results.step_rows`, the dense model first.
         chain: the steps.
     """
-    latencies = in_new_process("latency of the steps", time_files, [row["path"] for row in results], chain.benchmark)
+    latencies = _latencies([row["path"] for row in results], chain.benchmark)
     name, factor = in_points(results[0]["metric"])
     rows = [_row(row, latency, results[0], latencies[0], name) for row, latency in zip(results, latencies)]
     runtimes = [backend for backend in BACKENDS if any(isinstance(row["latency"].get(backend), dict) for row in rows)]
@@ -62,6 +68,15 @@ def write_compression_report(work_dir: Path, results: Sequence[dict[str, Any]], 
     draw_accuracy_against_latency(rows, runtimes, name, factor, stem.with_suffix(".png"))
     page = write_page(_page(work_dir, rows, columns, environment, chain), stem.with_suffix(".html"))
     return CompressionReport(rows, columns, environment, page)
+
+
+def _latencies(paths: list[str], settings: BenchmarkSettings) -> list[dict[str, Any]]:
+    """The times of files on each runtime, or the reason against them: the figures of trainings are not lost with it."""
+    try:
+        return in_new_process("latency of the steps", time_files, paths, settings)
+    except Exception as error:  # also of a runtime, from the other process
+        MMLogger.get_current_instance().warning(f"no file is timed: {error}")
+        return [dict.fromkeys(runtimes_of(path, settings.backends), f"not timed: {error}") for path in paths]
 
 
 def _row(

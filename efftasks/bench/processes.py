@@ -13,14 +13,13 @@ from efftasks.structures.errors import WorkError
 __all__ = ["in_new_process"]
 
 Result = TypeVar("Result")
-# What the new process runs. The output of the work is dropped, also that of libraries that write to the descriptors.
+LINES = 4  # of stderr in messages
+# What the new process runs. The output of the work is kept apart, also that of libraries that write to the descriptors.
 _PROGRAM = """
 import os, pickle, sys
 sys.path[:] = pickle.load(sys.stdin.buffer)
 answer = os.fdopen(os.dup(1), "wb")
-nowhere = os.open(os.devnull, os.O_WRONLY)
-os.dup2(nowhere, 1)
-os.dup2(nowhere, 2)
+os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 try:
     work, arguments = pickle.load(sys.stdin.buffer)
     result = True, work(*arguments)
@@ -42,14 +41,19 @@ def in_new_process(what: str, work: Callable[..., Result], *arguments: Any) -> R
         arguments: its arguments.
 
     Raises:
-        WorkError: the process ended before it was done, mostly for want of memory.
+        WorkError: the process ended before it was done, mostly for want of memory; with the last that it wrote to
+            stderr.
     """
     given = pickle.dumps(sys.path) + pickle.dumps((work, arguments))
     done = subprocess.run([sys.executable, "-c", _PROGRAM], input=given, capture_output=True)
     try:
         succeeded, result = pickle.loads(done.stdout)
     except (EOFError, pickle.UnpicklingError) as error:
-        raise WorkError(f"{what}: the process that measures it ended early (exit code {done.returncode})") from error
+        lines = done.stderr.decode(errors="replace").split("\n")
+        tail = "".join(f"; {line.strip()}" for line in lines[-LINES:] if line.strip())
+        raise WorkError(
+            f"{what}: the process that measures it ended early (exit code {done.returncode}){tail}"
+        ) from error
     if not succeeded:
         raise result
     value: Result = result

@@ -11,11 +11,13 @@ from typing import Any
 import cv2
 import pytest
 
+from efftasks.apis import compression_report
 from efftasks.apis.compression_report import CompressionReport, write_compression_report
 from efftasks.apis.compression_steps import Chain, CompressionStep
 from efftasks.bench.rows import BenchmarkSettings
 from efftasks.bench.steps_plot import draw_accuracy_against_latency
 from efftasks.linking.linked import LinkedConfig
+from efftasks.structures.errors import WorkError
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -86,6 +88,22 @@ def test_a_file_that_cannot_be_timed_is_named_and_stops_nothing(report: Compress
     assert isinstance(reason, str) and "model.onnx" in reason and "onnxruntime ms" not in report.rows[1]
     page = report.page.read_text()
     assert "Not timed" in page and "prune" in page.split("Not timed")[1]
+
+
+def test_a_process_that_dies_costs_the_times_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [write_file(tmp_path / f"{i}" / "model.onnx") for i in range(2)]
+    rows = [row(*figures, path) for figures, path in zip(FIGURES, paths)]
+
+    def in_new_process(what: str, *rest: Any) -> Any:
+        raise WorkError("the process ended early; out of memory")
+
+    monkeypatch.setattr(compression_report, "in_new_process", in_new_process)
+    settings = BenchmarkSettings(runs=4, warmup=0, threads=1, backends=("onnxruntime",))
+    report = write_compression_report(tmp_path, rows, Chain((), None, settings))
+    reason = "not timed: the process ended early; out of memory"
+    assert [x["latency"] for x in report.rows] == [{"onnxruntime": reason}] * 2
+    assert [x["AP"] for x in report.rows] == pytest.approx([40, 37.5]) and "onnxruntime ms" not in report.columns
+    assert reason in report.page.read_text() and (tmp_path / "report.png").is_file()
 
 
 def test_all_forms_have_the_same_rows_and_need_no_network(report: CompressionReport) -> None:

@@ -205,3 +205,26 @@ def test_what_is_only_logged_redoes_nothing(calls: Calls, tmp_path: Path, option
     calls.taken()
     run(tmp_path, resume=True, **options)
     assert calls.taken() == ROWS
+
+
+def test_any_error_leaves_the_report_of_the_steps_before_it(
+    calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[list[str]] = []
+
+    def transform_only(config: Any, folder: Path) -> Path:
+        raise RuntimeError("out of memory")
+
+    def report(work_dir: Path, rows: list[dict[str, Any]], chain: Any) -> Any:
+        reported.append([row["step"] for row in rows])
+        if len(reported) > 1:
+            raise OSError("disk full")
+        return SimpleNamespace(rows=rows, page="report.html")
+
+    monkeypatch.setattr(compressing, "transform_only", transform_only)
+    monkeypatch.setattr(compressing, "write_compression_report", report)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            run(tmp_path)
+    assert reported == [["dense"], ["dense"]]
+    assert "no report of the files so far: disk full" in (tmp_path / "compression.log").read_text()

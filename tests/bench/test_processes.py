@@ -32,6 +32,13 @@ def test_errors_come_back_and_a_process_that_ends_is_named(tmp_path: Path) -> No
         in_new_process("exit", os._exit, 7)
 
 
+def test_the_last_words_of_a_process_are_in_the_message() -> None:
+    program = "import os, sys; print('noise'); print('out of memory', file=sys.stderr, flush=True); os._exit(9)"
+    with pytest.raises(WorkError, match=r"exec: .*\(exit code 9\); out of memory$") as error:
+        in_new_process("exec", exec, program)
+    assert "\n" not in str(error.value)
+
+
 def test_a_script_without_a_guard_does_not_run_again(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
