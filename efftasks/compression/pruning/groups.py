@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from efftasks.compression.pruning.record import Axis, Trace, channel_count, mixes
-from efftasks.compression.pruning.tracing import trace, train_quietly
-from efftasks.structures.protocols import HasStages
+from efftasks.compression.pruning.tracing import keeps_modes, trace, train_quietly
+from efftasks.structures.protocols import Exportable, HasStages
 
 __all__ = ["ChannelGroup", "Found", "Member", "find_groups", "outputs_of"]
 
@@ -100,8 +100,31 @@ def find_groups(model: nn.Module, size: tuple[int, int]) -> Found:
             excluded.update(dict.fromkeys(producers, reason))
         else:
             groups.append(group)
-    unused = frozenset(record.layers) - record.called
+    inferred = _inferred(model, record, torch.zeros(1, 3, *size, device=device, dtype=parameter.dtype))
+    unused = frozenset(record.layers) - record.called - inferred
     return Found(groups, excluded, tuple(sorted(record.unknown)), unused)
+
+
+def _inferred(model: nn.Module, record: Trace, images: Tensor) -> frozenset[str]:
+    """Names of the layers that the exported file has, also those on maps that heads read; none if it has no file.
+
+    Their channels are not followed, so that these layers keep them.
+    """
+    called: set[str] = set()
+    if not isinstance(model, Exportable):
+        return frozenset()
+    handles = [
+        layer.register_forward_pre_hook(lambda *_, name=name: called.add(name))  # type: ignore[misc]
+        for name, layer in record.layers.items()
+    ]
+    try:
+        with torch.no_grad(), keeps_modes(model):
+            model.eval()
+            model.infer(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return frozenset(called)
 
 
 def _sets_of_producers(record: Trace) -> list[list[str]]:

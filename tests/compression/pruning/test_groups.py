@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from efftasks.compression.folding import strip_model
 from efftasks.compression.pruning.groups import ChannelGroup, Found, find_groups
 from efftasks.compression.pruning.labels import Labels
+from efftasks.compression.pruning.targets import count_parameters
 
 SIZE = (16, 16)
 
@@ -123,6 +125,16 @@ def test_parts_for_training_keep_their_channels_but_follow_the_others(networks: 
     assert ("other", "in") in sides(by_name(found)["stem"])
     assert found.training_only == {"other", "other_out"}
     assert model.training and model.stem.training
+
+
+def test_what_only_the_file_runs_is_no_part_for_training(families: ModuleType) -> None:
+    """The parameters of inference are those that are left when the parts for training are dropped."""
+    model = families.build_family("o2o_all")
+    found = find_groups(model, (96, 96))
+    assert any(name.startswith("semantic_head.") for name, _ in model.named_parameters())
+    assert not any(name.startswith("semantic_head.") for name in found.training_only)
+    kept = sum(parameter.numel() for parameter in strip_model(model).parameters())
+    assert count_parameters(model, found.training_only) == kept
 
 
 def test_the_model_stays_as_it_was(networks: ModuleType) -> None:
