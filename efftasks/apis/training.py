@@ -76,11 +76,13 @@ def train(
             cfg.merge_from_dict({"default_hooks.threads": dict(type="FairThreadsHook")})
     warnings = _resume(cfg, resume)
     _check_before_decisions(cfg)
-    if check and launcher == "none":  # else the processes are not connected yet
+    # Transforms read the data while the runner is built; with a launcher the processes are not connected before.
+    checked_first = check and launcher == "none" and bool(cfg.get("model_transforms"))
+    if checked_first:
         warnings += precheck(cfg, ("train", "val"))
     runner = build_runner(cfg)
     check_divisor(cfg, bare_model(runner.model))
-    if check and launcher != "none":
+    if check and not checked_first:
         precheck_together(cfg, ("train", "val"), runner.logger)
     for sentence in (*warnings, *schedule_warnings(cfg), *(finding.message for finding in check_pipelines(cfg))):
         runner.logger.warning(sentence)

@@ -68,6 +68,7 @@ def _missing_module(error: ModuleNotFoundError) -> str:
     from efftasks.runtime.backends.table import BACKENDS
 
     name = (error.name or str(error)).split(".")[0]
+    modules: list[tuple[str, str | None]]
     modules = [(module, exporter.extra) for exporter in EXPORTERS.values() for module in exporter.modules]
     modules += [(backend.module, backend.extra) for backend in BACKENDS.values()]
     extras = {**dict(reversed(modules)), **_EXTRAS}  # a module that several need, by the extra of the first
