@@ -40,9 +40,9 @@ def compress(
 ) -> CompressionReport:
     """Run the ``compression`` steps of a config in its ``work_dir``, and write the report.
 
-    All steps run in this process: a training leaves nothing behind but files, and registered classes of the caller stay
-    known. The files are timed at the end in a new process, where no training has changed threads or the handling of
-    denormals.
+    All steps run in this process, so that registered classes of the caller stay known; a training frees its model, and
+    threads and deterministic algorithms are as before. The files are timed at the end in a new process, where no
+    training has changed the handling of denormals.
 
     Args:
         cfg: as for :func:`efftasks.apis.train`, with ``compression``.

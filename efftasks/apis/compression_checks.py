@@ -29,13 +29,13 @@ def check_chain(chain: Chain) -> None:
             weights it starts from, its file cannot be written here, or the checkpoint to start from has other classes.
     """
     digests: list[str] = []
-    known: list[Any] = []  # the transforms of the step before
+    previous: list[Any] = []  # the transforms of the step before
     for step in chain.steps:
         try:
             _check_exports(step)
             _check_config(step)
-            digests.append(_built(step, known))
-            known = list(step.config.get("model_transforms") or ())
+            digests.append(_built(step, previous))
+            previous = list(step.config.get("model_transforms") or ())
         except UserError as error:
             raise UserError(f"{KEY}.steps.{step.number} ({step.name}): {error}") from error
         if digests[-1] != digests[0]:
@@ -91,8 +91,8 @@ def _check_config(step: CompressionStep) -> None:
             raise UserError(f"{key}: the config has none, expected one to measure the step")
 
 
-def _built(step: CompressionStep, known: list[Any]) -> str:
-    """Build the model, and again with its transforms unless these are ``known`` to work.
+def _built(step: CompressionStep, previous: list[Any]) -> str:
+    """Build the model, and again with its transforms unless these are the ``previous`` ones, which work.
 
     Returns:
         The digest of the dense one.
@@ -110,7 +110,7 @@ def _built(step: CompressionStep, known: list[Any]) -> str:
     # One with a target of latency decides from times of trained weights, and those after it from its result.
     timed = [bool(transform.get("latency")) for transform in transforms]
     cfg.model_transforms = transforms[: timed.index(True)] if any(timed) else transforms
-    if cfg.model_transforms and transforms != known:
+    if cfg.model_transforms and transforms != previous:
         build(cfg)
     return digest
 

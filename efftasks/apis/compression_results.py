@@ -105,12 +105,12 @@ def step_rows(
     """
     folder = checkpoint.parent
     file = folder / _ROWS
-    known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    saved: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     complexity: dict[tuple[int, int], Complexity] = {}
     for part in step.exports:
         target = folder / _EXPORTS / f"{part.backend}_{precision_of(part)}"
         key = measuring_digest(config, digest, checkpoint.name, asdict(part), list(runtimes))
-        entry = known.get(target.name)
+        entry = saved.get(target.name)
         if entry is None or entry["of"] != key or not (target / entry["name"]).is_file():
             exported = export(config, checkpoint, target, part)
             size = (exported.spec.input.height, exported.spec.input.width)
@@ -118,9 +118,9 @@ def step_rows(
                 complexity[size] = _complexity(config, checkpoint, size)
             row = _row(step, part, exported, complexity[size])
             row["metric on"] = _on_runtimes(row, part, exported, config, runtimes)
-            entry = known[target.name] = {"of": key, "name": exported.path.name, "row": row}
+            entry = saved[target.name] = {"of": key, "name": exported.path.name, "row": row}
             with whole_or_nothing(file) as draft:
-                draft.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+                draft.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
         yield {**entry["row"], "path": str(target / entry["name"])}
 
 
@@ -132,12 +132,13 @@ def _on_runtimes(
     A file that gives the numbers of its model was evaluated on its own runtime; the others give the same. One of lower
     precision is evaluated on each, since they round differently.
     """
-    own = EXPORTERS[settings.backend].backend
-    measured: dict[str, float | None] = {own: exported.metrics["artifact"][row["metric"]]}
+    exported_for = EXPORTERS[settings.backend].backend
+    measured: dict[str, float | None] = {exported_for: exported.metrics["artifact"][row["metric"]]}
     is_same = isinstance(exported.spec.policy, Tolerance)
     for runtime in runtimes_of(exported.path, runtimes):
         if runtime not in measured:
-            measured[runtime] = measured[own] if is_same else _evaluated(exported.path, runtime, config, row["metric"])
+            value = measured[exported_for]
+            measured[runtime] = value if is_same else _evaluated(exported.path, runtime, config, row["metric"])
     return measured
 
 

@@ -172,9 +172,9 @@ def export_model(
         report = verify(model, draft, spec, entries, exporter.backend)
         metrics = _metrics(model, draft, exporter.backend) if settings.evaluate and report.passed else {}
         fault = check_metrics(spec.policy, metrics) if report.passed else str(report)
-        facts: dict[str, Any] = dict(metrics=metrics) if metrics else {}
-        facts["instruction_sets"] = list(instruction_sets())
-        spec = spec.with_verify({**report.to_dict(), **facts, "passed": not fault})
+        measured: dict[str, Any] = dict(metrics=metrics) if metrics else {}
+        measured["instruction_sets"] = list(instruction_sets())
+        spec = spec.with_verify({**report.to_dict(), **measured, "passed": not fault})
         exporter.write_metadata(draft, spec)
         if fault:
             rejected = move_artifact(draft, folder / f"model.rejected{suffix}", exporter)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +17,8 @@ from efftasks.apis.formats import suffix_of
 from efftasks.export.exporters.base import Exporter, Quantizer
 from efftasks.export.exporters.onnx import prepare_qdq
 from efftasks.export.quantization.layers import float_parts_of
-from efftasks.export.quantization.recipe import CalibrationImages, Recipe
+from efftasks.export.quantization.qdq import QdqQuantizer
+from efftasks.export.quantization.recipe import Recipe
 from efftasks.export.quantization.sensitivity import LayerError, layers_to_keep, sweep
 from efftasks.export.verify_metrics import main_metrics
 from efftasks.linking.linked import LinkedConfig
@@ -94,12 +95,16 @@ def write_quantized(
         )
     images = choose_images(cfg, spec.input, settings, folder)
     parts = float_parts_of(model)
+    inputs = (model, spec, path.parent, images.calibration, parts)
+    quantizer = quantization.prepare(*inputs, opset=opset)
     rows: tuple[LayerError, ...] = ()
     if sensitivity:
-        rows = _sensitivity(model, spec, path.parent, images.calibration, parts, settings, opset)
+        # In ONNX Runtime whatever the backend: ranges are measured once, and a layer takes a fraction of a second.
+        measured = quantizer if isinstance(quantizer, QdqQuantizer) else prepare_qdq(*inputs, opset=opset)
+        recipe = Recipe("minmax", settings.weight_bits, settings.float_layers)
+        rows = tuple(sweep(measured, recipe, images.calibration.first(_SWEPT)))
         kept = [name for name in layers_to_keep(rows) if name not in settings.float_layers]
         settings = replace(settings, float_layers=(*settings.float_layers, *kept))
-    quantizer = quantization.prepare(model, spec, path.parent, images.calibration, parts, opset=opset)
     recipe = Recipe(settings.method, settings.weight_bits, settings.float_layers)
     if recipe.method == "auto":
         recipe = replace(recipe, method=_best_method(quantizer, recipe, cfg, spec, path, exporter, images))
@@ -138,21 +143,6 @@ def save_sensitivity(quantized: Quantized, folder: Path) -> tuple[Path, Path]:
     return table, config
 
 
-def _sensitivity(
-    model: Any,
-    spec: ArtifactSpec,
-    folder: Path,
-    images: CalibrationImages,
-    parts: Sequence[str],
-    settings: QuantizationSettings,
-    opset: int,
-) -> tuple[LayerError, ...]:
-    """In ONNX Runtime whatever the backend: ranges are measured once, and a layer takes a fraction of a second."""
-    quantizer = prepare_qdq(model, spec, folder, images, parts, opset=opset)
-    recipe = Recipe("minmax", settings.weight_bits, settings.float_layers)
-    return tuple(sweep(quantizer, recipe, images.first(_SWEPT)))
-
-
 def _best_method(
     quantizer: Quantizer,
     recipe: Recipe,
@@ -186,6 +176,6 @@ def _best_method(
 
 def _score(metrics: Mapping[str, float]) -> float:
     """The mean of the main metrics over what a model predicts; COCO's -1 is of nothing, and mIoU is in percent."""
-    whole = main_metrics(metrics)
-    values = [value / 100 if name.endswith("mIoU") else value for name, value in whole.items() if value >= 0]
+    main = main_metrics(metrics)
+    values = [value / 100 if name.endswith("mIoU") else value for name, value in main.items() if value >= 0]
     return sum(values) / len(values) if values else 0.0

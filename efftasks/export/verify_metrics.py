@@ -18,8 +18,8 @@ def main_metrics(metrics: Metrics) -> dict[str, float]:
     The others, such as the AP of small objects, are parts of these: on some hundred objects chance moves them by more
     than a good quantization does, and what one loses another may gain.
     """
-    whole = {name: value for name, value in metrics.items() if name.endswith(("mAP", "mIoU"))}
-    return whole or dict(metrics)
+    main = {name: value for name, value in metrics.items() if name.endswith(("mAP", "mIoU"))}
+    return main or dict(metrics)
 
 
 def check_metrics(policy: Policy, metrics: Mapping[str, Metrics]) -> str:

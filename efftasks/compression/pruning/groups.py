@@ -15,7 +15,7 @@ from efftasks.compression.pruning.record import Axis, Trace, channel_count, mixe
 from efftasks.compression.pruning.tracing import keeps_modes, trace, train_quietly
 from efftasks.structures.protocols import Exportable, HasStages
 
-__all__ = ["ChannelGroup", "Found", "Member", "find_groups", "outputs_of"]
+__all__ = ["ChannelGroup", "ModelGroups", "Member", "find_groups", "outputs_of"]
 
 
 class Member(NamedTuple):
@@ -57,7 +57,7 @@ class ChannelGroup:
         return round_to // math.gcd(round_to, width)
 
 
-class Found(NamedTuple):
+class ModelGroups(NamedTuple):
     """Groups of a model, and why others are left alone."""
 
     groups: list[ChannelGroup]
@@ -71,7 +71,7 @@ def outputs_of(model: nn.Module, images: Tensor) -> Any:
     return tuple(model.stages(images)) if isinstance(model, HasStages) else model(images)
 
 
-def find_groups(model: nn.Module, size: tuple[int, int]) -> Found:
+def find_groups(model: nn.Module, size: tuple[int, int]) -> ModelGroups:
     """Find the groups of a model whose channels may be removed.
 
     The feature maps that heads read and the raw prediction keep their channels. The model is run twice, in training
@@ -102,7 +102,7 @@ def find_groups(model: nn.Module, size: tuple[int, int]) -> Found:
             groups.append(group)
     inferred = _inferred(model, record, torch.zeros(1, 3, *size, device=device, dtype=parameter.dtype))
     unused = frozenset(record.layers) - record.called - inferred
-    return Found(groups, excluded, tuple(sorted(record.unknown)), unused)
+    return ModelGroups(groups, excluded, tuple(sorted(record.unknown)), unused)
 
 
 def _inferred(model: nn.Module, record: Trace, images: Tensor) -> frozenset[str]:

@@ -11,7 +11,7 @@ from mmengine.logging import MMLogger
 from torch import nn
 
 from efftasks.compression.pruning.checking import failing_groups
-from efftasks.compression.pruning.groups import ChannelGroup, Found, find_groups
+from efftasks.compression.pruning.groups import ChannelGroup, ModelGroups, find_groups
 from efftasks.compression.pruning.importance import Scores, bn_scale, first_ones, magnitude, taylor
 from efftasks.compression.pruning.ratios import SCHEMES, removed_units
 from efftasks.compression.pruning.slicing import cut, kept_plan
@@ -105,8 +105,8 @@ class Prune(ModelTransform):
         """
         if context.image_size is None:
             raise UserError("Prune: the config has no image_size, expected (height, width) in pixels")
-        found = find_groups(model, context.image_size)
-        groups = self._chosen(model, found, context.image_size)
+        model_groups = find_groups(model, context.image_size)
+        groups = self._chosen(model, model_groups, context.image_size)
         scores = self._scores(model, groups, context)
 
         def plan_at(ratio: float) -> dict[str, Any]:
@@ -117,7 +117,7 @@ class Prune(ModelTransform):
         if self.ratio is not None:
             ratio, result = self.ratio, ""
         else:
-            target = self._target(model, context, found)
+            target = self._target(model, context, model_groups)
             ratio, reached = smallest_ratio(model, plan_at, target)
             result = f"; {target.name} {reached:.4g}, limit {target.limit:.4g}"
         plan = plan_at(ratio)
@@ -131,7 +131,7 @@ class Prune(ModelTransform):
             )
         logger.info(
             f"Prune: ratio {ratio} of {len(groups)} groups of channels{result}; "
-            f"{len(found.excluded)} layers keep theirs"
+            f"{len(model_groups.excluded)} layers keep theirs"
         )
         return plan
 
@@ -158,13 +158,13 @@ class Prune(ModelTransform):
             for norm, momentum in zip(norms, momenta):
                 norm.momentum = momentum
 
-    def _chosen(self, model: nn.Module, found: Found, size: tuple[int, int]) -> list[ChannelGroup]:
+    def _chosen(self, model: nn.Module, model_groups: ModelGroups, size: tuple[int, int]) -> list[ChannelGroup]:
         """The groups that the patterns allow and that pass the check.
 
         Raises:
             UserError: there are none, or a pattern names no layer.
         """
-        names = [name for group in found.groups for name in group.producers] + list(found.excluded)
+        names = [name for group in model_groups.groups for name in group.producers] + list(model_groups.excluded)
         for key, patterns in (("layers", self.layers), ("ignore", self.ignore)):
             for pattern in patterns:
                 if not any(fnmatchcase(name, pattern) for name in names):
@@ -172,13 +172,13 @@ class Prune(ModelTransform):
                         f"model_transforms: Prune.{key}: got {pattern!r}, which names no convolution or linear layer "
                         f"that the model runs; it has {', '.join(names[:3])}, ..."
                     )
-        groups = [group for group in found.groups if self._allows(group)]
+        groups = [group for group in model_groups.groups if self._allows(group)]
         failing = failing_groups(model, groups, size)
         for name, reason in failing.items():
             MMLogger.get_current_instance().warning(f"Prune: {name} keeps its channels: {reason}")
         groups = [group for group in groups if group.name not in failing]
         if not groups:
-            reasons = [f"{name}: {reason}" for name, reason in {**found.excluded, **failing}.items()]
+            reasons = [f"{name}: {reason}" for name, reason in {**model_groups.excluded, **failing}.items()]
             raise UserError(
                 f"Prune: no layer of the model may lose channels (layers={list(self.layers)}, "
                 f"ignore={list(self.ignore)}); {'; '.join(reasons[:3])}"
@@ -217,13 +217,13 @@ class Prune(ModelTransform):
             )
         return context.batches
 
-    def _target(self, model: nn.Module, context: DecideContext, found: Found) -> Target:
+    def _target(self, model: nn.Module, context: DecideContext, model_groups: ModelGroups) -> Target:
         size = context.image_size
         assert size is not None
         if self.flops is not None:
             return Target("FLOPs", self.flops * count_flops(model, size), lambda network: count_flops(network, size))
         if self.parameters is not None:
-            unused = found.training_only
+            unused = model_groups.training_only
             limit = self.parameters * count_parameters(model, unused)
             return Target("parameters", limit, lambda network: count_parameters(network, unused))
         assert self.latency is not None

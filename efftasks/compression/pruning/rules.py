@@ -291,12 +291,12 @@ def _cat(trace: Trace, name: str, args: Any, kwargs: Any, out: Any, owners: Mapp
 
 def _elementwise_parts(trace: Trace, parts: Sequence[Channels | None], out: Tensor, place: int) -> bool:
     """Tensors joined along another dimension: their channels are the same."""
-    whole = [part for part in parts if part is not None]
-    if len(whole) != len(parts) or len({len(part.labels) for part in whole}) != 1:
+    labeled = [part for part in parts if part is not None]
+    if len(labeled) != len(parts) or len({len(part.labels) for part in labeled}) != 1:
         return False
-    for part in whole[1:]:
-        trace.labels.tie(whole[0].labels, part.labels)
-    trace.set(out, Channels(place, whole[0].labels))
+    for part in labeled[1:]:
+        trace.labels.tie(labeled[0].labels, part.labels)
+    trace.set(out, Channels(place, labeled[0].labels))
     return True
 
 

@@ -64,12 +64,12 @@ def _parts(model: nn.Module, group: ChannelGroup) -> Any:
         channels = torch.tensor([i for unit in member.channels for i in unit])
         units = torch.tensor([unit for unit, places in enumerate(member.channels) for _ in places])
         if layer is None:
-            found = [(parameters[member.axis.layer], int(side.removeprefix("dim")))]
+            dims = [(parameters[member.axis.layer], int(side.removeprefix("dim")))]
         elif side == "in":
-            found = [(layer.weight, 1)] if mixes(layer) else []
+            dims = [(layer.weight, 1)] if mixes(layer) else []
         else:
-            found = [(layer.weight, 0), (layer.bias, 0)]
-        for parameter, dim in found:
+            dims = [(layer.weight, 0), (layer.bias, 0)]
+        for parameter, dim in dims:
             if isinstance(parameter, nn.Parameter) and parameter.requires_grad:
                 yield _Part(parameter, dim, channels.to(parameter.device), units.to(parameter.device))
 

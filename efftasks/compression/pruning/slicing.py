@@ -116,8 +116,8 @@ def _cut_weights(layer: Any, name: str, kept: Mapping[str, Sequence[int]]) -> No
     groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
     inputs, outputs = layer.weight.shape[1] * groups, layer.weight.shape[0]
     left = {"in": len(kept.get("in", range(inputs))), "out": len(kept.get("out", range(outputs)))}
-    whole = groups * left["out"] // outputs  # groups of a grouped convolution that are left
-    if groups > 1 and (left["in"] * groups != whole * inputs or left["out"] * groups != whole * outputs):
+    kept_groups = groups * left["out"] // outputs  # groups of a grouped convolution that are left
+    if groups > 1 and (left["in"] * groups != kept_groups * inputs or left["out"] * groups != kept_groups * outputs):
         raise UserError(f"Prune: the plan keeps parts of groups of {name!r}, expected whole ones")
     if "out" in kept:
         layer.weight = _selected(layer.weight, 0, kept["out"])
@@ -127,7 +127,7 @@ def _cut_weights(layer: Any, name: str, kept: Mapping[str, Sequence[int]]) -> No
         layer.weight = _selected(layer.weight, 1, kept["in"])
     if isinstance(layer, nn.Conv2d):
         layer.in_channels, layer.out_channels = left["in"], left["out"]
-        layer.groups = whole if groups > 1 else 1
+        layer.groups = kept_groups if groups > 1 else 1
     else:
         layer.in_features, layer.out_features = left["in"], left["out"]
 

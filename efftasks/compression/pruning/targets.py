@@ -68,18 +68,18 @@ def smallest_ratio(model: nn.Module, plan_at: Callable[[float], dict[str, Any]],
     Raises:
         UserError: it is not met at the highest ratio.
     """
-    known: dict[str, float] = {}
+    values: dict[str, float] = {}
 
     def measured(step: int) -> float:
         plan = plan_at(step / STEPS)
         key = repr(
             [[name, {side: len(plan["kept"][i]) for side, i in axes.items()}] for name, axes in plan["axes"].items()]
         )
-        if key not in known:
+        if key not in values:
             network = copy.deepcopy(model)
             cut(network, plan)
-            known[key] = target.measure(network)
-        return known[key]
+            values[key] = target.measure(network)
+        return values[key]
 
     low, high = 0, STEPS  # not met at low - 1, met at high
     reached = measured(high)

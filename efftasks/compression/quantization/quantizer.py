@@ -146,8 +146,10 @@ class IntegerQuantizer(Quantizer):
 
     def _annotate(self, node: Node, inputs: Any, weights: dict[Any, QuantizationSpec] | None = None) -> None:
         """Integers into a node, and out of it or of the clamp after it."""
-        known = {x: self.activation for x in inputs if x not in self._foreign}
-        node.meta[_ANNOTATION] = QuantizationAnnotation(input_qspec_map={**known, **(weights or {})}, _annotated=True)
+        activations = {x: self.activation for x in inputs if x not in self._foreign}
+        node.meta[_ANNOTATION] = QuantizationAnnotation(
+            input_qspec_map={**activations, **(weights or {})}, _annotated=True
+        )
         user = next(iter(node.users))
         last = user if len(node.users) == 1 and _has_zero(bounds_of(user)) else node
         annotation = last.meta.setdefault(_ANNOTATION, QuantizationAnnotation(_annotated=True))

@@ -47,11 +47,11 @@ class GroupSparsity(Hook):
         if size is None:
             raise UserError("GroupSparsity: the config has no image_size, expected (height, width) in pixels")
         model = bare_model(runner.model)
-        found = find_groups(model, (size[0], size[1]))
-        if not found.groups:
+        groups = find_groups(model, (size[0], size[1])).groups
+        if not groups:
             raise UserError("GroupSparsity: no layer of the model may lose channels; remove the hook")
-        self._shrinker = GroupShrinker(model, found.groups)
-        runner.logger.info(f"GroupSparsity: {len(found.groups)} groups of channels")
+        self._shrinker = GroupShrinker(model, groups)
+        runner.logger.info(f"GroupSparsity: {len(groups)} groups of channels")
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Shrink them."""

@@ -59,11 +59,11 @@ def sweep(quantizer: QdqQuantizer, recipe: Recipe, images: CalibrationImages) ->
     Returns:
         One row for each layer, the largest error first.
     """
-    whole = quantizer.layers.choose(recipe.float_layers)
-    probe = cut(quantizer.model, whole.boundary)
+    chosen = quantizer.layers.choose(recipe.float_layers)
+    probe = cut(quantizer.model, chosen.boundary)
     expected = _outputs(probe, images)
     noises = {}
-    for name in tqdm(whole.layers, desc="sensitivity", unit="layer", disable=None, leave=False):
+    for name in tqdm(chosen.layers, desc="sensitivity", unit="layer", disable=None, leave=False):
         alone = quantizer.layers.choose(recipe.float_layers, only=(name,))
         outputs = _outputs(quantizer.quantized(probe, alone, recipe), images)
         noises[name] = float(np.mean([_noise(a, b) for a, b in zip(expected, outputs)]))

@@ -84,11 +84,11 @@ class Distillation(Guide):
         self.num_classes = student.num_classes
         self.class_names = None if class_names is None else tuple(class_names)
         specs = network.feature_specs if isinstance(network, Staged) else ()
-        own = Measured(student.model, student.specs, probe_size)
-        other = Measured(network, specs, probe_size)
+        of_student = Measured(student.model, student.specs, probe_size)
+        of_teacher = Measured(network, specs, probe_size)
         self.terms: Any = nn.ModuleDict(
             {
-                name: MODELS.build(dict(config, networks=Networks(own, other, f"model.guide.terms.{name}")))
+                name: MODELS.build(dict(config, networks=Networks(of_student, of_teacher, f"model.guide.terms.{name}")))
                 for name, config in terms.items()
                 if config is not None
             }

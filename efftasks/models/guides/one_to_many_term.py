@@ -117,8 +117,8 @@ class OneToManyTerm(Term):
         """The teacher's detections, assigned to points as objects are."""
         detections = teacher.model.head.decode(teacher.raw)
         factor = _extent(student) / _extent(teacher)
-        labels, known = classes.labels(detections.labels)
-        valid = known & (detections.scores >= self.min_score)
+        labels, is_shared = classes.labels(detections.labels)
+        valid = is_shared & (detections.scores >= self.min_score)
         objects = PaddedTargets(labels, detections.boxes * factor, valid, torch.zeros_like(valid))
         assigned = student.model.head.one_to_many_assigner(logits.sigmoid(), boxes, student.raw.points, objects)
         image, point = assigned.foreground.nonzero(as_tuple=True)

@@ -95,9 +95,9 @@ class SharedQueryTerm(Term):
         cls, l1, giou = [], [], []
         for layer in layers:
             cls.append(quality_divergence(layer.logits.float(), probabilities).sum())
-            own = layer.boxes.float()
-            l1.append(((own - boxes).abs().sum(-1) * quality).sum())
-            giou.append(((1 - box_giou(cxcywh_to_xyxy(own), cxcywh_to_xyxy(boxes))) * quality).sum())
+            predicted = layer.boxes.float()
+            l1.append(((predicted - boxes).abs().sum(-1) * quality).sum())
+            giou.append(((1 - box_giou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(boxes))) * quality).sum())
         return dict(
             cls=self.class_weight * torch.stack(cls).mean() / total,
             l1=self.l1_weight * torch.stack(l1).mean() / total,

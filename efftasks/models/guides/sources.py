@@ -79,7 +79,7 @@ def tensors(sources: Sequence[Source], stages: Stages) -> list[Tensor]:
     Raises:
         UserError: a source has something else.
     """
-    found: list[Tensor] = []
+    values: list[Tensor] = []
     for source in sources:
         value = source.value(stages)
         parts = list(value) if type(value) in (tuple, list) else [value]
@@ -88,8 +88,8 @@ def tensors(sources: Sequence[Source], stages: Stages) -> list[Tensor]:
                 f"{source.place}: got {source.text!r}, a {type(value).__name__}, expected a tensor or several; name a "
                 "part of it"
             )
-        found += parts
-    return found
+        values += parts
+    return values
 
 
 class Measured:

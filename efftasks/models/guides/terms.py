@@ -130,10 +130,10 @@ class MapTerm(_Compared):
         adapter: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(networks, loss, student, teacher)
-        own = networks.student.channels(self.student_sources)
-        other = networks.teacher.channels(self.teacher_sources)
-        _check_counts(len(own), len(other), self.place)
-        self.channels = list(zip(own, other))  # of student and teacher
+        of_student = networks.student.channels(self.student_sources)
+        of_teacher = networks.teacher.channels(self.teacher_sources)
+        _check_counts(len(of_student), len(of_teacher), self.place)
+        self.channels = list(zip(of_student, of_teacher))  # of student and teacher
         projection: Mapping[str, Any] = MapLoss.projection
         if isinstance(self.loss, MapLoss):
             adapter, projection = adapter or self.loss.adapter, self.loss.projection
@@ -202,18 +202,18 @@ class LogitTerm(_Compared):
     def forward(self, student: Stages, teacher: Stages, classes: ClassMap | None) -> dict[str, Tensor]:
         """The mean over the pairs."""
         losses = []
-        for own, other in self.pairs(student, teacher):
-            own, other = (x.transpose(1, 2) if x.dim() == 3 else x for x in (own, other))
+        for logits, target in self.pairs(student, teacher):
+            logits, target = (x.transpose(1, 2) if x.dim() == 3 else x for x in (logits, target))
             if classes is not None:
-                other = classes.columns(other, 1)
-            if own.dim() == other.dim() == 4:
-                own = resized(own, other.shape[2:])
-            if own.shape != other.shape:
+                target = classes.columns(target, 1)
+            if logits.dim() == target.dim() == 4:
+                logits = resized(logits, target.shape[2:])
+            if logits.shape != target.shape:
                 raise UserError(
-                    f"{self.place}: got logits (B, C, ...) of {tuple(own.shape)} of the student and of "
-                    f"{tuple(other.shape)} of the teacher, expected equal shapes"
+                    f"{self.place}: got logits (B, C, ...) of {tuple(logits.shape)} of the student and of "
+                    f"{tuple(target.shape)} of the teacher, expected equal shapes"
                 )
-            losses.append(self.loss(own, other))
+            losses.append(self.loss(logits, target))
         return {"": torch.stack(losses).mean()}
 
 

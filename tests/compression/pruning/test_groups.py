@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from efftasks.compression.folding import strip_model
-from efftasks.compression.pruning.groups import ChannelGroup, Found, find_groups
+from efftasks.compression.pruning.groups import ChannelGroup, ModelGroups, find_groups
 from efftasks.compression.pruning.labels import Labels
 from efftasks.compression.pruning.targets import count_parameters
 
@@ -23,7 +23,7 @@ def sides(group: ChannelGroup) -> set[tuple[str, str]]:
     return {tuple(member.axis) for member in group.members}  # type: ignore[misc]
 
 
-def by_name(found: Found) -> dict[str, ChannelGroup]:
+def by_name(found: ModelGroups) -> dict[str, ChannelGroup]:
     return {group.name: group for group in found.groups}
 
 
