@@ -9,6 +9,8 @@ from mmengine.device import get_device
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from efftasks.structures.protocols import Progressive
+
 __all__ = ["training_losses"]
 
 # Settings of a loader that PyTorch or mmengine refuse without workers.
@@ -19,6 +21,10 @@ def training_losses(
     dataloader: Mapping[str, Any], build: Callable[..., DataLoader], seed: int | None
 ) -> Callable[[nn.Module, int], Iterator[Tensor]]:
     """The ``batches`` of a :class:`~efftasks.compression.transform.DecideContext`.
+
+    The losses are those of the last epoch: at the start of training an ``o2o`` head weights its one-to-many branch,
+    which prediction does not have, four times as high as the other, and channels that prediction needs would count for
+    little.
 
     Args:
         dataloader: config of the training data, which are read without workers when the first batch is asked for.
@@ -32,6 +38,8 @@ def training_losses(
         loader = build({**config, "num_workers": 0}, seed=seed)
         home = next(network.parameters()).device
         network.to(get_device())
+        if isinstance(network, Progressive):
+            network.set_progress(1.0)
         try:
             done = 0
             while done < count:
@@ -43,5 +51,7 @@ def training_losses(
                     yield network.parse_losses(network(**batch, mode="loss"))[0]
         finally:
             network.to(home)
+            if isinstance(network, Progressive):
+                network.set_progress(0.0)  # training begins
 
     return losses

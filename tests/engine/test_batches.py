@@ -37,3 +37,23 @@ def test_settings_of_workers_do_not_count() -> None:
 
     losses = list(training_losses(config, build, seed=None)(Mean(), 3))
     assert [loss.item() for loss in losses] == [1.0, 5.0, 1.0]
+
+
+class Fading(Mean):
+    """Its loss is weighted by the training progress."""
+
+    progress = 0.0
+
+    def set_progress(self, fraction: float) -> None:
+        self.progress = fraction
+
+    def forward(self, inputs: Tensor, mode: str) -> Tensor:
+        return super().forward(inputs, mode) * self.progress
+
+
+def test_losses_are_those_of_the_last_epoch() -> None:
+    """What fades out during training does not count, and training begins as if nothing had been computed."""
+    model = Fading()
+    losses = list(training_losses({}, lambda settings, seed: DataLoader([torch.tensor(3.0)]), seed=None)(model, 2))
+    assert [loss.item() for loss in losses] == [6.0, 6.0]
+    assert model.progress == 0
