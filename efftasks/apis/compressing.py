@@ -21,6 +21,7 @@ from efftasks.apis.compression_report import CompressionReport, write_compressio
 from efftasks.apis.compression_results import Row, step_rows, trained_result, transform_only
 from efftasks.apis.compression_state import StepStates, digest, fingerprint, set_aside
 from efftasks.apis.compression_steps import KEY, Chain, CompressionStep, read_chain, with_references
+from efftasks.apis.precheck import precheck
 from efftasks.apis.training import train
 from efftasks.checkpoints.newest import newest_intact_checkpoint
 from efftasks.config import linked_config
@@ -130,7 +131,7 @@ class _Run:
         checkpoint = self._finished(step, prints, len(chain.steps))
         if checkpoint is None:
             with _undisturbed():
-                checkpoint = self._train(step, config) if step.trains else transform_only(config, folder)
+                checkpoint = self._train(step, config) if step.trains else self._transform(step, config)
             self._states.finish(step.folder, checkpoint.name)
         self._results[step.name] = self._start = checkpoint
         self._digest = digest(prints)
@@ -169,6 +170,12 @@ class _Run:
         newest, _ = newest_intact_checkpoint(folder)
         epochs = train(config, resume=None if newest is None else str(newest), **self._how).epoch
         return trained_result(folder, step.result, epochs)
+
+    def _transform(self, step: CompressionStep, config: LinkedConfig) -> Path:
+        if self._how["check"] and config.get("model_transforms"):  # some read the training data
+            for warning in precheck(config, ("train",)):
+                self._logger.warning(warning)
+        return transform_only(config, self._work_dir / step.folder)
 
 
 @contextmanager

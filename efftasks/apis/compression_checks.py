@@ -18,7 +18,7 @@ from efftasks.linking.values import check_to_train
 from efftasks.registry import MODEL_TRANSFORMS
 from efftasks.structures.errors import UserError
 
-__all__ = ["check_chain", "check_sources", "precision_of"]
+__all__ = ["check_chain", "check_sources"]
 
 
 def check_chain(chain: Chain) -> None:
@@ -67,16 +67,11 @@ def _weights(step: CompressionStep) -> list[str]:
     return list(checkpoint_files({key: part for key, part in step.config.items() if key != "load_from"}))
 
 
-def precision_of(step_export: Any) -> str:
-    """The precision of the file that export settings state."""
-    return step_export.precision or EXPORTERS[step_export.backend].precisions[0]
-
-
 def _check_exports(step: CompressionStep) -> None:
     names = []
     for settings in step.exports:
         find_exporter(settings.backend, settings.precision)
-        names.append((settings.backend, precision_of(settings)))
+        names.append((settings.backend, settings.precision or EXPORTERS[settings.backend].precisions[0]))
         if names.count(names[-1]) > 1:
             raise UserError(f"export: {' '.join(names[-1])} occurs twice, expected each once")
 

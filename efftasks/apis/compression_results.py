@@ -16,7 +16,6 @@ import torch
 from mmengine.logging import MMLogger
 
 from efftasks.apis.building import fuse, load
-from efftasks.apis.compression_checks import precision_of
 from efftasks.apis.compression_state import measuring_digest
 from efftasks.apis.compression_steps import CompressionStep
 from efftasks.apis.entry_predictors import artifact_predictor
@@ -108,7 +107,8 @@ def step_rows(
     saved: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     complexity: dict[tuple[int, int], Complexity] = {}
     for part in step.exports:
-        target = folder / _EXPORTS / f"{part.backend}_{precision_of(part)}"
+        # Without a stated precision it is that of the model, which is not loaded here.
+        target = folder / _EXPORTS / "_".join(filter(None, (part.backend, part.precision)))
         key = measuring_digest(config, digest, checkpoint.name, asdict(part), list(runtimes))
         entry = saved.get(target.name)
         if entry is None or entry["of"] != key or not (target / entry["name"]).is_file():

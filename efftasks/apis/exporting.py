@@ -62,10 +62,9 @@ class ExportSettings:
             raise UserError(f"--num-images: got {self.num_images}, expected an integer from 1: verifying needs images")
         if self.size is not None and min(self.size) < 1:
             raise UserError(f"--size: got {self.size[0]} {self.size[1]}, expected two integers from 1")
-        if self.images is not None and not Path(self.images).is_dir():
-            raise UserError(f"--images: {self.images} is no folder, expected a folder of images")
-        if self.calib_images is not None and not Path(self.calib_images).is_dir():
-            raise UserError(f"--calib-images: {self.calib_images} is no folder, expected a folder of images")
+        for option, folder in (("--images", self.images), ("--calib-images", self.calib_images)):
+            if folder is not None and not Path(str(folder)).is_dir():
+                raise UserError(f"{option}: {folder} is no folder, expected a folder of images")
         if self.precision != "int8" and (self.quantization or self.calib_images or self.sensitivity):
             raise UserError(
                 f"--precision: got {self.precision or 'none'}, expected int8: calibration, bits, layers in float and "

@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
+from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
 from efftasks.compression.transform import DecideContext, ModelTransform, called_modules, replace_modules
@@ -82,6 +83,11 @@ class LowRank(ModelTransform):
                     f"model_transforms: LowRank.layers: got {pattern!r}, which names no linear layer or 1x1 "
                     f"convolution of the model; it has {', '.join(list(candidates)[:3])}, ..."
                 )
+        if self.energy is not None and not context.has_weights:
+            MMLogger.get_current_instance().warning(
+                f"LowRank: the network has no trained weights, so that ratio={self.ratio} decides and not "
+                f"energy={self.energy}; set load_from to decide from weights"
+            )
         ranks = {}
         for name, module in candidates.items():
             if any(fnmatchcase(name, pattern) for pattern in self.layers):

@@ -6,6 +6,7 @@ import csv
 import gc
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from efftasks.cli.main import main
 from efftasks.datasets.shapes import write_shapes
 from efftasks.models.detectors import Detector
 from efftasks.registry import HOOKS
-from efftasks.structures.errors import WorkError
+from efftasks.structures.errors import UserError, WorkError
 
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.slow  # exports take most of the time
@@ -187,7 +188,7 @@ def test_an_interrupted_step_goes_on_where_it_was(interrupted: Any, folder: Path
     work_dir = report.page.parent
     after = times_of(work_dir)
     kept = {name: time for name, time in between.items() if name.startswith("0_dense/") or "epoch_1" in name}
-    assert {"0_dense/best.pth", "0_dense/exports/onnx_fp32/model.onnx", "1_lowrank/epoch_1.pth"} <= kept.keys()
+    assert {"0_dense/best.pth", "0_dense/exports/onnx/model.onnx", "1_lowrank/epoch_1.pth"} <= kept.keys()
     assert {name: after[name] for name in kept} == kept
     for name in ("1_lowrank/epoch_2.pth", "1_lowrank/best.pth", "2_plain/model.pth"):
         assert same_weights(work_dir / name, folder / name)
@@ -216,7 +217,7 @@ def test_another_export_needs_no_other_training(run: Any, folder: Path, data: Pa
     compress(config(data, folder, steps), resume=True)
     after = times_of(folder)
     rewritten = {name for name in before if before[name] != after[name]}
-    assert rewritten == {"1_lowrank/exports/onnx_fp32/model.onnx"}
+    assert rewritten == {"1_lowrank/exports/onnx/model.onnx"}
 
 
 def test_from_a_checkpoint_no_step_needs_training(run: Any, folder: Path, data: Path, tmp_path: Path) -> None:
@@ -236,6 +237,22 @@ def test_from_a_checkpoint_no_step_needs_training(run: Any, folder: Path, data: 
     u, s, v = torch.linalg.svd(dense[f"{name}.weight"].flatten(1))
     rank = low[f"{name}.reduce.weight"].shape[0]
     torch.testing.assert_close(product, u[:, :rank] @ torch.diag(s[:rank]) @ v[:rank], atol=1e-5, rtol=1e-4)
+
+
+def test_a_step_without_training_checks_the_data_that_its_transforms_may_read(
+    folder: Path, data: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    file = copy / "annotations" / "train.json"
+    annotations = json.loads(file.read_text())
+    file.write_text(json.dumps({**annotations, "annotations": []}))
+    steps: list[Any] = [dict(name="dense"), dict(name="low", model_transforms=STEPS[1]["model_transforms"])]
+    cfg = config(copy, tmp_path / "run", steps, load_from=str(folder / "0_dense" / "best.pth"))
+    cfg.test_dataloader.dataset.data_root = f"{data}/"
+    with pytest.raises(UserError, match=r"train\.json"):
+        apis.compress(cfg, threads=1)
+    assert (tmp_path / "run" / "0_dense" / "model.pth").is_file()
 
 
 def test_the_transforms_of_two_steps_compose(folder: Path, data: Path, tmp_path: Path) -> None:

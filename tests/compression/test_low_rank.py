@@ -86,13 +86,14 @@ def test_full_rank_is_the_layer_itself() -> None:
     assert not any(isinstance(part, nn.BatchNorm2d) for part in fold_model(got).modules())
 
 
-def test_ranks_come_from_shapes_without_weights_and_from_energy_with_them() -> None:
+def test_ranks_come_from_shapes_without_weights_and_from_energy_with_them(capsys: pytest.CaptureFixture[str]) -> None:
     net = trained_net()
     net.last.weight.data = torch.ones(10, 16)  # rank 1
     step = LowRank(layers=["*"], ratio=0.5, energy=0.999)
     plan = step.decide(net, DecideContext(has_weights=False))
     # Half of 16 * 24 weights are rank 192 / 40 = 4.8; of 16 * 16, 128 / 32 = 4; of 16 * 10, 80 / 26 = 3.07.
     assert plan == {"ranks": {"wide.conv": 4, "strided": 4, "again": 4, "last": 3}}
+    assert "ratio=0.5 decides and not energy=0.999" in capsys.readouterr().out
     assert json.loads(json.dumps(plan)) == plan
     decided = step.decide(net, DecideContext(has_weights=True))["ranks"]
     assert decided["last"] == 1
