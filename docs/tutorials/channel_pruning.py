@@ -128,7 +128,8 @@ def draw(table: list[dict[str, Any]], path: Path) -> None:
         rows = [row for row in table if row["backend"] == backend]
         left.plot([row["p50 ms"] for row in rows], [row["AP"] for row in rows], "o-", label=backend)
         for row in rows:
-            left.annotate(row["model"], (row["p50 ms"], row["AP"]), fontsize=7)
+            label = row["model"].removeprefix("ratio-")
+            left.annotate(label, (row["p50 ms"], row["AP"]), (3, 4), textcoords="offset points", fontsize=7)
         dense = rows[0]
         flops, speed = zip(*((dense["GFLOPs"] / row["GFLOPs"], dense["p50 ms"] / row["p50 ms"]) for row in rows))
         right.plot(flops, speed, "o-", label=backend)
@@ -149,13 +150,13 @@ def main() -> None:
     parser.add_argument("--data-root", default="data/bccd/")
     parser.add_argument("--options", default="{}", help="overrides of the config, as JSON")
     parser.add_argument("--out", type=Path, default=Path("work_dirs/channel_pruning"))
-    parser.add_argument("--ratios", type=float, nargs="+", default=[0.1, 0.2, 0.3, 0.4, 0.5])
+    parser.add_argument("--ratios", type=float, nargs="+", default=[0.1, 0.3, 0.5, 0.7, 0.85])
     parser.add_argument("--importance", default="taylor", choices=("magnitude", "bn_scale", "taylor"))
     parser.add_argument("--scheme", default="global", choices=("uniform", "global", "isomorphic"))
     parser.add_argument("--round-to", type=int, default=8)
     parser.add_argument("--recalibrate", type=int, default=16, help="batches for the statistics of batch norms")
     parser.add_argument("--epochs", type=int, default=48, help="of the dense model")
-    parser.add_argument("--tune-epochs", type=int, default=24, help="after pruning")
+    parser.add_argument("--tune-epochs", type=int, default=12, help="after pruning")
     parser.add_argument("--lr-scale", type=float, default=0.3, help="of the learning rates after pruning")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--backends", nargs="+", default=["onnxruntime", "openvino"])

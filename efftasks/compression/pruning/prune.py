@@ -105,6 +105,8 @@ class Prune(ModelTransform):
         """
         if context.image_size is None:
             raise UserError("Prune: the config has no image_size, expected (height, width) in pixels")
+        logger = MMLogger.get_current_instance()
+        logger.info("Prune: follows the channels of the network, and checks the cuts by running it; this takes a while")
         model_groups = find_groups(model, context.image_size)
         groups = self._chosen(model, model_groups, context.image_size)
         scores = self._scores(model, groups, context)
@@ -113,7 +115,6 @@ class Prune(ModelTransform):
             removed = removed_units(model, groups, scores, self.scheme, ratio, self.round_to)
             return kept_plan(model, groups, removed)
 
-        logger = MMLogger.get_current_instance()
         if self.ratio is not None:
             ratio, result = self.ratio, ""
         else:
