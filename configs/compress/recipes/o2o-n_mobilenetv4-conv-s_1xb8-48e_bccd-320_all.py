@@ -4,7 +4,12 @@ _base_ = "../../det/o2o/o2o-n_mobilenetv4-conv-s_1xb8-48e_bccd-320.py"
 compression = dict(
     steps=[
         dict(name="dense"),
-        dict(name="prune", model_transforms=[dict(type="Prune", flops=0.7, importance="taylor", recalibrate=16)]),
+        dict(
+            name="prune",
+            model_transforms=[
+                dict(type="Prune", flops=0.35, importance="taylor", scheme="global", round_to=16, recalibrate=16)
+            ],
+        ),
         dict(
             name="distil",
             max_epochs=24,
