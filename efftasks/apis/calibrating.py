@@ -27,7 +27,7 @@ from efftasks.linking.data import leaves
 from efftasks.linking.declared import declared, needed_annotations
 from efftasks.linking.linked import LinkedConfig
 from efftasks.registry import DATASETS
-from efftasks.runtime.preprocess import channels_first, fit_image, input_buffer, normalize_into
+from efftasks.runtime.preprocess import fit_image, input_buffer, write_image
 from efftasks.structures.errors import UserError
 from efftasks.structures.quantization import QuantizationSettings
 from efftasks.structures.spec import InputSpec
@@ -105,7 +105,7 @@ def network_input(entry: Entry, spec: InputSpec) -> np.ndarray:
     else:
         fitted, _ = fit_image(pixels, spec, size)
     buffer = input_buffer(1, size, spec)
-    normalize_into(channels_first(buffer, spec)[0], fitted, spec)
+    write_image(buffer[0], fitted, spec)
     return buffer
 
 

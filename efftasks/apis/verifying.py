@@ -14,7 +14,7 @@ from efftasks.export.verify_raw import RawComparison, is_beyond_pictures
 from efftasks.imaging.images import read_image, read_pixels
 from efftasks.imaging.prediction import Prediction
 from efftasks.runtime.predictor import Predictor
-from efftasks.runtime.preprocess import channels_first
+from efftasks.runtime.preprocess import as_the_network_sees
 from efftasks.structures.comparison import Tolerance
 from efftasks.structures.spec import ArtifactSpec
 
@@ -66,7 +66,7 @@ def _compare_raw(model: Any, predictor: Predictor, entries: Entries, tolerance: 
     for entry in entries:
         inputs, _ = predictor.preprocess([read_image(entry["img_path"], predictor.spec.input.pixel_range)])
         theirs = {name: value[0] for name, value in predictor.session.run(inputs).items()}
-        theirs["images"] = channels_first(inputs, predictor.spec.input)[0]
+        theirs["images"] = as_the_network_sees(inputs, predictor.spec.input)[0]
         ours = infer(model, entry)
         comparison.add(ours, theirs, lambda: infer(_wider(model, ours), entry))  # noqa: B023
     return comparison.report()

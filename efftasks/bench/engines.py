@@ -1,7 +1,7 @@
 """One forward pass of a network on a runtime, as something to time.
 
-Everything runs in float32 on a batch of one random image; zeros would let a fresh network's activations fade to slow
-denormal numbers.
+Everything runs on a batch of one random image, in float32 unless a file takes bytes; zeros would let a fresh network's
+activations fade to slow denormal numbers.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from efftasks.bench.latency import timed
+from efftasks.runtime.artifact import Artifact
 from efftasks.runtime.backends.base import Session
 from efftasks.runtime.backends.table import BACKENDS, find_backend
+from efftasks.runtime.preprocess import input_buffer
 
-__all__ = ["TORCH_ENGINES", "engines", "file_call", "session_call", "torch_call"]
+__all__ = ["TORCH_ENGINES", "artifact_call", "engines", "file_call", "torch_call"]
 
 TORCH_ENGINES = ("torch", "torch.compile")
 
@@ -81,11 +83,19 @@ def file_call(engine: str, path: str | Path, size: tuple[int, int], threads: int
     Raises:
         UserError: the runtime cannot run the file, or is not installed.
     """
-    return session_call(find_backend(path, engine).open(path, threads), size)
+    images = np.random.default_rng(0).random((1, 3, *size), dtype=np.float32)
+    return _session_call(find_backend(path, engine).open(path, threads), images)
 
 
-def session_call(session: Session, size: tuple[int, int], layout: str = "NCHW") -> Callable[[], float]:
-    """As :func:`file_call`, of a file that a runtime has loaded; its input is (1, height, width, 3) if NHWC."""
-    shape = (1, *size, 3) if layout == "NHWC" else (1, 3, *size)
-    images = np.random.default_rng(0).random(shape, dtype=np.float32)
+def artifact_call(artifact: Artifact, size: tuple[int, int]) -> Callable[[], float]:
+    """As :func:`file_call`, of an exported file that is loaded: its input is as its description states."""
+    images = input_buffer(1, size, artifact.spec.input)
+    random = np.random.default_rng(0)
+    is_integer = images.dtype == np.uint8
+    images[:] = random.integers(0, 256, images.shape) if is_integer else random.random(images.shape, np.float32)
+    return _session_call(artifact.session, images)
+
+
+def _session_call(session: Session, images: np.ndarray) -> Callable[[], float]:
+    """A call that runs a file which a runtime has loaded on one input, and returns its milliseconds."""
     return timed(functools.partial(session.run, images))

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from efftasks.bench.engines import session_call
+from efftasks.bench.engines import artifact_call
 from efftasks.bench.latency import measure
 from efftasks.bench.rows import BenchmarkSettings
 from efftasks.runtime.artifact import Artifact
@@ -54,7 +54,7 @@ def time_files(paths: Sequence[str], settings: BenchmarkSettings) -> list[dict[s
             try:
                 artifact = Artifact(path, runtime, settings.threads)
                 spec = artifact.spec.input
-                call = session_call(artifact.session, (spec.height, spec.width), spec.layout)
+                call = artifact_call(artifact, (spec.height, spec.width))
                 call()
             except (UserError, RuntimeError) as error:
                 results[i][runtime] = str(error)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from efftasks.bench.engines import TORCH_ENGINES, engines, session_call
+from efftasks.bench.engines import TORCH_ENGINES, artifact_call, engines
 from efftasks.bench.latency import timed
 from efftasks.bench.memory import peak_rss_of, predict
 from efftasks.runtime.artifact import Artifact
@@ -93,7 +93,7 @@ def artifact_rows(path: str, size: tuple[int, int] | None, settings: BenchmarkSe
         row = {"model": path, "input": f"{height}x{width}", "file MB": megabytes}
         image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
         memory = peak_rss_of(predict, path, settings.threads, size, name)
-        yield {**row, "backend": name}, session_call(artifact.session, predictor.size, predictor.spec.input.layout)
+        yield {**row, "backend": name}, artifact_call(artifact, predictor.size)
         end_to_end = {**row, "backend": f"{name}, end to end", "peak RSS MB": memory}
         yield end_to_end, timed(functools.partial(predictor, image))
 

@@ -63,7 +63,8 @@ class Artifact:
         """Network input -> predictions, decoded.
 
         Args:
-            images: float32 (N, 3, H, W), or (N, H, W, 3) where the description's layout is NHWC; contiguous.
+            images: float32 (N, 3, H, W), or (N, H, W, 3) where the description's layout is NHWC; or uint8 (N, H, W, 4)
+                where it states that type; contiguous.
 
         Returns:
             Name -> array. The arrays may be the runtime's own memory: they are good until the next call.

@@ -17,12 +17,11 @@ from efftasks.imaging.sources import LoadedImage, each_image, find_images, in_ba
 from efftasks.runtime.artifact import Artifact
 from efftasks.runtime.preprocess import (
     Placement,
-    channels_first,
     fit_image,
     input_buffer,
     keypoints_to_image,
-    normalize_into,
     to_image_pixels,
+    write_image,
 )
 from efftasks.runtime.video import read_frames
 from efftasks.structures.errors import UserError
@@ -149,14 +148,14 @@ class Predictor:
     def preprocess(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, list[Placement]]:
         """Images uint8 (H, W, 3) BGR -> network input, reused by the next call; and places.
 
-        The input is float32 (N, 3, h, w), or (N, h, w, 3) where the artifact's layout is NHWC.
+        The input is float32 (N, 3, h, w), or (N, h, w, 3) where the artifact's layout is NHWC; or uint8 (N, h, w, 4).
         """
         if len(self._buffer) < len(images):
             self._buffer = input_buffer(len(images), self.size, self.spec.input)
         places = []
-        for buffer, image in zip(channels_first(self._buffer, self.spec.input), images):
+        for buffer, image in zip(self._buffer, images):
             fitted, place = fit_image(image, self.spec.input, self.size)
-            normalize_into(buffer, fitted, self.spec.input)
+            write_image(buffer, fitted, self.spec.input)
             places.append(place)
         return self._buffer[: len(images)], places
 

@@ -11,12 +11,12 @@ from efftasks.structures.spec import InputSpec
 
 __all__ = [
     "Placement",
-    "channels_first",
+    "as_the_network_sees",
     "fit_image",
     "input_buffer",
     "keypoints_to_image",
-    "normalize_into",
     "to_image_pixels",
+    "write_image",
 ]
 
 
@@ -57,24 +57,44 @@ def fit_image(image: np.ndarray, spec: InputSpec, size: tuple[int, int]) -> tupl
 
 
 def input_buffer(count: int, size: tuple[int, int], spec: InputSpec) -> np.ndarray:
-    """Room for ``count`` images of (height, width), float32, in the artifact's layout."""
-    shape = (count, *size, 3) if spec.layout == "NHWC" else (count, 3, *size)
-    return np.empty(shape, np.float32)
+    """Room for ``count`` images of (height, width), in the artifact's layout and type."""
+    shape = (*size, spec.channels) if spec.layout == "NHWC" else (spec.channels, *size)
+    return np.empty((count, *shape), spec.dtype)
 
 
-def channels_first(inputs: np.ndarray, spec: InputSpec) -> np.ndarray:
-    """Network inputs in the artifact's layout as (N, 3, H, W), sharing their memory."""
-    return inputs.transpose(0, 3, 1, 2) if spec.layout == "NHWC" else inputs
+def as_the_network_sees(inputs: np.ndarray, spec: InputSpec) -> np.ndarray:
+    """Network inputs of an artifact as float32 (N, 3, H, W), normalized; of float inputs a view."""
+    images = inputs.transpose(0, 3, 1, 2) if spec.layout == "NHWC" else inputs
+    if spec.dtype == "float32":
+        return images
+    mean, std = (np.array(values, np.float32).reshape(3, 1, 1) for values in (spec.mean, spec.std))
+    return (images[:, :3] - mean) / std
 
 
-def normalize_into(buffer: np.ndarray, image: np.ndarray, spec: InputSpec) -> None:
-    """Write a resized image into its place of the batch: channel by channel, padding included.
+def write_image(buffer: np.ndarray, image: np.ndarray, spec: InputSpec) -> None:
+    """Write a resized image into its place of the batch, padding included.
 
     Args:
-        buffer: float32 (3, H, W), overwritten.
+        buffer: the place: one image of :func:`input_buffer`, overwritten.
         image: uint8 (h, w, 3) BGR with h <= H and w <= W.
         spec: the artifact's input.
     """
+    if spec.dtype == "uint8":
+        _write_bytes(buffer, image, spec)
+    else:
+        _write_normalized(buffer.transpose(2, 0, 1) if spec.layout == "NHWC" else buffer, image, spec)
+
+
+def _write_bytes(buffer: np.ndarray, image: np.ndarray, spec: InputSpec) -> None:
+    """Of uint8 (H, W, 4)."""
+    height, width = image.shape[:2]
+    code = cv2.COLOR_BGR2RGBA if spec.color == "RGB" else cv2.COLOR_BGR2BGRA
+    cv2.cvtColor(image, code, dst=buffer[:height, :width])
+    buffer[height:] = buffer[:height, width:] = int(spec.pad_value)
+
+
+def _write_normalized(buffer: np.ndarray, image: np.ndarray, spec: InputSpec) -> None:
+    """Of float32 (3, H, W), channel by channel."""
     height, width = image.shape[:2]
     channels = cv2.split(image)  # contiguous planes: arithmetic on them is several times faster than on strided views
     order = (2, 1, 0) if spec.color == "RGB" else (0, 1, 2)

@@ -14,7 +14,7 @@ from efftasks.imaging.crops import TOP_DOWN, crop_matrix, cut_crop, invert_affin
 from efftasks.imaging.prediction import Prediction
 from efftasks.imaging.sources import load_image
 from efftasks.runtime.artifact import Artifact
-from efftasks.runtime.preprocess import channels_first, input_buffer, normalize_into
+from efftasks.runtime.preprocess import input_buffer, write_image
 from efftasks.structures.errors import UserError
 
 __all__ = ["TopDownPredictor"]
@@ -101,8 +101,8 @@ class TopDownPredictor:
         """Keypoints (k, P, 3) in pixels of the image, of as many boxes as go at a time."""
         image_input = self.spec.input
         matrices = [crop_matrix(box, self.size, self.padding) for box in boxes]
-        for buffer, matrix in zip(channels_first(self._buffer, image_input), matrices):
-            normalize_into(buffer, cut_crop(pixels, matrix, self.size, image_input.pad_value), image_input)
+        for buffer, matrix in zip(self._buffer, matrices):
+            write_image(buffer, cut_crop(pixels, matrix, self.size, image_input.pad_value), image_input)
         keypoints = self.session.run(self._buffer[: len(boxes)])["keypoints"]
         return np.stack([warp_points(points, invert_affine(matrix)) for points, matrix in zip(keypoints, matrices)])
 

@@ -6,7 +6,7 @@ Standard library only, so that a device needs nothing to read them.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from efftasks.structures.errors import UserError
@@ -26,7 +26,7 @@ _INPUT_CHOICES = {
     "resize": ("letterbox", "stretch", "crop"),
     "color": ("RGB", "BGR"),
     "layout": ("NCHW", "NHWC"),
-    "dtype": ("float32",),
+    "dtype": ("float32", "uint8"),
     "interpolation": ("bilinear",),
 }
 _OUTPUT_TYPES = ("float32", "float16", "int64", "int32", "int8", "uint8", "bool")
@@ -44,6 +44,9 @@ class InputSpec:
     ``(pixel - mean) / std`` with pixels in 0..255: images of more than 8 bits are brought to these before anything
     else, from ``pixel_range`` (low, high), or by 1/256 where it is None. ``layout`` is the order of the axes: images
     (N, 3, H, W), or (N, H, W, 3) in files for runtimes that keep channels last.
+
+    A file whose ``dtype`` is ``uint8`` takes the pixels themselves, (N, H, W, 4): RGBA or BGRA, as ``color`` says,
+    padded with ``pad_value``. It ignores the fourth channel, and applies ``mean`` and ``std`` inside.
     """
 
     name: str
@@ -62,6 +65,7 @@ class InputSpec:
     dynamic_batch: bool = True
     dynamic_size: bool = False
     pixel_range: PixelRange | None = None
+    channels: int = 3  # of the network input; 4 where dtype is uint8
 
     def __post_init__(self) -> None:
         for name, allowed in _INPUT_CHOICES.items():
@@ -83,6 +87,27 @@ class InputSpec:
         for name in ("dynamic_batch", "dynamic_size"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"input.{name}: got {getattr(self, name)!r}, expected true or false")
+        self._check_channels()
+
+    def _check_channels(self) -> None:
+        takes_bytes = self.dtype == "uint8"
+        expected = 4 if takes_bytes else 3
+        if type(self.channels) is not int or self.channels != expected:
+            raise UserError(f"input.channels: got {self.channels!r}, expected {expected} where dtype is {self.dtype}")
+        if takes_bytes and self.layout != "NHWC":
+            raise UserError(f"input.layout: got {self.layout!r}, expected 'NHWC' where dtype is uint8")
+        if takes_bytes and not (0 <= self.pad_value <= 255 and self.pad_value == int(self.pad_value)):
+            raise UserError(
+                f"input.pad_value: got {self.pad_value!r}, expected an integer in 0 to 255 where dtype is uint8"
+            )
+
+    def of_bytes(self) -> InputSpec:
+        """That of a file that takes the pixels themselves instead of ``(pixel - mean) / std``.
+
+        Raises:
+            UserError: ``pad_value`` is no value of a pixel.
+        """
+        return replace(self, dtype="uint8", layout="NHWC", channels=4)
 
 
 @dataclass(frozen=True)

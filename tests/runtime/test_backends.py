@@ -49,7 +49,7 @@ class ToySession:
         self.seen = np.zeros(0)
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        assert images.flags.c_contiguous and images.shape[1:] == (HEIGHT, WIDTH, 3)
+        assert images.flags.c_contiguous and images.shape[1:3] == (HEIGHT, WIDTH)
         self.seen = images.copy()
         means = images.mean((1, 2))[:, [0, 2]]
         order = np.argsort(-means, axis=1)
@@ -100,6 +100,16 @@ def test_a_predictor_runs_on_it_with_channels_last(toy, tmp_path):
     np.testing.assert_allclose(found[0].boxes, [[2, 2, 10, 6], [0, 0, 4, 4]])
 
 
+def test_it_may_take_bytes(toy, tmp_path):
+    """Reused for a larger and a smaller picture: nothing of the first one stays in the padding."""
+    facts = replace(SPEC.input, pad_value=7.0).of_bytes()
+    predictor = Predictor(write_toy(tmp_path, replace(SPEC, input=facts)))
+    session: Any = predictor.session.session
+    predictor([*colors((43, 22, 6), (3, 2, 11)), np.full((4, 12, 3), (1, 2, 3), np.uint8)], batch_size=2)
+    assert session.seen.dtype == np.uint8 and session.seen.shape == (1, HEIGHT, WIDTH, 4)
+    assert (session.seen[0, :4, :, :3] == (3, 2, 1)).all() and (session.seen[0, 4:, :, :3] == 7).all()
+
+
 def test_images_are_padded_the_same_in_both_layouts(toy, tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (5, 11, 3), dtype=np.uint8)
     last = Predictor(write_toy(tmp_path))
@@ -126,6 +136,10 @@ def test_crops_of_a_top_down_estimator_are_in_its_layout(toy, tmp_path):
     predictor(colors((0, 0, 9))[0], [[1, 1, 10, 7]] * 3)
     session: Any = predictor.session.session
     assert session.seen.shape == (1, HEIGHT, WIDTH, 3) and session.seen[0, 4, 6].tolist() == [9, 0, 0]
+    predictor = TopDownPredictor(write_toy(tmp_path, replace(spec, input=facts.of_bytes())), batch_size=2)
+    predictor(colors((1, 2, 9))[0], [[1, 1, 10, 7]] * 3)
+    session = predictor.session.session
+    assert session.seen.dtype == np.uint8 and session.seen[0, 4, 6, :3].tolist() == [9, 2, 1]
 
 
 def test_a_decoder_outside_of_the_file(toy, tmp_path):
@@ -140,13 +154,24 @@ def test_a_decoder_outside_of_the_file(toy, tmp_path):
             Predictor(write_toy(tmp_path, replace(spec, **change)))
 
 
-def test_the_benchmark_times_it(toy, tmp_path, monkeypatch):
+@pytest.mark.parametrize("facts", [SPEC.input, SPEC.input.of_bytes()], ids=["floats", "bytes"])
+def test_the_benchmark_times_it(facts, toy, tmp_path, monkeypatch):
     monkeypatch.setattr("efftasks.bench.rows.peak_rss_of", lambda *arguments: None)  # the process knows no toy
-    path = write_toy(tmp_path)
+    seen: list[np.ndarray] = []
+
+    class Watched(ToySession):
+        def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+            seen.append(images)
+            return super().run(images)
+
+    monkeypatch.setitem(BACKENDS, "toy", replace(TOY, load=Watched))
+    path = write_toy(tmp_path, replace(SPEC, input=facts))
     rows = list(artifact_rows(str(path), None, BenchmarkSettings(backends=("toy",))))
     assert [row["backend"] for row, _ in rows] == ["toy", "toy, end to end"]
     assert rows[0][0]["file MB"] == sum(part.stat().st_size for part in TOY.parts(path)) / 1e6
     assert all(call() > 0 for _, call in rows)
+    assert (seen[0].shape, seen[0].dtype) == ((1, HEIGHT, WIDTH, facts.channels), facts.dtype)
+    assert len(np.unique(seen[0])) > 100  # random
     assert next(row["backend"] for row, _ in artifact_rows(str(path), None, BenchmarkSettings())) == "toy"
 
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from efftasks import Predictor
 from efftasks.imaging.masks import masks_on_image
-from efftasks.runtime.preprocess import fit_image, normalize_into, to_image_pixels
+from efftasks.runtime.preprocess import as_the_network_sees, fit_image, input_buffer, to_image_pixels, write_image
 from efftasks.structures.errors import UserError
 from efftasks.structures.spec import ArtifactSpec, InputSpec, OutputSpec
 
@@ -106,7 +106,7 @@ def test_preprocessing_equals_mmcv(size, resize):
     facts = replace(FACTS, resize=resize)
     fitted, place = fit_image(image, facts, (64, 96))
     ours = np.full((3, 64, 96), np.nan, np.float32)
-    normalize_into(ours, fitted, facts)
+    write_image(ours, fitted, facts)
 
     scale = min(64 / size[0], 96 / size[1])
     shape = (max(1, round(size[1] * scale)), max(1, round(size[0] * scale)))
@@ -116,6 +116,25 @@ def test_preprocessing_equals_mmcv(size, resize):
     expected = mmcv.impad(expected, shape=(64, 96), pad_val=(114, 114, 114))
     expected = mmcv.imnormalize(expected, np.array(facts.mean), np.array(facts.std), to_rgb=True)
     np.testing.assert_allclose(ours, expected.transpose(2, 0, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("color", ["RGB", "BGR"])
+@pytest.mark.parametrize("size", [(64, 96), (37, 91), (50, 50), (1, 7)])
+def test_bytes_are_the_pixels_that_floats_are_made_of(size, color):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    facts = replace(FACTS, color=color, pad_value=77.0)
+    fitted, _ = fit_image(image, facts, (64, 96))
+    buffers = [input_buffer(2, (64, 96), spec) for spec in (facts.of_bytes(), facts)]
+    assert buffers[0].dtype == np.uint8 and buffers[0].shape == (2, 64, 96, 4)
+    for buffer, spec in zip(buffers, (facts.of_bytes(), facts)):
+        buffer[:] = 3
+        write_image(buffer[1], fitted, spec)
+        assert (buffer[0] == 3).all()  # the place of another image
+    expected = mmcv.impad(fitted if color == "BGR" else fitted[..., ::-1], shape=(64, 96), pad_val=(77, 77, 77))
+    np.testing.assert_array_equal(buffers[0][1, ..., :3], expected)
+    seen = [as_the_network_sees(buffer, spec) for buffer, spec in zip(buffers, (facts.of_bytes(), facts))]
+    assert seen[0].dtype == np.float32
+    np.testing.assert_allclose(seen[0][1], seen[1][1], atol=1e-6)
 
 
 def test_boxes_come_back_to_the_image(model):

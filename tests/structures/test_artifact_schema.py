@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ FULL = ArtifactSpec(
     verify={"passed": True},
 )
 STORED: dict[str, Any] = json.loads(FULL.to_json())
+OF_BYTES: dict[str, Any] = json.loads(replace(FULL, input=FULL.input.of_bytes()).to_json())
 PARTS: dict[str, type] = {
     "input": InputSpec,
     "output": OutputSpec,
@@ -105,6 +106,7 @@ def test_words_are_the_same():
 
 def test_real_sidecars_are_valid():
     VALIDATOR.validate(STORED)
+    VALIDATOR.validate(OF_BYTES)
     VALIDATOR.validate(json.loads((ROOT / "tests" / "fixtures" / "sidecar_schema1.json").read_text()))
     for policy in POLICIES.values():
         stored = dict(STORED)
@@ -170,3 +172,15 @@ def test_class_and_schema_refuse_the_same(place: tuple[Any, ...]):
             assert VALIDATOR.is_valid(changed) and not class_takes(changed), (place, value)
             continue
         assert VALIDATOR.is_valid(changed) == class_takes(changed), (place, value)
+
+
+@pytest.mark.parametrize("name", OF_BYTES["input"])
+def test_class_and_schema_refuse_the_same_of_an_input_of_bytes(name: str):
+    """Number of channels, order of axes and padding depend on the type there."""
+    for value in (*VALUES, 3, 4, 114.5, 256, "NCHW", "NHWC", "float32", "uint8"):
+        changed = copy.deepcopy(OF_BYTES)
+        changed["input"][name] = value
+        assert VALIDATOR.is_valid(changed) == class_takes(changed), value
+    without = copy.deepcopy(OF_BYTES)
+    del without["input"][name]
+    assert VALIDATOR.is_valid(without) == class_takes(without)

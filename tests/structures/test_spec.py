@@ -71,7 +71,7 @@ def test_sidecars_of_the_first_schema_load_with_what_was_true_of_them():
     assert (spec.decode, spec.decoder, spec.files, spec.quantization) == ("inside", None, (), None)
     assert spec.policy == POLICIES["fp32"] and spec.verify["passed"] is True
     written = json.loads(spec.to_json())
-    assert written.pop("schema") == 2
+    assert written.pop("schema") == 2 and written["input"].pop("channels") == 3
     assert {key: value for key, value in written.items() if key in old} == {k: old[k] for k in old if k != "schema"}
 
 
@@ -79,6 +79,34 @@ def test_json_holds_no_number_that_other_languages_refuse():
     spec = SPEC.with_verify({"metrics": {"mIoU": float("nan"), "AP": 0.5}, "worst": [float("inf"), 1]})
     stored = json.loads(spec.to_json(), parse_constant=lambda name: pytest.fail(name))
     assert stored["verify"] == {"metrics": {"mIoU": None, "AP": 0.5}, "worst": [None, 1]}
+
+
+def test_an_input_of_bytes_has_four_channels_last():
+    of_bytes = SPEC.input.of_bytes()
+    assert (of_bytes.dtype, of_bytes.layout, of_bytes.channels) == ("uint8", "NHWC", 4)
+    assert replace(of_bytes, dtype="float32", layout="NCHW", channels=3) == SPEC.input
+    spec = replace(SPEC, input=of_bytes)
+    assert ArtifactSpec.from_json(spec.to_json()) == spec and of_bytes.of_bytes() == of_bytes
+    for stated in (OLD.read_text(), SPEC.to_json()):  # from before there were such inputs
+        data = json.loads(stated)
+        data["input"].pop("channels", None)
+        assert ArtifactSpec.from_json(data).input.channels == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(channels=3), "input.channels: got 3, expected 4 where dtype is uint8"),
+        (dict(dtype="float32"), "input.channels: got 4, expected 3 where dtype is float32"),
+        (dict(layout="NCHW"), "input.layout: got 'NCHW', expected 'NHWC' where dtype is uint8"),
+        (dict(pad_value=114.5), "input.pad_value: got 114.5, expected an integer in 0 to 255"),
+        (dict(pad_value=-1.0), "input.pad_value: got -1.0, expected an integer in 0 to 255"),
+        (dict(pad_value=256), "input.pad_value: got 256, expected an integer in 0 to 255"),
+    ],
+)
+def test_faults_of_an_input_of_bytes_are_named(change, message):
+    with pytest.raises(UserError, match=message):
+        replace(SPEC.input.of_bytes(), **change)
 
 
 def test_a_file_is_known_by_its_size_and_digest(tmp_path):

@@ -37,7 +37,8 @@ class Session(Protocol):
         """Network input -> output name -> array.
 
         Args:
-            images: float32 (N, 3, H, W), or (N, H, W, 3) where the file's layout is NHWC; contiguous.
+            images: float32 (N, 3, H, W), or (N, H, W, 3) where the file's layout is NHWC; or uint8 (N, H, W, 4) where
+                it takes bytes; contiguous.
 
         Returns:
             All outputs, each under all of its names. The arrays may be the runtime's own memory: they are good until
