@@ -113,7 +113,9 @@ def _calibration(images: Sequence[Sequence[Entry]], spec: InputSpec, count: int)
     """Of the entries of each image: the image once, whatever data sets have it, but crops of all its objects."""
     each = [entry for same in images for entry in (same if spec.resize == "crop" else same[:1])]
     entries = _spread(each, count)[0]
-    return CalibrationImages([_name(entry) for entry in entries], lambda i: network_input(entries[i], spec))
+    ends = [(pixel - mean) / std for mean, std in zip(spec.mean, spec.std) for pixel in (0, 255)]
+    names = [_name(entry) for entry in entries]
+    return CalibrationImages(names, lambda i: network_input(entries[i], spec), (min(ends), max(ends)))
 
 
 def subset_config(cfg: LinkedConfig, images: TrainingImages, folder: Path) -> LinkedConfig:

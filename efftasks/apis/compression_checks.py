@@ -71,7 +71,8 @@ def _check_exports(step: CompressionStep) -> None:
     names = []
     for settings in step.exports:
         find_exporter(settings.backend, settings.precision)
-        names.append((settings.backend, settings.precision or EXPORTERS[settings.backend].precisions[0]))
+        precision = settings.precision or EXPORTERS[settings.backend].precisions[0]
+        names.append((settings.backend, precision, *settings.input_suffix))
         if names.count(names[-1]) > 1:
             raise UserError(f"export: {' '.join(names[-1])} occurs twice, expected each once")
 

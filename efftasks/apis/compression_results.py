@@ -108,7 +108,7 @@ def step_rows(
     complexity: dict[tuple[int, int], Complexity] = {}
     for part in step.exports:
         # Without a stated precision it is that of the model, which is not loaded here.
-        target = folder / _EXPORTS / "_".join(filter(None, (part.backend, part.precision)))
+        target = folder / _EXPORTS / "_".join(filter(None, (part.backend, part.precision, *part.input_suffix)))
         key = measuring_digest(config, digest, checkpoint.name, asdict(part), list(runtimes))
         entry = saved.get(target.name)
         if entry is None or entry["of"] != key or not (target / entry["name"]).is_file():
@@ -165,7 +165,7 @@ def _row(step: CompressionStep, settings: ExportSettings, exported: Exported, co
     return {
         "step": step.name,
         "epochs": step.config.train_cfg.max_epochs if step.trains else 0,
-        "file": f"{settings.backend} {exported.spec.precision}",
+        "file": " ".join((settings.backend, exported.spec.precision, *settings.input_suffix)),
         "input": f"{exported.spec.input.height}x{exported.spec.input.width}",
         "metric": name,
         "metric in PyTorch": metrics["pytorch"][name],

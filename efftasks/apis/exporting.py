@@ -31,7 +31,7 @@ from efftasks.imaging.sources import find_images
 from efftasks.linking.linked import LinkedConfig
 from efftasks.runtime.backends.table import BACKENDS
 from efftasks.structures.errors import UserError, WorkError
-from efftasks.structures.spec import ArtifactFile, ArtifactSpec, QuantizationSpec
+from efftasks.structures.spec import INPUTS, ArtifactFile, ArtifactSpec, QuantizationSpec
 
 __all__ = ["ExportSettings", "Exported", "export", "export_model"]
 
@@ -46,6 +46,7 @@ class ExportSettings:
 
     backend: str = next(iter(EXPORTERS))  # the exporter
     precision: str | None = None  # one of the exporter's; None: its default
+    input: str = INPUTS[0]  # float32, normalized images; or uint8, their pixels with a fourth channel, see InputSpec
     size: tuple[int, int] | None = None  # (height, width) of the network input in pixels; None: the config's
     dynamic_size: bool = False  # height and width are free, in steps of the model's divisor
     dynamic_batch: bool = True
@@ -58,6 +59,8 @@ class ExportSettings:
     sensitivity: bool = False  # measure that of each layer, and leave the worst in float
 
     def __post_init__(self) -> None:
+        if self.input not in INPUTS:
+            raise UserError(f"--input: got {self.input!r}, expected one of {', '.join(INPUTS)}")
         if self.num_images < 1:
             raise UserError(f"--num-images: got {self.num_images}, expected an integer from 1: verifying needs images")
         if self.size is not None and min(self.size) < 1:
@@ -70,6 +73,11 @@ class ExportSettings:
                 f"--precision: got {self.precision or 'none'}, expected int8: calibration, bits, layers in float and "
                 "sensitivity are of quantized files"
             )
+
+    @property
+    def input_suffix(self) -> tuple[str, ...]:
+        """What a name of the file says of its input: its type, where it is not the usual one."""
+        return () if self.input == INPUTS[0] else (self.input,)
 
 
 DEFAULTS = ExportSettings()
@@ -144,6 +152,7 @@ def export_model(
     trained = quantization_of(model)
     spec = replace(spec, precision=_precision(settings, exporter, trained), quantization=trained)
     spec = replace(spec, comparison=spec.policy)
+    shipped_input = spec.input.of_bytes() if settings.input == "uint8" else spec.input
     if settings.images is not None and spec.input.resize == "crop":
         raise UserError(f"--images: {spec.task} is verified in the boxes of the test data, and images have none")
     entries = _entries(model.cfg, settings)
@@ -167,6 +176,10 @@ def export_model(
             spec, rows = quantized.spec, quantized.sensitivity
             if rows:
                 save_sensitivity(quantized, folder)
+        if shipped_input != spec.input:  # last: all that is measured on the way takes floats
+            exporter.take_bytes(draft, spec.input)
+            spec = replace(spec, input=shipped_input)
+            exporter.write_metadata(draft, spec)
         spec.save(draft.with_suffix(".json"))  # for formats without room for a description
         report = verify(model, draft, spec, entries, exporter.backend)
         metrics = _metrics(model, draft, exporter.backend) if settings.evaluate and report.passed else {}

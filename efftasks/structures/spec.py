@@ -15,9 +15,10 @@ from typing import Any
 from efftasks.structures.comparison import POLICIES, PRECISIONS, Policy, policy_from, policy_to_dict
 from efftasks.structures.errors import UserError
 from efftasks.structures.field_checks import check_choice, check_texts, is_number
-from efftasks.structures.spec_parts import ArtifactFile, DecoderSpec, InputSpec, OutputSpec, QuantizationSpec
+from efftasks.structures.spec_parts import INPUTS, ArtifactFile, DecoderSpec, InputSpec, OutputSpec, QuantizationSpec
 
 __all__ = [
+    "INPUTS",
     "METADATA_KEY",
     "SCHEMA",
     "TASKS",

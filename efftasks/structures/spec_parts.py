@@ -19,14 +19,15 @@ from efftasks.structures.field_checks import (
 )
 from efftasks.structures.pixel_range import PixelRange, checked_range
 
-__all__ = ["ArtifactFile", "DecoderSpec", "InputSpec", "OutputSpec", "QuantizationSpec"]
+__all__ = ["INPUTS", "ArtifactFile", "DecoderSpec", "InputSpec", "OutputSpec", "QuantizationSpec"]
 
+INPUTS = ("float32", "uint8")  # types of a network's input, the usual one first
 # What a runtime has to know how to do; anything else would be predicted wrongly, without a word.
 _INPUT_CHOICES = {
     "resize": ("letterbox", "stretch", "crop"),
     "color": ("RGB", "BGR"),
     "layout": ("NCHW", "NHWC"),
-    "dtype": ("float32", "uint8"),
+    "dtype": INPUTS,
     "interpolation": ("bilinear",),
 }
 _OUTPUT_TYPES = ("float32", "float16", "int64", "int32", "int8", "uint8", "bool")

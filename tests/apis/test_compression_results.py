@@ -21,6 +21,21 @@ def test_the_precision_is_that_of_the_file_whatever_was_asked_for(
     precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A model that was trained for integers is exported in integers by default."""
+    (row,) = rows_of(precision, tmp_path, monkeypatch, ExportSettings())
+    assert (row["file"], row["precision"]) == (f"onnx {precision}", precision)
+    assert (row["input"], row["file MB"], row["metric on"]) == ("32x64", 0.001, {"onnxruntime": 0.4})
+
+
+def test_files_that_differ_in_their_input_have_names_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = rows_of("int8", tmp_path, monkeypatch, *(ExportSettings(input=x) for x in ("float32", "uint8")))
+    assert [row["file"] for row in rows] == ["onnx int8", "onnx int8 uint8"]
+    assert [Path(row["path"]).parent.name for row in rows] == ["onnx", "onnx_uint8"]
+
+
+def rows_of(precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *exports: ExportSettings) -> list[Any]:
+    """Rows of a step whose files have this precision."""
 
     def export(config: Any, checkpoint: Path, target: Path, settings: Any) -> Any:
         target.mkdir(parents=True)
@@ -31,7 +46,5 @@ def test_the_precision_is_that_of_the_file_whatever_was_asked_for(
 
     monkeypatch.setattr(compression_results, "export", export)
     monkeypatch.setattr(compression_results, "_complexity", lambda *rest: Complexity(2.0, 1.0, 1.0))
-    step = CompressionStep(1, "tune", LinkedConfig(), False, "best", (ExportSettings(),))
-    (row,) = step_rows(step, step.config, tmp_path / "best.pth", "digest", ["none"])
-    assert (row["file"], row["precision"]) == (f"onnx {precision}", precision)
-    assert (row["input"], row["file MB"], row["metric on"]) == ("32x64", 0.001, {"onnxruntime": 0.4})
+    step = CompressionStep(1, "tune", LinkedConfig(), False, "best", exports)
+    return list(step_rows(step, step.config, tmp_path / "best.pth", "digest", ["none"]))

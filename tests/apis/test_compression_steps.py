@@ -122,6 +122,7 @@ UNBUILDABLE: list[tuple[dict[str, Any], str]] = [
     (dict(LOW, export=dict(precision="int1")), r"\(low\): --precision: got 'int1', expected one of"),
     (dict(LOW, export=[dict(), dict(precision="fp32")]), r"\(low\): export: onnx fp32 occurs twice"),
     (dict(LOW, model_transforms=[dict(type="LowRnk")]), r"LowRnk is not in the"),
+    (dict(LOW, export=2 * [dict(input="uint8")]), r"\(low\): export: onnx fp32 uint8 occurs twice"),
     (dict(LOW, model_transforms=[dict(LOW_RANK, layers=["nek.*"])]), r"\(low\): .*nek"),
     (
         dict(LOW, model=dict(neck=dict(out_channels=(8, 8, 8)))),
@@ -141,6 +142,14 @@ def test_a_step_that_cannot_be_built_is_refused(step: dict[str, Any], message: s
     with pytest.raises(Exception, match=message) as error:
         check_chain(read_chain(config(DENSE, step)))
     assert isinstance(error.value, (UserError, KeyError, ValueError)) and "\n" not in str(error.value)
+
+
+def test_files_of_a_step_may_differ_in_their_input() -> None:
+    chain = read_chain(config(DENSE, dict(LOW, export=[dict(), dict(input="uint8")])))
+    check_chain(chain)
+    assert [part.input for part in chain.steps[1].exports] == ["float32", "uint8"]
+    with pytest.raises(UserError, match=r"steps\.1 \(low\): --input: got 'int8', expected one of float32, uint8"):
+        read_chain(config(DENSE, dict(LOW, export=dict(input="int8"))))
 
 
 def test_a_start_of_other_classes_needs_training(tmp_path: Path) -> None:

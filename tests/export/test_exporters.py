@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,8 +15,10 @@ from efftasks.apis.formats import exporter_for, find_exporter, move_artifact, su
 from efftasks.cli.main import build_parser
 from efftasks.export.exporters.table import EXPORTERS
 from efftasks.runtime.backends.table import BACKENDS
+from efftasks.runtime.preprocess import input_buffer, write_image
 from efftasks.structures.comparison import PRECISIONS
 from efftasks.structures.errors import UserError
+from efftasks.structures.spec import InputSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,6 +39,30 @@ def test_a_graph_is_written_for_every_runtime(backend, tmp_path):
     assert exporter.write_graph(torch.nn.Conv2d(3, 2, 3), torch.zeros(1, 3, 8, 8), path) == path
     values = next(iter(backend.open(path).run(torch.ones(1, 3, 8, 8).numpy()).values()))
     assert values.shape == (1, 2, 6, 6)
+
+
+@pytest.mark.parametrize("mean, std", [((0, 0, 0), (255, 255, 255)), ((124, 116, 104), (58, 57, 59.5))], ids=str)
+@pytest.mark.parametrize("color", ["RGB", "BGR"])
+@pytest.mark.parametrize("exporter", EXPORTERS.values(), ids=lambda exporter: exporter.name)
+def test_a_file_of_bytes_gives_what_one_of_floats_gives(exporter, color, mean, std, tmp_path):
+    if not exporter.available:
+        pytest.skip(f"needs {exporter.missing}")
+    spec = InputSpec("images", 8, 10, mean=mean, std=std, color=color)
+    path = tmp_path / f"graph{suffix_of(exporter)}"
+    exporter.write_graph(torch.nn.Conv2d(3, 4, 3, padding=1), torch.zeros(1, 3, 8, 10), path)
+    image = np.random.default_rng(0).integers(0, 256, (6, 10, 3), dtype=np.uint8)
+    floats, pixels = (input_buffer(1, (8, 10), facts) for facts in (spec, spec.of_bytes()))
+    write_image(floats[0], image, spec)
+    write_image(pixels[0], image, spec.of_bytes())
+    runtime = BACKENDS[exporter.backend]
+    (expected,) = {name: value.copy() for name, value in runtime.open(path).run(floats).items()}.values()
+    exporter.take_bytes(path, spec)
+    assert sorted(part.name for part in tmp_path.iterdir()) == sorted(part.name for part in runtime.parts(path))
+    session = runtime.open(path)
+    for alpha in (pixels[..., 3].copy(), 0, np.arange(10)):
+        pixels[..., 3] = alpha
+        (result,) = session.run(pixels).values()
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("backend", BACKENDS.values(), ids=lambda backend: backend.name)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from efftasks.export.quantization.recipe import CalibrationImages, Recipe
-    from efftasks.structures.spec import ArtifactSpec
+    from efftasks.structures.spec import ArtifactSpec, InputSpec
 
 __all__ = ["Export", "Exporter", "PrepareQuantizer", "Quantization", "Quantizer", "WriteGraph"]
 
@@ -134,6 +134,8 @@ class Exporter:
         write_graph: writes a module without a description.
         write_metadata: (path, description) -> puts the description into the file, in place of the one there; does
             nothing where the format has no room for one.
+        take_bytes: (path, input of the file) -> makes of a file, whose input is normalized floats, one that takes the
+            pixels themselves, uint8 (N, H, W, 4); it has no description then.
         modules: what it imports beside PyTorch.
         extra: the extra of this package that installs them.
         quantization: how it makes ``int8``, where that is one of its precisions.
@@ -145,6 +147,7 @@ class Exporter:
     export: Export
     write_graph: WriteGraph
     write_metadata: Callable[[Path, ArtifactSpec], None]
+    take_bytes: Callable[[Path, InputSpec], None]
     modules: tuple[str, ...]
     extra: str
     quantization: Quantization | None = None

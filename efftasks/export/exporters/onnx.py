@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from efftasks.export.byte_input import take_bytes
 from efftasks.export.exporters.base import Exporter, Quantization
 from efftasks.export.quantization.channels import pad_input_channels
 from efftasks.export.quantization.layers import SCOPES, drop_scopes
@@ -18,7 +19,7 @@ from efftasks.export.quantization.qdq import METHODS, QdqQuantizer
 from efftasks.export.quantization.recipe import CalibrationImages
 from efftasks.structures.errors import UserError, WorkError
 from efftasks.structures.protocols import Exportable
-from efftasks.structures.spec import METADATA_KEY, ArtifactSpec
+from efftasks.structures.spec import METADATA_KEY, ArtifactSpec, InputSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -173,6 +174,16 @@ def write_metadata(path: str | Path, spec: ArtifactSpec) -> None:
     onnx.save(model, str(path))
 
 
+def _take_bytes(path: str | Path, image_input: InputSpec) -> None:
+    """As :class:`efftasks.export.exporters.base.Exporter` has it."""
+    import onnx
+
+    model = onnx.load(str(path))
+    take_bytes(model, image_input)
+    onnx.save(model, str(path))
+    onnx.checker.check_model(str(path), full_check=True)
+
+
 @contextlib.contextmanager
 def _quiet():
     """The exporter prints its progress and warns of its own internals."""
@@ -200,6 +211,7 @@ EXPORTER = Exporter(
     export=export_onnx,
     write_graph=write_graph,
     write_metadata=write_metadata,
+    take_bytes=_take_bytes,
     modules=("onnx", "onnxscript"),
     extra="export",
     quantization=Quantization(prepare_qdq, METHODS, weights="int8", activations="uint8", packages=("onnxruntime",)),

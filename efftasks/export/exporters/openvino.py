@@ -16,7 +16,7 @@ from efftasks.export.exporters.base import Exporter, Quantization
 from efftasks.export.quantization.layers import Layers
 from efftasks.export.quantization.recipe import CalibrationImages, Recipe
 from efftasks.structures.errors import WorkError
-from efftasks.structures.spec import METADATA_KEY, ArtifactSpec
+from efftasks.structures.spec import METADATA_KEY, ArtifactSpec, InputSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -66,13 +66,26 @@ def write_metadata(path: str | Path, spec: ArtifactSpec) -> None:
     """
     import openvino
 
-    path = Path(path)
     network = openvino.Core().read_model(str(path))
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # the weights that were read are still mapped
-        draft = _save(network, Path(folder, path.name), spec)
-        del network
-        for suffix in (".bin", ".xml"):
-            draft.with_suffix(suffix).replace(path.with_suffix(suffix))
+    network.set_rt_info(replace(spec, files=()).to_json(), METADATA_KEY)
+    _save_in_place(network, Path(path))
+
+
+def take_bytes(path: str | Path, image_input: InputSpec) -> None:
+    """As :class:`efftasks.export.exporters.base.Exporter` has it."""
+    import openvino
+    from openvino.preprocess import ColorFormat, PrePostProcessor
+
+    network = openvino.Core().read_model(str(path))
+    three = getattr(ColorFormat, image_input.color)
+    four = {"RGB": ColorFormat.RGBX, "BGR": ColorFormat.BGRX}[image_input.color]
+    processor = PrePostProcessor(network)
+    image = processor.input()
+    image.model().set_layout(openvino.Layout("NCHW"))
+    image.tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC")).set_color_format(four)
+    steps = image.preprocess().convert_color(three).convert_element_type(openvino.Type.f32)
+    steps.mean(list(map(float, image_input.mean))).scale(list(map(float, image_input.std)))
+    _save_in_place(processor.build(), Path(path))
 
 
 class NncfQuantizer:
@@ -169,6 +182,14 @@ def _save(network: Any, path: Path, spec: ArtifactSpec | None = None) -> Path:
     return path
 
 
+def _save_in_place(network: Any, path: Path) -> None:
+    """Write a network where it was read: its weights are still mapped."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        draft = _save(network, Path(folder, path.name))
+        for suffix in (".bin", ".xml"):
+            draft.with_suffix(suffix).replace(path.with_suffix(suffix))
+
+
 _GRAPH = ".onnx"
 
 EXPORTER = Exporter(
@@ -178,6 +199,7 @@ EXPORTER = Exporter(
     export=export_openvino,
     write_graph=write_graph,
     write_metadata=write_metadata,
+    take_bytes=take_bytes,
     modules=("onnx", "onnxscript", "openvino"),
     extra="openvino",
     quantization=Quantization(

@@ -98,10 +98,11 @@ class QdqQuantizer:
         return result
 
     def _calibrate(self, method: str) -> Any:
-        """Ranges of the tensors that may be quantized, from all images."""
+        """Ranges of the tensors that may be quantized, from all images; of the image itself, all that it can have."""
+        import numpy as np
         import onnx
         from onnxruntime.quantization import CalibrationMethod
-        from onnxruntime.quantization.calibrate import create_calibrator
+        from onnxruntime.quantization.calibrate import TensorData, create_calibrator
 
         kinds = {
             "minmax": CalibrationMethod.MinMax,
@@ -120,7 +121,11 @@ class QdqQuantizer:
             for start in progress:
                 indices = range(start, min(start + _CHUNK, len(self._images)))
                 calibrator.collect_data(_Reader(name, self._images, indices))
-            return calibrator.compute_data()
+            ranges = calibrator.compute_data()
+        if self._images.value_range is not None:  # every byte keeps a value of its own, whatever the images had
+            lowest, highest = (np.array(value, np.float32) for value in self._images.value_range)
+            ranges.data[name] = TensorData(lowest=lowest, highest=highest)
+        return ranges
 
 
 class _Reader:

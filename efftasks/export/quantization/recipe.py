@@ -20,10 +20,12 @@ class CalibrationImages:
     Attributes:
         names: of the images, in order: paths, of objects with their boxes.
         load: index -> network input float32 (1, 3, H, W), preprocessed as the exported file states it.
+        value_range: the least and the largest value that an image can have there; None if it is not known.
     """
 
     names: Sequence[str]
     load: Callable[[int], np.ndarray]
+    value_range: tuple[float, float] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -41,7 +43,7 @@ class CalibrationImages:
         """Some of them, evenly spaced."""
         step = max(1, len(self.names) // count)
         chosen = list(range(0, len(self.names), step))[:count]
-        return CalibrationImages([self.names[i] for i in chosen], lambda i: self.load(chosen[i]))
+        return CalibrationImages([self.names[i] for i in chosen], lambda i: self.load(chosen[i]), self.value_range)
 
 
 @dataclass(frozen=True)
