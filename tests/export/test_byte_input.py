@@ -75,9 +75,10 @@ def quantized(networks: ModuleType, scale: float, zero: int, groups: int = 1, al
         nodes += [networks.node("ReduceMax", [also], "largest", keepdims=1)]
         nodes += [networks.node("Add", ["b", "largest"], "out")]
     weights = RANDOM.integers(-64, 64, (6, 3 // groups, 3, 3)).astype(np.int8)
-    integers = dict(w=weights, z_w=np.zeros(6, np.int8), z_image=np.array(zero, np.uint8), z_a=np.array(131, np.uint8))
-    scales = dict(s_image=np.array(scale), s_a=np.array(0.05), s_w=RANDOM.uniform(4e-5, 8e-5, 6) / scale)
-    model = network(networks, nodes, **integers, **scales)
+    zeros = dict(z_w=np.zeros(6, np.int8), z_image=np.array(zero, np.uint8), z_a=np.array(131, np.uint8))
+    constants: dict[str, Any] = dict(w=weights, **zeros)
+    constants.update(s_image=np.array(scale), s_a=np.array(0.05), s_w=RANDOM.uniform(4e-5, 8e-5, 6) / scale)
+    model = network(networks, nodes, **constants)
     pad_input_channels(model)
     return model
 

@@ -124,16 +124,18 @@ def test_the_report_counts_pixels() -> None:
     assert not compare_label_maps([], []).passed
 
 
-def test_pictures_of_12_bits_are_read_by_the_same_range_everywhere(checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["float32", "uint8"])
+def test_pictures_of_12_bits_are_read_by_the_same_range_everywhere(kind: str, checkpoint: Path, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for i in range(2):
         coarse = random.integers(0, 4096, (6, 8)).astype(np.uint16)
         cv2.imwrite(str(tmp_path / f"{i}.tif"), cv2.resize(coarse, (200, 120)))
     options = [*OPTIONS, "pixel_range=0,4095"]
-    words = ["export", CONFIG, str(checkpoint), "--backend", "onnx", "--out", str(tmp_path / "out")]
+    words = ["export", CONFIG, str(checkpoint), "--backend", "onnx", "--input", kind, "--out", str(tmp_path / "out")]
     assert main([*words, "--images", str(tmp_path), *options]) == 0
     sidecar = json.loads((tmp_path / "out/model.json").read_text())
     assert sidecar["input"]["pixel_range"] == [0, 4095] and sidecar["verify"]["passed"]
+    assert sidecar["input"]["dtype"] == kind and any(sidecar["input"]["mean"])
     paths = sorted(map(str, tmp_path.glob("*.tif")))
     arrays = [np.dstack([cv2.imread(path, cv2.IMREAD_UNCHANGED)] * 3) for path in paths]
     predictor = Predictor(tmp_path / "out/model.onnx")

@@ -84,6 +84,17 @@ def test_keypoints_of_given_boxes(artifact, data):
     np.testing.assert_allclose(found.boxes, boxes)
 
 
+def test_a_file_of_bytes_gives_the_same_keypoints(artifact, checkpoint, data, options, tmp_path):
+    words = ["export", CONFIG, str(checkpoint), "--backend", "onnx", "--input", "uint8", "--out", str(tmp_path)]
+    assert main([*words, *options]) == 0
+    boxes = [[-20, -10, 50, 70], [80, 40, 170, 130], [5, 5, 40, 30]]  # beyond the picture, too
+    floats, of_bytes = (TopDownPredictor(path, batch_size=2) for path in (artifact, tmp_path / "model.onnx"))
+    assert of_bytes.spec.input.dtype == "uint8" and of_bytes.spec.verify["passed"]
+    expected, keypoints = (model(str(data / "images/0.png"), boxes).keypoints for model in (floats, of_bytes))
+    assert expected is not None and keypoints is not None and expected.std(0).max() > 1
+    np.testing.assert_allclose(keypoints, expected, atol=1e-3)
+
+
 def test_what_needs_boxes_says_so(artifact, checkpoint, data, options, tmp_path, capsys):
     assert main(["predict", str(artifact), str(data / "images")]) == 2
     assert "use TopDownPredictor" in capsys.readouterr().err
