@@ -127,14 +127,27 @@ def test_who_reads_the_float_image_still_gets_it(networks) -> None:
     assert kinds(model).count("QuantizeLinear") == 1 and kinds(model).count("Cast") == 1
 
 
+@pytest.mark.parametrize("options", [{}, dict(also="image")], ids=["four channels", "three"])
 @pytest.mark.parametrize(
-    ("spec", "scale", "zero"), [(UNIT, 0.9 / 255, 0), (UNIT, 1 / 255, 1), (IMAGENET, 0.0186, 114)], ids=str
+    ("spec", "scale", "zero"),
+    [(UNIT, 0.9 / 255, 0), (UNIT, 1 / 255, 1), (IMAGENET, 0.0186, 114)],
+    ids=["narrow", "shifted", "imagenet"],
 )
-def test_another_scale_rounds_floats_as_before(spec, scale, zero, networks) -> None:
-    model = quantized(networks, scale, zero)
-    check(model, spec, 0)
-    assert kinds(model)[:3] == ["Transpose", "Slice", "Cast"] and "Pad" in kinds(model)
-    assert kinds(model).count("QuantizeLinear") == 2
+def test_another_scale_is_a_convolution_in_integers(spec, scale, zero, options, networks) -> None:
+    """Its integers are those of the floats; where rounding decides they may differ by one."""
+    model = quantized(networks, scale, zero, **options)
+    check(model, spec, 0 if spec is UNIT else 2 * 0.05)
+    assert "Cast" not in kinds(model) and kinds(model).count("Conv") == 2 and "Pad" not in kinds(model)
+    values = np.arange(256, dtype=np.uint8)
+    pixels = np.stack([values, values[::-1], np.roll(values, 77), values], -1).reshape(2, 16, 8, 4)
+    factor, shift = (np.array(x).reshape(3, 1, 1) for x in (1 / np.array(spec.std), np.array(spec.mean) / spec.std))
+    exact = (pixels[..., :3].transpose(0, 3, 1, 2) * factor - shift) / scale + zero
+    (wide,) = [x.output[0] for x in model.graph.node if x.op_type == "QuantizeLinear" and "s_image" in x.input]
+    del model.graph.output[:]
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, [2, 16, 8, 4]))
+    model.graph.output.append(helper.make_tensor_value_info(wide, onnx.TensorProto.UINT8, [None] * 4))
+    for integers in run(model, pixels):
+        assert np.abs(integers[:, :3] - np.clip(exact, 0, 255)).max() < 0.51
 
 
 @pytest.mark.parametrize("spec", [UNIT, IMAGENET], ids=["unit", "imagenet"])
