@@ -138,7 +138,7 @@ def _run(path: Path, images: np.ndarray) -> list[np.ndarray]:
 
 
 @pytest.mark.slow
-def test_openvino_integers_are_nearly_the_same(model, photos, tmp_path):
+def test_integers_of_openvino_are_the_same(model, photos, tmp_path):
     for module in ("openvino", "nncf"):
         pytest.importorskip(module)
     exporter = EXPORTERS["openvino"]
@@ -151,7 +151,8 @@ def test_openvino_integers_are_nearly_the_same(model, photos, tmp_path):
     exporter.take_bytes(path, spec.input)
     replace(spec, input=spec.input.of_bytes()).save(path.with_suffix(".json"))
     outputs = raw_outputs(path, photos)
-    np.testing.assert_allclose(outputs["scores"], expected["scores"], atol=0.01)
+    np.testing.assert_allclose(outputs["scores"], expected["scores"], atol=1e-4)
+    assert "Slice" not in path.read_text()  # the bytes reach the first convolution
 
 
 @pytest.mark.slow
@@ -169,7 +170,7 @@ def test_a_model_trained_for_integers(module_at: Callable[[Path], ModuleType], p
 
 
 def test_a_file_that_does_not_agree_is_rejected_with_its_input(model, photos, tmp_path, monkeypatch):
-    """The check is of the file that is shipped: colors in the wrong order are noticed."""
+    """The check is of the file that is shipped."""
 
     def swapped(path: Path, image_input: Any) -> None:
         EXPORTERS["onnx"].take_bytes(path, replace(image_input, std=(255, 100, 255)))

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from efftasks.export.byte_input_openvino import with_bytes
 from efftasks.export.exporters import onnx
 from efftasks.export.exporters.base import Exporter, Quantization
 from efftasks.export.quantization.layers import Layers
@@ -74,18 +75,9 @@ def write_metadata(path: str | Path, spec: ArtifactSpec) -> None:
 def take_bytes(path: str | Path, image_input: InputSpec) -> None:
     """As :class:`efftasks.export.exporters.base.Exporter` has it."""
     import openvino
-    from openvino.preprocess import ColorFormat, PrePostProcessor
 
     network = openvino.Core().read_model(str(path))
-    three = getattr(ColorFormat, image_input.color)
-    four = {"RGB": ColorFormat.RGBX, "BGR": ColorFormat.BGRX}[image_input.color]
-    processor = PrePostProcessor(network)
-    image = processor.input()
-    image.model().set_layout(openvino.Layout("NCHW"))
-    image.tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC")).set_color_format(four)
-    steps = image.preprocess().convert_color(three).convert_element_type(openvino.Type.f32)
-    steps.mean(list(map(float, image_input.mean))).scale(list(map(float, image_input.std)))
-    _save_in_place(processor.build(), Path(path))
+    _save_in_place(with_bytes(network, image_input), Path(path))
 
 
 class NncfQuantizer:
