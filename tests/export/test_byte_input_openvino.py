@@ -75,7 +75,7 @@ def test_results_are_the_same(spec, options, in_integers):
     other = PIXELS.copy()
     other[..., 3] = 255 - other[..., 3]
     results = [run(made, images) for images in (PIXELS, other)]
-    np.testing.assert_array_equal(*results)
+    np.testing.assert_array_equal(results[0], results[1])
     step = (options["high"] - options["low"]) / 255 * 64 * 0.02  # one integer of the image, where rounding decides
     np.testing.assert_allclose(results[0], expected, atol=1e-4 if spec is UNIT else 2 * step)
     assert np.isclose(results[0], expected, atol=1e-4).mean() > 0.95
