@@ -149,7 +149,7 @@ def test_settings_of_int8_need_int8(tmp_path):
     with pytest.raises(UserError, match=r"--calib-images: .* is no folder"):
         apis.ExportSettings(precision="int8", calib_images=tmp_path / "none")
     with pytest.raises(UserError, match="--calib-images: 32 is no folder"):
-        apis.ExportSettings(precision="int8", calib_images=32)
+        apis.ExportSettings(precision="int8", calib_images=32)  # type: ignore[arg-type]
 
 
 def test_a_method_that_an_exporter_lacks_is_refused(model, tmp_path):

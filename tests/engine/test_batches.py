@@ -54,6 +54,7 @@ class Fading(Mean):
 def test_losses_are_those_of_the_last_epoch() -> None:
     """What fades out during training does not count, and training begins as if nothing had been computed."""
     model = Fading()
-    losses = list(training_losses({}, lambda settings, seed: DataLoader([torch.tensor(3.0)]), seed=None)(model, 2))
+    data: Any = [torch.tensor(3.0)]
+    losses = list(training_losses({}, lambda settings, seed: DataLoader(data), seed=None)(model, 2))
     assert [loss.item() for loss in losses] == [6.0, 6.0]
     assert model.progress == 0

@@ -26,7 +26,13 @@ compression = dict(
                 )
             ),
         ),
-        dict(name="int8", export=[dict(precision="int8"), dict(backend="openvino", precision="int8")]),
+        dict(
+            name="int8",
+            export=[
+                dict(precision="int8", input="uint8"),
+                dict(backend="openvino", precision="int8", input="uint8"),
+            ],
+        ),
     ],
     benchmark=dict(threads=1),
 )
