@@ -21,7 +21,7 @@ from efftasks.apis.verifying import verify
 from efftasks.bench.environment import instruction_sets
 from efftasks.compression.quantization.convert import quantization_of
 from efftasks.config import load_config
-from efftasks.export.exporters.base import Exporter
+from efftasks.export.exporters.base import Exporter, PageOptions
 from efftasks.export.exporters.table import EXPORTERS
 from efftasks.export.quantization.sensitivity import LayerError
 from efftasks.export.verify import Report
@@ -57,6 +57,7 @@ class ExportSettings:
     quantization: Mapping[str, Any] = field(default_factory=dict)  # overrides of the config's; of int8
     calib_images: str | Path | None = None  # a folder to calibrate on; None: the training data of the config
     sensitivity: bool = False  # measure that of each layer, and leave the worst in float
+    page: PageOptions = PageOptions()  # of exporters that write a page beside the file
 
     def __post_init__(self) -> None:
         if self.input not in INPUTS:
@@ -91,6 +92,7 @@ class Exported(NamedTuple):
     report: Report
     metrics: dict[str, dict[str, float]]  # of "pytorch" and "artifact"; empty unless they were asked for
     sensitivity: tuple[LayerError, ...] = ()  # of the layers; empty unless it was asked for
+    page: Path | None = None  # that runs the file, if the exporter writes one
 
 
 def export(
@@ -144,6 +146,7 @@ def export_model(
     if model.cfg.model.get("test_cfg", {}).get("mode") == "slide":
         raise UserError("model.test_cfg.mode: got 'slide', expected 'whole': a file takes whole images")
     exporter = find_exporter(settings.backend, settings.precision)
+    _check_page_options(settings, exporter)
     if settings.size is not None:
         set_input_size(model.cfg, settings.size)
     spec = describe(model)
@@ -156,6 +159,8 @@ def export_model(
     if settings.images is not None and spec.input.resize == "crop":
         raise UserError(f"--images: {spec.task} is verified in the boxes of the test data, and images have none")
     entries = _entries(model.cfg, settings)
+    if exporter.page is not None:
+        exporter.page.check(spec, settings.page)
     after_training = spec.precision == "int8" and trained is None
     quantization = quantization_settings(model.cfg, settings.quantization) if after_training else None
 
@@ -195,7 +200,14 @@ def export_model(
         spec = replace(spec, files=_files(draft, path, exporter))
         move_artifact(draft, path, exporter)
     spec.save(path.with_suffix(".json"))
-    return Exported(path, spec, report, metrics, rows)
+    page = None if exporter.page is None else exporter.page.write(path, spec, settings.page)
+    return Exported(path, spec, report, metrics, rows, page)
+
+
+def _check_page_options(settings: ExportSettings, exporter: Exporter) -> None:
+    if exporter.page is None and settings.page != PageOptions():
+        names = ", ".join(name for name, other in EXPORTERS.items() if other.page is not None)
+        raise UserError(f"--ort-web, --single-file: got --backend {exporter.name}, expected one with a page: {names}")
 
 
 def _precision(settings: ExportSettings, exporter: Exporter, trained: QuantizationSpec | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from efftasks.cli.options import add_options, parse_options
@@ -17,6 +18,7 @@ EXAMPLES = """examples:
   efftasks export my_config.py best.pth --precision int8 --eval       8-bit integers, calibrated on training images
   efftasks export my_config.py best.pth --precision int8 --input uint8   it takes pixels: faster in ONNX Runtime
   efftasks export my_config.py best.pth --precision int8 --sensitivity   also which layers lose most
+  efftasks export my_config.py best.pth --backend web --out page      a page that runs the model in a browser
 
 The file is written, run and compared with the PyTorch model on real images; only then does the command succeed. A file
 that does not agree is kept as model.rejected, with its suffix, to look at.
@@ -71,6 +73,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--num-images", type=int, default=16, help="number of images (default 16)")
     parser.add_argument("--eval", action="store_true", help="also evaluate model and file on the test data")
     _add_quantization(parser)
+    _add_page(parser)
     add_options(parser)
     parser.set_defaults(run=run)
 
@@ -102,6 +105,19 @@ def _add_quantization(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_page(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("of --backend web")
+    group.add_argument(
+        "--ort-web",
+        type=Path,
+        metavar="DIR",
+        help="the unpacked npm package onnxruntime-web (default: npm fetches it into the user's cache)",
+    )
+    group.add_argument(
+        "--single-file", action="store_true", help="one page with runtime and model inside, that opens as a file"
+    )
+
+
 def _quantization(args: argparse.Namespace) -> dict[str, Any]:
     """The values of ``quantization`` that the command line states."""
     values = dict(
@@ -113,6 +129,7 @@ def _quantization(args: argparse.Namespace) -> dict[str, Any]:
 def run(args: argparse.Namespace) -> int:
     """Export and verify a checkpoint, and print the report."""
     from efftasks.apis.exporting import ExportSettings, export
+    from efftasks.export.exporters.base import PageOptions
 
     settings = ExportSettings(
         backend=args.backend,
@@ -128,6 +145,7 @@ def run(args: argparse.Namespace) -> int:
         quantization=_quantization(args),
         calib_images=args.calib_images,
         sensitivity=args.sensitivity,
+        page=PageOptions(args.ort_web, args.single_file),
     )
     options = parse_options(args.cfg_options)
     if args.output is not None:
@@ -141,6 +159,9 @@ def run(args: argparse.Namespace) -> int:
     sidecar = exported.path.with_suffix(".json")
     size = sum(file.bytes for file in exported.spec.files) / 1e6
     print(f"{exported.path} ({size:.1f} MB), {sidecar}")
+    if exported.page is not None:
+        how = "open it" if args.single_file else f"serve it: python -m http.server --directory {exported.page.parent}"
+        print(f"{exported.page} ({how})")
     return 0
 
 

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from efftasks.structures.errors import UserError
 
@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from efftasks.export.quantization.recipe import CalibrationImages, Recipe
     from efftasks.structures.spec import ArtifactSpec, InputSpec
 
-__all__ = ["Export", "Exporter", "PrepareQuantizer", "Quantization", "Quantizer", "WriteGraph"]
+__all__ = [
+    "Export",
+    "Exporter",
+    "Page",
+    "PageOptions",
+    "PrepareQuantizer",
+    "Quantization",
+    "Quantizer",
+    "WriteGraph",
+]
 
 
 class Export(Protocol):
@@ -122,6 +131,26 @@ class Quantization:
     extra: str = "compress"
 
 
+class PageOptions(NamedTuple):
+    """Where the runtime of a page comes from, and what the page is like."""
+
+    runtime: Path | None = None  # folder of its unpacked npm package; None: npm fetches it
+    single_file: bool = False  # all that the page reads is inside it
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page that is written beside a verified file, and runs it.
+
+    Attributes:
+        check: (description, options) -> nothing; raises UserError before anything is exported, if there can be no page.
+        write: (path of the file, description, options) -> the page; the sidecar lies beside the file by then.
+    """
+
+    check: Callable[[ArtifactSpec, PageOptions], None]
+    write: Callable[[Path, ArtifactSpec, PageOptions], Path]
+
+
 @dataclass(frozen=True)
 class Exporter:
     """A way from a model to a file.
@@ -139,6 +168,7 @@ class Exporter:
         modules: what it imports beside PyTorch.
         extra: the extra of this package that installs them.
         quantization: how it makes ``int8``, where that is one of its precisions.
+        page: the page that it writes beside the file, if it does.
     """
 
     name: str
@@ -151,6 +181,7 @@ class Exporter:
     modules: tuple[str, ...]
     extra: str
     quantization: Quantization | None = None
+    page: Page | None = None
 
     @property
     def missing(self) -> tuple[str, ...]:

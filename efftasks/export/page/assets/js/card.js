@@ -1,0 +1,56 @@
+// The figures of the model, as its description has them.
+
+import { megabytes } from "./model.js";
+
+/**
+ * @param {object} spec the description of the model.
+ * @param {{runtime: string, threads: number}} model what runs it.
+ * @returns {[string, string][]} names and values.
+ */
+export function figures(spec, model) {
+  const { input } = spec;
+  const size = spec.files.reduce((sum, file) => sum + file.bytes, 0);
+  return [
+    ["Task", spec.task],
+    ["Input", `${input.width} × ${input.height}, ${input.dtype}, ${input.resize}`],
+    ["Precision", quantization(spec)],
+    ["Size", megabytes(size)],
+    ...metrics(spec.verify),
+    ["Verified", verification(spec.verify)],
+    ["Runtime", `ONNX Runtime Web ${model.runtime}, WebAssembly, ${threads(model.threads)}`],
+    ["Config", spec.source.config],
+    ["File (SHA-256)", spec.files[0].sha256],
+    ["Checkpoint (SHA-256)", spec.source.checkpoint_sha256],
+    ["Written with", Object.entries(spec.versions).map((pair) => pair.join(" ")).join(", ")],
+  ].filter(([, value]) => value);
+}
+
+function quantization(spec) {
+  const images = spec.quantization?.calibration_images;
+  return images ? `${spec.precision}, calibrated on ${images} images` : spec.precision;
+}
+
+function threads(count) {
+  return count === 1 ? "1 thread" : "several threads";
+}
+
+/** The first metrics of the file, and of the model that it was made of. */
+function metrics({ metrics }) {
+  return Object.entries(metrics?.artifact ?? {})
+    .slice(0, 2)
+    .map(([name, value]) => [name.split("/").pop(), beside(value, metrics.pytorch?.[name])]);
+}
+
+function beside(value, reference) {
+  const text = value.toFixed(4);
+  return reference === undefined ? text : `${text} (PyTorch: ${reference.toFixed(4)})`;
+}
+
+function verification(verify) {
+  if (!verify.passed) return "no";
+  const compared = verify.detections ? `${verify.detections} detections on ` : "";
+  const images = verify.images ? `: ${compared}${verify.images} images` : "";
+  const error = verify.max_box_error_px;
+  const boxes = typeof error === "number" ? `, boxes within ${error.toPrecision(2)} px` : "";
+  return `against PyTorch, in ONNX Runtime${images}${boxes}`;
+}
