@@ -57,7 +57,7 @@ class ExportSettings:
     quantization: Mapping[str, Any] = field(default_factory=dict)  # overrides of the config's; of int8
     calib_images: str | Path | None = None  # a folder to calibrate on; None: the training data of the config
     sensitivity: bool = False  # measure that of each layer, and leave the worst in float
-    page: PageOptions = PageOptions()  # of exporters that write a page beside the file
+    page: PageOptions = field(default_factory=PageOptions)  # of exporters that write a page beside the file
 
     def __post_init__(self) -> None:
         if self.input not in INPUTS:

@@ -140,7 +140,7 @@ class App {
     const start = performance.now();
     this.#draw(objects, threshold);
     const drawn = performance.now() - start;
-    const rows = objectRows(objects, spec.classes, (object) => {
+    const rows = objectRows({ ...prediction, objects }, spec.classes, (object) => {
       this.#selected = object;
       this.#draw(objects, threshold);
     });

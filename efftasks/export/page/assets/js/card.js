@@ -19,9 +19,9 @@ export function figures(spec, model) {
     ["Verified", verification(spec.verify)],
     ["Runtime", `ONNX Runtime Web ${model.runtime}, WebAssembly, ${threads(model.threads)}`],
     ["Config", spec.source.config],
-    ["File (SHA-256)", spec.files[0].sha256],
-    ["Checkpoint (SHA-256)", spec.source.checkpoint_sha256],
-    ["Written with", Object.entries(spec.versions).map((pair) => pair.join(" ")).join(", ")],
+    ["SHA-256", spec.files[0].sha256],
+    ["Checkpoint", spec.source.checkpoint_sha256],
+    ["Versions", Object.entries(spec.versions).map((pair) => pair.join(" ")).join(", ")],
   ].filter(([, value]) => value);
 }
 

@@ -1,7 +1,7 @@
 // Drawing a prediction over its picture, at the resolution of the screen.
 
 import { css, objectColor, semanticColor, textColor } from "./colors.js";
-import { maskInBox } from "./masks.js";
+import { maskOf } from "./masks.js";
 
 const FONT = '600 13px system-ui, "Segoe UI", Roboto, sans-serif';
 
@@ -57,7 +57,7 @@ function drawLabelMap(context, { segmentation, place }, spec, opacity) {
 }
 
 function drawMask(context, object, place, opacity) {
-  const { left, top, width, height, inside } = maskInBox(object.mask, object.box, place);
+  const { left, top, width, height, inside } = maskOf(object, place);
   if (!width || !height) return;
   const color = objectColor(object.label);
   paint(context, left, top, width, height, (data) => {

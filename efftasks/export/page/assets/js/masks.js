@@ -3,6 +3,19 @@
 const MASK_STRIDE = 4; // pixels of the network input along the side of a cell
 
 /**
+ * The mask of an object of `decode` in pixels of the picture, computed when it is first asked for.
+ *
+ * @returns {{left, top, width, height, inside: Uint8Array, pixels: number}} as of `maskInBox`, and how many are inside.
+ */
+export function maskOf(object, place) {
+  if (!object.inImage) {
+    const window = maskInBox(object.mask, object.box, place);
+    object.inImage = { ...window, pixels: window.inside.reduce((sum, value) => sum + value, 0) };
+  }
+  return object.inImage;
+}
+
+/**
  * Upsample and threshold a mask, and clip it to its box.
  *
  * @param {{data: Float32Array, dims: number[]}} mask logits (h, w) of cells.

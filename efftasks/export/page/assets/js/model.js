@@ -72,7 +72,7 @@ async function createSession(ort, bytes) {
   try {
     return await ort.InferenceSession.create(new Uint8Array(bytes), { executionProviders: ["wasm"] });
   } catch (error) {
-    throw new Error(`ONNX Runtime Web could not load the model: ${error.message}`);
+    throw new Error(`ONNX Runtime Web failed: ${error.message}`);
   }
 }
 

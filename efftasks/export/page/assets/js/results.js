@@ -1,6 +1,7 @@
 // Lists of what was predicted, for reading and for screen readers.
 
 import { css, objectColor, semanticColor } from "./colors.js";
+import { maskOf } from "./masks.js";
 
 /** A new element with properties and children. */
 export function element(name, properties = {}, ...children) {
@@ -18,12 +19,13 @@ function swatch(color) {
 /**
  * A row for each object.
  *
- * @param {object[]} objects
+ * @param {{objects, place}} prediction of `decode`.
  * @param {string[]} names of the classes.
  * @param {(object: object | null) => void} select is called with the object that is pointed at.
- * @returns {HTMLElement[]} rows of a table; `data-box` has the box in pixels of the picture.
+ * @returns {HTMLElement[]} rows of a table; their data has boxes and keypoints in pixels of the picture, and
+ *   how many pixels masks have.
  */
-export function objectRows(objects, names, select) {
+export function objectRows({ objects, place }, names, select) {
   return objects.map((object) => {
     const [left, top, right, bottom] = object.box;
     const row = element(
@@ -35,6 +37,7 @@ export function objectRows(objects, names, select) {
       element("td", { className: "number", textContent: `${Math.round(right - left)} × ${Math.round(bottom - top)}` }),
     );
     Object.assign(row.dataset, { box: object.box.join(" "), score: object.score, label: object.label });
+    if (object.mask) row.dataset.pixels = maskOf(object, place).pixels;
     if (object.keypoints) row.dataset.keypoints = object.keypoints.flat().join(" ");
     for (const event of ["mouseenter", "focus"]) row.addEventListener(event, () => select(object));
     for (const event of ["mouseleave", "blur"]) row.addEventListener(event, () => select(null));
