@@ -40,9 +40,9 @@ def _write(path: Path, spec: ArtifactSpec, options: PageOptions) -> Path:
 def _runtime(options: PageOptions) -> Path:
     """Folder of the runtime's files: the user's, or from npm into the user's cache."""
     if options.runtime is not None:
-        return check_folder(options.runtime)
+        return check_folder(options.runtime, ORT_WEB)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "efftasks")
-    return cached(cache) or download(cache)
+    return cached(cache, ORT_WEB) or download(cache, ORT_WEB)
 
 
 EXPORTER = replace(onnx.EXPORTER, name="web", page=Page(_check, _write))

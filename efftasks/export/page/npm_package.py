@@ -57,7 +57,7 @@ ORT_WEB = NpmPackage(
 )
 
 
-def check_folder(folder: str | Path, package: NpmPackage = ORT_WEB) -> Path:
+def check_folder(folder: str | Path, package: NpmPackage) -> Path:
     """The folder with a package's files, inside a folder that the user names.
 
     Args:
@@ -83,7 +83,7 @@ def check_folder(folder: str | Path, package: NpmPackage = ORT_WEB) -> Path:
     return inside
 
 
-def cached(cache: Path, package: NpmPackage = ORT_WEB) -> Path | None:
+def cached(cache: Path, package: NpmPackage) -> Path | None:
     """The folder of a package's files in the cache; None if they are not there, or not whole."""
     folder = cache / f"{package.name}-{package.version}"
     try:
@@ -94,7 +94,7 @@ def cached(cache: Path, package: NpmPackage = ORT_WEB) -> Path | None:
     return folder
 
 
-def download(cache: Path, package: NpmPackage = ORT_WEB) -> Path:
+def download(cache: Path, package: NpmPackage) -> Path:
     """Fetch a package with the user's npm, check it, and keep the files that are used.
 
     Args:

@@ -46,11 +46,16 @@ function beside(value, reference) {
   return reference === undefined ? text : `${text} (PyTorch: ${reference.toFixed(4)})`;
 }
 
+/** What the file was compared with, and how far it was from that; fields depend on task and precision. */
 function verification(verify) {
   if (!verify.passed) return "no";
-  const compared = verify.detections ? `${verify.detections} detections on ` : "";
-  const images = verify.images ? `: ${compared}${verify.images} images` : "";
-  const error = verify.max_box_error_px;
-  const boxes = typeof error === "number" ? `, boxes within ${error.toPrecision(2)} px` : "";
-  return `against PyTorch, in ONNX Runtime${images}${boxes}`;
+  const { images, detections, max_box_error_px: error, share, agreement } = verify;
+  const facts = [
+    detections && `${detections} detections`,
+    images && `${images} images`,
+    typeof error === "number" && `boxes within ${error.toPrecision(2)} px`,
+    typeof share === "number" && `${(100 * share).toFixed(1)} % of detections agree`,
+    typeof agreement === "number" && `${(100 * agreement).toFixed(2)} % of pixels agree`,
+  ].filter(Boolean);
+  return ["against PyTorch, in ONNX Runtime", facts.join(", ")].filter(Boolean).join(": ");
 }
