@@ -57,7 +57,8 @@ class ExportSettings:
     quantization: Mapping[str, Any] = field(default_factory=dict)  # overrides of the config's; of int8
     calib_images: str | Path | None = None  # a folder to calibrate on; None: the training data of the config
     sensitivity: bool = False  # measure that of each layer, and leave the worst in float
-    page: PageOptions = field(default_factory=PageOptions)  # of exporters that write a page beside the file
+    ort_web: str | Path | None = None  # folder of the page's runtime, unpacked from npm; None: npm fetches it
+    single_file: bool = False  # all that the page reads is inside it
 
     def __post_init__(self) -> None:
         if self.input not in INPUTS:
@@ -79,6 +80,11 @@ class ExportSettings:
     def input_suffix(self) -> tuple[str, ...]:
         """What a name of the file says of its input: its type, where it is not the usual one."""
         return () if self.input == INPUTS[0] else (self.input,)
+
+    @property
+    def page(self) -> PageOptions:
+        """Options of exporters that write a page beside the file."""
+        return PageOptions(None if self.ort_web is None else Path(self.ort_web), self.single_file)
 
 
 DEFAULTS = ExportSettings()

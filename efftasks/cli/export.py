@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from efftasks.cli.options import add_options, parse_options
@@ -109,7 +108,6 @@ def _add_page(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("of --backend web")
     group.add_argument(
         "--ort-web",
-        type=Path,
         metavar="DIR",
         help="the unpacked npm package onnxruntime-web (default: npm fetches it into the user's cache)",
     )
@@ -129,7 +127,6 @@ def _quantization(args: argparse.Namespace) -> dict[str, Any]:
 def run(args: argparse.Namespace) -> int:
     """Export and verify a checkpoint, and print the report."""
     from efftasks.apis.exporting import ExportSettings, export
-    from efftasks.export.exporters.base import PageOptions
 
     settings = ExportSettings(
         backend=args.backend,
@@ -145,7 +142,8 @@ def run(args: argparse.Namespace) -> int:
         quantization=_quantization(args),
         calib_images=args.calib_images,
         sensitivity=args.sensitivity,
-        page=PageOptions(args.ort_web, args.single_file),
+        ort_web=args.ort_web,
+        single_file=args.single_file,
     )
     options = parse_options(args.cfg_options)
     if args.output is not None:

@@ -16,8 +16,10 @@ import pytest
 import torch
 
 from efftasks import Predictor, apis
+from efftasks.export.exporters.base import PageOptions
 from efftasks.export.exporters.onnx import export_onnx
 from efftasks.export.exporters.table import EXPORTERS
+from efftasks.export.page.npm_package import NpmPackage
 from efftasks.runtime.artifact import check_files
 from efftasks.structures.comparison import POLICIES
 from efftasks.structures.errors import UserError, WorkError
@@ -154,3 +156,43 @@ def test_what_an_exporter_cannot_write_is_refused_before_any_work(model, photos,
     with pytest.raises(UserError, match="--backend: got 'abacus', expected one of onnx"):
         apis.export_model(model, tmp_path / "out", settings(photos, backend="abacus"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def toy_runtime(tmp_path, monkeypatch):
+    """An unpacked npm package of two small files, in place of the runtime of the page."""
+    folder = tmp_path / "toy"
+    (folder / "dist").mkdir(parents=True)
+    (folder / "package.json").write_text('{"name": "toy", "version": "1.0.0"}')
+    for name in ("a.mjs", "a.wasm"):
+        (folder / "dist" / name).write_text(name)
+    files = tuple(ArtifactFile.of(folder / "dist" / name) for name in ("a.mjs", "a.wasm"))
+    monkeypatch.setattr("efftasks.export.exporters.web.ORT_WEB", NpmPackage("toy", "1.0.0", "sha512-", "dist", files))
+    return folder
+
+
+def test_a_page_is_the_onnx_file_with_what_shows_it(toy_runtime, model, photos, tmp_path):
+    exported = apis.export_model(model, tmp_path / "out", settings(photos, backend="web", ort_web=toy_runtime))
+    assert exported.page == tmp_path / "out" / "index.html" and exported.page.is_file()
+    assert (tmp_path / "out" / "ort" / "a.wasm").read_text() == "a.wasm"
+    stored = json.loads((tmp_path / "out" / "model.json").read_text())
+    assert stored["backend"] == "web" and stored["verify"]["passed"] is True
+    assert stored["files"][0]["name"] == "model.onnx"
+    assert len(Predictor(exported.path)([sorted(photos.iterdir())[0]])[0].boxes) > 0
+
+    options = settings(photos, backend="web", ort_web=toy_runtime, single_file=True)
+    single = apis.export_model(model, tmp_path / "single", options)
+    assert sorted(path.name for path in (tmp_path / "single").iterdir()) == ["index.html", "model.json", "model.onnx"]
+    assert single.page is not None and 'id="file:ort/a.wasm"' in single.page.read_text()
+
+
+def test_what_a_page_cannot_show_is_refused_before_any_work(toy_runtime, model, photos, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="--ort-web, --single-file: got --backend onnx, expected one with a page: web"):
+        apis.export_model(model, tmp_path / "out", settings(photos, single_file=True))
+    with pytest.raises(UserError, match=r"--ort-web: .* has no package\.json of npm"):
+        apis.export_model(model, tmp_path / "out", settings(photos, backend="web", ort_web=tmp_path))
+    assert not (tmp_path / "out").exists()
+    crops = replace(apis.describe(model).input, resize="crop")
+    spec = replace(apis.describe(model), task="top-down pose", input=crops)
+    with pytest.raises(UserError, match="--backend web: got a model for top-down pose, expected one that takes whole"):
+        EXPORTERS["web"].page.check(spec, PageOptions(toy_runtime))
