@@ -173,7 +173,8 @@ def toy_runtime(tmp_path, monkeypatch):
 
 def test_a_page_is_the_onnx_file_with_what_shows_it(toy_runtime, model, photos, tmp_path):
     exported = apis.export_model(model, tmp_path / "out", settings(photos, backend="web", ort_web=toy_runtime))
-    assert exported.page == tmp_path / "out" / "index.html" and exported.page.is_file()
+    assert exported.page == tmp_path / "out" / "index.html"
+    assert exported.page is not None and exported.page.is_file()
     assert (tmp_path / "out" / "ort" / "a.wasm").read_text() == "a.wasm"
     stored = json.loads((tmp_path / "out" / "model.json").read_text())
     assert stored["backend"] == "web" and stored["verify"]["passed"] is True
@@ -192,7 +193,9 @@ def test_what_a_page_cannot_show_is_refused_before_any_work(toy_runtime, model, 
     with pytest.raises(UserError, match=r"--ort-web: .* has no package\.json of npm"):
         apis.export_model(model, tmp_path / "out", settings(photos, backend="web", ort_web=tmp_path))
     assert not (tmp_path / "out").exists()
+    page = EXPORTERS["web"].page
+    assert page is not None
     crops = replace(apis.describe(model).input, resize="crop")
     spec = replace(apis.describe(model), task="top-down pose", input=crops)
     with pytest.raises(UserError, match="--backend web: got a model for top-down pose, expected one that takes whole"):
-        EXPORTERS["web"].page.check(spec, PageOptions(toy_runtime))
+        page.check(spec, PageOptions(toy_runtime))

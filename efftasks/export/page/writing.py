@@ -83,8 +83,8 @@ def write_single_file(folder: Path, spec: ArtifactSpec, runtime: Path, runtime_f
         (r'<script src="js/opened_as_file.js"></script>\n *', ""),
         (r'<script type="module" src="js/app.js"></script>', "\n".join(scripts)),
     ):
-        page, count = re.subn(pattern, lambda _, text=text: text, page)
-        assert count == 1, pattern
+        before, after = re.split(pattern, page)  # each is there once
+        page = f"{before}{text}{after}"
     target = folder / "index.html"
     target.write_text(page, encoding="utf-8")
     return target

@@ -44,7 +44,7 @@ class Browser:
         request = urllib.request.Request(f"{self._address}{path}", body, {"Content-Type": "application/json"})
         request.method = method
         try:
-            with urllib.request.urlopen(request, timeout=SECONDS) as response:
+            with urllib.request.urlopen(request, timeout=SECONDS + 60) as response:
                 return json.load(response)["value"]
         except urllib.error.HTTPError as error:
             raise AssertionError(error.read().decode()) from error

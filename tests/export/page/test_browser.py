@@ -168,6 +168,7 @@ def check_same(page: dict[str, np.ndarray], model: Predictor, picture: Path, pix
     assert np.array_equal(page["label"][:, 0], expected.labels)
     assert np.abs(page["score"][:, 0] - expected.scores).max() < 0.02
     assert np.abs(page["box"] - expected.boxes).max() < pixels
+    assert expected.keypoints is not None and expected.masks is not None and expected.segmentation is not None
     keypoints = page["keypoints"].reshape(expected.keypoints.shape)
     assert np.abs(keypoints[..., :2] - expected.keypoints[..., :2]).max() < pixels
     areas, total = expected.masks.sum((1, 2)), expected.segmentation.size

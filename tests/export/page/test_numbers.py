@@ -91,7 +91,7 @@ PREPROCESS = 'const { preprocess } = await import("./js/preprocess.js"); return 
 )
 @pytest.mark.parametrize("size", [(45, 61), (61, 45), (20, 31)])
 def test_the_network_input_is_that_of_the_runtime(run_js, fields, size):
-    image, spec = picture(*size, seed=1), input_spec(32, 64, **fields)
+    image, spec = picture(size[0], size[1], seed=1), input_spec(32, 64, **fields)
     made = run_js(PREPROCESS, dict(image=rgba(image), spec=as_json(spec)))
     expected, place = expected_input(image, spec)
     assert made["type"] == "float32" and tuple(made["dims"]) == expected.shape

@@ -46,24 +46,21 @@ function area([left, top, right, bottom]) {
 function drawLabelMap(context, { segmentation, place }, spec, opacity) {
   const { width, height } = place;
   const names = spec.semantic_classes.length ? spec.semantic_classes : spec.classes;
-  const colors = names.map((_, k) => semanticColor(k, spec.palette));
-  const alpha = Math.round(255 * opacity);
-  paint(context, 0, 0, width, height, (data) => {
-    for (let i = 0; i < segmentation.length; i++) {
-      const color = colors[segmentation[i]]; // none for ignored pixels
-      if (color) data.set([...color, alpha], 4 * i);
-    }
+  const colors = new Uint32Array(256); // ignored pixels, beyond the names, stay transparent
+  names.forEach((_, k) => (colors[k] = pixelOf(semanticColor(k, spec.palette), opacity)));
+  paint(context, 0, 0, width, height, (pixels) => {
+    for (let i = 0; i < pixels.length; i++) pixels[i] = colors[segmentation[i]];
   });
 }
 
 function drawMask(context, object, place, opacity) {
   const { left, top, width, height, inside } = maskOf(object, place);
   if (!width || !height) return;
-  const color = objectColor(object.label);
-  paint(context, left, top, width, height, (data) => {
+  const [edge, fill] = [1, opacity].map((alpha) => pixelOf(objectColor(object.label), alpha));
+  paint(context, left, top, width, height, (pixels) => {
     for (let y = 0, i = 0; y < height; y++) {
       for (let x = 0; x < width; x++, i++) {
-        if (inside[i]) data.set([...color, Math.round(255 * (isEdge(inside, x, y, width, height) ? 1 : opacity))], 4 * i);
+        if (inside[i]) pixels[i] = isEdge(inside, x, y, width, height) ? edge : fill;
       }
     }
   });
@@ -76,11 +73,16 @@ function isEdge(inside, x, y, width, height) {
   return !within || !(inside[i - 1] && inside[i + 1] && inside[i - width] && inside[i + width]);
 }
 
+/** A color as a pixel of ImageData in 32 bits, of which the lowest are the red ones: browsers are little-endian. */
+function pixelOf([r, g, b], alpha) {
+  return (Math.round(255 * alpha) << 24) | (b << 16) | (g << 8) | r;
+}
+
 /** Blend pixels over the picture. */
 function paint(context, left, top, width, height, fill) {
   const layer = new OffscreenCanvas(width, height);
   const image = new ImageData(width, height);
-  fill(image.data);
+  fill(new Uint32Array(image.data.buffer));
   layer.getContext("2d").putImageData(image, 0, 0);
   context.drawImage(layer, left, top);
 }
