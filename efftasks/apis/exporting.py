@@ -125,7 +125,7 @@ def export(
         WorkError: the file does not agree with the model; it is kept as ``model.rejected`` with its suffix.
     """
     _check_folder(Path(out))
-    find_exporter(settings.backend, settings.precision)  # refused before a large file is read
+    _find_exporter(settings)  # refused before a large file is read
     cfg = load_config(config, options)
     if "test_cfg" in cfg.model:  # a file takes whole images, and is compared on them, whatever the config tests in
         cfg.model.test_cfg = dict(output=cfg.model.test_cfg.get("output", "labels"))
@@ -151,8 +151,7 @@ def export_model(
     _check_folder(folder)
     if model.cfg.model.get("test_cfg", {}).get("mode") == "slide":
         raise UserError("model.test_cfg.mode: got 'slide', expected 'whole': a file takes whole images")
-    exporter = find_exporter(settings.backend, settings.precision)
-    _check_page_options(settings, exporter)
+    exporter = _find_exporter(settings)
     if settings.size is not None:
         set_input_size(model.cfg, settings.size)
     spec = describe(model)
@@ -210,10 +209,12 @@ def export_model(
     return Exported(path, spec, report, metrics, rows, page)
 
 
-def _check_page_options(settings: ExportSettings, exporter: Exporter) -> None:
+def _find_exporter(settings: ExportSettings) -> Exporter:
+    exporter = find_exporter(settings.backend, settings.precision)
     if exporter.page is None and settings.page != PageOptions():
         names = ", ".join(name for name, other in EXPORTERS.items() if other.page is not None)
         raise UserError(f"--ort-web, --single-file: got --backend {exporter.name}, expected one with a page: {names}")
+    return exporter
 
 
 def _precision(settings: ExportSettings, exporter: Exporter, trained: QuantizationSpec | None) -> str:

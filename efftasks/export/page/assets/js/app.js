@@ -13,6 +13,7 @@ class App {
   #waiting = null; // a picture that was chosen before the model was there
   #shown = null; // {picture: canvas, prediction}
   #selected = null;
+  #turn = 0; // of the latest picture
   #camera = new Camera();
 
   async start() {
@@ -94,7 +95,9 @@ class App {
   }
 
   async #predict(image) {
+    const turn = ++this.#turn;
     const prediction = await this.#model.predict(image);
+    if (turn !== this.#turn) return; // another picture was chosen meanwhile
     const picture = element("canvas", { width: image.width, height: image.height });
     picture.getContext("2d").putImageData(image, 0, 0);
     this.#shown = { picture, prediction };
@@ -111,6 +114,7 @@ class App {
       return this.#fail(error);
     }
     byId("camera").textContent = "Stop the camera";
+    byId("summary").ariaLive = "off"; // screen readers would read every frame
     this.#setStatus("Camera");
     while (this.#camera.running) {
       try {
@@ -126,6 +130,7 @@ class App {
   #stopCamera() {
     this.#camera.stop();
     byId("camera").textContent = "Use the camera";
+    byId("summary").ariaLive = "polite";
   }
 
   /** Draw and list what there is, at the present settings. */

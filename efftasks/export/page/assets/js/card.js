@@ -31,7 +31,7 @@ function quantization(spec) {
 }
 
 function threads(count) {
-  return count === 1 ? "1 thread" : "several threads";
+  return count === 1 ? "1 thread" : `${count} threads`;
 }
 
 /** The first metrics of the file, and of the model that it was made of. */
