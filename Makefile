@@ -65,6 +65,6 @@ $(VENV)/.run: $(NEEDS)
 
 $(VENV)/.dev: $(NEEDS)
 	$(make_venv)
-	@echo "installing efftasks[train,export,compress,dev] into $(VENV)"
-	@$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e ".[train,export,compress,dev]" -c requirements/constraints.txt
+	@echo "installing efftasks[train,export,compress,ncnn,dev] into $(VENV)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e ".[train,export,compress,ncnn,dev]" -c requirements/constraints.txt
 	@touch $@ $(VENV)/.run

@@ -16,13 +16,14 @@ from mmengine.registry import DefaultScope
 
 from efftasks.apis.building import build, fuse, input_size, load
 from efftasks.apis.formats import exporter_for, suffix_of
+from efftasks.apis.forms import exported_graph
 from efftasks.bench.complexity import count_complexity
 from efftasks.bench.engines import TORCH_ENGINES, file_call, torch_call
 from efftasks.bench.memory import peak_rss_of, run_file
 from efftasks.bench.rows import BenchmarkSettings, Row, label_of
 from efftasks.compression.folding import inference_model
 from efftasks.config import load_config
-from efftasks.export.graph import Graph
+from efftasks.export.exporters.base import Exporter
 from efftasks.models.backbones.base import build_backbone
 from efftasks.runtime.backends.table import BACKENDS
 from efftasks.structures.errors import UserError
@@ -37,7 +38,7 @@ class Subject(NamedTuple):
     label: str
     module: Any  # fused
     forward: Callable[[Any], object]
-    graph: Any  # the module whose forward is exported
+    graph: Callable[[Exporter], Any]  # -> the module whose forward is exported
     size: tuple[int, int]
 
 
@@ -62,7 +63,7 @@ def model_rows(model: str, size: tuple[int, int] | None, settings: BenchmarkSett
                 path = folder / f"{len(list(folder.iterdir()))}{suffix_of(exporter)}"
                 device = next(subject.module.parameters()).device  # the GPU, once a torch backend moved it there
                 paths[exporter.name] = exporter.write_graph(
-                    subject.graph, torch.zeros(1, 3, *size, device=device), path
+                    subject.graph(exporter), torch.zeros(1, 3, *size, device=device), path
                 )
             path = paths[exporter.name]
             megabytes = sum(part.stat().st_size for part in BACKENDS[backend].parts(path)) / 1e6
@@ -107,7 +108,7 @@ def _config(model: str, size: tuple[int, int] | None) -> Subject:
     divisor = fused.divisor
     if any(side % divisor for side in size):
         raise UserError(f"--size: got {size[0]} {size[1]}, expected multiples of {divisor} for {model}")
-    return Subject(label_of(model), fused, fused.infer, Graph(fused), size)
+    return Subject(label_of(model), fused, fused.infer, lambda exporter: exported_graph(fused, exporter, size), size)
 
 
 def _beside(checkpoint: Path) -> Path:
@@ -137,4 +138,4 @@ def _backbone(model: str, size: tuple[int, int]) -> Subject:
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope("efftasks"):
         fused = inference_model(build_backbone(cfg))
-    return Subject(model, fused, fused, fused, size)
+    return Subject(model, fused, fused, lambda exporter: fused, size)

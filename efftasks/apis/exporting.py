@@ -15,6 +15,7 @@ from efftasks.apis.building import Model, describe, fuse, load, set_input_size
 from efftasks.apis.entry_predictors import artifact_predictor
 from efftasks.apis.evaluating import evaluate, test_images
 from efftasks.apis.formats import find_exporter, move_artifact, suffix_of
+from efftasks.apis.forms import exported_spec
 from efftasks.apis.predicting import predict
 from efftasks.apis.quantizing import quantization_settings, save_sensitivity, write_quantized
 from efftasks.apis.verifying import verify
@@ -115,14 +116,15 @@ def export(
     Args:
         config: path, name of a shipped config, or a linked one.
         checkpoint: the weights.
-        out: folder for the file (``model.onnx``, or what the exporter's runtime reads) and its sidecar ``model.json``.
+        out: folder for the file (``model.onnx``, or what the exporter's runtime reads) and its sidecar, the same name
+            with ``.json``.
         settings: what the file is like, and how it is verified.
         options: overrides of the config, keys with dots; ``model.test_cfg.output`` chooses
             what the file of a segmentor gives.
 
     Raises:
         UserError: an input that does not fit.
-        WorkError: the file does not agree with the model; it is kept as ``model.rejected`` with its suffix.
+        WorkError: the file does not agree with the model; it is kept with ``.rejected`` before its suffix.
     """
     _check_folder(Path(out))
     _find_exporter(settings)  # refused before a large file is read
@@ -154,12 +156,8 @@ def export_model(
     exporter = _find_exporter(settings)
     if settings.size is not None:
         set_input_size(model.cfg, settings.size)
-    spec = describe(model)
-    image_input = replace(spec.input, dynamic_batch=settings.dynamic_batch, dynamic_size=settings.dynamic_size)
-    spec = replace(spec, input=image_input, source=source or {}, backend=exporter.name)
     trained = quantization_of(model)
-    spec = replace(spec, precision=_precision(settings, exporter, trained), quantization=trained)
-    spec = replace(spec, comparison=spec.policy)
+    spec = _description(model, settings, exporter, trained, source or {})
     shipped_input = spec.input.of_bytes() if settings.input == "uint8" else spec.input
     if settings.images is not None and spec.input.resize == "crop":
         raise UserError(f"--images: {spec.task} is verified in the boxes of the test data, and images have none")
@@ -172,7 +170,7 @@ def export_model(
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as drafts:
         suffix = suffix_of(exporter)
-        draft = Path(drafts, f"model{suffix}")
+        draft = Path(drafts, f"{exporter.stem}{suffix}")
         rows: tuple[LayerError, ...] = ()
         if quantization is None:
             exporter.export(fuse(model), spec, draft, opset=settings.opset)
@@ -186,7 +184,7 @@ def export_model(
             spec, rows = quantized.spec, quantized.sensitivity
             if rows:
                 save_sensitivity(quantized, folder)
-        if shipped_input != spec.input:  # last: all that is measured on the way takes floats
+        if shipped_input != spec.input and exporter.take_bytes is not None:  # last: all that is measured on the way takes floats
             exporter.take_bytes(draft, spec.input)
             spec = replace(spec, input=shipped_input)
             exporter.write_metadata(draft, spec)
@@ -199,9 +197,9 @@ def export_model(
         spec = spec.with_verify({**report.to_dict(), **measured, "passed": not fault})
         exporter.write_metadata(draft, spec)
         if fault:
-            rejected = move_artifact(draft, folder / f"model.rejected{suffix}", exporter)
+            rejected = move_artifact(draft, folder / f"{exporter.stem}.rejected{suffix}", exporter)
             raise WorkError(f"{rejected}: does not agree with the PyTorch model, so it was not shipped ({fault})")
-        path = folder / f"model{suffix}"
+        path = folder / f"{exporter.stem}{suffix}"
         spec = replace(spec, files=_files(draft, path, exporter))
         move_artifact(draft, path, exporter)
     spec.save(path.with_suffix(".json"))
@@ -215,6 +213,40 @@ def _find_exporter(settings: ExportSettings) -> Exporter:
         names = ", ".join(name for name, other in EXPORTERS.items() if other.page is not None)
         raise UserError(f"--ort-web, --single-file: got --backend {exporter.name}, expected one with a page: {names}")
     return exporter
+
+
+def _description(
+    model: Model,
+    settings: ExportSettings,
+    exporter: Exporter,
+    trained: QuantizationSpec | None,
+    source: dict[str, str],
+) -> ArtifactSpec:
+    """What the file is going to be.
+
+    Raises:
+        UserError: the exporter cannot write it.
+    """
+    if settings.dynamic_size and exporter.fixed_size:
+        raise UserError(f"--dynamic-size: --backend {exporter.name} writes files of one size; give --size H W instead")
+    if settings.input == "uint8" and exporter.take_bytes is None:
+        raise UserError(f"--input: got 'uint8', --backend {exporter.name} writes files that take {INPUTS[0]} alone")
+    spec = exported_spec(model, describe(model), exporter)
+    precision = _precision(settings, exporter, trained)
+    image_input = replace(
+        spec.input,
+        dynamic_batch=settings.dynamic_batch and not exporter.fixed_size,
+        dynamic_size=settings.dynamic_size,
+    )
+    spec = replace(
+        spec,
+        input=image_input,
+        source=source,
+        backend=exporter.name,
+        precision=precision,
+        quantization=trained or exporter.storage.get(precision),
+    )
+    return replace(spec, comparison=spec.policy)
 
 
 def _precision(settings: ExportSettings, exporter: Exporter, trained: QuantizationSpec | None) -> str:
@@ -234,6 +266,11 @@ def _precision(settings: ExportSettings, exporter: Exporter, trained: Quantizati
         raise UserError(
             f"--precision: got {settings.precision!r}, expected 'int8': the checkpoint was trained with fake "
             "quantization, and its weights are not those of a float model; export the checkpoint that it started from"
+        )
+    if "int8" not in exporter.precisions:
+        raise UserError(
+            f"--backend {exporter.name}: the checkpoint was trained with fake quantization, expected a backend that "
+            "writes int8"
         )
     return "int8"
 

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from efftasks.apis.formats import exporter_for, suffix_of
+from efftasks.apis.forms import exported_graph
 from efftasks.bench.engines import file_call
 from efftasks.bench.latency import measure
 from efftasks.compression.folding import inference_model
-from efftasks.export.graph import Graph
 
 __all__ = ["exported_latency"]
 
@@ -39,7 +39,7 @@ def exported_latency(size: tuple[int, int]) -> Callable[[nn.Module, str], float]
     def latency(model: nn.Module, backend: str) -> float:
         exporter = exporter_for(backend)
         network: Any = inference_model(model).cpu()
-        graph = Graph(network)
+        graph = exported_graph(network, exporter, size)
         with tempfile.TemporaryDirectory(prefix="efftasks-latency-") as folder:
             path = exporter.write_graph(graph, torch.zeros(1, 3, *size), Path(folder) / f"model{suffix_of(exporter)}")
             return measure({"model": file_call(backend, path, size, 1)}, WARMUP, RUNS)["model"].minimum

@@ -38,7 +38,7 @@ def verify(model: Any, artifact: Path, spec: ArtifactSpec, entries: Entries, bac
         entries: of a data set, or ``img_path`` alone.
         backend: the runtime; None takes the one for the file's suffix.
     """
-    outputs = [output.name for output in spec.outputs]
+    outputs = [output.name for output in model.outputs(spec.input.height, spec.input.width)]  # decoded
     verification = Verification(outputs, spec.policy)
     report = _compare(model, artifact_predictor(artifact, backend)[0], verification, entries)
     objects = objects_of(report)

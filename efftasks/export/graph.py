@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from efftasks.structures.protocols import Exportable
+from efftasks.structures.protocols import EndsEarly, Exportable
 
-__all__ = ["Graph"]
+__all__ = ["Graph", "UndecodedGraph"]
 
 
 class Graph(nn.Module):
@@ -21,3 +21,15 @@ class Graph(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Preprocessed images (B, 3, H, W) -> decoded tensors, but for what the model does not predict."""
         return tuple(output for output in self.model.infer(images) if output is not None)
+
+
+class UndecodedGraph(nn.Module):
+    """A model as it is exported for runtimes that decode outside of the file."""
+
+    def __init__(self, model: EndsEarly) -> None:
+        super().__init__()
+        self.model: Any = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Preprocessed images (B, 3, H, W) -> tensors that the runtime's decoder takes."""
+        return tuple(self.model.infer_undecoded(images))

@@ -17,11 +17,13 @@ from efftasks.models.backbones.base import build_backbone
 from efftasks.models.guides.base import build_guide, guide_losses, recorded_for_guide
 from efftasks.models.seg_heads.channels import labels_on_original, with_channels
 from efftasks.models.targets import IGNORED_LABEL, pad_targets
-from efftasks.ops.semantic import label_map
+from efftasks.ops.semantic import class_scores, label_map
 from efftasks.registry import MODELS
+from efftasks.structures.errors import UserError
 from efftasks.structures.features import FeatureSpec, Stages
-from efftasks.structures.instances import DetectionTensors
-from efftasks.structures.spec import OutputSpec
+from efftasks.structures.instances import CLASS_SCORES_MEANING, DetectionTensors
+from efftasks.structures.protocols import DecodesInside, GivesCandidates
+from efftasks.structures.spec import DecoderSpec, OutputSpec, Undecoded
 
 __all__ = ["Detector"]
 
@@ -99,9 +101,36 @@ class Detector(BaseModel):
         detections = self.head.decode(self.head(maps))
         if self.semantic_head is None:
             return detections
-        size = (images.shape[2] // self.semantic_stride, images.shape[3] // self.semantic_stride)
-        labels = label_map(self.semantic_head(maps), size, self.semantic_head.align_corners)
+        labels = label_map(self.semantic_head(maps), self._semantic_size(images), self.semantic_head.align_corners)
         return detections._replace(segmentation=labels)
+
+    def _semantic_size(self, images: Tensor) -> tuple[int, int]:
+        return images.shape[2] // self.semantic_stride, images.shape[3] // self.semantic_stride
+
+    def infer_undecoded(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Preprocessed images (B, 3, H, W) -> all candidates of the head, and class scores of the label map."""
+        maps = self.features(images)
+        candidates = self.head.candidates(self.head(maps))
+        if self.semantic_head is None:
+            return candidates
+        logits = self.semantic_head(maps)
+        return (*candidates, class_scores(logits, self._semantic_size(images), self.semantic_head.align_corners))
+
+    def undecoded(self, height: int, width: int) -> Undecoded:
+        """The outputs of :meth:`infer_undecoded` for an input of this size, and the decoder that they are for.
+
+        Raises:
+            UserError: the head selects within its network.
+        """
+        head: Any = self.head
+        if not isinstance(head, GivesCandidates):
+            reason = head.decodes_inside if isinstance(head, DecodesInside) else "it does not give its candidates"
+            raise UserError(f"the decoding of {type(head).__name__} cannot be left out of the file ({reason})")
+        outputs = head.candidate_outputs(height, width)
+        if self.semantic_head is not None:
+            shape = ("N", self.semantic_head.num_classes, height // self.semantic_stride, width // self.semantic_stride)
+            outputs = (*outputs, OutputSpec("class_scores", shape, "float32", CLASS_SCORES_MEANING))
+        return Undecoded(outputs, DecoderSpec("top-pairs", head.count_detections(height, width)))
 
     @property
     def task(self) -> str:

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from efftasks.models.backbones.base import build_backbone
 from efftasks.models.guides.base import build_guide, guide_losses, recorded_for_guide
 from efftasks.models.seg_heads.channels import labels_on_original, with_channels
-from efftasks.ops.semantic import label_map
+from efftasks.ops.semantic import class_scores, label_map
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec, Stages
+from efftasks.structures.instances import CLASS_SCORES_MEANING
 from efftasks.structures.protocols import HasSpecs
-from efftasks.structures.spec import OutputSpec
+from efftasks.structures.spec import DecoderSpec, OutputSpec, Undecoded
 
 __all__ = ["Labels", "Logits", "SemanticOutput", "Segmentor"]
 
@@ -149,6 +150,21 @@ class Segmentor(EncoderDecoder):
         with torch.no_grad():
             shape = self.raw(torch.zeros(1, 3, height, width, device=device)).shape
         return (OutputSpec("logits", ("N", *shape[1:]), "float32", "class scores; the best is an index into classes"),)
+
+    def infer_undecoded(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Preprocessed images (B, 3, H, W) -> the class scores of every pixel; or the output ``logits``, if chosen."""
+        logits, output = self.raw(images), self.test_cfg.output
+        if output == "logits":
+            return (logits,)
+        size = (images.shape[2], images.shape[3])
+        return (class_scores(logits, size, self.align_corners, coarse=output == "coarse-labels"),)
+
+    def undecoded(self, height: int, width: int) -> Undecoded:
+        """The outputs of :meth:`infer_undecoded` for an input of this size, and the decoder that they are for."""
+        if self.test_cfg.output == "logits":
+            return Undecoded(self.outputs(height, width), None)
+        shape = ("N", self.num_classes, height, width)
+        return Undecoded((OutputSpec("class_scores", shape, "float32", CLASS_SCORES_MEANING),), DecoderSpec("argmax"))
 
     def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
         """The losses of all heads and of the guide."""

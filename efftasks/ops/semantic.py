@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["label_map"]
+__all__ = ["class_scores", "label_map"]
 
 
 def label_map(logits: Tensor, size: tuple[int, int], align_corners: bool = False, coarse: bool = False) -> Tensor:
@@ -24,5 +24,11 @@ def label_map(logits: Tensor, size: tuple[int, int], align_corners: bool = False
     if coarse:
         labels = logits.argmax(1, keepdim=True).float()
         return functional.interpolate(labels, size, mode="nearest").squeeze(1).byte()
-    full = functional.interpolate(logits, size, mode="bilinear", align_corners=align_corners)
-    return full.argmax(1).byte()
+    return class_scores(logits, size, align_corners).argmax(1).byte()
+
+
+def class_scores(logits: Tensor, size: tuple[int, int], align_corners: bool = False, coarse: bool = False) -> Tensor:
+    """The scores (B, C, H, W) whose argmax is the :func:`label_map` of the same arguments."""
+    if coarse:
+        return functional.interpolate(logits, size, mode="nearest")
+    return functional.interpolate(logits, size, mode="bilinear", align_corners=align_corners)

@@ -57,7 +57,9 @@ class Artifact:
             if not set(stated) <= set(names):
                 raise UserError(f"{path}: {kind}: its description names {stated}, the network has {list(names)}")
         self._decoder = None if self.spec.decoder is None else _find_decoder(self.path, self.spec, self.spec.decoder)
-        self.outputs = frozenset(self._network_outputs) | (self._decoder.adds if self._decoder else set())
+        self.outputs = frozenset(self._network_outputs)
+        if self._decoder is not None:
+            self.outputs |= self._decoder.adds(self.outputs)
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Network input -> predictions, decoded.
@@ -109,13 +111,16 @@ def _find_decoder(path: Path, spec: ArtifactSpec, stated: DecoderSpec) -> Decode
             "newer efftasks"
         )
     decoder, names = DECODERS[stated.name], {output.name for output in spec.outputs}
-    if not decoder.takes <= names or decoder.adds & names:
+    made = decoder.adds(names | decoder.takes)
+    if not decoder.takes <= names or made & names:
         raise UserError(
             f"{path}: outputs: got {', '.join(sorted(names))}, expected {', '.join(sorted(decoder.takes))} and not "
-            f"{', '.join(sorted(decoder.adds))}, which the decoder {stated.name!r} makes"
+            f"{', '.join(sorted(made))}, which the decoder {stated.name!r} makes"
         )
+    if "labels" in made and stated.max_detections is None:
+        raise UserError(f"{path}: decoder.max_detections: got null, expected an integer from 1 for {stated.name!r}")
     for output in spec.outputs:
-        if output.name in decoder.takes and not output.dtype.startswith("float"):
+        if output.name in decoder.reads(names) and not output.dtype.startswith("float"):
             raise UserError(
                 f"{path}: outputs: {output.name!r} is {output.dtype}, expected a float type: nothing states its scale"
             )

@@ -11,13 +11,21 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["KEYPOINTS_MEANING", "MASKS_MEANING", "MASK_STRIDE", "DetectionTensors", "PaddedTargets"]
+__all__ = [
+    "CLASS_SCORES_MEANING",
+    "KEYPOINTS_MEANING",
+    "MASKS_MEANING",
+    "MASK_STRIDE",
+    "DetectionTensors",
+    "PaddedTargets",
+]
 
 MASK_STRIDE = 4  # pixels of the network input in a cell's side
 
 # What artifacts say of outputs that several heads have.
 MASKS_MEANING = "logit of each cell of 4 x 4 pixels of the network input: object above 0, inside the box"
 KEYPOINTS_MEANING = "x, y in pixels of the network input, and score in [0, 1]"
+CLASS_SCORES_MEANING = "score of each class of the label map"
 
 
 class PaddedTargets(NamedTuple):

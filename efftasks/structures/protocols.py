@@ -10,13 +10,17 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from efftasks.structures.features import FeatureSpec, Stages
+    from efftasks.structures.spec import OutputSpec, Undecoded
 
 __all__ = [
     "Bounded",
     "CountsChannels",
+    "DecodesInside",
     "Elastic",
+    "EndsEarly",
     "Exportable",
     "Foldable",
+    "GivesCandidates",
     "HasSpecs",
     "HasStages",
     "KeepsFloat",
@@ -162,6 +166,53 @@ class Exportable(Protocol):
     def infer(self, images: Tensor) -> tuple[Any, ...]:
         """Preprocessed images (B, 3, H, W) -> tensors for the outputs of the artifact, in order, or None."""
         ...
+
+
+@runtime_checkable
+class EndsEarly(Protocol):
+    """A model that can end before its decoder, for runtimes that have no operators for it.
+
+    The runtime decodes by a function of ``efftasks/runtime/decoders.py``, and gives what ``infer`` gives.
+    """
+
+    def infer_undecoded(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Preprocessed images (B, 3, H, W) -> the outputs of :meth:`undecoded`, in order."""
+        ...
+
+    def undecoded(self, height: int, width: int) -> Undecoded:
+        """The outputs before the decoder for an input of this size in pixels, and the decoder.
+
+        Raises:
+            UserError: the decoding of this model cannot be separated from its network; the message says why.
+        """
+        ...
+
+
+@runtime_checkable
+class GivesCandidates(Protocol):
+    """A head of a detector whose decoding only selects among candidates, so that it can be left out.
+
+    Its candidates are what the decoder ``top-pairs`` takes, see ``efftasks/runtime/decoders.py``.
+    """
+
+    def count_detections(self, height: int, width: int) -> int:
+        """K, the most detections for an input of this size in pixels."""
+        ...
+
+    def candidates(self, raw: Any) -> tuple[Tensor, ...]:
+        """Raw prediction -> the tensors of :meth:`candidate_outputs`, in order."""
+        ...
+
+    def candidate_outputs(self, height: int, width: int) -> tuple[OutputSpec, ...]:
+        """The tensors of all candidates for an input of this size in pixels: ``boxes``, ``scores``, and of parts."""
+        ...
+
+
+@runtime_checkable
+class DecodesInside(Protocol):
+    """A head whose decoding cannot be separated from its network."""
+
+    decodes_inside: str  # why, a clause for messages: "it selects ..."
 
 
 @runtime_checkable

@@ -15,7 +15,15 @@ from typing import Any
 from efftasks.structures.comparison import POLICIES, PRECISIONS, Policy, policy_from, policy_to_dict
 from efftasks.structures.errors import UserError
 from efftasks.structures.field_checks import check_choice, check_texts, is_number
-from efftasks.structures.spec_parts import INPUTS, ArtifactFile, DecoderSpec, InputSpec, OutputSpec, QuantizationSpec
+from efftasks.structures.spec_parts import (
+    INPUTS,
+    ArtifactFile,
+    DecoderSpec,
+    InputSpec,
+    OutputSpec,
+    QuantizationSpec,
+    Undecoded,
+)
 
 __all__ = [
     "INPUTS",
@@ -28,6 +36,7 @@ __all__ = [
     "InputSpec",
     "OutputSpec",
     "QuantizationSpec",
+    "Undecoded",
 ]
 
 SCHEMA = 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from efftasks.structures.errors import UserError
 from efftasks.structures.field_checks import (
@@ -19,7 +20,7 @@ from efftasks.structures.field_checks import (
 )
 from efftasks.structures.pixel_range import PixelRange, checked_range
 
-__all__ = ["INPUTS", "ArtifactFile", "DecoderSpec", "InputSpec", "OutputSpec", "QuantizationSpec"]
+__all__ = ["INPUTS", "ArtifactFile", "DecoderSpec", "InputSpec", "OutputSpec", "QuantizationSpec", "Undecoded"]
 
 INPUTS = ("float32", "uint8")  # types of a network's input, the usual one first
 # What a runtime has to know how to do; anything else would be predicted wrongly, without a word.
@@ -252,12 +253,20 @@ class DecoderSpec:
 
     Attributes:
         name: which decoder, one of ``efftasks/runtime/decoders.py``.
-        max_detections: K, the most that it gives for an image.
+        max_detections: K, the most that it gives for an image; None for decoders without objects.
     """
 
     name: str
-    max_detections: int
+    max_detections: int | None = None
 
     def __post_init__(self) -> None:
         check_text("decoder.name", self.name)
-        check_integer("decoder.max_detections", self.max_detections)
+        if self.max_detections is not None:
+            check_integer("decoder.max_detections", self.max_detections)
+
+
+class Undecoded(NamedTuple):
+    """What a file of a model has where it ends before its decoder."""
+
+    outputs: tuple[OutputSpec, ...]  # of the file
+    decoder: DecoderSpec | None  # that a runtime runs on them; None where they are the predictions

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from efftasks.export.quantization.recipe import CalibrationImages, Recipe
-    from efftasks.structures.spec import ArtifactSpec, InputSpec
+    from efftasks.structures.spec import ArtifactSpec, InputSpec, QuantizationSpec
 
 __all__ = [
     "Export",
@@ -164,11 +164,17 @@ class Exporter:
         write_metadata: (path, description) -> puts the description into the file, in place of the one there; does
             nothing where the format has no room for one.
         take_bytes: (path, input of the file) -> makes of a file, whose input is normalized floats, one that takes the
-            pixels themselves, uint8 (N, H, W, 4); it has no description then.
+            pixels themselves, uint8 (N, H, W, 4); it has no description then. None where the format has no such files.
         modules: what it imports beside PyTorch.
         extra: the extra of this package that installs them.
         quantization: how it makes ``int8``, where that is one of its precisions.
         page: the page that it writes beside the file, if it does.
+        stem: name of the files it writes, without suffixes. Formats whose description is beside the file have one of
+            their own: the sidecar of another file in the same folder would describe them wrongly.
+        undecoded: why its files end before their decoders, a clause for messages: "the runtime has no top-k". Empty
+            where they contain them.
+        fixed_size: whether its files have a batch of one and one size.
+        storage: precision -> what a description states of its numbers, beside ``int8``.
     """
 
     name: str
@@ -177,11 +183,15 @@ class Exporter:
     export: Export
     write_graph: WriteGraph
     write_metadata: Callable[[Path, ArtifactSpec], None]
-    take_bytes: Callable[[Path, InputSpec], None]
+    take_bytes: Callable[[Path, InputSpec], None] | None
     modules: tuple[str, ...]
     extra: str
     quantization: Quantization | None = None
     page: Page | None = None
+    stem: str = "model"
+    undecoded: str = ""
+    fixed_size: bool = False
+    storage: Mapping[str, QuantizationSpec] = field(default_factory=dict)
 
     @property
     def missing(self) -> tuple[str, ...]:

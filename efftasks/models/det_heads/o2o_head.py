@@ -267,6 +267,27 @@ class O2OHead(nn.Module):
         }
         return DetectionTensors(boxes, logits.sigmoid(), labels, **parts)
 
+    def candidates(self, raw: O2ORaw) -> tuple[Tensor, ...]:
+        """Raw prediction -> what :meth:`decode` selects from: boxes (B, A, 4), scores (B, A, C), tensors of parts."""
+        branch = raw.one_to_one
+        boxes = decode_distances(raw.points, branch.distances.float() * raw.strides)
+        parts = (
+            self._part(name).candidates(branch.parts[name], raw.shared[name], raw.points, raw.strides)
+            for name in PARTS
+            if name in self.parts
+        )
+        return (boxes, branch.logits.float().sigmoid(), *(tensor for tensors in parts for tensor in tensors))
+
+    def candidate_outputs(self, height: int, width: int) -> tuple[OutputSpec, ...]:
+        """The tensors of :meth:`candidates` for an input of this size in pixels."""
+        count = sum((height // stride) * (width // stride) for stride in self.strides)
+        parts = (self._part(name).candidate_outputs(height, width, count) for name in PARTS if name in self.parts)
+        return (
+            OutputSpec("boxes", ("N", count, 4), "float32", "xyxy of every point, pixels of the network input"),
+            OutputSpec("scores", ("N", count, self.num_classes), "float32", "probability in [0, 1] of every class"),
+            *(output for outputs in parts for output in outputs),
+        )
+
     def loss(self, features: Sequence[Tensor], targets: PaddedTargets) -> dict[str, Tensor]:
         """Losses of features (B, C_i, H_i, W_i) against the objects."""
         return self.raw_and_loss(features, targets)[1]

@@ -77,3 +77,11 @@ class ObjectPart(Protocol):
     def output(self, height: int, width: int, count: int) -> OutputSpec:
         """What :meth:`decode` gives for an input of this size in pixels."""
         ...
+
+    def candidates(self, values: Tensor, shared: Any, points: Tensor, strides: Tensor) -> tuple[Tensor, ...]:
+        """Predictions (B, A, n) at points (A, 2) with strides (A, 1) -> tensors that a runtime's decoder takes."""
+        ...
+
+    def candidate_outputs(self, height: int, width: int, count: int) -> tuple[OutputSpec, ...]:
+        """What :meth:`candidates` gives of ``count`` points, for an input of this size in pixels."""
+        ...

@@ -44,6 +44,7 @@ class QueryHead(nn.Module):
     """
 
     float_parts = ("selection", "decoder")  # attention, sampling and boxes refined through logits
+    decodes_inside = "top-k and gather select its queries before its decoder runs"
 
     def __init__(
         self,

@@ -210,6 +210,18 @@ class PrototypeMasks(nn.Module):
         shape = ("N", count, height // MASK_STRIDE, width // MASK_STRIDE)
         return OutputSpec("masks", shape, "float32", MASKS_MEANING)
 
+    def candidates(self, values: Tensor, shared: Prototypes, points: Tensor, strides: Tensor) -> tuple[Tensor, ...]:
+        """Coefficients (B, A, R) of all points and prototypes (B, R, h, w): masks of all points would be gigabytes."""
+        return values.float(), shared.masks.float()
+
+    def candidate_outputs(self, height: int, width: int, count: int) -> tuple[OutputSpec, ...]:
+        """The outputs of :meth:`candidates` for ``count`` points."""
+        shape = ("N", self.num_prototypes, height // MASK_STRIDE, width // MASK_STRIDE)
+        return (
+            OutputSpec("coefficients", ("N", count, self.num_prototypes), "float32", "weights of the prototypes"),
+            OutputSpec("prototypes", shape, "float32", "maps whose weighted sums are the masks"),
+        )
+
     def strip(self) -> PrototypeMasks:
         """A copy without the semantic branch and the losses."""
         stripped = copy.deepcopy(self)

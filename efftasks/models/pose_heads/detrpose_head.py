@@ -54,6 +54,7 @@ class DETRPoseHead(nn.Module):
     """
 
     float_parts = ("selection", "decoder")  # attention, sampling and points refined through logits
+    decodes_inside = "top-k and gather select its queries before its decoder runs"
 
     def __init__(
         self,

@@ -206,6 +206,14 @@ class PointKeypoints(nn.Module):
         """The output of :meth:`decode` for ``count`` detections."""
         return OutputSpec("keypoints", ("N", count, self.num_keypoints, 3), "float32", KEYPOINTS_MEANING)
 
+    def candidates(self, values: Tensor, shared: Tensor | None, points: Tensor, strides: Tensor) -> tuple[Tensor, ...]:
+        """Keypoints (B, A, P, 3) of all points."""
+        return (self.decode(values, shared, points, strides),)
+
+    def candidate_outputs(self, height: int, width: int, count: int) -> tuple[OutputSpec, ...]:
+        """The output of :meth:`candidates` for ``count`` points."""
+        return (self.output(height, width, count),)
+
     def strip(self) -> PointKeypoints:
         """A copy without the modules of auxiliary losses."""
         stripped = copy.deepcopy(self)

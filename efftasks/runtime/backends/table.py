@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from efftasks.runtime.backends import onnxruntime, openvino
+from efftasks.runtime.backends import ncnn, onnxruntime, openvino
 from efftasks.runtime.backends.base import Backend
 from efftasks.structures.errors import UserError
 from efftasks.structures.suffixes import CHECKPOINT_SUFFIXES
@@ -12,7 +12,9 @@ from efftasks.structures.suffixes import CHECKPOINT_SUFFIXES
 __all__ = ["BACKENDS", "artifact_suffixes", "expected_models", "find_backend"]
 
 # In the order of messages. The first one whose own suffix a file has runs it where none is named.
-BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (onnxruntime.BACKEND, openvino.BACKEND)}
+BACKENDS: dict[str, Backend] = {
+    backend.name: backend for backend in (onnxruntime.BACKEND, openvino.BACKEND, ncnn.BACKEND)
+}
 
 
 def find_backend(path: str | Path, name: str | None = None) -> Backend:

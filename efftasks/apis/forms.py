@@ -1,0 +1,53 @@
+"""Which form of a model an exporter writes: with its decoder inside, or up to where a runtime's decoder takes over."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import efftasks.compat  # noqa: F401
+
+# isort: split
+from torch import nn
+
+from efftasks.export.exporters.base import Exporter
+from efftasks.export.graph import Graph, UndecodedGraph
+from efftasks.structures.errors import UserError
+from efftasks.structures.protocols import EndsEarly
+from efftasks.structures.spec import ArtifactSpec, Undecoded
+
+__all__ = ["exported_graph", "exported_spec"]
+
+
+def exported_spec(model: Any, spec: ArtifactSpec, exporter: Exporter) -> ArtifactSpec:
+    """The description of a file of a model, from that of the model with its decoder inside.
+
+    Raises:
+        UserError: the exporter's files end before their decoders, and the model's cannot be separated.
+    """
+    if not exporter.undecoded:
+        return spec
+    form = _undecoded(model, exporter, (spec.input.height, spec.input.width))
+    decode = "inside" if form.decoder is None else "outside"
+    return replace(spec, outputs=form.outputs, decode=decode, decoder=form.decoder)
+
+
+def exported_graph(model: Any, exporter: Exporter, size: tuple[int, int]) -> nn.Module:
+    """The module whose forward is exported, for files without a description.
+
+    Raises:
+        UserError: as :func:`exported_spec`.
+    """
+    if not exporter.undecoded:
+        return Graph(model)
+    _undecoded(model, exporter, size)
+    return UndecodedGraph(model)
+
+
+def _undecoded(model: Any, exporter: Exporter, size: tuple[int, int]) -> Undecoded:
+    try:
+        if not isinstance(model, EndsEarly):
+            raise UserError(f"{type(model).__name__} declares no end before its decoder")
+        return model.undecoded(*size)
+    except UserError as error:
+        raise UserError(f"--backend {exporter.name}: {exporter.undecoded}, and {error}") from error
