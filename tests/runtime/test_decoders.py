@@ -13,7 +13,7 @@ from efftasks import Predictor, apis
 from efftasks.export.exporters.onnx import export_onnx, write_metadata
 from efftasks.models.det_heads.o2o_head import O2OHead
 from efftasks.ops.boxes import decode_distances
-from efftasks.runtime.decoders import DECODERS, top_pairs
+from efftasks.runtime.decoders import DECODERS, argmax_labels, top_pairs
 from efftasks.structures.errors import UserError
 from efftasks.structures.features import FeatureSpec
 from efftasks.structures.spec import DecoderSpec
@@ -59,9 +59,12 @@ def test_outside_gives_what_inside_gives(detector, outside_detector, same_detect
     same_detections(inside, outside)
 
 
-def test_numbers_without_a_scale_are_refused(outside_detector, tmp_path):
+def test_what_cannot_be_decoded_is_refused(outside_detector, tmp_path):
     before, spec = outside_detector
     path = export_onnx(before, spec, tmp_path / "model.onnx")
+    write_metadata(path, replace(spec, decoder=DecoderSpec("top-pairs")))
+    with pytest.raises(UserError, match=r"decoder\.max_detections: got null, expected an integer from 1"):
+        Predictor(path)
     boxes, scores = spec.outputs
     write_metadata(path, replace(spec, outputs=(boxes, replace(scores, dtype="uint8"))))
     with pytest.raises(UserError, match="'scores' is uint8, expected a float type"):
@@ -84,6 +87,30 @@ def test_the_dense_head_outside_gives_what_it_gives_inside():
         np.testing.assert_allclose(value, getattr(expected, name).numpy(), rtol=1e-6)
 
 
-def test_each_decoder_states_what_it_takes_and_adds():
+def test_masks_are_sums_of_prototypes_by_hand():
+    outputs: dict[str, np.ndarray] = {
+        "boxes": np.zeros((1, 3, 4), np.float32),
+        "scores": np.array([[[0.1], [0.9], [0.5]]], np.float32),
+        "coefficients": np.array([[[9, 9], [1, -2], [0, 3]]], np.float32),
+        "prototypes": np.array([[[[1, 2, 3]], [[4, 5, 6]]]], np.float32),
+    }
+    decoded = top_pairs(outputs, DecoderSpec("top-pairs", 2))
+    assert decoded["masks"].tolist() == [[[[-7, -8, -9]], [[12, 15, 18]]]]  # of candidates 1 and 2
+
+
+def test_the_best_class_by_hand():
+    scores = np.array([[[[1, 5]], [[3, 5]], [[3, 4]]], [[[0, 0]], [[-1, 0]], [[2, 1]]]], np.float32)
+    decoded = argmax_labels({"class_scores": scores}, DecoderSpec("argmax"))
+    assert decoded["segmentation"].tolist() == [[[1, 0]], [[2, 2]]]  # ties: the first one
+    assert decoded["segmentation"].dtype == np.uint8
+    assert scores[0, 0].tolist() == [[1, 5]]  # the runtime's memory is left alone
+
+
+def test_each_decoder_states_what_it_takes_and_makes():
     for decoder in DECODERS.values():
-        assert decoder.takes and not decoder.takes & decoder.adds
+        assert decoder.takes and not decoder.takes & decoder.makes.keys()
+        assert decoder.adds(decoder.takes) and decoder.reads(decoder.takes) == decoder.takes
+    parts = {"boxes", "scores", "coefficients", "prototypes", "keypoints"}
+    assert DECODERS["top-pairs"].adds(parts) == {"labels", "masks"}
+    assert DECODERS["top-pairs"].reads(parts) == parts - {"keypoints"}
+    assert DECODERS["argmax"].adds({"class_scores"}) == {"segmentation"}

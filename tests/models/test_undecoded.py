@@ -1,0 +1,91 @@
+"""Networks up to where a runtime's decoder takes over: with the decoder in numpy they give what ``infer`` gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from efftasks.models.det_heads.o2o_head import O2OHead
+from efftasks.models.segmentors import Segmentor
+from efftasks.runtime.decoders import DECODERS
+from efftasks.structures.errors import UserError
+from efftasks.structures.protocols import DecodesInside, GivesCandidates
+
+DENSE = ("o2o", "o2o_masks", "o2o_keypoints", "o2o_all")
+SEMANTIC = ("fpnlite", "seaformer_s", "pidnet_s", "segformer_b0")
+QUERIES = ("dfine", "rtdetrv2", "deimv2", "deimv2_lite", "dfine_masks", "detrpose")
+
+
+def spread(family: str, families: Any, **changes: Any) -> Any:
+    """A fresh model whose scores do not tie."""
+    model = families.build_family(family, **changes)
+    if isinstance(getattr(model, "head", None), O2OHead):
+        for scores, sides in zip(model.head.one_to_one.classes, model.head.one_to_one.boxes):
+            torch.nn.init.normal_(scores[-1].weight, 0.0, 0.5)
+            torch.nn.init.normal_(sides[-1].weight, 0.0, 0.1)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = None  # one batch gives the statistics
+        with torch.no_grad():
+            model.train()(families.images(family))
+    return model.eval()
+
+
+def run_both(model: Any, images: torch.Tensor) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """What the model gives, and what its undecoded form and the decoder give; by name."""
+    size = (images.shape[2], images.shape[3])
+    form = model.undecoded(*size)
+    with torch.no_grad():
+        expected = [value for value in model.infer(images) if value is not None]
+        tensors = model.infer_undecoded(images)
+    outputs = {}
+    for output, tensor in zip(form.outputs, tensors, strict=True):
+        assert tuple(tensor.shape) == (len(images), *output.shape[1:]) and str(tensor.dtype) == f"torch.{output.dtype}"
+        outputs[output.name] = tensor.numpy()
+    if form.decoder is not None:
+        outputs = DECODERS[form.decoder.name].decode(outputs, form.decoder)
+    names = [output.name for output in model.outputs(*size)]
+    return {name: value.numpy() for name, value in zip(names, expected, strict=True)}, outputs
+
+
+@pytest.mark.parametrize("family", DENSE)
+def test_dense_heads(family, families):
+    model = spread(family, families)
+    expected, decoded = run_both(model, families.images(family))
+    assert expected.keys() <= decoded.keys()
+    scores = expected["scores"]
+    gaps = np.abs(np.diff(scores, prepend=2, append=-1)) > 1e-6  # near ties may change places
+    clear = gaps[:, :-1] & gaps[:, 1:]
+    assert clear.mean() > 0.5
+    for name, value in expected.items():
+        assert decoded[name].shape == value.shape and decoded[name].dtype == value.dtype
+        rows = clear if value.shape[:2] == clear.shape else np.ones(len(value), bool)
+        if name == "segmentation":
+            assert (decoded[name] == value).mean() > 0.999
+        else:
+            np.testing.assert_allclose(decoded[name][rows], value[rows], rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("output", ["labels", "coarse-labels", "logits"])
+@pytest.mark.parametrize("family", SEMANTIC)
+def test_segmenters(family, output, families):
+    model: Segmentor = spread(family, families, test_cfg=dict(output=output))
+    expected, decoded = run_both(model, families.images(family))
+    (name, values) = next(iter(expected.items()))
+    assert len(np.unique(values)) > 1
+    assert decoded[name].dtype == values.dtype
+    np.testing.assert_array_equal(decoded[name], values)
+
+
+@pytest.mark.parametrize("family", QUERIES)
+def test_query_heads_say_why_they_have_no_such_form(family, families):
+    model = families.build_family(family)
+    assert isinstance(model.head, DecodesInside) and not isinstance(model.head, GivesCandidates)
+    name = type(model.head).__name__
+    with pytest.raises(
+        UserError, match=rf"{name} cannot be left out of the file \(top-k and gather select its queries"
+    ):
+        model.undecoded(96, 96)
