@@ -82,11 +82,26 @@ class SimCC:
             that of a target, and the lower one of x and y.
         """
         positions, scores = [], []
-        for logits, peak in zip((x, y), self._peaks):
-            probability = (logits.float() * self.beta).softmax(-1)
+        for probability, peak in zip(self._probabilities(x, y), self._peaks):
             positions.append((probability.argmax(-1).float() + 0.5) / self.split_ratio)
             scores.append((probability.amax(-1) / peak).clamp(max=1.0))
         return torch.stack([*positions, torch.minimum(*scores)], dim=-1)
+
+    def bin_scores(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Heat maps -> the scores of all bins, for decoding outside of the graph; those of :meth:`decode` are the best.
+
+        Args:
+            x: (B, P, Wx).
+            y: (B, P, Wy).
+
+        Returns:
+            (B, P, Wx) and (B, P, Wy).
+        """
+        of_x, of_y = (probability / peak for probability, peak in zip(self._probabilities(x, y), self._peaks))
+        return of_x, of_y
+
+    def _probabilities(self, x: Tensor, y: Tensor) -> list[Tensor]:
+        return [(logits.float() * self.beta).softmax(-1) for logits in (x, y)]
 
     def _gaussian(self, position: NDArray[np.floating], axis: int) -> NDArray[np.float32]:
         """Positions (...) in bins -> heat maps (..., bins)."""

@@ -130,7 +130,7 @@ class Detector(BaseModel):
         if self.semantic_head is not None:
             shape = ("N", self.semantic_head.num_classes, height // self.semantic_stride, width // self.semantic_stride)
             outputs = (*outputs, OutputSpec("class_scores", shape, "float32", CLASS_SCORES_MEANING))
-        return Undecoded(outputs, DecoderSpec("top-pairs", head.count_detections(height, width)))
+        return Undecoded(outputs, DecoderSpec(head.candidate_decoder, head.count_detections(height, width)))
 
     @property
     def task(self) -> str:

@@ -21,7 +21,7 @@ from efftasks.models.guides.base import build_guide, guide_losses, recorded_for_
 from efftasks.registry import MODELS
 from efftasks.structures.errors import UserError
 from efftasks.structures.features import FeatureSpec, Stages
-from efftasks.structures.spec import OutputSpec
+from efftasks.structures.spec import OutputSpec, Undecoded
 
 __all__ = ["Keypoints", "PoseEstimator"]
 
@@ -82,6 +82,15 @@ class PoseEstimator(BaseModel):
     def infer(self, images: Tensor) -> Keypoints:
         """Preprocessed crops (B, 3, H, W) -> keypoints in pixels of the network input. This is what is exported."""
         return Keypoints(self.head.decode(self.raw(images)))
+
+    def infer_undecoded(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Preprocessed crops (B, 3, H, W) -> what the head gives before its decoder."""
+        return self.head.candidates(self.raw(images))
+
+    def undecoded(self, height: int, width: int) -> Undecoded:
+        """The outputs of :meth:`infer_undecoded` for an input of this size, and the decoder that they are for."""
+        self.outputs(height, width)  # refuses another size
+        return Undecoded(self.head.candidate_outputs(), self.head.decoder_spec)
 
     @property
     def divisor(self) -> int:

@@ -117,8 +117,9 @@ def _find_decoder(path: Path, spec: ArtifactSpec, stated: DecoderSpec) -> Decode
             f"{path}: outputs: got {', '.join(sorted(names))}, expected {', '.join(sorted(decoder.takes))} and not "
             f"{', '.join(sorted(made))}, which the decoder {stated.name!r} makes"
         )
-    if "labels" in made and stated.max_detections is None:
-        raise UserError(f"{path}: decoder.max_detections: got null, expected an integer from 1 for {stated.name!r}")
+    for field in decoder.needs:
+        if getattr(stated, field) is None:
+            raise UserError(f"{path}: decoder.{field}: got null, expected a number for {stated.name!r}")
     for output in spec.outputs:
         if output.name in decoder.reads(names) and not output.dtype.startswith("float"):
             raise UserError(

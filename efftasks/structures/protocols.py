@@ -190,10 +190,9 @@ class EndsEarly(Protocol):
 
 @runtime_checkable
 class GivesCandidates(Protocol):
-    """A head of a detector whose decoding only selects among candidates, so that it can be left out.
+    """A head of a detector whose decoding comes after its network, so that it can be left out."""
 
-    Its candidates are what the decoder ``top-pairs`` takes, see ``efftasks/runtime/decoders.py``.
-    """
+    candidate_decoder: str  # that takes its candidates, by its name in ``efftasks/runtime/decoders.py``
 
     def count_detections(self, height: int, width: int) -> int:
         """K, the most detections for an input of this size in pixels."""
@@ -204,7 +203,7 @@ class GivesCandidates(Protocol):
         ...
 
     def candidate_outputs(self, height: int, width: int) -> tuple[OutputSpec, ...]:
-        """The tensors of all candidates for an input of this size in pixels: ``boxes``, ``scores``, and of parts."""
+        """What :meth:`candidates` gives for an input of this size in pixels."""
         ...
 
 

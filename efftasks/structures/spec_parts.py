@@ -253,16 +253,20 @@ class DecoderSpec:
 
     Attributes:
         name: which decoder, one of ``efftasks/runtime/decoders.py``.
-        max_detections: K, the most that it gives for an image; None for decoders without objects.
+        max_detections: K, the most that it gives for an image; None for decoders that give no detections.
+        bins_per_pixel: of the heat maps of keypoints over x and y; None for decoders that take none.
     """
 
     name: str
     max_detections: int | None = None
+    bins_per_pixel: float | None = None
 
     def __post_init__(self) -> None:
         check_text("decoder.name", self.name)
         if self.max_detections is not None:
             check_integer("decoder.max_detections", self.max_detections)
+        if self.bins_per_pixel is not None and not (is_number(self.bins_per_pixel) and self.bins_per_pixel > 0):
+            raise UserError(f"decoder.bins_per_pixel: got {self.bins_per_pixel!r}, expected a number above 0")
 
 
 class Undecoded(NamedTuple):

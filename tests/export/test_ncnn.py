@@ -74,7 +74,7 @@ def test_it_gives_what_the_model_gives(task, tmp_path):
         limit = 2e-4 * max(1.0, float(value.abs().max()))
         np.testing.assert_allclose(outputs[output.name], value.numpy(), rtol=0, atol=limit, err_msg=output.name)
     assert predictor.session.outputs >= {output.name for output in model.outputs(96, 96)}
-    assert len(predictor(np.zeros((50, 70, 3), np.uint8))[0]) == model.head.max_detections
+    assert len(predictor(np.zeros((50, 70, 3), np.uint8))[0]) == model.head.count_detections(96, 96)
 
 
 def test_its_files_are_two_and_hold_32_bits_or_16(tmp_path):

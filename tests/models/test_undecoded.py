@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from efftasks.models.det_heads.o2o_head import O2OHead
+from efftasks.models.insseg_heads.sparse_inst_head import SparseInstRaw
 from efftasks.models.segmentors import Segmentor
-from efftasks.runtime.decoders import DECODERS
+from efftasks.runtime.decoders import DECODERS, best_instances
 from efftasks.structures.errors import UserError
 from efftasks.structures.protocols import DecodesInside, GivesCandidates
+from efftasks.structures.spec import DecoderSpec
 
 DENSE = ("o2o", "o2o_masks", "o2o_keypoints", "o2o_all")
 SEMANTIC = ("fpnlite", "seaformer_s", "pidnet_s", "segformer_b0")
@@ -67,6 +69,52 @@ def test_dense_heads(family, families):
             assert (decoded[name] == value).mean() > 0.999
         else:
             np.testing.assert_allclose(decoded[name][rows], value[rows], rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_instances_without_boxes(families):
+    model = families.build_family("sparseinst").eval()
+    instances = model.head.instances
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():
+        model.train()(families.images("sparseinst"))
+    for layer in (instances.classes, instances.kernels):
+        torch.nn.init.normal_(layer.weight, 0.0, 0.3)
+    expected, decoded = run_both(model.eval(), families.images("sparseinst"))
+    scores = expected["scores"]
+    gaps = np.abs(np.diff(scores, prepend=2, append=-1)) > 1e-6
+    clear = gaps[:, :-1] & gaps[:, 1:]
+    assert clear.mean() > 0.5 and (scores > 0).mean() > 0.3
+    for name, value in expected.items():
+        assert decoded[name].shape == value.shape and decoded[name].dtype == value.dtype
+        np.testing.assert_allclose(decoded[name][clear], value[clear], rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_instances_whose_masks_are_empty_or_extreme(families):
+    head = families.build_family("sparseinst").head
+    masks = torch.full((1, head.num_instances, 6, 5), -200.0)
+    masks[0, 1, 2:4, 1] = 300.0
+    raw = SparseInstRaw(
+        torch.linspace(-90, 90, head.num_instances * 3).reshape(1, -1, 3), torch.zeros(1, 100, 1), masks
+    )
+    expected = head.decode(raw)
+    names = [output.name for output in head.candidate_outputs(24, 20)]
+    decoded = best_instances(
+        {name: value.numpy() for name, value in zip(names, head.candidates(raw))}, DecoderSpec("instances", 100)
+    )
+    assert (decoded["scores"][0, 1:] == 0).all() and decoded["scores"][0, 0] > 0
+    for name in ("boxes", "scores"):
+        np.testing.assert_allclose(decoded[name], getattr(expected, name).numpy(), rtol=1e-5, atol=1e-12, err_msg=name)
+
+
+def test_heat_maps_over_bins(families):
+    model = families.build_family("simcc").eval()
+    for layer in (model.head.classify_x, model.head.classify_y):
+        torch.nn.init.normal_(layer.weight, 0.0, 0.1)
+    expected, decoded = run_both(model, families.images("simcc"))
+    np.testing.assert_allclose(decoded["keypoints"], expected["keypoints"], rtol=1e-6)
+    assert len(np.unique(decoded["keypoints"][..., 0])) > 2
 
 
 @pytest.mark.parametrize("output", ["labels", "coarse-labels", "logits"])

@@ -63,7 +63,7 @@ def test_what_cannot_be_decoded_is_refused(outside_detector, tmp_path):
     before, spec = outside_detector
     path = export_onnx(before, spec, tmp_path / "model.onnx")
     write_metadata(path, replace(spec, decoder=DecoderSpec("top-pairs")))
-    with pytest.raises(UserError, match=r"decoder\.max_detections: got null, expected an integer from 1"):
+    with pytest.raises(UserError, match=r"decoder\.max_detections: got null, expected a number for 'top-pairs'"):
         Predictor(path)
     boxes, scores = spec.outputs
     write_metadata(path, replace(spec, outputs=(boxes, replace(scores, dtype="uint8"))))

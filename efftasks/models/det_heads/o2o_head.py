@@ -180,6 +180,7 @@ class O2OHead(nn.Module):
         "helper_assigner": "one_to_many_assigner",
         "helper_weight": "one_to_many_weight",
     }
+    candidate_decoder = "top-pairs"
     float_layers = ("one_to_one.boxes.*.2", "one_to_one.classes.*.4")  # predictions, of any range
 
     def __init__(

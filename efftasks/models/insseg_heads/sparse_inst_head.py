@@ -58,6 +58,8 @@ class SparseInstHead(nn.Module):
         max_detections: K is at most this, and at most N.
     """
 
+    candidate_decoder = "instances"
+
     def __init__(
         self,
         in_specs: Sequence[FeatureSpec],
@@ -134,6 +136,19 @@ class SparseInstHead(nn.Module):
         first = torch.arange(masks.shape[0], device=masks.device)[:, None] * self.num_instances
         masks = masks.flatten(0, 1).index_select(0, (first + index).flatten()).unflatten(0, index.shape)
         return DetectionTensors(masks_to_boxes(masks, 0.0, float(MASK_STRIDE)), scores, labels.gather(1, index), masks)
+
+    def candidates(self, raw: SparseInstRaw) -> tuple[Tensor, ...]:
+        """Raw prediction -> all instances: class logits, objectness, and masks shifted as those of :meth:`decode`."""
+        return raw.logits.float(), raw.objectness.float(), raw.masks.float() - self.logit_threshold
+
+    def candidate_outputs(self, height: int, width: int) -> tuple[OutputSpec, ...]:
+        """What :meth:`candidates` gives for an input of this size in pixels."""
+        count, cells = self.num_instances, (height // MASK_STRIDE, width // MASK_STRIDE)
+        return (
+            OutputSpec("logits", ("N", count, self.num_classes), "float32", "of each instance and class"),
+            OutputSpec("objectness", ("N", count, 1), "float32", "logit of each instance"),
+            OutputSpec("mask_logits", ("N", count, *cells), "float32", MASKS_MEANING),
+        )
 
     def loss(self, features: Sequence[Tensor], targets: PaddedTargets) -> dict[str, Tensor]:
         """Losses of features (B, D, H / stride, W / stride) against the objects."""

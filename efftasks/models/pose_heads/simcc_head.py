@@ -21,6 +21,7 @@ from efftasks.codecs.simcc import SimCC
 from efftasks.models.losses.simcc import SimCCLoss
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
+from efftasks.structures.spec import DecoderSpec, OutputSpec
 
 __all__ = ["GatedAttention", "SimCCHead", "SimCCRaw"]
 
@@ -125,6 +126,22 @@ class SimCCHead(nn.Module):
     def decode(self, raw: SimCCRaw) -> Tensor:
         """Heat maps -> (B, P, 3): x, y in pixels of the network input, and score. The same when exported."""
         return self.codec.decode(raw.x, raw.y)
+
+    def candidates(self, raw: SimCCRaw) -> tuple[Tensor, ...]:
+        """Heat maps -> the scores of all bins, (B, P, Wx) and (B, P, Wy)."""
+        return self.codec.bin_scores(raw.x, raw.y)
+
+    def candidate_outputs(self) -> tuple[OutputSpec, ...]:
+        """What :meth:`candidates` gives."""
+        return tuple(
+            OutputSpec(f"{axis}_bins", ("N", self.num_keypoints, bins), "float32", f"score of each bin over {axis}")
+            for axis, bins in zip("xy", self.codec.bins)
+        )
+
+    @property
+    def decoder_spec(self) -> DecoderSpec:
+        """The decoder that takes them."""
+        return DecoderSpec("bins", bins_per_pixel=self.codec.split_ratio)
 
     def loss(self, features: Sequence[Tensor], targets: Tensor) -> dict[str, Tensor]:
         """Losses of features against keypoints (B, P, 3): x, y in pixels of the network input, and visibility."""
