@@ -23,7 +23,7 @@ from efftasks.export.page.npm_package import NpmPackage
 from efftasks.runtime.artifact import check_files
 from efftasks.structures.comparison import POLICIES
 from efftasks.structures.errors import UserError, WorkError
-from efftasks.structures.spec import ArtifactFile, ArtifactSpec
+from efftasks.structures.spec import ArtifactFile, ArtifactSpec, DecoderSpec, QuantizationSpec
 
 CONFIG = "o2o-n_mobilenetv4-conv-s_1xb16-18e_shapes-128"
 SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "docs" / "artifact.schema.json").read_text())
@@ -199,3 +199,54 @@ def test_what_a_page_cannot_show_is_refused_before_any_work(toy_runtime, model, 
     spec = replace(apis.describe(model), task="top-down pose", input=crops)
     with pytest.raises(UserError, match="--backend web: got a model for top-down pose, expected one that takes whole"):
         page.check(spec, PageOptions(toy_runtime))
+
+
+@pytest.fixture
+def ncnn() -> None:
+    for module in ("ncnn", "pnnx"):
+        pytest.importorskip(module, reason="the extra ncnn is not installed")
+
+
+def test_a_file_that_ends_before_its_decoder(ncnn, model, photos, tmp_path):
+    """ncnn's: it is verified as it is decoded, and described by a sidecar of its own."""
+    exported = apis.export_model(model, tmp_path, settings(photos, backend="ncnn"))
+    assert exported.path == tmp_path / "model.ncnn.param"
+    stored = json.loads((tmp_path / "model.ncnn.json").read_text())
+    jsonschema.Draft202012Validator(SCHEMA).validate(stored)
+    assert [file["name"] for file in stored["files"]] == ["model.ncnn.param", "model.ncnn.bin"]
+    points = 16 * 16 + 8 * 8 + 4 * 4
+    assert [(output["name"], output["shape"]) for output in stored["outputs"]] == [
+        ("boxes", ["N", points, 4]),
+        ("scores", ["N", points, 6]),
+    ]
+    assert exported.spec.decoder == DecoderSpec("top-pairs", 300) and not exported.spec.input.dynamic_batch
+    assert stored["verify"]["passed"] and stored["verify"]["detections"] > 100
+    # The sidecar of another file in the folder does not describe this one.
+    apis.export_model(model, tmp_path, settings(photos, backend="onnx"))
+    ours, theirs = (Predictor(tmp_path / name)(photos) for name in ("model.ncnn.param", "model.onnx"))
+    for a, b in zip(ours, theirs):
+        np.testing.assert_allclose(a.scores, b.scores, atol=1e-4)
+
+
+def test_weights_of_16_bits_are_stated(ncnn, model, photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(POLICIES, "fp16", POLICIES["int8"])  # scores of an untrained network lie close together
+    exported = apis.export_model(model, tmp_path, settings(photos, backend="ncnn", precision="fp16"))
+    assert exported.spec.precision == "fp16" and exported.spec.comparison == POLICIES["fp16"]
+    assert exported.spec.quantization == QuantizationSpec(weights="float16", activations="float32")
+
+
+def test_a_rejected_file_keeps_its_name(ncnn, model, photos, tmp_path, monkeypatch):
+    metrics = {"pytorch": {"AP": 0.5}, "artifact": {"AP": 0.1}}
+    monkeypatch.setattr("efftasks.apis.exporting._metrics", lambda *arguments: metrics)
+    with pytest.raises(WorkError, match=r"model\.ncnn\.rejected\.param: .* not shipped"):
+        apis.export_model(model, tmp_path, settings(photos, backend="ncnn", precision="fp16", evaluate=True))
+    assert {path.name for path in tmp_path.iterdir()} == {"model.ncnn.rejected.param", "model.ncnn.rejected.bin"}
+
+
+def test_what_files_of_one_size_cannot_have(ncnn, model, photos, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="--dynamic-size: --backend ncnn writes files of one size; give --size H W"):
+        apis.export_model(model, tmp_path / "out", settings(photos, backend="ncnn", dynamic_size=True))
+    monkeypatch.setattr("efftasks.apis.exporting.quantization_of", lambda model: QuantizationSpec(weights="int8"))
+    with pytest.raises(UserError, match="--backend ncnn: the checkpoint was trained with fake quantization, expected"):
+        apis.export_model(model, tmp_path / "out", settings(photos, backend="ncnn"))
+    assert not (tmp_path / "out").exists()

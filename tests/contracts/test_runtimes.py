@@ -64,6 +64,24 @@ def test_their_extras_exist():
     assert named - {None} <= extras
 
 
+def test_the_docs_have_the_table_of_exporters():
+    text = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    rows = [
+        [re.sub(r"\(#[\w-]+\)|[`\[\]]", "", cell).strip() for cell in line.split("|")[1:-1]]
+        for line in text.split("| exporter |")[1].split("\n\n")[0].splitlines()[2:]
+    ]
+    assert rows == [
+        [
+            exporter.name,
+            ", ".join(BACKENDS[exporter.backend].files),
+            ", ".join(exporter.precisions),
+            "one image of one size" if exporter.fixed_size else "any",
+            "in the runtime" if exporter.undecoded else "in the file",
+        ]
+        for exporter in EXPORTERS.values()
+    ]
+
+
 def test_the_docs_name_every_runtime_and_its_files():
     rows = {
         cells[1].strip(" `"): cells[2]
