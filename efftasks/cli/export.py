@@ -20,7 +20,7 @@ EXAMPLES = """examples:
   efftasks export my_config.py best.pth --backend web --out page      a page that runs the model in a browser
 
 The file is written, run and compared with the PyTorch model on real images; only then does the command succeed. A file
-that does not agree is kept as model.rejected, with its suffix, to look at.
+that does not agree is kept to look at, with .rejected before its suffix.
 """
 
 
@@ -55,7 +55,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="float32 (default): normalized images, channels first; uint8: the pixels themselves, RGBA or BGRA as "
         "browsers and cameras have them",
     )
-    parser.add_argument("--out", default="out", help="folder for the file and its sidecar model.json (default: out)")
+    parser.add_argument("--out", default="out", help="folder for the file and its sidecar (default: out)")
     parser.add_argument("--opset", type=int, default=18, help="ONNX opset, 18 or newer (default 18)")
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="input size (default: the config's)")
     parser.add_argument(
