@@ -45,9 +45,9 @@ FIELDS: list[tuple[Any, ...]] = [
     *(("files", 0, name) for name in STORED["files"][0]),
     *((part, name) for part in ("decoder", "quantization", "comparison") for name in STORED[part]),
 ]
-# Where None has a meaning: not known, or that of the precision.
+# Where None has a meaning: not known, that of the precision, or of no use to the decoder.
 NULLABLE = {("comparison",), ("input", "pixel_range"), *(("quantization", name) for name in STORED["quantization"])}
-NULLABLE |= {("quantization",)}
+NULLABLE |= {("quantization",), ("decoder", "max_detections"), ("decoder", "bins_per_pixel")}
 NULLABLE.remove(("quantization", "float_layers"))
 EMPTY = {"keypoint_sigmas", "skeleton", "semantic_classes", "palette", "shape"}  # lists that may be
 WRONG = (None, [None], ["x", None], {"x": None}, float("inf"), float("nan"), [[1, 2, 3, 4]])
