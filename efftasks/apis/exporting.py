@@ -184,7 +184,9 @@ def export_model(
             spec, rows = quantized.spec, quantized.sensitivity
             if rows:
                 save_sensitivity(quantized, folder)
-        if shipped_input != spec.input and exporter.take_bytes is not None:  # last: all that is measured on the way takes floats
+        if (
+            shipped_input != spec.input and exporter.take_bytes is not None
+        ):  # last: all that is measured on the way takes floats
             exporter.take_bytes(draft, spec.input)
             spec = replace(spec, input=shipped_input)
             exporter.write_metadata(draft, spec)

@@ -246,6 +246,8 @@ def test_a_rejected_file_keeps_its_name(ncnn, model, photos, tmp_path, monkeypat
 def test_what_files_of_one_size_cannot_have(ncnn, model, photos, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="--dynamic-size: --backend ncnn writes files of one size; give --size H W"):
         apis.export_model(model, tmp_path / "out", settings(photos, backend="ncnn", dynamic_size=True))
+    with pytest.raises(UserError, match="--input: got 'uint8', --backend ncnn writes files that take float32 alone"):
+        apis.export_model(model, tmp_path / "out", settings(photos, backend="ncnn", input="uint8"))
     monkeypatch.setattr("efftasks.apis.exporting.quantization_of", lambda model: QuantizationSpec(weights="int8"))
     with pytest.raises(UserError, match="--backend ncnn: the checkpoint was trained with fake quantization, expected"):
         apis.export_model(model, tmp_path / "out", settings(photos, backend="ncnn"))
