@@ -331,7 +331,10 @@ def test_files_that_cannot_be_used(model, tmp_path):
             "neither metadata 'efftasks' inside nor mute.json",
         ),
         (lambda: Predictor(tmp_path / "model.xml"), r"model\.xml: no such file"),
-        (lambda: Predictor(tmp_path / "model.tflite"), r"no runtime for \.tflite, expected an exported file \(\.onnx, "),
+        (
+            lambda: Predictor(tmp_path / "model.tflite"),
+            r"no runtime for \.tflite, expected an exported file \(\.onnx, ",
+        ),
         (lambda: Predictor(model, backend="tensorrt"), "backend: got 'tensorrt', expected one of onnxruntime"),
         (lambda: Predictor(model, threads=0), "threads: got 0"),
         (lambda: Predictor(model, score_thr=30), "score_thr: got 30"),
