@@ -71,7 +71,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 def run(work_dir: Path, steps: list[dict[str, Any]] = STEPS, resume: bool = False, **options: Any) -> list[str]:
     cfg = apis.load_config(BASE, {"compression": dict(steps=steps), "max_epochs": 2, **options})
     cfg.work_dir = str(work_dir)
-    return [row["step"] for row in apis.compress(cfg, resume=resume).rows]
+    return [row["step"] for row in apis.compress(cfg, resume=resume, check=False).rows]
 
 
 ROWS = [("rows", "dense", "best.pth"), ("rows", "low", "model.pth"), ("rows", "tune", "epoch_3.pth")]
