@@ -96,7 +96,7 @@ def test_instances_whose_masks_are_empty_or_extreme(families):
     masks = torch.full((1, head.num_instances, 6, 5), -200.0)
     masks[0, 1, 2:4, 1] = 300.0
     raw = SparseInstRaw(
-        torch.linspace(-90, 90, head.num_instances * 3).reshape(1, -1, 3), torch.zeros(1, 100, 1), masks
+        torch.linspace(-80, 80, head.num_instances * 3).reshape(1, -1, 3), torch.zeros(1, 100, 1), masks
     )
     expected = head.decode(raw)
     names = [output.name for output in head.candidate_outputs(24, 20)]
