@@ -120,6 +120,7 @@ def test_integers_are_the_same_to_the_last_bit(model, photos, tmp_path):
     for buffer, facts in zip(inputs, (spec.input, spec.input.of_bytes())):
         write_image(buffer[0], image, facts)
     expected = _run(path, inputs[0])
+    assert exporter.take_bytes is not None
     exporter.take_bytes(path, spec.input)
     first = [node.op_type for node in onnx.load(str(path)).graph.node if set(node.input) & {"images", "images_planes"}]
     assert first == ["Transpose", "DequantizeLinear"]
@@ -147,6 +148,7 @@ def test_integers_of_openvino_are_the_same(model, photos, tmp_path):
     write_quantized(apis.fuse(model), model.cfg, spec, path, exporter, settings, folder=photos)
     spec.save(path.with_suffix(".json"))
     expected, slices = raw_outputs(path, photos), path.read_text().count('type="Slice"')
+    assert exporter.take_bytes is not None
     exporter.take_bytes(path, spec.input)
     replace(spec, input=spec.input.of_bytes()).save(path.with_suffix(".json"))
     outputs = raw_outputs(path, photos)
@@ -171,8 +173,11 @@ def test_a_model_trained_for_integers(module_at: Callable[[Path], ModuleType], p
 def test_a_file_that_does_not_agree_is_rejected_with_its_input(model, photos, tmp_path, monkeypatch):
     """The check is of the file that is shipped."""
 
+    take_bytes = EXPORTERS["onnx"].take_bytes
+    assert take_bytes is not None
+
     def swapped(path: Path, image_input: Any) -> None:
-        EXPORTERS["onnx"].take_bytes(path, replace(image_input, std=(255, 100, 255)))
+        take_bytes(path, replace(image_input, std=(255, 100, 255)))
 
     monkeypatch.setitem(EXPORTERS, "wrong", replace(EXPORTERS["onnx"], name="wrong", take_bytes=swapped))
     settings = apis.ExportSettings(images=photos, num_images=2, input="uint8", backend="wrong")
