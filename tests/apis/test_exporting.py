@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ import cv2
 import jsonschema
 import numpy as np
 import pytest
-import torch
 
 from efftasks import Predictor, apis
 from efftasks.export.exporters.base import PageOptions
@@ -30,22 +30,10 @@ SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "docs" / "artifact.sc
 
 
 @pytest.fixture(scope="module")
-def model() -> Any:
-    """Untrained, but with scores that spread and boxes of some strides, as a trained one has them."""
-    torch.manual_seed(0)
-    cfg = apis.load_config(CONFIG, {"model.backbone.width": 0.25, "model.neck.out_channels": (16, 16, 16)})
-    model = apis.build(cfg)
-    for scores, sides in zip(model.head.one_to_one.classes, model.head.one_to_one.boxes):
-        torch.nn.init.normal_(scores[-1].weight, 0.0, 0.1)
-        torch.nn.init.constant_(scores[-1].bias, -1.0)
-        torch.nn.init.normal_(sides[-1].weight, 0.0, 1e-3)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # one batch gives the statistics
-    with torch.no_grad():
-        model.train()(torch.rand(4, 3, 128, 128))
-    model.cfg, model.dataset_meta = cfg, dict(classes=tuple(cfg.classes), category_ids=(1, 2, 3, 4, 5, 6))
-    return model.eval()
+def model(spread_detector: Callable[[Any], Any]) -> Any:
+    return spread_detector(
+        apis.load_config(CONFIG, {"model.backbone.width": 0.25, "model.neck.out_channels": (16, 16, 16)})
+    )
 
 
 @pytest.fixture(scope="module")

@@ -37,22 +37,8 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(shapes: Path) -> Any:
-    """Untrained, but with scores that spread and boxes of some strides."""
-    torch.manual_seed(0)
-    cfg = apis.load_config(CONFIG, {**SMALL, "data_root": f"{shapes}/"})
-    model = apis.build(cfg)
-    for scores, sides in zip(model.head.one_to_one.classes, model.head.one_to_one.boxes):
-        torch.nn.init.normal_(scores[-1].weight, 0.0, 0.1)
-        torch.nn.init.constant_(scores[-1].bias, -1.0)
-        torch.nn.init.normal_(sides[-1].weight, 0.0, 1e-3)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # one batch gives the statistics
-    with torch.no_grad():
-        model.train()(torch.rand(4, 3, 64, 64))
-    model.cfg, model.dataset_meta = cfg, dict(classes=tuple(cfg.classes), category_ids=(1, 2, 3, 4, 5, 6))
-    return model.eval()
+def model(shapes: Path, spread_detector: Callable[[Any], Any]) -> Any:
+    return spread_detector(apis.load_config(CONFIG, {**SMALL, "data_root": f"{shapes}/"}))
 
 
 @pytest.fixture(scope="module")
