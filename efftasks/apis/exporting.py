@@ -19,7 +19,7 @@ from efftasks.apis.forms import exported_spec
 from efftasks.apis.predicting import predict
 from efftasks.apis.quantizing import quantization_settings, save_sensitivity, write_quantized
 from efftasks.apis.verifying import verify
-from efftasks.bench.environment import instruction_sets
+from efftasks.bench.environment import describe_environment, instruction_sets
 from efftasks.compression.quantization.convert import quantization_of
 from efftasks.config import load_config
 from efftasks.export.exporters.base import Exporter, PageOptions
@@ -34,7 +34,9 @@ from efftasks.runtime.backends.table import BACKENDS
 from efftasks.structures.errors import UserError, WorkError
 from efftasks.structures.spec import INPUTS, ArtifactFile, ArtifactSpec, QuantizationSpec
 
-__all__ = ["ExportSettings", "Exported", "export", "export_model"]
+__all__ = ["UNVERIFIED", "ExportSettings", "Exported", "export", "export_model"]
+
+UNVERIFIED = ".unverified"  # at the end of the names of files that do not agree with their model
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def export(
 
     Raises:
         UserError: an input that does not fit.
-        WorkError: the file does not agree with the model; it is kept with ``.rejected`` before its suffix.
+        WorkError: the file does not agree with the model; it is kept, with its sidecar, as ``*.unverified``.
     """
     _check_folder(Path(out))
     _find_exporter(settings)  # refused before a large file is read
@@ -195,14 +197,16 @@ def export_model(
         metrics = _metrics(model, draft, exporter.backend) if settings.evaluate and report.passed else {}
         fault = check_metrics(spec.policy, metrics) if report.passed else str(report)
         measured: dict[str, Any] = dict(metrics=metrics) if metrics else {}
+        measured["machine"] = describe_environment()
         measured["instruction_sets"] = list(instruction_sets())
         spec = spec.with_verify({**report.to_dict(), **measured, "passed": not fault})
         exporter.write_metadata(draft, spec)
-        if fault:
-            rejected = move_artifact(draft, folder / f"{exporter.stem}.rejected{suffix}", exporter)
-            raise WorkError(f"{rejected}: does not agree with the PyTorch model, so it was not shipped ({fault})")
         path = folder / f"{exporter.stem}{suffix}"
         spec = replace(spec, files=_files(draft, path, exporter))
+        if fault:
+            unverified = move_artifact(draft, path, exporter, UNVERIFIED)
+            spec.save(f"{path.with_suffix('.json')}{UNVERIFIED}")
+            raise WorkError(f"{unverified}: does not agree with the PyTorch model, so it was not shipped ({fault})")
         move_artifact(draft, path, exporter)
     spec.save(path.with_suffix(".json"))
     page = None if exporter.page is None else exporter.page.write(path, spec, settings.page)

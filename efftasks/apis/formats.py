@@ -48,17 +48,18 @@ def exporter_for(backend: str) -> Exporter:
     return exporters[0]
 
 
-def move_artifact(source: Path, target: Path, exporter: Exporter) -> Path:
+def move_artifact(source: Path, target: Path, exporter: Exporter, end: str = "") -> Path:
     """Move all files of an artifact in place of those that are there, the one that is opened last.
 
     Args:
         source: the file that is opened, as the exporter wrote it.
         target: where it is going to be; the others get its stem.
         exporter: that wrote it.
+        end: appended to the names of all files, so that no runtime takes them for an artifact.
 
     Returns:
-        The target.
+        The target, with the end.
     """
     for suffix in reversed(BACKENDS[exporter.backend].files):
-        source.with_suffix(suffix).replace(target.with_suffix(suffix))
-    return target
+        source.with_suffix(suffix).replace(f"{target.with_suffix(suffix)}{end}")
+    return Path(f"{target}{end}")

@@ -20,7 +20,7 @@ EXAMPLES = """examples:
   efftasks export my_config.py best.pth --backend web --out page      a page that runs the model in a browser
 
 The file is written, run and compared with the PyTorch model on real images; only then does the command succeed. A file
-that does not agree is kept to look at, with .rejected before its suffix.
+that does not agree is kept to look at, as *.unverified, and the exit code is 1.
 """
 
 

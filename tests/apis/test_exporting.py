@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any
 import cv2
 import jsonschema
 import numpy as np
+import onnxruntime
 import pytest
 
 from efftasks import Predictor, apis
@@ -20,7 +22,7 @@ from efftasks.export.exporters.base import PageOptions
 from efftasks.export.exporters.onnx import export_onnx
 from efftasks.export.exporters.table import EXPORTERS
 from efftasks.export.page.npm_package import NpmPackage
-from efftasks.runtime.artifact import check_files
+from efftasks.runtime.artifact import Artifact, check_files
 from efftasks.structures.comparison import POLICIES
 from efftasks.structures.errors import UserError, WorkError
 from efftasks.structures.spec import ArtifactFile, ArtifactSpec, DecoderSpec, QuantizationSpec
@@ -64,6 +66,8 @@ def test_the_sidecar_states_files_and_policy(model, photos, tmp_path):
     assert exported.spec.files == (ArtifactFile.of(exported.path),) and stored["files"][0]["name"] == "model.onnx"
     assert (stored["backend"], stored["precision"], stored["decode"]) == ("onnx", "fp32", "inside")
     assert exported.spec.comparison == POLICIES["fp32"] and stored["verify"]["passed"] is True
+    assert stored["verify"]["machine"]["onnxruntime"] == onnxruntime.__version__
+    assert stored["verify"]["machine"]["cores"] == str(os.cpu_count())
     inside = ArtifactSpec.from_json(_metadata(exported.path))
     assert replace(inside, files=exported.spec.files) == exported.spec == Predictor(exported.path).spec
     check_files(exported.path, exported.spec)
@@ -91,11 +95,16 @@ def test_lower_precision_is_held_against_detections_and_metrics(half, model, pho
 
     metrics["artifact"]["AP"] = 0.4
     with pytest.raises(
-        WorkError, match=r"model\.rejected\.onnx: .* not shipped \(metrics fell by more than 0\.5 %: AP "
+        WorkError, match=r"model\.onnx\.unverified: .* not shipped \(metrics fell by more than 0\.5 %: AP "
     ):
         apis.export_model(model, tmp_path / "bad", wishes)
-    assert [path.name for path in (tmp_path / "bad").iterdir()] == ["model.rejected.onnx"]
-    assert json.loads(_metadata(tmp_path / "bad" / "model.rejected.onnx"))["verify"]["passed"] is False
+    assert sorted(path.name for path in (tmp_path / "bad").iterdir()) == [
+        "model.json.unverified",
+        "model.onnx.unverified",
+    ]
+    with pytest.raises(UserError):
+        Artifact(tmp_path / "bad" / "model.onnx.unverified")
+    assert json.loads(_metadata(tmp_path / "bad" / "model.onnx.unverified"))["verify"]["passed"] is False
 
 
 def test_an_image_that_cannot_be_read_is_named(model, photos, tmp_path, caplog):
@@ -223,12 +232,21 @@ def test_weights_of_16_bits_are_stated(ncnn, model, photos, tmp_path, monkeypatc
     assert exported.spec.quantization == QuantizationSpec(weights="float16", activations="float32")
 
 
-def test_a_rejected_file_keeps_its_name(ncnn, model, photos, tmp_path, monkeypatch):
+def test_all_files_that_are_not_verified_end_so(ncnn, model, photos, tmp_path, monkeypatch):
     metrics = {"pytorch": {"AP": 0.5}, "artifact": {"AP": 0.1}}
     monkeypatch.setattr("efftasks.apis.exporting._metrics", lambda *arguments: metrics)
-    with pytest.raises(WorkError, match=r"model\.ncnn\.rejected\.param: .* not shipped"):
+    with pytest.raises(WorkError, match=r"model\.ncnn\.param\.unverified: .* not shipped"):
         apis.export_model(model, tmp_path, settings(photos, backend="ncnn", precision="fp16", evaluate=True))
-    assert {path.name for path in tmp_path.iterdir()} == {"model.ncnn.rejected.param", "model.ncnn.rejected.bin"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "model.ncnn.param.unverified",
+        "model.ncnn.bin.unverified",
+        "model.ncnn.json.unverified",
+    }
+    spec = ArtifactSpec.load(tmp_path / "model.ncnn.json.unverified")
+    assert spec.verify["passed"] is False and [file.name for file in spec.files] == [
+        "model.ncnn.param",
+        "model.ncnn.bin",
+    ]
 
 
 def test_what_files_of_one_size_cannot_have(ncnn, model, photos, tmp_path, monkeypatch):

@@ -242,5 +242,5 @@ def test_what_does_not_agree_is_rejected(trained, tmp_path, monkeypatch, capsys)
         "minmax",
     ]
     assert main(line) == 1
-    assert "model.rejected.onnx: does not agree" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["model.rejected.onnx"]
+    assert "model.onnx.unverified: does not agree" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"model.onnx.unverified", "model.json.unverified"}

@@ -114,8 +114,8 @@ def test_a_file_that_does_not_agree_is_not_shipped(capsys, shapes, tmp_path, mon
         return wrong
 
     monkeypatch.setattr("efftasks.apis.exporting.fuse", shifted)
-    check_failure(capsys, words, 1, "model.rejected.onnx", "was not shipped")
-    assert not (tmp_path / "out/model.onnx").exists() and (tmp_path / "out/model.rejected.onnx").exists()
+    check_failure(capsys, words, 1, "model.onnx.unverified", "was not shipped")
+    assert not (tmp_path / "out/model.onnx").exists() and (tmp_path / "out/model.onnx.unverified").exists()
     monkeypatch.setattr("efftasks.apis.exporting.fuse", fused)
     assert main(words) == 0
     sidecar = json.loads((tmp_path / "out/model.json").read_text())
