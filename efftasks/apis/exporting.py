@@ -15,7 +15,7 @@ from efftasks.apis.building import Model, describe, fuse, load, set_input_size
 from efftasks.apis.entry_predictors import artifact_predictor
 from efftasks.apis.evaluating import evaluate, test_images
 from efftasks.apis.formats import find_exporter, move_artifact, suffix_of
-from efftasks.apis.forms import exported_spec
+from efftasks.apis.forms import exported_spec, head_of
 from efftasks.apis.predicting import predict
 from efftasks.apis.quantizing import quantization_settings, save_sensitivity, write_quantized
 from efftasks.apis.verifying import verify
@@ -156,6 +156,7 @@ def export_model(
     if model.cfg.model.get("test_cfg", {}).get("mode") == "slide":
         raise UserError("model.test_cfg.mode: got 'slide', expected 'whole': a file takes whole images")
     exporter = _find_exporter(settings)
+    exporter.check_head(head_of(model.cfg))
     if settings.size is not None:
         set_input_size(model.cfg, settings.size)
     trained = quantization_of(model)

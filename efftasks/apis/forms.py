@@ -12,11 +12,19 @@ from torch import nn
 
 from efftasks.export.exporters.base import Exporter
 from efftasks.export.graph import Graph, UndecodedGraph
+from efftasks.linking.linked import LinkedConfig
 from efftasks.structures.errors import UserError
 from efftasks.structures.protocols import EndsEarly
 from efftasks.structures.spec import ArtifactSpec, Undecoded
 
-__all__ = ["exported_graph", "exported_spec"]
+__all__ = ["exported_graph", "exported_spec", "head_of"]
+
+
+def head_of(cfg: LinkedConfig) -> str:
+    """The registered type of the head of a config's model; empty where it has no such part."""
+    head = cfg.model.get("head") or cfg.model.get("decode_head") or {}
+    kind = head.get("type", "")
+    return kind if isinstance(kind, str) else kind.__name__
 
 
 def exported_spec(model: Any, spec: ArtifactSpec, exporter: Exporter) -> ArtifactSpec:

@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   efftasks export my_config.py best.pth --precision int8 --eval       8-bit integers, calibrated on training images
   efftasks export my_config.py best.pth --precision int8 --input uint8   it takes pixels: faster in ONNX Runtime
   efftasks export my_config.py best.pth --precision int8 --sensitivity   also which layers lose most
+  efftasks export --list                                              backends, and the models they take
   efftasks export my_config.py best.pth --backend web --out page      a page that runs the model in a browser
 
 The file is written, run and compared with the PyTorch model on real images; only then does the command succeed. A file
@@ -37,6 +38,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         description="Export a checkpoint and verify the file against the model on real images.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--list", action=_List, help="print what each backend writes, and which families of models it takes; and exit"
     )
     parser.add_argument("config", metavar="CONFIG", help="path, or name of a shipped config")
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
@@ -114,6 +118,19 @@ def _add_page(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--single-file", action="store_true", help="one page with runtime and model inside, that opens as a file"
     )
+
+
+class _List(argparse.Action):
+    """Prints the tables of exporters and families, and exits: no config is needed then."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *rest: object) -> None:
+        from efftasks.apis.listing import exporters_table, families_table, missing_here
+
+        print("\n\n".join(filter(None, (exporters_table(), families_table(), "\n".join(missing_here())))))
+        parser.exit()
 
 
 def _quantization(args: argparse.Namespace) -> dict[str, Any]:

@@ -7,9 +7,21 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import efftasks.compat  # noqa: F401
+
 import pytest
 
+# isort: split
+from mmengine.registry import DefaultScope
+
+from efftasks.apis.building import build
+from efftasks.apis.forms import head_of
+from efftasks.apis.listing import exporters_table, families_table
+from efftasks.cli.main import main
+from efftasks.config import load_config
+from efftasks.export.exporters.base import Exporter
 from efftasks.export.exporters.table import EXPORTERS
+from efftasks.export.families import FAMILIES, Family
 from efftasks.runtime.backends.table import BACKENDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,22 +76,34 @@ def test_their_extras_exist():
     assert named - {None} <= extras
 
 
-def test_the_docs_have_the_table_of_exporters():
-    text = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
-    rows = [
-        [re.sub(r"\(#[\w-]+\)|[`\[\]]", "", cell).strip() for cell in line.split("|")[1:-1]]
-        for line in text.split("| exporter |")[1].split("\n\n")[0].splitlines()[2:]
-    ]
-    assert rows == [
-        [
-            exporter.name,
-            ", ".join(BACKENDS[exporter.backend].files),
-            ", ".join(exporter.precisions),
-            "one image of one size" if exporter.fixed_size else "any",
-            "in the runtime" if exporter.undecoded else "in the file",
-        ]
-        for exporter in EXPORTERS.values()
-    ]
+def test_the_docs_have_the_tables_of_exporters_and_families():
+    text = (ROOT / "docs" / "runtimes" / "README.md").read_text(encoding="utf-8")
+    assert exporters_table() in text and families_table() in text
+
+
+def test_the_command_prints_these_tables(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["export", "--list"])
+    printed = capsys.readouterr().out
+    assert end.value.code == 0 and exporters_table() in printed and families_table() in printed
+
+
+def test_every_folder_of_configs_is_a_family():
+    folders = {file.parent for file in (ROOT / "configs").glob("*/*/metafile.yml")}
+    assert set(FAMILIES) == {folder.name for folder in folders if folder.parent.name != "compress"}
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
+def test_what_is_stated_of_a_family(family: Family):
+    cfg = load_config(family.config, family.without_data)
+    assert head_of(cfg) == family.head
+    with DefaultScope.overwrite_default_scope("efftasks"):
+        assert family.config.startswith(family.name) and build(cfg).task == family.task
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS.values(), ids=lambda exporter: exporter.name)
+def test_only_families_are_refused(exporter: Exporter):
+    assert set(exporter.refuses) <= set(FAMILIES)
 
 
 def test_the_docs_name_every_runtime_and_its_files():

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from efftasks.export.families import families_with
 from efftasks.structures.errors import UserError
 
 if TYPE_CHECKING:
@@ -175,6 +176,8 @@ class Exporter:
             where they contain them.
         fixed_size: whether its files have a batch of one and one size.
         storage: precision -> what a description states of its numbers, beside ``int8``.
+        refuses: families of models (:mod:`efftasks.export.families`) that it cannot write -> why, a clause for
+            messages.
     """
 
     name: str
@@ -192,6 +195,7 @@ class Exporter:
     undecoded: str = ""
     fixed_size: bool = False
     storage: Mapping[str, QuantizationSpec] = field(default_factory=dict)
+    refuses: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -224,6 +228,16 @@ class Exporter:
                 f"--precision int8 of --backend {self.name} needs {' and '.join(_missing(self.quantization.modules))}, "
                 f"which this Python lacks: pip install 'efftasks[{self.quantization.extra}]'"
             )
+
+    def check_head(self, head: str) -> None:
+        """Whether it can write models with a head of this registered type, as far as that can be known.
+
+        Raises:
+            UserError: it refuses all families with such heads.
+        """
+        reasons = [self.refuses.get(family.name) for family in families_with(head)]
+        if reasons and reasons[0] is not None and None not in reasons:
+            raise UserError(f"--backend {self.name}: cannot write models with a {head}: {reasons[0]}")
 
 
 def _missing(modules: Iterable[str]) -> tuple[str, ...]:

@@ -157,5 +157,9 @@ EXPORTER = Exporter(
     stem="model.ncnn",
     undecoded="ncnn has no top-k, gather and argmax",
     fixed_size=True,
+    refuses=dict.fromkeys(
+        ("dfine", "deim", "deimv2", "rtdetrv2", "dfineseg", "detrpose"),
+        "ncnn has no top-k and gather, which select the queries before the decoder runs",
+    ),
     storage={"fp16": QuantizationSpec(weights="float16", activations="float32")},
 )

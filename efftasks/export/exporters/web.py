@@ -23,8 +23,8 @@ def _check(spec: ArtifactSpec, options: PageOptions) -> None:
     """Whether there can be a page: before anything is exported."""
     if spec.input.resize == "crop":
         raise UserError(
-            f"--backend {EXPORTER.name}: got a model for {spec.task}, expected one that takes whole images: a page "
-            "runs one model, and this one needs the boxes of another"
+            f"--backend {EXPORTER.name}: got a model for {spec.task}, expected one that takes whole images: "
+            f"{EXPORTER.refuses['simcc']}"
         )
     _runtime(options)
 
@@ -45,4 +45,9 @@ def _runtime(options: PageOptions) -> Path:
     return cached(cache, ORT_WEB) or download(cache, ORT_WEB)
 
 
-EXPORTER = replace(onnx.EXPORTER, name="web", page=Page(_check, _write))
+EXPORTER = replace(
+    onnx.EXPORTER,
+    name="web",
+    page=Page(_check, _write),
+    refuses={"simcc": "a page runs one model, and a top-down estimator needs the boxes of another"},
+)
