@@ -29,7 +29,7 @@ from efftasks.runtime.backends.table import BACKENDS
 from efftasks.structures.errors import UserError
 from efftasks.structures.suffixes import is_checkpoint
 
-__all__ = ["model_rows", "run_model"]
+__all__ = ["config_beside", "model_rows", "run_model"]
 
 
 class Subject(NamedTuple):
@@ -99,7 +99,7 @@ def run_model(model: str, size: tuple[int, int], threads: int | None) -> None:
 
 def _config(model: str, size: tuple[int, int] | None) -> Subject:
     if is_checkpoint(model):  # its weights too: it may be compressed
-        network = load(_beside(Path(model)), model)
+        network = load(config_beside(Path(model)), model)
         fused, cfg = fuse(network), network.cfg
     else:
         cfg = load_config(model)
@@ -111,7 +111,7 @@ def _config(model: str, size: tuple[int, int] | None) -> Subject:
     return Subject(label_of(model), fused, fused.infer, lambda exporter: exported_graph(fused, exporter, size), size)
 
 
-def _beside(checkpoint: Path) -> Path:
+def config_beside(checkpoint: Path) -> Path:
     """The config that training left beside a checkpoint."""
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint}: no such file")

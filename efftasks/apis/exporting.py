@@ -156,7 +156,7 @@ def export_model(
     if model.cfg.model.get("test_cfg", {}).get("mode") == "slide":
         raise UserError("model.test_cfg.mode: got 'slide', expected 'whole': a file takes whole images")
     exporter = _find_exporter(settings)
-    exporter.check_head(head_of(model.cfg))
+    exporter.check_model(head_of(model.cfg), model.task)
     if settings.size is not None:
         set_input_size(model.cfg, settings.size)
     trained = quantization_of(model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from efftasks.bench.table import to_markdown
+from efftasks.bench.table import Footnotes, to_markdown
 from efftasks.export.exporters.base import Exporter
 from efftasks.export.exporters.table import EXPORTERS
 from efftasks.export.families import FAMILIES
@@ -30,15 +30,14 @@ def exporters_table() -> str:
 
 def families_table() -> str:
     """A row for each family of models, a column for each exporter; the reasons of those that are refused below."""
-    reasons: dict[str, int] = {}
+    notes = Footnotes()
     rows = []
     for family in FAMILIES.values():
         row = {"family": family.name, "task": family.task}
         for exporter in EXPORTERS.values():
             reason = exporter.refuses.get(family.name)
-            row[exporter.name] = "yes" if reason is None else f"no ({reasons.setdefault(reason, len(reasons) + 1)})"
+            row[exporter.name] = notes.mark("yes" if reason is None else "no", reason)
         rows.append(row)
-    notes = "\n".join(f"{number}. {reason}" for reason, number in reasons.items())
     return f"{to_markdown(rows, list(rows[0]))}\n\n{notes}"
 
 

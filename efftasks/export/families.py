@@ -70,6 +70,6 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def families_with(head: str) -> tuple[Family, ...]:
-    """The families whose head is of this registered type; none for a head of one's own."""
-    return tuple(family for family in FAMILIES.values() if family.head == head)
+def families_with(head: str, task: str) -> tuple[Family, ...]:
+    """The families that a model may belong to, by the registered type of its head and its task; none for one's own."""
+    return tuple(family for family in FAMILIES.values() if (family.head, family.task) == (head, task))

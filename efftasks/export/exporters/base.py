@@ -229,15 +229,15 @@ class Exporter:
                 f"which this Python lacks: pip install 'efftasks[{self.quantization.extra}]'"
             )
 
-    def check_head(self, head: str) -> None:
-        """Whether it can write models with a head of this registered type, as far as that can be known.
+    def check_model(self, head: str, task: str) -> None:
+        """Whether it can write models with a head of this registered type for a task, as far as that can be known.
 
         Raises:
-            UserError: it refuses all families with such heads.
+            UserError: it refuses all families of such models.
         """
-        reasons = [self.refuses.get(family.name) for family in families_with(head)]
+        reasons = [self.refuses.get(family.name) for family in families_with(head, task)]
         if reasons and reasons[0] is not None and None not in reasons:
-            raise UserError(f"--backend {self.name}: cannot write models with a {head}: {reasons[0]}")
+            raise UserError(f"--backend {self.name}: cannot write models for {task} with {head}: {reasons[0]}")
 
 
 def _missing(modules: Iterable[str]) -> tuple[str, ...]:

@@ -1,0 +1,209 @@
+"""Models by backends by precisions: what is verified, what is refused and why, and what each file costs."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import efftasks.compat  # noqa: F401
+
+from tqdm import tqdm
+
+# isort: split
+import numpy as np
+import torch
+
+from efftasks.apis.benchmark_models import config_beside
+from efftasks.apis.building import Model, build, load
+from efftasks.apis.exporting import Exported, ExportSettings, export_model
+from efftasks.bench.cold_start import cold_start
+from efftasks.bench.engines import artifact_call
+from efftasks.bench.environment import describe_environment
+from efftasks.bench.latency import measure, timed
+from efftasks.bench.table import Footnotes, to_markdown
+from efftasks.config import class_metainfo, config_path, load_config
+from efftasks.export.exporters.base import Exporter
+from efftasks.export.exporters.table import EXPORTERS
+from efftasks.export.families import FAMILIES
+from efftasks.export.verify_metrics import main_metrics
+from efftasks.imaging.sources import find_images
+from efftasks.linking.linked import LinkedConfig
+from efftasks.runtime.artifact import Artifact
+from efftasks.runtime.predictor import Predictor
+from efftasks.structures.errors import UserError, WorkError
+from efftasks.structures.suffixes import is_checkpoint
+
+__all__ = ["RuntimeTable", "RuntimeTableSettings", "runtime_table"]
+
+COLUMNS = ("model", "backend", "precision", "result", "p50 ms", "p90 ms", "network ms", "MB", "peak RSS MB", "start ms")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RuntimeTableSettings:
+    """Which files are written, how they are verified, and how often they are timed.
+
+    Raises:
+        UserError: an unknown backend, or a number out of its range.
+    """
+
+    backends: tuple[str, ...] = tuple(EXPORTERS)
+    precisions: tuple[str, ...] = ()  # none: all of each backend
+    size: tuple[int, int] | None = None  # (height, width) in pixels; None: that of each config
+    images: str | Path | None = None  # a folder to verify and calibrate on; None: the data of each config
+    num_images: int = 16  # to verify on
+    evaluate: bool = False  # also the metric of each file on the test data of its config
+    threads: int | None = None  # of the runtimes; None leaves them to it
+    runs: int = 50
+    warmup: int = 5
+
+    def __post_init__(self) -> None:
+        for backend in self.backends:
+            if backend not in EXPORTERS:
+                raise UserError(f"--backend: got {backend!r}, expected one of {', '.join(EXPORTERS)}")
+        for name, least in (("runs", 1), ("warmup", 0), ("threads", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UserError(f"--{name}: got {value}, expected an integer from {least}")
+
+    def precisions_of(self, exporter: Exporter) -> tuple[str, ...]:
+        """Those of an exporter that are asked for."""
+        return tuple(name for name in exporter.precisions if not self.precisions or name in self.precisions)
+
+
+class RuntimeTable(NamedTuple):
+    """A row for each model, backend and precision."""
+
+    rows: list[Row]  # keys as in columns; ``reason`` of those that are not verified
+    columns: tuple[str, ...]
+    environment: dict[str, str]
+
+    def to_markdown(self) -> str:
+        """The table, with numbers at the results that have a reason, and the reasons below."""
+        notes = Footnotes()
+        rows = [{**row, "result": notes.mark(row["result"], row.get("reason"))} for row in self.rows]
+        return f"{to_markdown(rows, self.columns)}\n\n{notes}".rstrip()
+
+
+def runtime_table(models: Sequence[str], settings: RuntimeTableSettings) -> RuntimeTable:
+    """Export every model with every backend in every precision, verify the files, and time those that pass.
+
+    The files of one model are timed in turn, interleaved in this process; first prediction and peak memory are those of
+    a process of its own.
+
+    Args:
+        models: names of families (their smallest config, with random weights), configs (the same), or checkpoints of
+            work dirs.
+        settings: on what, and how often.
+
+    Raises:
+        UserError: no such model, or no images.
+    """
+    _check(models, settings)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="efftasks-runtimes-") as folder:
+        for i, name in enumerate(tqdm(models, desc="models", leave=False, disable=None)):
+            rows.extend(_rows(name, Path(folder, str(i)), settings))
+    metrics = {key: None for row in rows for key in row if key not in (*COLUMNS, "reason")}
+    return RuntimeTable(rows, (*COLUMNS[:4], *metrics, *COLUMNS[4:]), describe_environment(settings.threads))
+
+
+def _check(models: Sequence[str], settings: RuntimeTableSettings) -> None:
+    """What would otherwise look like a refusal of every backend."""
+    if settings.images is not None:
+        find_images(settings.images)
+    for name in models:
+        if is_checkpoint(name):
+            config_beside(Path(name))
+            continue
+        if name not in FAMILIES:
+            config_path(name)
+        if settings.images is None:
+            raise UserError(f"--images: missing, {name} has random weights and no data to verify and calibrate on")
+
+
+def _rows(name: str, folder: Path, settings: RuntimeTableSettings) -> list[Row]:
+    """The rows of one model."""
+    label, has_weights = name, is_checkpoint(name)
+    rows: list[Row] = []
+    files: dict[int, Exported] = {}
+    for exporter, precision in _wanted(settings):
+        row: Row = {"model": label, "backend": exporter.name, "precision": precision}
+        wishes = _export_settings(exporter, precision, settings, has_weights)
+        try:
+            # Built anew for each: an export sets the size in the model's config.
+            files[len(rows)] = exported = export_model(_model(name), folder / f"{exporter.name}-{precision}", wishes)
+            row["result"] = f"verified in {exporter.backend}"
+            row.update(main_metrics(exported.metrics.get("artifact", {})))
+        except UserError as error:
+            row.update(result="refused", reason=str(error))
+        except WorkError as error:
+            row.update(result="failed", reason=_without_folder(str(error), folder))
+        rows.append(row)
+    for i, costs in _costs(files, settings):
+        rows[i].update(costs)
+    return rows
+
+
+def _wanted(settings: RuntimeTableSettings) -> Iterator[tuple[Exporter, str]]:
+    for name in settings.backends:
+        for precision in settings.precisions_of(EXPORTERS[name]):
+            yield EXPORTERS[name], precision
+
+
+def _export_settings(
+    exporter: Exporter, precision: str, settings: RuntimeTableSettings, has_weights: bool
+) -> ExportSettings:
+    return ExportSettings(
+        backend=exporter.name,
+        precision=precision,
+        size=settings.size,
+        images=settings.images,
+        num_images=settings.num_images,
+        evaluate=settings.evaluate and has_weights,
+        calib_images=settings.images if precision == "int8" else None,
+    )
+
+
+def _model(name: str) -> Model:
+    if is_checkpoint(name):
+        return load(config_beside(Path(name)), name)
+    cfg = _config(name)
+    torch.manual_seed(0)
+    model = build(cfg)
+    model.cfg, model.dataset_meta = cfg, class_metainfo(cfg)
+    return model.eval()
+
+
+def _config(name: str) -> LinkedConfig:
+    family = FAMILIES.get(name)
+    return load_config(name) if family is None else load_config(family.config, family.without_data)
+
+
+def _costs(files: dict[int, Exported], settings: RuntimeTableSettings) -> Iterator[tuple[int, Row]]:
+    """What each file takes: time, memory, room on the disk."""
+    calls: dict[str, Callable[[], float]] = {}
+    costs: dict[int, Row] = {}
+    for i, exported in files.items():
+        backend = EXPORTERS[exported.spec.backend].backend
+        first = cold_start(str(exported.path), backend, settings.threads)
+        artifact = Artifact(exported.path, backend, settings.threads)
+        predictor = Predictor(artifact)
+        image = np.random.default_rng(0).integers(0, 256, (*predictor.size, 3), dtype=np.uint8)
+        calls[f"{i} network"] = artifact_call(artifact, predictor.size)
+        calls[f"{i} prediction"] = timed(functools.partial(predictor, image))
+        size = sum(file.bytes for file in exported.spec.files) / 1e6
+        costs[i] = {"MB": size, "peak RSS MB": first.peak_rss_mb, "start ms": first.milliseconds}
+    stats = measure(calls, settings.warmup, settings.runs)
+    for i, cost in costs.items():
+        whole = stats[f"{i} prediction"]
+        yield i, {**cost, "p50 ms": whole.p50, "p90 ms": whole.p90, "network ms": stats[f"{i} network"].p50}
+
+
+def _without_folder(message: str, folder: Path) -> str:
+    """A message without the temporary folder, so that the same reason is the same text."""
+    return message.replace(f"{folder}/", "")
