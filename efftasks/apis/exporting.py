@@ -19,11 +19,13 @@ from efftasks.apis.forms import exported_spec, head_of
 from efftasks.apis.predicting import predict
 from efftasks.apis.quantizing import quantization_settings, save_sensitivity, write_quantized
 from efftasks.apis.verifying import verify
+from efftasks.apis.verifying_page import PageReport, verify_page
 from efftasks.bench.environment import describe_environment, instruction_sets
 from efftasks.compression.quantization.convert import quantization_of
 from efftasks.config import load_config
 from efftasks.export.exporters.base import Exporter, PageOptions
 from efftasks.export.exporters.table import EXPORTERS
+from efftasks.export.page.browser import has_browser
 from efftasks.export.quantization.sensitivity import LayerError
 from efftasks.export.verify import Report
 from efftasks.export.verify_metrics import check_metrics
@@ -37,6 +39,7 @@ from efftasks.structures.spec import INPUTS, ArtifactFile, ArtifactSpec, Quantiz
 __all__ = ["UNVERIFIED", "ExportSettings", "Exported", "export", "export_model"]
 
 UNVERIFIED = ".unverified"  # at the end of the names of files that do not agree with their model
+_SHOWN = 4  # images that a page is verified on
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class Exported(NamedTuple):
     metrics: dict[str, dict[str, float]]  # of "pytorch" and "artifact"; empty unless they were asked for
     sensitivity: tuple[LayerError, ...] = ()  # of the layers; empty unless it was asked for
     page: Path | None = None  # that runs the file, if the exporter writes one
+    page_report: PageReport | None = None  # of the page, if there was a browser to verify it in
 
 
 def export(
@@ -210,8 +214,35 @@ def export_model(
             raise WorkError(f"{unverified}: does not agree with the PyTorch model, so it was not shipped ({fault})")
         move_artifact(draft, path, exporter)
     spec.save(path.with_suffix(".json"))
-    page = None if exporter.page is None else exporter.page.write(path, spec, settings.page)
-    return Exported(path, spec, report, metrics, rows, page)
+    if exporter.page is None:
+        return Exported(path, spec, report, metrics, rows)
+    page = exporter.page.write(path, spec, settings.page)
+    checked = _check_page(page, path, exporter, spec, entries)
+    if checked is not None:
+        spec = spec.with_verify({**spec.verify, "browser": checked.to_dict()})
+        spec.save(path.with_suffix(".json"))
+    return Exported(path, spec, report, metrics, rows, page, checked)
+
+
+def _check_page(
+    page: Path, path: Path, exporter: Exporter, spec: ArtifactSpec, entries: list[dict[str, Any]]
+) -> PageReport | None:
+    """Verify a page in a browser where there is one.
+
+    Raises:
+        WorkError: it does not show what the runtime gives; the page ends in ``.unverified`` then.
+    """
+    reason = "Chromium and ChromeDriver are not on the path" if not has_browser() else ""
+    if spec.input.pixel_range is not None:
+        reason = "a browser reads 8 bits, and the model takes pictures of more"
+    if reason:
+        logging.getLogger("efftasks").warning("the page was not verified in a browser: %s", reason)
+        return None
+    report = verify_page(page, path, exporter.backend, [read_image(entry["img_path"]) for entry in entries[:_SHOWN]])
+    if not report.passed:
+        unverified = page.replace(f"{page}{UNVERIFIED}")
+        raise WorkError(f"{unverified}: does not show what the runtime gives, so it was not shipped ({report})")
+    return report
 
 
 def _find_exporter(settings: ExportSettings) -> Exporter:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,13 +19,14 @@ import torch
 
 from efftasks.apis.benchmark_models import config_beside
 from efftasks.apis.building import Model, build, load
+from efftasks.apis.evaluating import test_images
 from efftasks.apis.exporting import Exported, ExportSettings, export_model
 from efftasks.bench.cold_start import cold_start
 from efftasks.bench.engines import artifact_call
 from efftasks.bench.environment import describe_environment
 from efftasks.bench.latency import measure, timed
 from efftasks.bench.table import Footnotes, to_markdown
-from efftasks.config import class_metainfo, config_path, load_config
+from efftasks.config import class_metainfo, load_config
 from efftasks.export.exporters.base import Exporter
 from efftasks.export.exporters.table import EXPORTERS
 from efftasks.export.families import FAMILIES
@@ -60,6 +61,7 @@ class RuntimeTableSettings:
     threads: int | None = None  # of the runtimes; None leaves them to it
     runs: int = 50
     warmup: int = 5
+    options: Mapping[str, Any] = field(default_factory=dict)  # overrides of the configs, keys with dots
 
     def __post_init__(self) -> None:
         for backend in self.backends:
@@ -117,18 +119,17 @@ def _check(models: Sequence[str], settings: RuntimeTableSettings) -> None:
     if settings.images is not None:
         find_images(settings.images)
     for name in models:
-        if is_checkpoint(name):
-            config_beside(Path(name))
-            continue
-        if name not in FAMILIES:
-            config_path(name)
-        if settings.images is None:
+        cfg = _config(name, settings)
+        if settings.images is None and is_checkpoint(name):
+            test_images(cfg)
+        elif settings.images is None:
             raise UserError(f"--images: missing, {name} has random weights and no data to verify and calibrate on")
 
 
 def _rows(name: str, folder: Path, settings: RuntimeTableSettings) -> list[Row]:
     """The rows of one model."""
-    label, has_weights = name, is_checkpoint(name)
+    has_weights = is_checkpoint(name)
+    label = config_beside(Path(name)).stem if has_weights else name
     rows: list[Row] = []
     files: dict[int, Exported] = {}
     for exporter, precision in _wanted(settings):
@@ -136,8 +137,10 @@ def _rows(name: str, folder: Path, settings: RuntimeTableSettings) -> list[Row]:
         wishes = _export_settings(exporter, precision, settings, has_weights)
         try:
             # Built anew for each: an export sets the size in the model's config.
-            files[len(rows)] = exported = export_model(_model(name), folder / f"{exporter.name}-{precision}", wishes)
-            row["result"] = f"verified in {exporter.backend}"
+            files[len(rows)] = exported = export_model(
+                _model(name, settings), folder / f"{exporter.name}-{precision}", wishes
+            )
+            row["result"] = f"verified in {exporter.backend if exported.page_report is None else 'a browser'}"
             row.update(main_metrics(exported.metrics.get("artifact", {})))
         except UserError as error:
             row.update(result="refused", reason=str(error))
@@ -169,19 +172,21 @@ def _export_settings(
     )
 
 
-def _model(name: str) -> Model:
+def _model(name: str, settings: RuntimeTableSettings) -> Model:
+    cfg = _config(name, settings)
     if is_checkpoint(name):
-        return load(config_beside(Path(name)), name)
-    cfg = _config(name)
+        return load(cfg, name)
     torch.manual_seed(0)
     model = build(cfg)
     model.cfg, model.dataset_meta = cfg, class_metainfo(cfg)
     return model.eval()
 
 
-def _config(name: str) -> LinkedConfig:
-    family = FAMILIES.get(name)
-    return load_config(name) if family is None else load_config(family.config, family.without_data)
+def _config(name: str, settings: RuntimeTableSettings) -> LinkedConfig:
+    options = dict(settings.options)
+    if name in FAMILIES:
+        return load_config(FAMILIES[name].config, {**FAMILIES[name].without_data, **options})
+    return load_config(config_beside(Path(name)) if is_checkpoint(name) else name, options)
 
 
 def _costs(files: dict[int, Exported], settings: RuntimeTableSettings) -> Iterator[tuple[int, Row]]:
@@ -189,6 +194,11 @@ def _costs(files: dict[int, Exported], settings: RuntimeTableSettings) -> Iterat
     calls: dict[str, Callable[[], float]] = {}
     costs: dict[int, Row] = {}
     for i, exported in files.items():
+        size = sum(file.bytes for file in exported.spec.files) / 1e6
+        if exported.page is not None:  # what its file takes outside of a browser says nothing
+            report = exported.page_report
+            costs[i] = {"MB": size, "network ms": None if report is None else report.milliseconds}
+            continue
         backend = EXPORTERS[exported.spec.backend].backend
         first = cold_start(str(exported.path), backend, settings.threads)
         artifact = Artifact(exported.path, backend, settings.threads)
@@ -196,12 +206,13 @@ def _costs(files: dict[int, Exported], settings: RuntimeTableSettings) -> Iterat
         image = np.random.default_rng(0).integers(0, 256, (*predictor.size, 3), dtype=np.uint8)
         calls[f"{i} network"] = artifact_call(artifact, predictor.size)
         calls[f"{i} prediction"] = timed(functools.partial(predictor, image))
-        size = sum(file.bytes for file in exported.spec.files) / 1e6
         costs[i] = {"MB": size, "peak RSS MB": first.peak_rss_mb, "start ms": first.milliseconds}
     stats = measure(calls, settings.warmup, settings.runs)
     for i, cost in costs.items():
-        whole = stats[f"{i} prediction"]
-        yield i, {**cost, "p50 ms": whole.p50, "p90 ms": whole.p90, "network ms": stats[f"{i} network"].p50}
+        if f"{i} network" in stats:
+            whole = stats[f"{i} prediction"]
+            cost.update({"p50 ms": whole.p50, "p90 ms": whole.p90, "network ms": stats[f"{i} network"].p50})
+        yield i, cost
 
 
 def _without_folder(message: str, folder: Path) -> str:

@@ -174,6 +174,8 @@ def run(args: argparse.Namespace) -> int:
     sidecar = exported.path.with_suffix(".json")
     size = sum(file.bytes for file in exported.spec.files) / 1e6
     print(f"{exported.path} ({size:.1f} MB), {sidecar}")
+    if exported.page_report is not None:
+        print(exported.page_report)
     if exported.page is not None:
         how = "open it" if args.single_file else f"serve it: python -m http.server --directory {exported.page.parent}"
         print(f"{exported.page} ({how})")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from efftasks.cli.options import add_options, parse_options
+
 EXAMPLES = """examples:
   efftasks runtimes work_dirs/mine/best.pth --out report/runtimes
   efftasks runtimes o2o dfine segformer --images photos/ --size 320 320 --backend onnx openvino ncnn
@@ -16,7 +18,8 @@ below the table. `efftasks export --list` prints families and backends.
 
 p50 and p90 are of whole predictions, from a uint8 image of the network's size to detections in its pixels; "network"
 is the median of the file alone. The files of a model run in turn, in one process. "start" and the peak RSS are of a new
-process: to import the runtime, load the file, and predict once.
+process: to import the runtime, load the file, and predict once. Of a page "network" is what the browser takes, if one
+is installed; the other times are not measured.
 """
 
 
@@ -43,6 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--runs", type=int, default=50, help="timed predictions of each file (default 50)")
     parser.add_argument("--warmup", type=int, default=5, help="untimed predictions of each file before (default 5)")
     parser.add_argument("--out", metavar="STEM", help="write STEM.md, .json and .csv")
+    add_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -62,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         threads=args.threads,
         runs=args.runs,
         warmup=args.warmup,
+        options=parse_options(args.cfg_options),
     )
     table = runtime_table(args.models, settings)
     print(table.to_markdown())

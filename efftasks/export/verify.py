@@ -141,11 +141,13 @@ class ObjectComparison:
     Args:
         tolerance: what is allowed.
         cut: whether lists are the best of more.
+        floor: detections that score no more are left out.
     """
 
-    def __init__(self, tolerance: Tolerance = DEFAULT_TOLERANCE, cut: bool = True) -> None:
+    def __init__(self, tolerance: Tolerance = DEFAULT_TOLERANCE, cut: bool = True, floor: float = -1.0) -> None:
         self._tolerance = tolerance
         self._cut = cut
+        self._floor = floor
         self._images = 0
         self._detections = 0
         self._matches: list[Matches] = []
@@ -158,7 +160,7 @@ class ObjectComparison:
         self._keypoints |= ours.keypoints is not None
         # Both lists are cut at the same number: near the cut a detection may be on one side only.
         cut = self._cut and len(ours) == len(theirs) and len(ours) > 0
-        floor = max(ours.scores.min(), theirs.scores.min()) + self._tolerance.score if cut else -1.0
+        floor = max(ours.scores.min(), theirs.scores.min()) + self._tolerance.score if cut else self._floor
         self._images += 1
         self._detections += int((ours.scores > floor).sum())
         for a, b in ((ours, theirs), (theirs, ours)):

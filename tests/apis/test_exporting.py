@@ -18,6 +18,7 @@ import onnxruntime
 import pytest
 
 from efftasks import Predictor, apis
+from efftasks.apis.verifying_page import PageReport
 from efftasks.export.exporters.base import PageOptions
 from efftasks.export.exporters.onnx import export_onnx
 from efftasks.export.exporters.table import EXPORTERS
@@ -157,7 +158,8 @@ def test_what_an_exporter_cannot_write_is_refused_before_any_work(model, photos,
 
 @pytest.fixture
 def toy_runtime(tmp_path, monkeypatch):
-    """An unpacked npm package of two small files, in place of the runtime of the page."""
+    """An unpacked npm package of two small files, in place of the runtime of the page, and no browser."""
+    monkeypatch.setattr("efftasks.apis.exporting.has_browser", lambda: False)
     folder = tmp_path / "toy"
     (folder / "dist").mkdir(parents=True)
     (folder / "package.json").write_text('{"name": "toy", "version": "1.0.0"}')
@@ -168,9 +170,33 @@ def toy_runtime(tmp_path, monkeypatch):
     return folder
 
 
-def test_a_page_is_the_onnx_file_with_what_shows_it(toy_runtime, model, photos, tmp_path):
+@pytest.mark.parametrize("passes", [True, False])
+def test_a_page_is_verified_where_there_is_a_browser(toy_runtime, model, photos, tmp_path, monkeypatch, passes):
+    pages = []
+
+    def verify(page: Path, artifact: Path, backend: str, images: list[np.ndarray]) -> PageReport:
+        pages.append((page.name, artifact.name, backend, [image.shape for image in images]))
+        return PageReport(len(images), None, 0.0 if passes else 0.5, 3.0)
+
+    monkeypatch.setattr("efftasks.apis.exporting.has_browser", lambda: True)
+    monkeypatch.setattr("efftasks.apis.exporting.verify_page", verify)
+    wishes = settings(photos, backend="web", ort_web=toy_runtime)
+    if passes:
+        exported = apis.export_model(model, tmp_path / "out", wishes)
+        assert exported.page_report is not None and exported.page_report.passed
+        stored = json.loads((tmp_path / "out" / "model.json").read_text())
+        assert stored["verify"]["browser"]["milliseconds"] == 3.0 and exported.spec.verify == stored["verify"]
+    else:
+        with pytest.raises(WorkError, match=r"index\.html\.unverified: does not show what .* within 50 % of the area"):
+            apis.export_model(model, tmp_path / "out", wishes)
+        assert not (tmp_path / "out" / "index.html").exists()
+    assert pages == [("index.html", "model.onnx", "onnxruntime", [(120, 160, 3)] * 2)]
+
+
+def test_a_page_is_the_onnx_file_with_what_shows_it(toy_runtime, model, photos, tmp_path, caplog):
     exported = apis.export_model(model, tmp_path / "out", settings(photos, backend="web", ort_web=toy_runtime))
-    assert exported.page == tmp_path / "out" / "index.html"
+    assert "the page was not verified in a browser: Chromium and ChromeDriver are not on the path" in caplog.text
+    assert exported.page_report is None and exported.page == tmp_path / "out" / "index.html"
     assert exported.page is not None and exported.page.is_file()
     assert (tmp_path / "out" / "ort" / "a.wasm").read_text() == "a.wasm"
     stored = json.loads((tmp_path / "out" / "model.json").read_text())

@@ -5,7 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from efftasks.export.verify import JointReport, Tolerance, Verification, VerifyReport, compare_predictions
+from efftasks.export.verify import (
+    JointReport,
+    ObjectComparison,
+    Tolerance,
+    Verification,
+    VerifyReport,
+    compare_predictions,
+)
 from efftasks.imaging.masks import masks_on_image
 from efftasks.imaging.prediction import Prediction
 
@@ -278,6 +285,19 @@ def test_one_kind_of_output_has_its_own_report():
         assert not verification.report().passed  # nothing was compared
         verification.add(base, base, (400, 640))
         assert verification.report().passed and field in verification.report().to_dict()
+
+
+def test_a_floor_leaves_out_what_scores_no_more():
+    """The row with the lowest score lies elsewhere on the other side."""
+    base = full()
+    lowest = int(base.scores.argmin())
+    boxes = base.boxes.copy()
+    boxes[lowest] += 100
+    other = replace(base, boxes=boxes)
+    for floor, passed in ((-1.0, False), (float(base.scores[lowest]), True)):
+        comparison = ObjectComparison(cut=False, floor=floor)
+        comparison.add(base, other, (640, 640))
+        assert comparison.report().passed is passed
 
 
 @pytest.mark.parametrize(("moved", "passed"), [(0.0, True), (0.05, True), (0.2, False)])

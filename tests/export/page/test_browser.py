@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import cv2
@@ -19,9 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from efftasks import Predictor
+from efftasks.apis.verifying_page import verify_page
 from efftasks.export.exporters.base import PageOptions
 from efftasks.export.exporters.table import EXPORTERS
+from efftasks.export.page.browser import Browser, has_browser, serve, start_browser
 from efftasks.export.page.npm_package import ORT_WEB, cached
+from efftasks.export.page.opened import OpenedPage, Shown
 from efftasks.ops.topk import top_pairs
 from efftasks.structures.spec import ArtifactFile, ArtifactSpec, InputSpec, OutputSpec
 
@@ -106,22 +108,19 @@ def write_page(runtime: PageOptions) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="module")
-def browsers(module_at: Callable[[Path], ModuleType]) -> ModuleType:
-    return module_at(Path(__file__).with_name("browser.py"))
-
-
-@pytest.fixture(scope="module")
-def browser(browsers: ModuleType, runtime: PageOptions, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with browsers.start_browser(tmp_path_factory.mktemp("profile"), ("--use-fake-device-for-media-stream",)) as browser:
+def browser(runtime: PageOptions, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if not has_browser():
+        pytest.skip("Chromium and ChromeDriver are not installed")
+    with start_browser(tmp_path_factory.mktemp("profile"), ("--use-fake-device-for-media-stream",)) as browser:
         yield browser
 
 
 @pytest.fixture(scope="module")
-def served(write_page, browsers: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+def served(write_page, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """The folder of a page, and its address."""
     folder = tmp_path_factory.mktemp("page")
     write_page(folder)
-    with browsers.serve(folder) as address:
+    with serve(folder) as address:
         yield folder, address
 
 
@@ -143,80 +142,71 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {path.stem: path for path in folder.iterdir()}
 
 
-def ready(browser: Any, address: str) -> None:
-    browser.open(address)
-    browser.wait_for('document.body.dataset.state !== "loading"')
-    assert browser.run("return document.body.dataset.state") == "ready", browser.text("#message")
-
-
-def shown(browser: Any, picture: Path) -> dict[str, np.ndarray]:
-    """What the page shows of a picture at a confidence of 0."""
-    browser.run("document.getElementById('threshold').value = 0")
-    browser.choose_file("#file", picture)
-    browser.wait_for(f'document.getElementById("status").textContent === "{picture.name}"')
-    rows = browser.run('return [...document.querySelectorAll("#rows tr")].map((row) => ({ ...row.dataset }))')
-    classes = browser.run('return [...document.querySelectorAll("#legend li")].map((item) => ({ ...item.dataset }))')
-    numbers = {key: [[float(v) for v in row[key].split()] for row in rows] for key in rows[0]}
-    areas = {int(entry["label"]): int(entry["pixels"]) for entry in classes}
-    return {
-        **{key: np.array(value) for key, value in numbers.items()},
-        "areas": np.array([areas[k] for k in sorted(areas)]),
-    }
-
-
-def check_same(page: dict[str, np.ndarray], model: Predictor, picture: Path, pixels: float) -> None:
+def check_same(page: Shown, model: Predictor, picture: Path, pixels: float) -> None:
     """That the page shows a prediction, with boxes and keypoints within some pixels."""
     (expected,) = model(picture)
-    assert np.array_equal(page["label"][:, 0], expected.labels)
-    assert np.abs(page["score"][:, 0] - expected.scores).max() < 0.02
-    assert np.abs(page["box"] - expected.boxes).max() < pixels
+    assert np.array_equal(page.labels, expected.labels)
+    assert np.abs(page.scores - expected.scores).max() < 0.02
+    assert np.abs(page.boxes - expected.boxes).max() < pixels
     assert expected.keypoints is not None and expected.masks is not None and expected.segmentation is not None
-    keypoints = page["keypoints"].reshape(expected.keypoints.shape)
-    assert np.abs(keypoints[..., :2] - expected.keypoints[..., :2]).max() < pixels
+    assert page.keypoints is not None and page.mask_areas is not None and page.milliseconds > 0
+    assert np.abs(page.keypoints[..., :2] - expected.keypoints[..., :2]).max() < pixels
     areas, total = expected.masks.sum((1, 2)), expected.segmentation.size
     assert (areas > 0).sum() > 3
-    assert np.abs(page["pixels"][:, 0] - areas).max() <= 0.01 * total
+    assert np.abs(page.mask_areas - areas).max() <= 0.01 * total
     counts = np.unique(expected.segmentation, return_counts=True)[1]
-    assert page["areas"].shape == counts.shape and np.abs(page["areas"] - counts).max() <= 0.01 * total
+    assert page.class_areas.shape == counts.shape and np.abs(page.class_areas - counts).max() <= 0.01 * total
 
 
 @pytest.mark.parametrize("name", ["color", "gray", "tall", "deep", "photo", "turned"])
 def test_the_page_shows_what_the_runtime_predicts(browser, served, pictures, name):
     folder, address = served
-    ready(browser, address)
+    page = OpenedPage(browser, address)
     # Decoders of JPEG, and roundings of 16 bits, differ in the last bit of some pixels.
     pixels = 1e-3 if name in ("color", "gray", "tall") else 0.5
-    check_same(shown(browser, pictures[name]), Predictor(folder / "model.onnx"), pictures[name], pixels)
+    check_same(page.show(pictures[name]), Predictor(folder / "model.onnx"), pictures[name], pixels)
 
 
-def test_a_stretched_input_of_channels_in_another_order(browser, browsers, write_page, pictures, tmp_path):
+def test_a_stretched_input_of_channels_in_another_order(browser, write_page, pictures, tmp_path):
     write_page(tmp_path, resize="stretch", color="BGR")
-    with browsers.serve(tmp_path) as address:
-        ready(browser, address)
-        check_same(shown(browser, pictures["color"]), Predictor(tmp_path / "model.onnx"), pictures["color"], 1e-3)
+    with serve(tmp_path) as address:
+        page = OpenedPage(browser, address)
+        check_same(page.show(pictures["color"]), Predictor(tmp_path / "model.onnx"), pictures["color"], 1e-3)
 
 
 def test_a_single_file_is_opened_without_a_server(browser, write_page, pictures, tmp_path):
     page = write_page(tmp_path, single_file=True)
-    ready(browser, page.as_uri())
-    check_same(shown(browser, pictures["color"]), Predictor(tmp_path / "model.onnx"), pictures["color"], 1e-3)
+    opened = OpenedPage(browser, page.as_uri())
+    check_same(opened.show(pictures["color"]), Predictor(tmp_path / "model.onnx"), pictures["color"], 1e-3)
+
+
+def test_a_page_is_verified_against_the_file_that_it_runs(browser, write_page, pictures, tmp_path):
+    """Against another one it fails: its boxes are other ones, or its masks and label maps."""
+    page = write_page(tmp_path / "page")
+    images = [cv2.imread(str(pictures[name])) for name in ("color", "tall")]
+    artifact = tmp_path / "page" / "model.onnx"
+    report = verify_page(page, artifact, "onnxruntime", images)
+    assert report.passed and report.objects is not None and report.max_area_error == 0 and report.milliseconds > 0
+    assert (report.images, report.objects.detections) == (2, 2 * COUNT) and report.objects.max_box_error_px < 1e-3
+    write_page(tmp_path / "other", color="BGR")
+    other = verify_page(page, tmp_path / "other" / "model.onnx", "onnxruntime", images)
+    assert not other.passed and other.objects is not None and not other.objects.passed and other.max_area_error > 0.01
 
 
 def test_confidence_hides_objects(browser, served, pictures):
     _, address = served
-    ready(browser, address)
-    page = shown(browser, pictures["color"])
+    page = OpenedPage(browser, address).show(pictures["color"])
     browser.press("#threshold", "\ue014" * 78)  # the right arrow
     threshold = float(browser.text("#threshold-value"))
     assert threshold == pytest.approx(0.78)
     rows = browser.run('return document.querySelectorAll("#rows tr").length')
-    assert rows == (page["score"] >= threshold).sum() < len(page["score"])
+    assert rows == (page.scores >= threshold).sum() < len(page.scores)
     assert browser.text("#summary").startswith(f"{rows} object")
 
 
 def test_the_figures_of_the_sidecar_are_shown(browser, served):
     folder, address = served
-    ready(browser, address)
+    OpenedPage(browser, address)
     figures = browser.text("#figures")
     assert ArtifactFile.of(folder / "model.onnx").sha256 in figures
     assert f"ONNX Runtime Web {ORT_WEB.version}" in figures and "3 images" in figures
@@ -224,7 +214,7 @@ def test_the_figures_of_the_sidecar_are_shown(browser, served):
 
 def test_the_camera_is_used_and_let_go(browser, served):
     _, address = served
-    ready(browser, address)
+    OpenedPage(browser, address)
     browser.click("#camera")
     browser.wait_for('!document.getElementById("view").hidden')
     assert browser.text("#camera") == "Stop the camera" and browser.text("#time-run").endswith(" ms")
@@ -243,7 +233,7 @@ def test_the_camera_is_used_and_let_go(browser, served):
 )
 def test_a_wrong_file_is_named(browser, served, tmp_path, content, message):
     _, address = served
-    ready(browser, address)
+    OpenedPage(browser, address)
     wrong = tmp_path / "notes.png"
     wrong.write_bytes(content)
     browser.choose_file("#file", wrong)
@@ -260,10 +250,10 @@ def test_a_wrong_file_is_named(browser, served, tmp_path, content, message):
         ("model.json", "is not valid JSON"),
     ],
 )
-def test_a_broken_part_is_named(browser, browsers, write_page, tmp_path, name, message):
+def test_a_broken_part_is_named(browser, write_page, tmp_path, name, message):
     write_page(tmp_path)
     (tmp_path / name).write_bytes(b"???")
-    with browsers.serve(tmp_path) as address:
+    with serve(tmp_path) as address:
         browser.open(address)
         browser.wait_for('document.body.dataset.state === "failed"')
         assert message in browser.text("#message")

@@ -1,4 +1,4 @@
-"""A browser for tests: headless Chromium, driven by ChromeDriver over the W3C WebDriver protocol."""
+"""A browser that pages are verified in: headless Chromium, driven by ChromeDriver over the W3C WebDriver protocol."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +17,12 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import pytest
+from efftasks.structures.errors import UserError, WorkError
+
+__all__ = ["Browser", "has_browser", "serve", "start_browser"]
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key of an element's id, of the protocol
-SECONDS = 120
+SECONDS = 120  # for a script or the loading of a page
 ARGUMENTS = [
     "--headless=new",
     "--disable-gpu",
@@ -40,6 +43,11 @@ class Browser:
         self._address = address
 
     def call(self, method: str, path: str, **data: Any) -> Any:
+        """A command of the protocol.
+
+        Raises:
+            WorkError: the browser says that it failed, or does not answer.
+        """
         body = None if method == "GET" else json.dumps(data).encode()
         request = urllib.request.Request(f"{self._address}{path}", body, {"Content-Type": "application/json"})
         request.method = method
@@ -47,9 +55,12 @@ class Browser:
             with urllib.request.urlopen(request, timeout=SECONDS + 60) as response:
                 return json.load(response)["value"]
         except urllib.error.HTTPError as error:
-            raise AssertionError(error.read().decode()) from error
+            raise WorkError(f"the browser: {error.read().decode(errors='replace')}") from error
+        except OSError as error:
+            raise WorkError(f"the browser does not answer ({error})") from error
 
     def open(self, url: str) -> None:
+        """Go to an address, and wait until it is loaded."""
         self.call("POST", "/url", url=url)
 
     def run(self, script: str) -> Any:
@@ -64,34 +75,61 @@ class Browser:
         )
 
     def element(self, selector: str) -> str:
+        """The id of the first element that a CSS selector finds."""
         return self.call("POST", "/element", using="css selector", value=selector)[ELEMENT]
 
     def choose_file(self, selector: str, path: Path) -> None:
+        """Give a file to an input element."""
         self.call("POST", f"/element/{self.element(selector)}/value", text=str(path))
 
     def click(self, selector: str) -> None:
+        """Click on an element."""
         self.call("POST", f"/element/{self.element(selector)}/click")
 
     def press(self, selector: str, keys: str) -> None:
+        """Type into an element."""
         self.call("POST", f"/element/{self.element(selector)}/value", text=keys)
 
     def text(self, selector: str) -> str:
+        """The text of an element."""
         return self.run(f"return document.querySelector({json.dumps(selector)}).textContent")
 
     def screenshot(self, path: Path) -> None:
+        """Write what the window shows as a PNG."""
         path.write_bytes(base64.b64decode(self.call("GET", "/screenshot")))
+
+
+def _programs() -> tuple[str | None, str | None]:
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    return shutil.which("chromedriver"), chromium
+
+
+def has_browser() -> bool:
+    """Whether Chromium (or Chrome) and ChromeDriver are on the path."""
+    return None not in _programs()
 
 
 @contextmanager
 def start_browser(folder: Path, extra: tuple[str, ...] = ()) -> Iterator[Browser]:
-    """A browser with an empty profile; skips the test where there is none."""
-    driver, chromium = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("google-chrome")
+    """A browser without a window on the screen.
+
+    Args:
+        folder: an empty one, for its profile.
+        extra: more arguments of Chromium.
+
+    Raises:
+        UserError: none is installed.
+        WorkError: it does not start.
+    """
+    driver, chromium = _programs()
     if driver is None or chromium is None:
-        pytest.skip("Chromium and ChromeDriver are not installed")
+        raise UserError("Chromium and ChromeDriver are not on the path, expected both")
     process = subprocess.Popen([driver, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert process.stdout is not None
-        line = next(line for line in process.stdout if "started successfully on port" in line)
+        line = next((line for line in process.stdout if "started successfully on port" in line), None)
+        if line is None:
+            raise WorkError(f"{driver} does not start (exit code {process.wait()})")
         address = f"http://127.0.0.1:{line.split()[-1].rstrip('.')}/session"
         arguments = [*ARGUMENTS, *extra, f"--user-data-dir={folder}"]
         if os.geteuid() == 0:  # Chromium refuses its sandbox to root
