@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import efftasks.compat  # noqa: F401
@@ -23,6 +24,7 @@ from efftasks.export.exporters.base import Exporter
 from efftasks.export.exporters.table import EXPORTERS
 from efftasks.export.families import FAMILIES, Family
 from efftasks.runtime.backends.table import BACKENDS
+from efftasks.structures.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "efftasks"
@@ -102,8 +104,18 @@ def test_what_is_stated_of_a_family(family: Family):
 
 
 @pytest.mark.parametrize("exporter", EXPORTERS.values(), ids=lambda exporter: exporter.name)
-def test_only_families_are_refused(exporter: Exporter):
+def test_what_the_table_refuses_is_refused(exporter: Exporter):
+    """A model is known by its head and task: families that share both are refused together or not at all."""
     assert set(exporter.refuses) <= set(FAMILIES)
+    for family in FAMILIES.values():
+        reason = exporter.refuses.get(family.name)
+        with (
+            nullcontext()
+            if reason is None
+            else pytest.raises(UserError, match=f"--backend {exporter.name}: .*{reason}")
+        ):
+            exporter.check_model(family.head, family.task)
+    exporter.check_model("MyHead", "detection")
 
 
 def test_the_docs_name_every_runtime_and_its_files():
