@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     """Predict, draw the pictures, and write ``predictions.json``."""
     from efftasks.imaging.images import VIDEO_SUFFIXES
     from efftasks.imaging.sources import find_images
+    from efftasks.structures.errors import UserError
     from efftasks.structures.suffixes import is_checkpoint
 
     _check(args)
@@ -77,9 +78,11 @@ def run(args: argparse.Namespace) -> int:
         picture = prediction.draw(score_thr=args.score_thr)
         _write_picture(path, picture)
         output.add(name, path.stem, prediction, picture.shape[0], picture.shape[1])
+    if skipped and len(skipped) == len(paths):
+        raise UserError(f"{args.source}: none of the {len(paths)} images can be read, the first: {skipped[0]}")
     output.save()
-    for name in skipped:
-        print(f"skipped, cannot be read: {name}")
+    for reason in skipped:
+        print(f"skipped: {reason}")
     count = len(output.images)
     milliseconds = timed_predict.seconds / max(1, count) * 1e3
     print(f"{count} images, {milliseconds:.0f} ms each to read and predict: {output.summary()}")
@@ -202,7 +205,7 @@ def _frames(source: str, predict: _TimedPredict) -> Iterator[tuple[str, Predicti
 def _images(
     paths: Sequence[str], batch_size: int, predict: _TimedPredict, skipped: list[str]
 ) -> Iterator[tuple[str, Prediction]]:
-    """Yield (path, prediction) of every image; paths that cannot be read are added to ``skipped``."""
+    """Yield (path, prediction) of every image; for those that cannot be read the reason is added to ``skipped``."""
     from efftasks.structures.errors import UserError
 
     for start in _progress(range(0, len(paths), batch_size), -(-len(paths) // batch_size)):
@@ -219,8 +222,8 @@ def _images(
         for path in part:  # one of the batch cannot be read: predict the others
             try:
                 yield path, predict([path])[0]
-            except UserError:
-                skipped.append(path)
+            except UserError as error:
+                skipped.append(str(error))
 
 
 def _artifact(args: argparse.Namespace) -> Callable[[Sequence[Any]], list[Prediction]]:
@@ -244,12 +247,13 @@ def _checkpoint(args: argparse.Namespace) -> Callable[[Sequence[Any]], list[Pred
 
 
 def _write_picture(path: Path, picture: Any) -> None:
-    import cv2
-
+    from efftasks.imaging.drawing import jpeg_of
     from efftasks.structures.errors import WorkError
 
-    if not cv2.imwrite(str(path), picture):
-        raise WorkError(f"{path}: the picture could not be written")
+    try:
+        path.write_bytes(jpeg_of(picture))
+    except OSError as error:
+        raise WorkError(f"{path}: the picture could not be written ({error.strerror})") from error
 
 
 def _progress(steps: Iterable[Step], total: int | None) -> Iterable[Step]:

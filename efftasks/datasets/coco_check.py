@@ -12,9 +12,10 @@ from typing import Any
 from efftasks.annotations.coco import read_json
 from efftasks.datasets import coco_rules as rules
 from efftasks.datasets.coco_rules import RULES, Content, Fault
-from efftasks.datasets.image_files import BrokenImageError, is_file, read_whole_image
+from efftasks.datasets.image_files import is_file, read_whole_image
 from efftasks.datasets.pixel_depth import depth_note
 from efftasks.datasets.progress import progress
+from efftasks.imaging.file_faults import BrokenImageError
 from efftasks.structures.errors import UserError
 
 __all__ = ["CheckReport", "check_coco", "images_beside"]

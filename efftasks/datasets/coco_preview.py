@@ -15,10 +15,11 @@ from efftasks.datasets import coco_rules as rules
 from efftasks.datasets.coco_check import images_beside
 from efftasks.datasets.coco_masks import decode_mask
 from efftasks.datasets.coco_rules import Content
-from efftasks.datasets.image_files import BrokenImageError, read_whole_image, write_image
+from efftasks.datasets.image_files import read_whole_image, write_image
 from efftasks.datasets.preview import SHEET, Preview, draw_sheet, fit_picture
 from efftasks.datasets.progress import progress
 from efftasks.imaging.drawing import draw_instances
+from efftasks.imaging.file_faults import BrokenImageError
 from efftasks.structures.errors import UserError
 
 __all__ = ["fit_mask", "preview_coco"]

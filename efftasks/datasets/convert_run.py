@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from efftasks.datasets.coco_convert import Conversion, UnreadableLabel
 from efftasks.datasets.convert_source import Item, Part, Source, display_path, part_name
-from efftasks.datasets.image_files import BrokenImageError, missing_part, read_whole_image
+from efftasks.datasets.image_files import check_whole, read_whole_image
 from efftasks.datasets.progress import progress
+from efftasks.imaging.file_faults import BrokenImageError
 from efftasks.imaging.images import decode_image
 from efftasks.structures.errors import UserError
 
@@ -133,10 +134,11 @@ def _size(item: Item) -> tuple[int, int] | str:
         if item.data is None:
             height, width = read_whole_image(item.path).shape[:2]
             return width, height
-        image = None if missing_part(item.data) else decode_image(item.data)
+        check_whole(item.data)
+        height, width = decode_image(item.data).shape[:2]
+        return width, height
     except BrokenImageError as error:
         return str(error)
-    return "does not decode as an image" if image is None else (image.shape[1], image.shape[0])
 
 
 def _check_results(source: Source, parts: dict[str, Part], results: dict[str, tuple[Conversion, list[Item]]]) -> None:

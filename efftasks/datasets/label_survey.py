@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from efftasks.datasets.check_cache import digest, file_stamp, load_json, save_json
-from efftasks.datasets.image_files import BrokenImageError, image_size
+from efftasks.datasets.image_files import image_size
 from efftasks.datasets.semantic_files import Pair, load_label
+from efftasks.imaging.file_faults import BrokenImageError
 from efftasks.imaging.images import UnreadableImage
 
 __all__ = ["LabelMapInfo", "LabelSurvey", "survey_labels"]

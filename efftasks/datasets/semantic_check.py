@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from efftasks.datasets.image_files import BrokenImageError, read_whole_image
+from efftasks.datasets.image_files import read_whole_image
 from efftasks.datasets.pixel_depth import depth_note
 from efftasks.datasets.progress import progress
 from efftasks.datasets.semantic_files import (
@@ -26,6 +26,7 @@ from efftasks.datasets.semantic_files import (
     load_label,
 )
 from efftasks.datasets.semantic_values import LabelValues, label_values, suggest_values
+from efftasks.imaging.file_faults import BrokenImageError
 from efftasks.structures.errors import UserError
 
 __all__ = ["RULES", "ClassCount", "SemanticFault", "SemanticReport", "check_semantic", "ignore_label"]

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from efftasks.datasets.image_files import BrokenImageError, find_images, read_whole_file
+from efftasks.datasets.image_files import find_images, read_whole_file
 from efftasks.datasets.semantic_values import IGNORE, label_values
+from efftasks.imaging.file_faults import BrokenImageError
 from efftasks.imaging.images import UnreadableImage
 from efftasks.structures.errors import UserError
 
@@ -378,7 +379,7 @@ def read_label(path: str | Path) -> NDArray[Any]:
     try:
         stored = load_label(path)
     except BrokenImageError as error:
-        raise UnreadableImage(path) from error
+        raise UnreadableImage(path, str(error)) from error
     problem = next(stored.format_problems(), None)
     if problem is not None:
         raise UserError(f"{path}: the label map {problem.reason}")

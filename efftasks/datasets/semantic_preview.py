@@ -9,11 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from efftasks.datasets.image_files import BrokenImageError, read_whole_image, write_image
+from efftasks.datasets.image_files import read_whole_image, write_image
 from efftasks.datasets.preview import SHEET, Preview, draw_sheet, fit_picture
 from efftasks.datasets.progress import progress
 from efftasks.datasets.semantic_check import ignore_label
 from efftasks.datasets.semantic_files import ClassList, Pair, classes_of, find_pairs, images_of, read_label
+from efftasks.imaging.file_faults import BrokenImageError
 from efftasks.imaging.semantic_drawing import draw_legend, draw_semantic, semantic_palette
 from efftasks.structures.errors import UserError
 

@@ -12,12 +12,14 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from efftasks.structures.errors import UserError
 from efftasks.structures.image_fit import PAD_VALUE
 
 __all__ = ["CROP_PADDING", "TOP_DOWN", "to_opencv_affine", "crop_matrix", "cut_crop", "invert_affine", "warp_points"]
 
 TOP_DOWN = "top-down pose"  # the task of models that estimate the pose inside boxes of a detector
 CROP_PADDING = 1.25  # enlargement of the box
+_MOST_TO_WARP = 32767  # OpenCV warps images with fewer pixels than that in each direction
 
 
 def crop_matrix(
@@ -88,7 +90,32 @@ def cut_crop(
 
     Returns:
         uint8 (height, width, 3).
+
+    Raises:
+        UserError: the crop covers 32767 or more pixels of the image in a direction, more than OpenCV warps.
     """
+    if max(image.shape[:2]) >= _MOST_TO_WARP:
+        image, matrix = _around_crop(image, matrix, size)
     local = to_opencv_affine(matrix)
     crop = cv2.warpAffine(image, local, size[::-1], flags=cv2.INTER_LINEAR, borderValue=(pad_value,) * 3)
     return np.asarray(crop, np.uint8)
+
+
+def _around_crop(
+    image: NDArray[np.uint8], matrix: NDArray[np.float64], size: tuple[int, int]
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """The part of an image that a crop is made of, and the affine map (2, 3) from its pixels."""
+    height, width = size
+    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64)
+    covered = warp_points(corners, invert_affine(matrix))
+    limits = np.array(image.shape[1::-1])
+    low = np.clip(np.floor(covered.min(0)).astype(int) - 2, 0, limits - 1)  # bilinear: a pixel on each side
+    high = np.clip(np.ceil(covered.max(0)).astype(int) + 2, low + 1, limits)
+    if (high - low).max() >= _MOST_TO_WARP:
+        raise UserError(
+            f"got a crop of {' x '.join(map(str, high - low))} pixels of an image, expected fewer than {_MOST_TO_WARP} "
+            "in each direction; make the image smaller"
+        )
+    shifted = matrix.copy()
+    shifted[:, 2] += matrix[:, :2] @ low
+    return image[low[1] : high[1], low[0] : high[0]], shifted

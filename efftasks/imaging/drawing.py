@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["contact_sheet", "draw_instances", "palette"]
+__all__ = ["contact_sheet", "draw_instances", "jpeg_of", "palette"]
 
 Color = tuple[int, int, int]
 Image = NDArray[np.uint8]
@@ -22,6 +22,7 @@ Image = NDArray[np.uint8]
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _GOLDEN = 0.61803398875  # steps of the golden ratio on the hue circle never come close to an earlier one
 _MASK_ALPHA = 0.42
+_JPEG_LIMIT = 65500  # pixels in a direction, of libjpeg
 
 
 def palette(n: int) -> list[Color]:
@@ -255,3 +256,12 @@ def _draw_caption(
 
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> int:
     return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def jpeg_of(picture: Image) -> bytes:
+    """The picture uint8 (H, W, 3) BGR as a JPEG file; one of more than 65500 pixels in a direction is made smaller."""
+    scale = _JPEG_LIMIT / max(picture.shape[:2])
+    if scale < 1:
+        height, width = (max(1, int(side * scale)) for side in picture.shape[:2])
+        picture = np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    return cv2.imencode(".jpg", picture)[1].tobytes()

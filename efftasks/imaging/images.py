@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from efftasks.imaging.file_faults import BrokenImageError, fault_of, is_truncated_jpeg, read_bytes
+from efftasks.imaging.webp import is_webp, upright, webp_orientation
 from efftasks.structures.errors import UserError
 from efftasks.structures.pixel_range import PixelRange
 
@@ -30,37 +32,61 @@ __all__ = [
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")  # of images in a folder
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_SIZE_CHECK = "validateInputImageSize"  # OpenCV's function that refuses images of too many pixels
 _BITS = (8, 10, 12, 14, 16)  # bit depths of cameras and scanners
 
 
 class UnreadableImage(UserError):
-    """An image file is missing or does not decode; ``path`` names it."""
+    """An image file is missing or does not decode.
 
-    def __init__(self, path: str | Path) -> None:
-        super().__init__(f"{path}: the image is missing or cannot be decoded")
-        self.path = str(path)
+    Attributes:
+        path: the file.
+        reason: what is wrong with it, as the predicate of a sentence.
+    """
 
-    def __reduce__(self) -> tuple[type[UnreadableImage], tuple[str]]:
-        return UnreadableImage, (self.path,)  # data loader workers pickle their exceptions
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(f"{path}: the image {reason}")
+        self.path, self.reason = str(path), reason
+
+    def __reduce__(self) -> tuple[type[UnreadableImage], tuple[str, str]]:
+        return UnreadableImage, (self.path, self.reason)  # data loader workers pickle their exceptions
 
 
-def decode_pixels(data: bytes) -> NDArray[Any] | None:
+def decode_pixels(data: bytes) -> NDArray[Any]:
     """Decode the bytes of an image file to (H, W, 3) BGR in the bit depth of the file, rotated by its Exif orientation.
 
+    Of an animation the first frame. An alpha channel is left out.
+
     Returns:
-        uint8, or another dtype where the file has more than 8 bits per channel; None if it cannot be decoded.
+        uint8, or another dtype where the file has more than 8 bits per channel.
+
+    Raises:
+        BrokenImageError: it cannot be decoded, or is a truncated JPEG.
     """
-    if not data:
-        return None
-    buffer = np.frombuffer(data, np.uint8)
+    if not data or is_truncated_jpeg(data):
+        raise BrokenImageError(fault_of(data))
     try:
-        if data.startswith(_TIFF):  # with IMREAD_COLOR OpenCV refuses one channel of 32 bits
-            image = cv2.imdecode(buffer, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
-            if image is not None and image.dtype != np.uint8:
-                return _three_channels(image)
-        image = cv2.imdecode(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    except cv2.error:  # larger than OpenCV's limits
-        return None
+        image = _decode(np.frombuffer(data, np.uint8), data)
+    except cv2.error as error:
+        if error.func != _SIZE_CHECK:
+            raise BrokenImageError(f"cannot be decoded by OpenCV ({error.err})") from error
+        raise BrokenImageError(
+            "has more pixels than OpenCV decodes (2^30 in all, 2^20 on a side); make it smaller, or cut it into parts"
+        ) from error
+    if image is None:
+        raise BrokenImageError(fault_of(data))
+    return image
+
+
+def _decode(buffer: NDArray[np.uint8], data: bytes) -> NDArray[Any] | None:
+    if data.startswith(_TIFF):  # with IMREAD_COLOR OpenCV refuses one channel of 32 bits
+        image = cv2.imdecode(buffer, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+        if image is not None and image.dtype != np.uint8:
+            return _three_channels(image)
+    if is_webp(data):  # OpenCV ignores its orientation
+        image = cv2.imdecode(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        return None if image is None else upright(np.asarray(image), webp_orientation(data))
+    image = cv2.imdecode(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     return None if image is None else np.asarray(image)
 
 
@@ -69,14 +95,14 @@ def _three_channels(image: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(channels[..., :3] if channels.shape[2] >= 3 else np.repeat(channels[..., :1], 3, 2))
 
 
-def decode_image(data: bytes, pixel_range: PixelRange | None = None) -> NDArray[np.uint8] | None:
-    """Decode the bytes of an image file to uint8 (H, W, 3) BGR, rotated by its Exif orientation; None if that fails.
+def decode_image(data: bytes, pixel_range: PixelRange | None = None) -> NDArray[np.uint8]:
+    """Decode the bytes of an image file to uint8 (H, W, 3) BGR, rotated by its Exif orientation.
 
     Raises:
+        BrokenImageError: as :func:`decode_pixels`.
         UserError: as :func:`to_eight_bits`.
     """
-    pixels = decode_pixels(data)
-    return None if pixels is None else to_eight_bits(pixels, pixel_range)
+    return to_eight_bits(decode_pixels(data), pixel_range)
 
 
 def to_eight_bits(pixels: NDArray[Any], pixel_range: PixelRange | None = None) -> NDArray[np.uint8]:
@@ -144,15 +170,12 @@ def read_pixels(path: str | Path) -> NDArray[Any]:
     """Read an image file as :func:`decode_pixels` does.
 
     Raises:
-        UnreadableImage: the file is missing, empty, truncated beyond decoding, or no image.
+        UnreadableImage: the file is missing, empty, truncated, too large, or no image.
     """
     try:
-        pixels = decode_pixels(Path(path).read_bytes())
-    except (OSError, ValueError) as error:  # ValueError: for example a null byte in the name
-        raise UnreadableImage(path) from error
-    if pixels is None:
-        raise UnreadableImage(path)
-    return pixels
+        return decode_pixels(read_bytes(path))
+    except BrokenImageError as error:
+        raise UnreadableImage(path, str(error)) from error
 
 
 def read_image(
@@ -166,7 +189,7 @@ def read_image(
         warn: called with a sentence where an image of 16 bits seems to need a range and none is given.
 
     Raises:
-        UnreadableImage: the file is missing, empty, truncated beyond decoding, or no image.
+        UnreadableImage: the file is missing, empty, truncated, too large, or no image.
         UserError: its pixels are floats or signed integers, and no range is given.
     """
     pixels = read_pixels(path)

@@ -187,11 +187,11 @@ class Prediction:
         return np.concatenate([self.keypoints[..., :2], self.keypoints[..., 2:] * keep], axis=-1)
 
     def _write(self, picture: np.ndarray, path: Path) -> None:
-        import cv2
+        from efftasks.imaging.drawing import jpeg_of
 
         self._prepare(path)
         try:
-            path.write_bytes(cv2.imencode(".jpg", picture)[1].tobytes())
+            path.write_bytes(jpeg_of(picture))
         except OSError as error:
             raise WorkError(f"{path}: the picture could not be written ({error.strerror})") from error
 

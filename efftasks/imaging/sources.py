@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from efftasks.imaging.file_faults import BrokenImageError
 from efftasks.imaging.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, decode_image, read_image, to_eight_bits
 from efftasks.structures.errors import UserError
 from efftasks.structures.pixel_range import PixelRange
@@ -45,9 +46,11 @@ def find_images(source: str | Path) -> list[str]:
         UserError: there are none, or the path cannot be read.
     """
     path = Path(source)
+    if not str(source):
+        raise UserError("got an empty path, expected an image, a folder of images or a pattern")
     try:
         if path.is_dir():
-            names = sorted(str(p) for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+            names = sorted(str(p) for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
         elif path.is_file():
             names = [str(path)]
         else:
@@ -56,15 +59,20 @@ def find_images(source: str | Path) -> list[str]:
         raise UserError(f"{source}: cannot be read ({error}), expected an image, a folder or a pattern") from error
     if not names:
         raise UserError(
-            f"{source}: no image found{_subfolder_hint(path)}, expected an image, a folder of images or a pattern"
+            f"{source}: no image found{_what_is_there(path)}, expected an image, a folder of images "
+            f"({', '.join(IMAGE_SUFFIXES)}) or a pattern"
         )
     return names
 
 
-def _subfolder_hint(folder: Path) -> str:
-    """A hint for a message, where a folder has images in its subfolders only."""
-    inside = sorted(p for p in folder.glob("*/**/*") if p.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
-    return f" in the folder itself (those deeper in it: '{folder}/**/*{inside[0].suffix}')" if inside else ""
+def _what_is_there(path: Path) -> str:
+    """Why a path has no images, for a message."""
+    if not path.is_dir():
+        return ", the pattern matches no file" if glob.has_magic(str(path)) else ", there is no such file or folder"
+    inside = sorted(p for p in path.glob("*/**/*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    return (
+        f" in the folder itself (those deeper in it: '{path}/**/*{inside[0].suffix}')" if inside else " in the folder"
+    )
 
 
 def each_image(images: Any) -> Iterator[Any]:
@@ -126,13 +134,21 @@ def _pixels(image: Any, place: str, pixel_range: PixelRange | None) -> NDArray[n
     if isinstance(image, np.ndarray):
         return _from_array(image, place, pixel_range)
     if isinstance(image, (bytes, bytearray, memoryview)):
-        pixels = decode_image(bytes(image), pixel_range)
-        if pixels is None:
-            raise UserError(f"{place}: got {len(image)} bytes that cannot be decoded, expected those of an image file")
-        return pixels
+        return _from_bytes(bytes(image), place, pixel_range)
     if _is_pil(image):
         return _from_pil(image, place)
     raise UserError(f"{place}: got {_type_name(image)}, expected {EXPECTED}")
+
+
+def _from_bytes(data: bytes, place: str, pixel_range: PixelRange | None) -> NDArray[np.uint8]:
+    try:
+        return decode_image(data, pixel_range)
+    except BrokenImageError as error:
+        raise UserError(
+            f"{place}: got {len(data)} bytes that cannot be decoded, expected those of an image file: the image {error}"
+        ) from error
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
 
 
 def _from_array(image: NDArray[Any], place: str, pixel_range: PixelRange | None) -> NDArray[np.uint8]:
@@ -166,8 +182,10 @@ def _from_pil(image: Any, place: str) -> NDArray[np.uint8]:
     try:
         upright = ImageOps.exif_transpose(image)
         rgb = np.asarray(upright.convert("RGB"), np.uint8)
-    except OSError as error:  # PIL reads files lazily
+    except (OSError, ValueError, SyntaxError) as error:  # PIL reads files lazily, and converts not all modes
         raise UserError(f"{place}: the PIL image cannot be decoded ({error})") from error
+    if not rgb.size:
+        raise UserError(f"{place}: got a PIL image of {image.width} x {image.height} pixels, expected at least 1 x 1")
     return np.ascontiguousarray(rgb[..., ::-1])
 
 

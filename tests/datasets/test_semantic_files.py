@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from efftasks.datasets.image_files import BrokenImageError
 from efftasks.datasets.semantic_files import (
     LAYOUTS,
     classes_of,
@@ -21,6 +20,7 @@ from efftasks.datasets.semantic_files import (
     read_classes,
     read_label,
 )
+from efftasks.imaging.file_faults import BrokenImageError
 from efftasks.imaging.images import UnreadableImage
 from efftasks.imaging.semantic_drawing import semantic_palette, write_indexed_png
 from efftasks.structures.errors import UserError

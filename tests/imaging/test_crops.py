@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from efftasks.imaging.crops import crop_matrix, cut_crop, invert_affine, warp_points
+from efftasks.structures.errors import UserError
 
 SIZE = (256, 192)
 
@@ -47,3 +48,26 @@ def test_outside_of_the_image_is_padding(pad_value):
     image = np.full((10, 10, 3), 200, np.uint8)
     crop = cut_crop(image, crop_matrix((0, 0, 10, 10), (40, 40), padding=2.0), (40, 40), pad_value)
     assert (crop[:9] == pad_value).all() and (crop[11:29, 11:29] == 200).all() and (crop[:, 31:] == pad_value).all()
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_images_that_opencv_does_not_warp_are_cropped_from_a_part(axis):
+    """Of 40000 pixels in a direction: as from a smaller image with the same surroundings of the box."""
+    small: np.ndarray = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    large: np.ndarray = np.zeros((300, 40000, 3), np.uint8)
+    start = 39700  # the small one is the end of the large one
+    large[:, start:] = small
+    if axis == 0:
+        large = np.ascontiguousarray(large.swapaxes(0, 1))
+        small = np.ascontiguousarray(small.swapaxes(0, 1))
+    shift = np.array([start, 0] * 2 if axis == 1 else [0, start] * 2)
+    for box in ([100, 80, 150, 190], [260, 200, 299, 310]):  # inside, and over the border
+        expected = cut_crop(small, crop_matrix(box, SIZE), SIZE)
+        crop = cut_crop(large, crop_matrix(np.array(box) + shift, SIZE), SIZE)
+        assert np.abs(crop.astype(int) - expected).max() <= 1
+
+
+def test_a_crop_of_more_pixels_than_opencv_warps_is_an_error():
+    image = np.zeros((4, 40000, 3), np.uint8)
+    with pytest.raises(UserError, match=r"crop of 40000 x 4 pixels of an image, expected fewer than 32767"):
+        cut_crop(image, crop_matrix([0, 0, 40000, 4], SIZE), SIZE)

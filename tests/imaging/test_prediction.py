@@ -86,7 +86,7 @@ def test_the_image_itself_is_never_overwritten(tmp_path):
     with pytest.raises(UserError, match="the folder of the image itself"):
         predicted(str(photo)).draw(tmp_path)
     assert photo.read_bytes() == before
-    with pytest.raises(UserError, match=r"none\.jpg: the image is missing"):
+    with pytest.raises(UserError, match=r"none\.jpg: the image cannot be read"):
         predicted(str(tmp_path / "none.jpg")).draw()
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from efftasks.datasets.image_files import missing_part
+from efftasks.imaging.file_faults import missing_part
 from efftasks.imaging.semantic_drawing import draw_legend, draw_semantic, semantic_palette, write_indexed_png
 
 IGNORE = 255

@@ -168,7 +168,7 @@ def test_what_cannot_be_read_is_skipped_on_request(model, tmp_path, caplog):
     for batch_size in (1, 3):
         found = predictor(tmp_path, batch_size=batch_size, on_error="skip")
         assert [p.stem for p in found] == ["a", "c"]
-    assert "b.png: the image is missing or cannot be decoded" in caplog.text
+    assert "b.png: the image does not decode as an image" in caplog.text
     assert predictor([tmp_path / "b.png"], on_error="skip") == [] and predictor([]) == []
     with pytest.raises(UserError, match=r"b\.png"):
         predictor(tmp_path, batch_size=3)
@@ -345,7 +345,7 @@ def test_files_that_cannot_be_used(model, tmp_path):
             r"other\.onnx: input: its description names \['x'\], the network has \['images'\]",
         ),
         (lambda: Predictor(model)(tmp_path / "nowhere"), "no image found"),
-        (lambda: Predictor(model)(tmp_path / "bad.png"), "bad.png: the image is missing or cannot be decoded"),
+        (lambda: Predictor(model)(tmp_path / "bad.png"), "bad.png: the image does not decode as an image"),
     ):
         with pytest.raises(UserError, match=said):
             call()
