@@ -234,9 +234,12 @@ def _artifact(args: argparse.Namespace) -> Callable[[Sequence[Any]], list[Predic
 
 
 def _checkpoint(args: argparse.Namespace) -> Callable[[Sequence[Any]], list[Prediction]]:
+    from efftasks.runtime.backends.table import whose_part
     from efftasks.structures.errors import UserError
 
     if args.config is None:
+        if (whole := whose_part(args.model)) is not None:
+            raise UserError(f"{args.model}: got a part of an exported file, expected the other one: {whole}")
         raise UserError(f"--config: missing, a checkpoint ({args.model}) needs its config; an exported file does not")
     if args.backend is not None:
         raise UserError(f"--backend: got {args.backend!r}, but {args.model} is a checkpoint, which PyTorch runs")
@@ -259,6 +262,6 @@ def _write_picture(path: Path, picture: Any) -> None:
 def _progress(steps: Iterable[Step], total: int | None) -> Iterable[Step]:
     try:
         from tqdm import tqdm
-    except ImportError:  # a dependency of the extra "train" only
+    except ImportError:  # prediction itself needs numpy, OpenCV and the runtime alone
         return steps
     return tqdm(steps, total=total, desc="predict", disable=None, leave=False)

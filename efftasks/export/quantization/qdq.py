@@ -15,8 +15,6 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from efftasks.export.quantization.channels import pad_input_channels
 from efftasks.export.quantization.layers import PASSING, Chosen, Layers, drop_scopes
 from efftasks.export.quantization.recipe import CalibrationImages, Recipe
@@ -103,6 +101,7 @@ class QdqQuantizer:
         import onnx
         from onnxruntime.quantization import CalibrationMethod
         from onnxruntime.quantization.calibrate import TensorData, create_calibrator
+        from tqdm import tqdm
 
         kinds = {
             "minmax": CalibrationMethod.MinMax,
