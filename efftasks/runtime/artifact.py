@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from efftasks.runtime.backends.base import Backend, Session
-from efftasks.runtime.backends.table import find_backend
+from efftasks.runtime.backends.table import BACKENDS, artifact_suffixes, find_backend
 from efftasks.runtime.decoders import DECODERS, Decoder
-from efftasks.structures.errors import UserError
+from efftasks.structures.errors import UserError, WorkError
 from efftasks.structures.spec import METADATA_KEY, ArtifactSpec, DecoderSpec
 
 __all__ = ["Artifact", "check_files"]
+
+_SUFFIXES = tuple(backend.suffix for backend in BACKENDS.values())
 
 
 class Artifact:
@@ -43,6 +45,7 @@ class Artifact:
         if threads is not None and threads < 1:
             raise UserError(f"threads: got {threads}, expected an integer from 1, or None")
         self.path = Path(path)
+        _check_no_folder(self.path)
         self.backend: Backend = find_backend(path, backend)
         sidecar = _read_sidecar(self.path)
         if sidecar is not None:
@@ -70,12 +73,29 @@ class Artifact:
 
         Returns:
             Name -> array. The arrays may be the runtime's own memory: they are good until the next call.
+
+        Raises:
+            WorkError: the runtime refuses the input, or fails.
         """
-        outputs = self.session.run(images)
+        try:
+            outputs = self.session.run(images)
+        except Exception as error:  # each runtime has classes of its own
+            reason = " ".join(str(error).split())
+            raise WorkError(
+                f"{self.path}: {self.backend.name} cannot run it on an input {images.dtype} {images.shape} ({reason}); "
+                "a description of another file can be the cause"
+            ) from error
         outputs = {name: outputs[name] for name in self._network_outputs}
         if self._decoder is None or self.spec.decoder is None:
             return outputs
         return self._decoder.decode(outputs, self.spec.decoder)
+
+
+def _check_no_folder(path: Path) -> None:
+    if path.is_dir():
+        names = sorted(file.name for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
+        hint = f", such as {path / names[0]}" if names else ""
+        raise UserError(f"{path}: got a folder, expected an exported file ({artifact_suffixes()}){hint}")
 
 
 def check_files(path: str | Path, spec: ArtifactSpec) -> None:
@@ -153,5 +173,5 @@ def _describe(path: Path, metadata: str | None, sidecar: ArtifactSpec | None) ->
         return ArtifactSpec.load(beside)  # says what is wrong with it
     raise UserError(
         f"{path}: neither metadata {METADATA_KEY!r} inside nor {beside.name} beside it, expected a file exported by "
-        "efftasks"
+        f"efftasks: copy its {beside.name}, too, or export it again with efftasks export"
     )

@@ -191,6 +191,8 @@ class ArtifactSpec:
             text = Path(path).read_text(encoding="utf-8")
         except OSError as error:
             raise UserError(f"{path}: the sidecar cannot be read ({error.strerror})") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: not JSON in UTF-8 ({error.reason} at byte {error.start})") from error
         return cls.from_json(text, origin=str(path))
 
 

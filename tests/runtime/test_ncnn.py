@@ -53,7 +53,8 @@ def test_outputs_by_name_in_32_bits(threads, tmp_path):
 def test_a_broken_file_is_named(part, content, tmp_path):
     path = write(tmp_path)
     path.with_suffix(part).write_bytes(content)
-    with pytest.raises(UserError, match=rf"model\{part}: corrupt, or not a file that ncnn reads"):
+    fault = "corrupt, or not a file that ncnn reads" if content else r"the file is empty \(0 bytes\)"
+    with pytest.raises(UserError, match=rf"model\{part}: {fault}"):
         BACKEND.open(path)
 
 

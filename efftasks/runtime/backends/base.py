@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -12,7 +12,9 @@ from efftasks.structures.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Backend", "Session"]
+__all__ = ["Backend", "Session", "check_one_input"]
+
+_LFS_POINTER = b"version https://git-lfs"
 
 
 class Session(Protocol):
@@ -89,9 +91,7 @@ class Backend:
             UserError: a file is missing or corrupt, or the runtime is not installed.
         """
         path = Path(path)
-        for part in self.parts(path):
-            if not part.is_file():
-                raise UserError(f"{part}: no such file")
+        _check_parts(self.parts(path))
         try:
             return self.load(path, threads)
         except ImportError as error:
@@ -101,3 +101,43 @@ class Backend:
             raise UserError(
                 f"{path}: the runtime {self.name} is not installed ({error}); install it with: pip install {package}"
             ) from error
+        except UserError as error:
+            faults = [fault for fault in map(_fault, self.parts(path)) if fault]
+            if not faults:
+                raise
+            raise UserError(faults[0]) from error
+
+
+def check_one_input(path: Path, names: Sequence[str]) -> None:
+    """Whether a network has a single input.
+
+    Args:
+        path: its file.
+        names: of its inputs, one each.
+
+    Raises:
+        UserError: it has several, or none.
+    """
+    if len(names) != 1:
+        raise UserError(f"{path}: got a network with the inputs {', '.join(names) or 'none'}, expected one, for images")
+
+
+def _check_parts(parts: Sequence[Path]) -> None:
+    """Whether all files of an artifact, the one that is opened first, are there."""
+    for part in parts:
+        if part.is_dir():
+            raise UserError(f"{part}: got a folder, expected a file")
+        if not part.is_file():
+            more = "" if part == parts[0] else f", but {parts[0].name} is of no use without it; copy it there, too"
+            raise UserError(f"{part}: no such file{more}")
+
+
+def _fault(part: Path) -> str | None:
+    """What a runtime does not say of a file that it cannot load."""
+    with part.open("rb") as file:
+        start = file.read(len(_LFS_POINTER))
+    if not start:
+        return f"{part}: the file is empty (0 bytes); copy or export it again"
+    if start == _LFS_POINTER:
+        return f"{part}: got a pointer of Git LFS, expected the file itself; get it with: git lfs pull"
+    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from efftasks.runtime.backends.base import Backend
+from efftasks.runtime.backends.base import Backend, check_one_input
 from efftasks.structures.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class _NcnnSession:
             if load(str(part)) != 0:
                 raise UserError(f"{part}: corrupt, or not a file that ncnn reads; export it again")
         self.inputs = tuple(self._net.input_names())
+        check_one_input(path, self.inputs)
         self.outputs = tuple(self._net.output_names())
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from efftasks.runtime.backends.base import Backend
+from efftasks.runtime.backends.base import Backend, check_one_input
 from efftasks.structures.errors import UserError
 from efftasks.structures.spec import METADATA_KEY
 
@@ -15,6 +16,15 @@ if TYPE_CHECKING:
 __all__ = ["BACKEND"]
 
 _SPIN_MICROSECONDS = "20"  # read by ONNX Runtime 1.24 and newer; older ones spin on
+
+# Of messages of ONNX Runtime 1.18 to 1.32.
+_TOO_NEW = {
+    "opset": re.compile(r"Opset (\d+) is under development.* till opset (\d+)", re.DOTALL),
+    "IR version": re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)"),
+}
+_NO_ONNX = "INVALID_PROTOBUF"
+_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : Load model from .*? failed:\s*", re.DOTALL)
+_SOURCE = re.compile(r"^/\S+:\d+ .*?\) (?=[A-Z])", re.DOTALL)  # the place in its source
 
 
 class _OnnxRuntimeSession:
@@ -41,8 +51,8 @@ class _OnnxRuntimeSession:
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime has a dozen classes of its own
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{path}: corrupt, or not an ONNX file ({reason})") from error
+            raise UserError(f"{path}: {_fault(str(error), onnxruntime.__version__)}") from error
+        check_one_input(path, [value.name for value in self._session.get_inputs()])
         self.inputs = tuple(value.name for value in self._session.get_inputs())
         self.outputs = tuple(value.name for value in self._session.get_outputs())
         self.metadata: str | None = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
@@ -50,6 +60,21 @@ class _OnnxRuntimeSession:
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """As :class:`efftasks.runtime.backends.base.Session` has it."""
         return dict(zip(self.outputs, self._session.run(self.outputs, {self.inputs[0]: images})))
+
+
+def _fault(message: str, version: str) -> str:
+    """What is wrong with a file, from the message of ONNX Runtime."""
+    for kind, pattern in _TOO_NEW.items():
+        match = pattern.search(message)
+        if match is not None:
+            return (
+                f"got {kind} {match[1]}, ONNX Runtime {version} reads up to {match[2]}; update it (pip install "
+                "--upgrade onnxruntime), or export the file again with an older --opset"
+            )
+    reason = _SOURCE.sub("", _PREFIX.sub("", message)).strip().splitlines()
+    if _NO_ONNX in message or not reason:
+        return f"corrupt, or not an ONNX file ({' '.join(reason)})"
+    return f"ONNX Runtime {version} cannot load this network ({reason[0]})"
 
 
 BACKEND = Backend(

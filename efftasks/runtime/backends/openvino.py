@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from efftasks.runtime.backends.base import Backend
+from efftasks.runtime.backends.base import Backend, check_one_input
 from efftasks.structures.errors import UserError
 from efftasks.structures.spec import METADATA_KEY
 
@@ -40,7 +40,8 @@ class _OpenVinoSession:
             self._request = core.compile_model(model, "CPU", config).create_infer_request()
         except Exception as error:  # RuntimeError of several libraries, with the place in their source first
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            raise UserError(f"{path}: {fault} ({lines[-1]})") from error
+            raise UserError(f"{path}: {fault} ({lines[-1].partition(' Please check')[0]})") from error
+        check_one_input(path, [_names(port)[0] for port in model.inputs])
         self.inputs = tuple(name for port in model.inputs for name in _names(port))
         self._outputs = [(i, name) for i, port in enumerate(model.outputs) for name in _names(port)]
         self.outputs = tuple(name for _, name in self._outputs)

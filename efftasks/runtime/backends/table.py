@@ -9,7 +9,9 @@ from efftasks.runtime.backends.base import Backend
 from efftasks.structures.errors import UserError
 from efftasks.structures.suffixes import CHECKPOINT_SUFFIXES
 
-__all__ = ["BACKENDS", "artifact_suffixes", "expected_models", "find_backend"]
+__all__ = ["BACKENDS", "artifact_suffixes", "expected_models", "find_backend", "whose_part"]
+
+SIDECAR_SUFFIX = ".json"
 
 # In the order of messages. The first one whose own suffix a file has runs it where none is named.
 BACKENDS: dict[str, Backend] = {
@@ -21,7 +23,7 @@ def find_backend(path: str | Path, name: str | None = None) -> Backend:
     """The runtime for a file.
 
     Args:
-        path: the file; only its suffix is looked at.
+        path: the file; only its suffix is looked at, and what is beside it where no runtime reads it.
         name: of the runtime; None takes the one for the suffix.
 
     Raises:
@@ -40,12 +42,30 @@ def find_backend(path: str | Path, name: str | None = None) -> Backend:
             if suffix == backend.suffix:
                 return backend
         expected = expected_models()
+    whole = whose_part(path)
+    if whole is not None:
+        raise UserError(f"{path}: got a part of an exported file, expected the other one: {whole}")
+    if suffix == SIDECAR_SUFFIX:
+        raise UserError(
+            f"{path}: got a description, expected the exported file beside it, of the same name with one of "
+            f"{artifact_suffixes()}"
+        )
     if suffix in CHECKPOINT_SUFFIXES:
         raise UserError(
             f"{path}: no runtime for {suffix}: a checkpoint needs its config (predict with --config CONFIG, or "
             f"efftasks.apis.predict), or an export; expected an exported file ({artifact_suffixes()})"
         )
     raise UserError(f"{path}: no runtime for {suffix or 'a file without suffix'}, expected {expected}")
+
+
+def whose_part(path: str | Path) -> Path | None:
+    """The file to open where this one is another file of the same artifact, such as its weights; None if it is none."""
+    path = Path(path)
+    for backend in BACKENDS.values():
+        whole = path.with_suffix(backend.suffix) if path.suffix.lower() in backend.files[1:] else path
+        if whole != path and whole.is_file():
+            return whole
+    return None
 
 
 def artifact_suffixes() -> str:
