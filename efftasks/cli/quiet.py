@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import sys
 import warnings
@@ -46,6 +47,8 @@ _WARNED: tuple[tuple[type[Warning], str], ...] = (
 # Loggers of imports that warn of kernels for GPUs and of PyTorch's own deprecations. transformers imports torchao where
 # both are installed.
 _LOGGERS = ("torchao", "torch.utils._pytree")
+# OpenCV logs several lines for each image that it cannot decode. It reads its level when it is imported.
+_OPENCV_LEVEL = "OPENCV_LOG_LEVEL"
 
 
 class _Screen:
@@ -83,6 +86,7 @@ def quiet(active: bool = True) -> Iterator[None]:
     if not active:
         yield
         return
+    os.environ.setdefault(_OPENCV_LEVEL, "OFF")
     screen: Any = _Screen(sys.stdout)
     with warnings.catch_warnings(), contextlib.redirect_stdout(screen):
         for category, message in _WARNED:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from collections.abc import Callable
@@ -330,6 +333,16 @@ def test_the_others_of_its_folder_are_predicted_where_it_is_skipped(name, i, pre
     assert main(["predict", str(file), str(folder), "--out", str(tmp_path / "out"), "--batch-size", "3"]) == 0
     said = capsys.readouterr().out
     assert isinstance(case, Wrong) and re.search(f"skipped: .*{case.message}", said) and "2 images" in said
+
+
+def test_the_command_prints_nothing_else(file, tmp_path):
+    half("png")(tmp_path)
+    words = [sys.executable, "-m", "efftasks", "predict", str(file), "half.png", "--out", "out"]
+    environment = {name: value for name, value in os.environ.items() if name != "OPENCV_LOG_LEVEL"}
+    environment["PYTHONPATH"] = str(PAGE.parents[1])
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: half.png: the image is truncated or damaged (PNG without its end chunk)\n"
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
