@@ -16,6 +16,7 @@ __all__ = ["BrokenImageError", "fault_of", "is_truncated_jpeg", "missing_part", 
 
 _JPEG = b"\xff\xd8"
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_SIDE = 10**6  # the limit of libpng
 _NO_END_OF_JPEG = "JPEG without its end mark"
 # In the scan of a JPEG, FF 00 is a data byte FF, FF D0..D7 are restart markers, and FF FF is padding.
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -48,6 +49,10 @@ def fault_of(data: bytes) -> str:
     problem = missing_part(data)
     if problem:
         return f"is truncated or damaged ({problem})"
+    if data.startswith(_PNG) and data[12:16] == b"IHDR":
+        width, height = struct.unpack(">II", data[16:24])
+        if max(width, height) > _PNG_SIDE:
+            return f"has {width} x {height} pixels, expected at most {_PNG_SIDE} on a side of a PNG"
     if data[4:8] == b"ftyp" and data[8:12] in _BRANDS:
         return f"is of the format {_BRANDS[data[8:12]]}, which this OpenCV does not decode; save it as JPEG or PNG"
     return "does not decode as an image"

@@ -52,6 +52,7 @@ def test_what_decodes_with_a_damaged_segment_is_no_truncated_file() -> None:
     ("data", "fault"),
     [
         (b"", "is empty (0 bytes)"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(4) + b"IEND" + b"\xaeB`\x82", "does not decode as an image"),
         (b"hello", "does not decode as an image"),
         (
             b"\0\0\0\x20ftypheic" + bytes(20),

@@ -78,9 +78,7 @@ def encoded(suffix: str, pixels: np.ndarray) -> bytes:
 
 def half(suffix: str, **options: Any) -> Callable[[Path], Path]:
     """Writes the first half of a file."""
-    buffer = io.BytesIO()
-    PICTURE.save(buffer, {"jpg": "JPEG", "tif": "TIFF"}.get(suffix, suffix.upper()), **options)
-    content = buffer.getvalue()
+    content = encoded_by_pil(PICTURE, {"jpg": "JPEG", "tif": "TIFF"}.get(suffix, suffix.upper()), **options)
     return written(f"half.{suffix}", content[: len(content) // 2])
 
 
@@ -102,9 +100,21 @@ def without_adobe_marker(content: bytes) -> bytes:
 
 def ink(plain: bool) -> Callable[[Path], Path]:
     """Writes a CMYK JPEG: inverted with Adobe's marker, as programs for print do, or without the marker."""
+    content = encoded_by_pil(PICTURE.convert("CMYK"), "JPEG", quality=100, subsampling=0)
+    return written("cmyk.jpg", without_adobe_marker(content) if plain else content)
+
+
+def ink_of_ycck() -> bytes:
+    """A CMYK JPEG whose marker says that its first three channels are YCbCr."""
+    content = bytearray(encoded_by_pil(PICTURE.convert("CMYK"), "JPEG", quality=100, subsampling=0))
+    content[content.index(b"\xff\xee") + 15] = 2
+    return bytes(content)
+
+
+def encoded_by_pil(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    PICTURE.convert("CMYK").save(buffer, "JPEG", quality=100, subsampling=0)
-    return written("cmyk.jpg", without_adobe_marker(buffer.getvalue()) if plain else buffer.getvalue())
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 def palette() -> Image.Image:
@@ -143,6 +153,8 @@ def folder_that_is_named_as_a_picture(folder: Path) -> Path:
 TRANSPARENT = bytes([0, 128, 255, 7] * 4)  # of each color of a palette
 FLOATS = COLORS.astype(np.float32)
 
+PICTURES = encoded_by_pil(PICTURE, "MPO", save_all=True, append_images=[PICTURE.rotate(180)], quality=95)
+
 # Key: the row of the page.
 CASES: dict[str, list[Right | Wrong]] = {
     "empty file": [Wrong(written("a.jpg", b""), r"a\.jpg: the image is empty \(0 bytes\)")],
@@ -162,7 +174,8 @@ CASES: dict[str, list[Right | Wrong]] = {
         )
     ],
     "more than 2^30 pixels": [
-        Wrong(written("a.png", png_of_size(2**16, 2**15)), r"a\.png: the image has more pixels than OpenCV decodes")
+        Wrong(written("a.png", png_of_size(2**16, 2**15)), r"a\.png: the image has more pixels than OpenCV decodes"),
+        Wrong(written("a.png", png_of_size(2**21, 9)), r"a\.png: the image has 2097152 x 9 pixels, expected at most 1"),
     ],
     "16 bits per channel": [
         Right(written("a.png", encoded(".png", DEEP)), COLORS),
@@ -193,7 +206,18 @@ CASES: dict[str, list[Right | Wrong]] = {
         Right(saved("a.png", Image.fromarray(GRAY > 99)), gray(np.uint8(255) * (GRAY > 99))),
         Right(saved("a.tif", Image.fromarray(GRAY > 99)), gray(np.uint8(255) * (GRAY > 99))),
     ],
-    "CMYK JPEG": [Right(ink(plain=False), COLORS, tolerance=6), Right(ink(plain=True), COLORS, tolerance=6)],
+    "CMYK JPEG": [
+        Right(ink(plain=False), COLORS, tolerance=6),
+        Right(ink(plain=True), COLORS, tolerance=6),
+        Right(written("a.jpg", ink_of_ycck()), bgr(Image.open(io.BytesIO(ink_of_ycck()))), tolerance=3),
+    ],
+    "JPEG of several pictures": [
+        Right(written("a.jpg", PICTURES), bgr(Image.open(io.BytesIO(PICTURES))), tolerance=3),
+        Right(
+            written("a.jpg", encoded(".jpg", COLORS) + b"more"),
+            cv2.imdecode(np.frombuffer(encoded(".jpg", COLORS), np.uint8), 1),
+        ),
+    ],
     "animation": [
         Right(saved("a.webp", PICTURE, save_all=True, append_images=[PICTURE.rotate(180)], lossless=True), COLORS),
         Right(saved("a.gif", palette(), save_all=True, append_images=[palette().rotate(180)]), bgr(palette())),
