@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{args.source}: none of the {len(paths)} images can be read, the first: {skipped[0]}")
     output.save()
     for reason in skipped:
-        print(f"skipped: {reason}")
+        print(f"skipped, cannot be read: {reason}")
     count = len(output.images)
     milliseconds = timed_predict.seconds / max(1, count) * 1e3
     print(f"{count} images, {milliseconds:.0f} ms each to read and predict: {output.summary()}")

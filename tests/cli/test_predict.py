@@ -147,7 +147,7 @@ def test_unreadable_images_are_skipped_and_named(model, tmp_path, capsys):
     bad.write_bytes(b"no image")
     line = ["predict", model, str(tmp_path / "photos"), "--out", str(tmp_path / "out")]
     assert main([*line, "--batch-size", "2"]) == 0
-    assert f"skipped: {bad}: the image does not decode as an image" in capsys.readouterr().out
+    assert f"skipped, cannot be read: {bad}: the image does not decode as an image" in capsys.readouterr().out
     assert len(read(tmp_path / "out")["images"]) == 1
     assert main(["predict", model, str(bad), "--out", str(tmp_path / "out")]) == 2
     assert "b.png: the image does not decode as an image" in capsys.readouterr().err

@@ -356,7 +356,9 @@ def test_the_others_of_its_folder_are_predicted_where_it_is_skipped(name, i, pre
         predictor(folder)
     assert main(["predict", str(file), str(folder), "--out", str(tmp_path / "out"), "--batch-size", "3"]) == 0
     said = capsys.readouterr().out
-    assert isinstance(case, Wrong) and re.search(f"skipped: .*{case.message}", said) and "2 images" in said
+    assert (
+        isinstance(case, Wrong) and re.search(f"skipped, cannot be read: .*{case.message}", said) and "2 images" in said
+    )
 
 
 def test_the_command_prints_nothing_else(file, tmp_path):
