@@ -15,7 +15,7 @@ from efftasks.export.graph import Graph, UndecodedGraph
 from efftasks.linking.linked import LinkedConfig
 from efftasks.structures.errors import UserError
 from efftasks.structures.protocols import EndsEarly
-from efftasks.structures.spec import ArtifactSpec, Undecoded
+from efftasks.structures.spec import ArtifactSpec, OutputSpec, Undecoded
 
 __all__ = ["exported_graph", "exported_spec", "head_of"]
 
@@ -33,11 +33,12 @@ def exported_spec(model: Any, spec: ArtifactSpec, exporter: Exporter) -> Artifac
     Raises:
         UserError: the exporter's files end before their decoders, and the model's cannot be separated.
     """
-    if not exporter.undecoded:
-        return spec
-    form = _undecoded(model, exporter, (spec.input.height, spec.input.width))
-    decode = "inside" if form.decoder is None else "outside"
-    return replace(spec, outputs=form.outputs, decode=decode, decoder=form.decoder)
+    spec = replace(spec, input=replace(spec.input, layout=exporter.layout))
+    if exporter.undecoded:
+        form = _undecoded(model, exporter, (spec.input.height, spec.input.width))
+        decode = "inside" if form.decoder is None else "outside"
+        spec = replace(spec, outputs=form.outputs, decode=decode, decoder=form.decoder)
+    return replace(spec, outputs=tuple(_stored(output, exporter) for output in spec.outputs))
 
 
 def exported_graph(model: Any, exporter: Exporter, size: tuple[int, int]) -> nn.Module:
@@ -50,6 +51,11 @@ def exported_graph(model: Any, exporter: Exporter, size: tuple[int, int]) -> nn.
         return Graph(model)
     _undecoded(model, exporter, size)
     return UndecodedGraph(model)
+
+
+def _stored(output: OutputSpec, exporter: Exporter) -> OutputSpec:
+    """An output as the exporter's files store it."""
+    return replace(output, dtype=exporter.indices) if output.dtype == "int64" else output
 
 
 def _undecoded(model: Any, exporter: Exporter, size: tuple[int, int]) -> Undecoded:

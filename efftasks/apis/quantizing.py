@@ -93,16 +93,21 @@ def write_quantized(
             f"quantization.method: got {settings.method!r}, expected one of auto, {', '.join(quantization.methods)}: "
             f"what --backend {exporter.name} has"
         )
+    if quantization.weight_bits is not None:
+        settings = replace(settings, weight_bits=quantization.weight_bits)
     images = choose_images(cfg, spec.input, settings, folder)
     parts = float_parts_of(model)
-    inputs = (model, spec, path.parent, images.calibration, parts)
-    quantizer = quantization.prepare(*inputs, opset=opset)
+    quantizer = quantization.prepare(model, spec, path.parent, images.calibration, parts, opset=opset)
     rows: tuple[LayerError, ...] = ()
     if sensitivity:
         # In ONNX Runtime whatever the backend: ranges are measured once, and a layer takes a fraction of a second.
-        measured = quantizer if isinstance(quantizer, QdqQuantizer) else prepare_qdq(*inputs, opset=opset)
+        measured, swept = quantizer, images.calibration
+        if not isinstance(measured, QdqQuantizer):
+            first = replace(spec, input=replace(spec.input, layout="NCHW"))
+            swept = choose_images(cfg, first.input, settings, folder).calibration
+            measured = prepare_qdq(model, first, path.parent, swept, parts, opset=opset)
         recipe = Recipe("minmax", settings.weight_bits, settings.float_layers)
-        rows = tuple(sweep(measured, recipe, images.calibration.first(_SWEPT)))
+        rows = tuple(sweep(measured, recipe, swept.first(_SWEPT)))
         kept = [name for name in layers_to_keep(rows) if name not in settings.float_layers]
         settings = replace(settings, float_layers=(*settings.float_layers, *kept))
     recipe = Recipe(settings.method, settings.weight_bits, settings.float_layers)

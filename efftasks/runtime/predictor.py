@@ -177,7 +177,7 @@ class Predictor:
             source,
             boxes,
             scores[keep].copy(),  # the runtime may use its memory again
-            outputs["labels"][i][keep].copy(),
+            outputs["labels"][i][keep].astype(np.int64),  # a copy, too
             **fields,
             **self._more(i, keep, boxes, outputs, place),
             keypoint_names=spec.keypoints,

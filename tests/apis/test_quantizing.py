@@ -17,6 +17,7 @@ import torch
 from efftasks import Predictor, apis
 from efftasks.apis import evaluating, quantizing
 from efftasks.apis.calibrating import choose_images, network_input, subset_config
+from efftasks.apis.formats import suffix_of
 from efftasks.cli.main import main
 from efftasks.config import innermost, load_config
 from efftasks.datasets.shapes import write_shapes
@@ -190,14 +191,15 @@ def test_a_trained_detector_finds_the_same_in_integers(backend, trained, tmp_pat
     assert main([*line, "--calib", "16", "--num-images", "24", "--cfg-options", "quantization.subset=16"]) == 0
     printed = capsys.readouterr().out
     assert "verify passed" in printed and ("| layer" in printed) == (backend == "onnx")
-    stored = json.loads((out / "model.json").read_text())
+    stem = EXPORTERS[backend].stem
+    stored = json.loads((out / f"{stem}.json").read_text())
     jsonschema.Draft202012Validator(SCHEMA).validate(stored)
     spec = ArtifactSpec.from_json(stored)
     assert spec.precision == "int8" and spec.quantization is not None and spec.quantization.calibration_images == 16
     ways = EXPORTERS[backend].quantization
     assert ways is not None and spec.quantization.method in ways.methods
     assert isinstance(spec.verify["instruction_sets"], list) and spec.verify["share"] > 0.9
-    model = Predictor(next(out.glob("model.[ox]*")))
+    model = Predictor(out / f"{stem}{suffix_of(EXPORTERS[backend])}")
     assert model.spec.quantization == spec.quantization
     size = sum(file.bytes for file in spec.files)
     assert size < 4e6  # 8.4 MB in float

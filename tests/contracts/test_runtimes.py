@@ -73,7 +73,7 @@ def test_every_file_of_the_folder_is_in_its_table(folder: Path):
 
 def test_their_extras_exist():
     section = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[project.optional-dependencies]")[1]
-    extras = set(re.findall(r"^(\w+) = \[", section.split("[project.scripts]")[0], re.MULTILINE))
+    extras = set(re.findall(r"^([\w-]+) = \[", section.split("[project.scripts]")[0], re.MULTILINE))
     named = {backend.extra for backend in BACKENDS.values()} | {exporter.extra for exporter in EXPORTERS.values()}
     assert named - {None} <= extras
 

@@ -13,7 +13,9 @@ import torch
 
 from efftasks.apis.formats import exporter_for, find_exporter, move_artifact, suffix_of
 from efftasks.cli.main import build_parser
+from efftasks.export.exporters.base import Exporter
 from efftasks.export.exporters.table import EXPORTERS
+from efftasks.runtime.backends.base import Backend
 from efftasks.runtime.backends.table import BACKENDS
 from efftasks.runtime.preprocess import input_buffer, write_image
 from efftasks.structures.comparison import PRECISIONS
@@ -28,13 +30,23 @@ def test_every_exporter_writes_what_a_runtime_reads(exporter):
     assert EXPORTERS[exporter.name] is exporter
     assert suffix_of(exporter) == BACKENDS[exporter.backend].suffix
     assert exporter.precisions and set(exporter.precisions) <= set(PRECISIONS)
-    assert find_exporter(exporter.name, exporter.precisions[0]) is exporter and exporter.available
+    if not exporter.available:
+        pytest.skip(f"needs {exporter.missing}")
+    assert find_exporter(exporter.name, exporter.precisions[0]) is exporter
+
+
+def installed_exporter(backend: Backend) -> Exporter:
+    """What writes files for a runtime; the test is skipped where one of both is not installed."""
+    pytest.importorskip(backend.module)
+    own = [exporter for exporter in EXPORTERS.values() if exporter.backend == backend.name]
+    if not any(exporter.available for exporter in own):
+        pytest.skip(f"needs {own[0].missing}")
+    return exporter_for(backend.name)
 
 
 @pytest.mark.parametrize("backend", BACKENDS.values(), ids=lambda backend: backend.name)
 def test_a_graph_is_written_for_every_runtime(backend, tmp_path):
-    pytest.importorskip(backend.module)
-    exporter = exporter_for(backend.name)
+    exporter = installed_exporter(backend)
     path = tmp_path / f"graph{suffix_of(exporter)}"
     assert exporter.write_graph(torch.nn.Conv2d(3, 2, 3), torch.zeros(1, 3, 8, 8), path) == path
     values = next(iter(backend.open(path).run(torch.ones(1, 3, 8, 8).numpy()).values()))
@@ -70,8 +82,7 @@ def test_a_file_of_bytes_gives_what_one_of_floats_gives(exporter, color, mean, s
 @pytest.mark.parametrize("backend", BACKENDS.values(), ids=lambda backend: backend.name)
 def test_no_file_names_a_folder_of_this_disk(backend, tmp_path):
     """PyTorch notes on each node the lines of source that it came from."""
-    pytest.importorskip(backend.module)
-    exporter = exporter_for(backend.name)
+    exporter = installed_exporter(backend)
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.SiLU()).eval()
     path = exporter.write_graph(network, torch.zeros(1, 3, 8, 8), tmp_path / f"graph{suffix_of(exporter)}")
     written = b"".join(path.with_suffix(suffix).read_bytes() for suffix in backend.files)

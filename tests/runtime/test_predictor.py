@@ -332,8 +332,8 @@ def test_files_that_cannot_be_used(model, tmp_path):
         ),
         (lambda: Predictor(tmp_path / "model.xml"), r"model\.xml: no such file"),
         (
-            lambda: Predictor(tmp_path / "model.tflite"),
-            r"no runtime for \.tflite, expected an exported file \(\.onnx, ",
+            lambda: Predictor(tmp_path / "model.abacus"),
+            r"no runtime for \.abacus, expected an exported file \(\.onnx, ",
         ),
         (lambda: Predictor(model, backend="tensorrt"), "backend: got 'tensorrt', expected one of onnxruntime"),
         (lambda: Predictor(model, threads=0), "threads: got 0"),

@@ -121,6 +121,7 @@ class Quantization:
         packages: whose versions a description states.
         modules: what it imports beside what the exporter does.
         extra: the extra of this package that installs them.
+        weight_bits: of the weights' type, how many it uses whatever the config says; None where the config counts.
     """
 
     prepare: PrepareQuantizer
@@ -130,6 +131,7 @@ class Quantization:
     packages: tuple[str, ...]
     modules: tuple[str, ...] = ()
     extra: str = "compress"
+    weight_bits: int | None = None
 
 
 class PageOptions(NamedTuple):
@@ -175,6 +177,8 @@ class Exporter:
         undecoded: why its files end before their decoders, a clause for messages: "the runtime has no top-k". Empty
             where they contain them.
         fixed_size: whether its files have a batch of one and one size.
+        layout: of the images that its files take, as descriptions have it.
+        indices: type of whole numbers in its files, labels for one.
         storage: precision -> what a description states of its numbers, beside ``int8``.
         refuses: families of models (:mod:`efftasks.export.families`) that it cannot write -> why, a clause for
             messages.
@@ -194,6 +198,8 @@ class Exporter:
     stem: str = "model"
     undecoded: str = ""
     fixed_size: bool = False
+    layout: str = "NCHW"
+    indices: str = "int64"
     storage: Mapping[str, QuantizationSpec] = field(default_factory=dict)
     refuses: Mapping[str, str] = field(default_factory=dict)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from efftasks.export.exporters import ncnn, onnx, openvino, web
+from efftasks.export.exporters import litert, ncnn, onnx, openvino, web
 from efftasks.export.exporters.base import Exporter
 
 __all__ = ["EXPORTERS"]
 
 # In the order of help; the first one is the default.
 EXPORTERS: dict[str, Exporter] = {
-    exporter.name: exporter for exporter in (onnx.EXPORTER, openvino.EXPORTER, ncnn.EXPORTER, web.EXPORTER)
+    exporter.name: exporter
+    for exporter in (onnx.EXPORTER, openvino.EXPORTER, ncnn.EXPORTER, litert.EXPORTER, web.EXPORTER)
 }
