@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from torch import Tensor, nn
 
-from efftasks.structures.protocols import EndsEarly, Exportable
+from efftasks.structures.errors import UserError
+from efftasks.structures.protocols import EndsEarly, Exportable, HasExportForm
 
-__all__ = ["Graph", "UndecodedGraph"]
+__all__ = ["Graph", "UndecodedGraph", "graph_of"]
 
 
 class Graph(nn.Module):
-    """A model as it is exported: exactly what eager prediction runs."""
+    """A model as it is exported: what eager prediction runs, up to rounding."""
 
     def __init__(self, model: Exportable) -> None:
         super().__init__()
-        self.model: Any = model
+        self.model: Any = _in_export_form(model)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Preprocessed images (B, 3, H, W) -> decoded tensors, but for what the model does not predict."""
@@ -28,8 +30,40 @@ class UndecodedGraph(nn.Module):
 
     def __init__(self, model: EndsEarly) -> None:
         super().__init__()
-        self.model: Any = model
+        self.model: Any = _in_export_form(model)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Preprocessed images (B, 3, H, W) -> tensors that the runtime's decoder takes."""
         return tuple(self.model.infer_undecoded(images))
+
+
+def graph_of(model: nn.Module, decode: str) -> nn.Module:
+    """The module whose forward is exported.
+
+    Args:
+        model: fused; it stays as it is.
+        decode: ``inside`` or ``outside``, as the description of the file has it.
+
+    Raises:
+        UserError: the model has no such form.
+    """
+    if decode == "outside":
+        if not isinstance(model, EndsEarly):
+            raise UserError(
+                f"{type(model).__name__} has no method infer_undecoded(images), expected a model that ends early"
+            )
+        return UndecodedGraph(model).eval()
+    if not isinstance(model, Exportable):
+        raise UserError(f"{type(model).__name__} has no method infer(images), expected a model that can be exported")
+    return Graph(model).eval()
+
+
+def _in_export_form(model: Any) -> Any:
+    """A copy whose parts compute as they are exported; the model itself where none has such a form."""
+    if not any(isinstance(part, HasExportForm) for part in model.modules()):
+        return model
+    changed = copy.deepcopy(model)
+    for part in changed.modules():
+        if isinstance(part, HasExportForm):
+            part.use_export_form()
+    return changed

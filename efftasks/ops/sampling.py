@@ -4,7 +4,8 @@ Sources: Deformable DETR (arXiv 2010.04159, section 4.1) for the operation; RT-D
 its discrete form, which takes the nearest cell and needs no interpolation.
 
 There are three implementations: ``grid_sample`` of PyTorch; ``gather``, with the same result from indexing and a matrix
-product, for runtimes where GridSample is missing or wrong; and ``discrete``, an approximation.
+product, for runtimes where GridSample is missing or wrong, and for exported files; and ``discrete``, an approximation.
+No tensor has more than five dimensions, and queries are last: see ``docs/design.md``.
 
 Legend: B images, Q queries, G heads, P points of all levels together, D channels per head.
 """
@@ -17,13 +18,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["SAMPLINGS", "point_constants", "sample_maps"]
+__all__ = ["SAMPLINGS", "point_constants", "sample_maps", "without_grid_sample"]
 
 SAMPLINGS = ("grid_sample", "gather", "discrete")
 
 
+def without_grid_sample(sampling: str) -> str:
+    """The way of ``SAMPLINGS`` that gives the same without GridSample, for exported files."""
+    return "gather" if sampling == "grid_sample" else sampling
+
+
 def sample_maps(
-    maps: Sequence[Tensor], locations: Tensor, weights: Tensor, points: Sequence[int], sampling: str = "grid_sample"
+    maps: Sequence[Tensor],
+    locations: Tensor,
+    weights: Tensor,
+    points: Sequence[int],
+    sampling: str = "grid_sample",
+    projection: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Weighted sums of feature maps at points. Outside of a map values are 0 (``discrete``: those of the border).
 
@@ -34,13 +45,18 @@ def sample_maps(
         weights: (B, G, P, Q).
         points: number of points on each level; their sum is P.
         sampling: one of ``SAMPLINGS``.
+        projection: weight (G * D, C) and bias (G * D,) of a linear layer that the maps, then of C channels, pass
+            first; None for none.
 
     Returns:
         (B, Q, G * D).
     """
     if sampling == "grid_sample":
+        if projection is not None:
+            weight, bias = projection
+            maps = [F.conv2d(level, weight[:, :, None, None], bias) for level in maps]
         return _by_grid_sample(maps, locations, weights, points)
-    return _by_gather(maps, locations, weights, points, bilinear=sampling == "gather")
+    return _by_gather(maps, locations, weights, points, sampling == "gather", projection)
 
 
 def _by_grid_sample(maps: Sequence[Tensor], locations: Tensor, weights: Tensor, points: Sequence[int]) -> Tensor:
@@ -58,46 +74,79 @@ def _by_grid_sample(maps: Sequence[Tensor], locations: Tensor, weights: Tensor, 
 
 
 def _by_gather(
-    maps: Sequence[Tensor], locations: Tensor, weights: Tensor, points: Sequence[int], bilinear: bool
+    maps: Sequence[Tensor],
+    locations: Tensor,
+    weights: Tensor,
+    points: Sequence[int],
+    bilinear: bool,
+    projection: tuple[Tensor, Tensor] | None,
 ) -> Tensor:
-    locations, weights = locations.permute(0, 4, 1, 2, 3), weights.permute(0, 3, 1, 2)
-    batch, queries, heads = weights.shape[:3]
-    channels = maps[0].shape[1] // heads
-    # One table with a row of D numbers per cell of all levels and heads: a single lookup for all points and corners.
-    cells = torch.cat([level.flatten(2) for level in maps], dim=2).transpose(1, 2)
-    table = cells.reshape(-1, channels)
-    size, start = point_constants(maps, points, locations)
+    heads, queries = locations.shape[1], locations.shape[-1]
+    size = point_constants(maps, points, locations)[0][..., None]
     inside = (locations + 1) * (0.5 * size)  # in cells, from the map's corner
     if bilinear:
-        places, parts = _corners(inside - 0.5, weights, size)
+        places, shares = _corners(inside - 0.5, weights, size)
+        maps = [_with_neighbors(level) for level in maps]
     else:
-        nearest = (inside + 0.5).floor()
-        places = torch.minimum(nearest.clamp(min=0), size - 1)[..., None, :]
-        parts = weights[..., None]
-    width = size[:, :1]
-    cell = places[..., 1] * width + places[..., 0] + start
-    image = torch.arange(batch, device=cell.device).reshape(-1, 1, 1, 1, 1) * cells.shape[1]
-    head = torch.arange(heads, device=cell.device).reshape(1, 1, -1, 1, 1)
-    index = (cell.long() + image) * heads + head
-    rows = table.index_select(0, index.flatten()).reshape(batch * queries * heads, -1, channels)
-    summed = parts.reshape(batch * queries * heads, 1, -1) @ rows
-    return summed.reshape(batch, queries, heads * channels)
+        places, shares = torch.minimum((inside + 0.5).floor().clamp(min=0), size - 1), weights[:, :, :, None]
+    cells = torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in maps], dim=1)
+    if projection is not None:
+        cells = F.linear(cells, *projection)
+    # A row of D numbers for each cell and head: a single lookup for all points and corners.
+    table = cells.reshape(-1, cells.shape[2] // heads)
+    index = _rows(places.to(torch.int32), maps, points, cells.shape[1], bilinear)
+    count = index.shape[2] * index.shape[3]
+    rows = table.index_select(0, index.permute(0, 1, 4, 2, 3).reshape(-1)).reshape(-1, count, table.shape[1])
+    summed = shares.permute(0, 1, 4, 2, 3).reshape(-1, 1, count) @ rows  # (B * G * Q, 1, D)
+    return summed.reshape(-1, heads, queries, table.shape[1]).transpose(1, 2).flatten(2)
 
 
 def _corners(place: Tensor, weights: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """The four cells around each point (B, Q, G, P, 4, 2), and their weights (B, Q, G, P, 4)."""
-    low = place.floor()
-    part = place - low
-    shares, cells = [], []
-    last = size - 1
-    for dy in (0, 1):
-        for dx in (0, 1):
-            cell = torch.stack([low[..., 0] + dx, low[..., 1] + dy], dim=-1)
-            inside = torch.minimum(cell.clamp(min=0), last)
-            share = (part[..., 0] if dx else 1 - part[..., 0]) * (part[..., 1] if dy else 1 - part[..., 1])
-            shares.append(share * weights * (inside == cell).all(-1))
-            cells.append(inside)
-    return torch.stack(cells, dim=-2), torch.stack(shares, dim=-1)
+    """The upper left of four cells of a map for each point, and the weights of all four.
+
+    A cell's weight falls to 0 at a distance of one cell, which makes those outside of the map 0 without a condition.
+
+    Args:
+        place: (B, G, P, 2, Q) in cells, whose centers are integers.
+        weights: (B, G, P, Q).
+        size: (P, 2, 1), width and height of each point's map.
+
+    Returns:
+        (B, G, P, 2, Q) column and row, and (B, G, P, 4, Q): upper left, upper right, lower left, lower right.
+    """
+    low = torch.minimum(place.floor(), size - 2).clamp(min=0)
+    away = place - low
+    near, far = F.relu(1 - away.abs()), F.relu(1 - (away - 1).abs())
+    upper, lower = weights * near[:, :, :, 1], weights * far[:, :, :, 1]
+    left, right = near[:, :, :, 0], far[:, :, :, 0]
+    return low, torch.stack([upper * left, upper * right, lower * left, lower * right], dim=3)
+
+
+def _with_neighbors(level: Tensor) -> Tensor:
+    """A map (B, C, H, W), with zeros to the right and below where a cell has no neighbor there at all."""
+    height, width = level.shape[-2:]
+    return F.pad(level, (0, 1 if width < 2 else 0, 0, 1 if height < 2 else 0)) if min(height, width) < 2 else level
+
+
+def _rows(cell: Tensor, maps: Sequence[Tensor], points: Sequence[int], count: int, bilinear: bool) -> Tensor:
+    """Rows of the table, int32 (B, G, P, 4, Q) with ``bilinear``, else (B, G, P, 1, Q).
+
+    Args:
+        cell: int32 (B, G, P, 2, Q), column and row in the point's map.
+        maps: one (B, C, H_i, W_i) per level.
+        points: number of points on each level.
+        count: cells of all levels.
+        bilinear: whether the neighbors to the right, below, and to the right of that are looked up, too.
+    """
+    batch, heads = cell.shape[:2]
+    size, start = point_constants(maps, points, cell)
+    image = torch.arange(batch, dtype=torch.int32, device=cell.device).reshape(-1, 1, 1, 1) * (count * heads)
+    head = torch.arange(heads, dtype=torch.int32, device=cell.device).reshape(-1, 1, 1)
+    below = size[:, :1] * heads
+    first = cell[:, :, :, 1] * below + cell[:, :, :, 0] * heads + (start * heads + head) + image
+    if not bilinear:
+        return first[:, :, :, None]
+    return torch.stack([first, first + heads, first + below, first + (below + heads)], dim=3)
 
 
 def point_constants(maps: Sequence[Tensor], points: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,7 @@ __all__ = [
     "Exportable",
     "Foldable",
     "GivesCandidates",
+    "HasExportForm",
     "HasSpecs",
     "HasStages",
     "KeepsFloat",
@@ -55,6 +56,18 @@ class Strippable(Protocol):
 
     def strip(self) -> nn.Module:
         """A copy for inference, sharing no tensor with this module."""
+        ...
+
+
+@runtime_checkable
+class HasExportForm(Protocol):
+    """A module that computes in two ways: fast in PyTorch, and with operators that every runtime has.
+
+    Exporters write the second.
+    """
+
+    def use_export_form(self) -> None:
+        """Compute in the second way from now on: the same outputs up to rounding."""
         ...
 
 

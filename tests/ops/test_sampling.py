@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.testing import assert_close
 
 from efftasks.ops.sampling import sample_maps
@@ -60,6 +63,47 @@ def test_gather_has_the_gradients_of_grid_sample() -> None:
         gradients.append([leaf.grad for leaf in leaves])
     for a, b in zip(*gradients):
         assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("sides", [((6, 6), (3, 3)), ((5, 9), (3, 4)), ((2, 7), (1, 3)), ((4, 1), (1, 1))])
+def test_gather_equals_grid_sample_inside_at_the_border_and_far_outside(sides: tuple) -> None:
+    generator = torch.Generator().manual_seed(1)
+    maps = [torch.randn(2, 8, *side, generator=generator) for side in sides]
+    steps = torch.tensor([-1e4, -2.0, -1.0, -0.5, 0.0, 1 / 3, 1.0, 1.2, 3e6])
+    grid = torch.stack(torch.meshgrid(steps, steps, indexing="ij")).flatten(1)  # corners, edges and centers of cells
+    anywhere = torch.rand(2, 4, sum(POINTS), 2, 200, generator=generator) * 4 - 2
+    locations = torch.cat([anywhere, grid.expand(2, 4, sum(POINTS), -1, -1)], dim=-1)
+    weights = torch.rand(2, 4, sum(POINTS), locations.shape[-1], generator=generator)
+    by_grid, by_gather = (sample_maps(maps, locations, weights, POINTS, way) for way in ("grid_sample", "gather"))
+    assert_close(by_gather, by_grid, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("sampling", ["grid_sample", "gather", "discrete"])
+def test_a_projection_is_a_linear_layer_on_every_cell(sampling: str) -> None:
+    maps, locations, weights = problem()
+    layer = torch.nn.Linear(8, 12)
+    projected = [layer(level.movedim(1, -1)).movedim(-1, 1) for level in maps]
+    expected = sample_maps(projected, locations, weights, POINTS, sampling)
+    actual = sample_maps(maps, locations, weights, POINTS, sampling, (layer.weight, layer.bias))
+    assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("sampling", ["gather", "discrete"])
+def test_gathering_needs_no_more_than_five_dimensions_and_no_long_integers(sampling: str) -> None:
+    seen: list[torch.Tensor] = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            seen.extend(part for part in (out if isinstance(out, tuple) else (out,)) if isinstance(part, torch.Tensor))
+            return out
+
+    inputs = problem()
+    with Watch():
+        sample_maps(*inputs, POINTS, sampling)
+    assert len(seen) > 10
+    assert max(tensor.dim() for tensor in seen) <= 5
+    assert not any(tensor.dtype == torch.int64 for tensor in seen)
 
 
 def test_discrete_takes_the_cell_and_the_border_outside() -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from efftasks.export.exporters.base import Exporter
 from efftasks.structures.errors import UserError, WorkError
-from efftasks.structures.protocols import EndsEarly, Exportable
 from efftasks.structures.spec import ArtifactSpec, QuantizationSpec
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def export_ncnn(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: i
     """
     import torch
 
-    from efftasks.export.graph import Graph, UndecodedGraph
+    from efftasks.export.graph import graph_of
 
     image_input = spec.input
     for field, expected in (
@@ -54,18 +53,10 @@ def export_ncnn(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: i
             raise UserError(
                 f"input.{field}: got {getattr(image_input, field)!r}, a .param file is written with {expected!r}"
             )
-    graph: nn.Module
-    if spec.decode == "outside" and isinstance(model, EndsEarly):
-        graph = UndecodedGraph(model)
-    elif spec.decode == "inside" and isinstance(model, Exportable):
-        graph = Graph(model)
-    else:
-        raise UserError(
-            f"{type(model).__name__} has no method infer_undecoded(images), expected a model that ends early"
-        )
+    graph = graph_of(model, spec.decode)
     images = torch.zeros(1, 3, image_input.height, image_input.width)
     names = [output.name for output in spec.outputs]
-    return _convert(graph.eval(), images, Path(path), image_input.name, names, spec.precision == "fp16")
+    return _convert(graph, images, Path(path), image_input.name, names, spec.precision == "fp16")
 
 
 def write_graph(module: nn.Module, images: Tensor, path: str | Path) -> Path:

@@ -18,7 +18,6 @@ from efftasks.export.quantization.layers import SCOPES, drop_scopes
 from efftasks.export.quantization.qdq import METHODS, QdqQuantizer
 from efftasks.export.quantization.recipe import CalibrationImages
 from efftasks.structures.errors import UserError, WorkError
-from efftasks.structures.protocols import Exportable
 from efftasks.structures.spec import METADATA_KEY, ArtifactSpec, InputSpec
 
 if TYPE_CHECKING:
@@ -33,7 +32,8 @@ def export_onnx(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: i
     """Write a model as one ONNX file.
 
     Args:
-        model: fused, in evaluation mode, on the CPU; satisfies :class:`Exportable`.
+        model: fused, in evaluation mode, on the CPU; satisfies ``Exportable``, or ``EndsEarly`` for files that end
+            before their decoder.
         spec: what the file is; its input gives size and dynamic axes, its outputs the names. It goes into the file's
             metadata under ``efftasks``.
         path: where to.
@@ -63,23 +63,21 @@ def write_model(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: i
     """As :func:`export_onnx`, without the description inside: for what is made of the file next."""
     import torch
 
-    from efftasks.export.graph import Graph
+    from efftasks.export.graph import graph_of
 
     if opset < OLDEST_OPSET:
         raise UserError(f"--opset: got {opset}, allowed are {OLDEST_OPSET} and newer")
-    if not isinstance(model, Exportable):
-        raise UserError(f"{type(model).__name__} has no method infer(images), expected a model that can be exported")
     for field, expected in (("layout", "NCHW"), ("dtype", "float32")):
         if getattr(spec.input, field) != expected:
             raise UserError(
                 f"input.{field}: got {getattr(spec.input, field)!r}, an .onnx file is written with {expected}"
             )
+    graph = graph_of(model, spec.decode)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     image_input = spec.input
     # Two images: a batch of one would be taken for a constant.
     images = torch.zeros(2 if image_input.dynamic_batch else 1, 3, image_input.height, image_input.width)
-    graph = Graph(model).eval()
     names = [output.name for output in spec.outputs]
     return write_graph(graph, images, path, opset, image_input.name, names, _dynamic_axes(spec))
 

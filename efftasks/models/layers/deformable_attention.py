@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efftasks.ops.sampling import SAMPLINGS, point_constants, sample_maps
+from efftasks.ops.sampling import SAMPLINGS, point_constants, sample_maps, without_grid_sample
 
 __all__ = ["DeformableAttention"]
 
@@ -101,6 +101,10 @@ class DeformableAttention(nn.Module):
         offsets = self.sampling_offsets(query) * self.unit
         return _attend(self, offsets.transpose(1, 2), self.attention_weights(query).transpose(1, 2), boxes, maps)
 
+    def use_export_form(self) -> None:
+        """Sample without GridSample from now on."""
+        self.sampling = without_grid_sample(self.sampling)
+
     def fold(self) -> nn.Module:
         """One linear layer for offsets and weights, with the points' units in it."""
         return FoldedDeformableAttention(self).eval()
@@ -125,6 +129,10 @@ class FoldedDeformableAttention(nn.Module):
     def reads_parts(self) -> tuple[str, ...]:
         """The projection of values works on maps."""
         return ("value_proj",) if self.value_proj is not None else ()
+
+    def use_export_form(self) -> None:
+        """As :meth:`DeformableAttention.use_export_form`."""
+        self.sampling = without_grid_sample(self.sampling)
 
     def forward(self, query: Tensor, boxes: Tensor, maps: Sequence[Tensor]) -> Tensor:
         """As :meth:`DeformableAttention.forward`."""
@@ -153,10 +161,9 @@ def _attend(
     center, size = _frame(boxes, maps, attention.num_points)
     locations = (center - 1) + offsets.reshape(shape) * size
     weights = F.softmax(logits.reshape(*shape[:3], shape[4]), dim=2)
-    if attention.value_proj is not None:
-        kernel = attention.value_proj.weight[:, :, None, None]
-        maps = [F.conv2d(level, kernel, attention.value_proj.bias) for level in maps]
-    out = sample_maps(maps, locations, weights, attention.num_points, attention.sampling)
+    project = attention.value_proj
+    projection = None if project is None else (project.weight, project.bias)
+    out = sample_maps(maps, locations, weights, attention.num_points, attention.sampling, projection)
     return out if attention.output_proj is None else attention.output_proj(out)
 
 

@@ -265,5 +265,6 @@ def point_embedding(points: Tensor, channels: int, temperature: float = 10000.0)
         raise ValueError(f"channels: got {channels}, allowed are multiples of 4")
     pairs = torch.arange(channels // 4, dtype=torch.float32, device=points.device)
     omega = 2 * math.pi * torch.exp(pairs * (-4 * math.log(temperature) / channels))
-    angles = points.flip(-1)[..., None] * omega
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-3)
+    angles = points.flip(-1).reshape(-1, 2, 1) * omega  # few dimensions: runtimes of accelerators have at most five
+    waves = torch.stack([angles.sin(), angles.cos()], dim=-1)
+    return waves.reshape(*points.shape[:-1], channels)

@@ -23,7 +23,7 @@ from efftasks.models.layers.deformable_attention import DeformableAttention
 from efftasks.models.layers.transformer import MLP, AddNorm, FeedForward, Gate, SelfAttention, point_embedding
 from efftasks.models.pose_heads.pose_raw import PoseOutput
 from efftasks.ops.distribution import bin_values
-from efftasks.ops.sampling import sample_maps
+from efftasks.ops.sampling import sample_maps, without_grid_sample
 from efftasks.registry import MODELS
 
 __all__ = ["PoseDecoder", "PoseDecoderOutputs"]
@@ -54,6 +54,10 @@ class PoseQuality(nn.Module):
         self.top, self.sampling = top, sampling
         self.head = MLP((num_keypoints * (top + 1), hidden, 1))
         self.head.zero_last()
+
+    def use_export_form(self) -> None:
+        """Sample without GridSample from now on."""
+        self.sampling = without_grid_sample(self.sampling)
 
     def forward(self, finest: Tensor, poses: Tensor) -> Tensor:
         """The finest map (B, C, H, W) and poses (B, Q, P, 2) -> (B, Q, 1)."""

@@ -1,0 +1,108 @@
+"""What exported query detectors consist of: no GridSample, five dimensions at most, any batch, whole norms."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from efftasks import apis
+from efftasks.export.exporters.onnx import write_graph
+from efftasks.export.graph import graph_of
+
+QUICK = ("deimv2_lite",)
+SLOW = ("dfine", "deim", "deimv2", "rtdetrv2", "dfine_masks", "detrpose")
+FAMILIES = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+MOST_DIMENSIONS = 5
+TRACED = 7  # images; no size in these networks
+
+
+class Exported(NamedTuple):
+    model: Any  # as in PyTorch
+    graph: onnx.ModelProto
+    path: Path
+
+
+def small(families: ModuleType, family: str) -> Any:
+    """A model whose queries, all cells, look at different places and score differently; those of fresh weights do not."""
+    model = families.build_family(family)
+    families.randomize_norms(model)
+    with torch.no_grad():
+        for name, parameter in model.head.named_parameters():
+            if parameter.dim() > 1 and ("head" in name or "sampling_offsets" in name or not bool(parameter.any())):
+                parameter.normal_(std=0.1)
+    return model.eval()
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def exported(request: Any, families: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    model = small(families, request.param)
+    images = families.images(request.param, TRACED)
+    path = write_graph(
+        graph_of(apis.fuse(model), "inside"),
+        images,
+        tmp_path_factory.mktemp(request.param) / "model.onnx",
+        dynamic={0: torch.export.Dim("batch", min=1)},
+    )
+    return Exported(model, onnx.load(str(path)), path)
+
+
+def count_operators(graph: onnx.ModelProto) -> Counter[str]:
+    assert not graph.functions
+    return Counter(node.op_type for node in graph.graph.node)
+
+
+def test_sampling_is_a_gather(exported: Exported) -> None:
+    assert [entry.version for entry in exported.graph.opset_import if not entry.domain] == [18]
+    counts = count_operators(exported.graph)
+    assert counts["GridSample"] == 0 and counts["Gather"] > 0
+    assert any(getattr(part, "sampling", None) == "grid_sample" for part in exported.model.modules())  # it still is
+
+
+def test_no_tensor_has_more_than_five_dimensions(exported: Exported) -> None:
+    inferred = onnx.shape_inference.infer_shapes(exported.graph, strict_mode=True, data_prop=True).graph
+    shapes = {value.name: value.type.tensor_type for value in (*inferred.value_info, *inferred.output)}
+    for node in inferred.node:
+        for name in filter(None, node.output):
+            assert shapes[name].HasField("shape"), f"{node.op_type} {name}: nothing is known of its shape"
+            sides = [side.dim_value or side.dim_param for side in shapes[name].shape.dim]
+            assert len(sides) <= MOST_DIMENSIONS, f"{node.op_type} {name}: {sides}"
+
+
+def test_the_batch_of_the_trace_is_nowhere(exported: Exported) -> None:
+    constants = {entry.name: onnx.numpy_helper.to_array(entry) for entry in exported.graph.graph.initializer}
+    shaping = [node for node in exported.graph.graph.node if node.op_type in ("Reshape", "Expand", "Tile")]
+    assert len(shaping) > 5
+    for node in shaping:
+        assert TRACED not in constants.get(node.input[1], np.zeros(0)), node.name
+
+
+def test_any_batch_gives_what_pytorch_gives(exported: Exported, families: ModuleType) -> None:
+    session = onnxruntime.InferenceSession(str(exported.path), providers=["CPUExecutionProvider"])
+    side = exported.graph.graph.input[0].type.tensor_type.shape.dim[2].dim_value
+    for batch in (1, 2, 3):
+        images = torch.rand(batch, 3, side, side, generator=torch.Generator().manual_seed(batch))
+        with torch.no_grad():
+            expected = [part for part in exported.model.infer(images) if part is not None]
+        actual = session.run(None, {exported.graph.graph.input[0].name: images.numpy()})
+        scores, gaps = expected[1], expected[1].diff(dim=1).abs()
+        assert scores.std() > 0.01
+        clear = torch.cat([gaps > 1e-4, torch.zeros(batch, 1, dtype=torch.bool)], 1).numpy()
+        clear[:, 1:] &= clear[:, :-1]  # near ties may change places
+        assert clear.mean() > 0.5
+        for ours, theirs in zip(expected, actual, strict=True):
+            assert str(ours.dtype).removeprefix("torch.") == str(theirs.dtype)
+            np.testing.assert_allclose(theirs[clear], ours.numpy()[clear], atol=5e-3, rtol=1e-3)
+
+
+def test_every_layer_norm_is_one_operator(exported: Exported) -> None:
+    norms = [part for part in apis.fuse(exported.model).modules() if isinstance(part, nn.LayerNorm)]
+    assert count_operators(exported.graph)["LayerNormalization"] == len(norms)
