@@ -34,7 +34,7 @@ from efftasks.imaging.sources import find_images
 from efftasks.linking.linked import LinkedConfig
 from efftasks.runtime.backends.table import BACKENDS
 from efftasks.structures.errors import UserError, WorkError
-from efftasks.structures.spec import INPUTS, ArtifactFile, ArtifactSpec, QuantizationSpec
+from efftasks.structures.spec import DECODES, INPUTS, ArtifactFile, ArtifactSpec, QuantizationSpec
 
 __all__ = ["UNVERIFIED", "ExportSettings", "Exported", "export", "export_model"]
 
@@ -53,6 +53,7 @@ class ExportSettings:
     backend: str = next(iter(EXPORTERS))  # the exporter
     precision: str | None = None  # one of the exporter's; None: its default
     input: str = INPUTS[0]  # float32, normalized images; or uint8, their pixels with a fourth channel, see InputSpec
+    decode: str | None = None  # inside or outside of the file; None: as the exporter's files are
     size: tuple[int, int] | None = None  # (height, width) of the network input in pixels; None: the config's
     dynamic_size: bool = False  # height and width are free, in steps of the model's divisor
     dynamic_batch: bool = True
@@ -69,6 +70,8 @@ class ExportSettings:
     def __post_init__(self) -> None:
         if self.input not in INPUTS:
             raise UserError(f"--input: got {self.input!r}, expected one of {', '.join(INPUTS)}")
+        if self.decode not in (None, *DECODES):
+            raise UserError(f"--decode: got {self.decode!r}, expected one of {', '.join(DECODES)}")
         if self.num_images < 1:
             raise UserError(f"--num-images: got {self.num_images}, expected an integer from 1: verifying needs images")
         if self.size is not None and min(self.size) < 1:
@@ -269,7 +272,7 @@ def _description(
         raise UserError(f"--dynamic-size: --backend {exporter.name} writes files of one size; give --size H W instead")
     if settings.input == "uint8" and exporter.take_bytes is None:
         raise UserError(f"--input: got 'uint8', --backend {exporter.name} writes files that take {INPUTS[0]} alone")
-    spec = exported_spec(model, describe(model), exporter)
+    spec = exported_spec(model, describe(model), exporter, settings.decode)
     precision = _precision(settings, exporter, trained)
     image_input = replace(
         spec.input,

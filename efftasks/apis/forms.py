@@ -27,17 +27,29 @@ def head_of(cfg: LinkedConfig) -> str:
     return kind if isinstance(kind, str) else kind.__name__
 
 
-def exported_spec(model: Any, spec: ArtifactSpec, exporter: Exporter) -> ArtifactSpec:
+def exported_spec(model: Any, spec: ArtifactSpec, exporter: Exporter, decode: str | None = None) -> ArtifactSpec:
     """The description of a file of a model, from that of the model with its decoder inside.
 
+    Args:
+        model: whose outputs are described.
+        spec: of the model with its decoder inside.
+        exporter: that writes the file.
+        decode: ``inside`` or ``outside`` of the file; None for what the exporter's files are like.
+
     Raises:
-        UserError: the exporter's files end before their decoders, and the model's cannot be separated.
+        UserError: the file is to end before its decoder, and the model's cannot be separated; or it is to have it
+            inside, and the exporter cannot write it.
     """
+    if decode == "inside" and exporter.undecoded:
+        raise UserError(
+            f"--decode: got 'inside', expected outside: files of --backend {exporter.name} end before their decoder, "
+            f"since {exporter.undecoded}"
+        )
     spec = replace(spec, input=replace(spec.input, layout=exporter.layout))
-    if exporter.undecoded:
+    if exporter.undecoded or decode == "outside":
         form = _undecoded(model, exporter, (spec.input.height, spec.input.width))
-        decode = "inside" if form.decoder is None else "outside"
-        spec = replace(spec, outputs=form.outputs, decode=decode, decoder=form.decoder)
+        place = "inside" if form.decoder is None else "outside"
+        spec = replace(spec, outputs=form.outputs, decode=place, decoder=form.decoder)
     return replace(spec, outputs=tuple(_stored(output, exporter) for output in spec.outputs))
 
 
@@ -45,7 +57,7 @@ def exported_graph(model: Any, exporter: Exporter, size: tuple[int, int]) -> nn.
     """The module whose forward is exported, for files without a description.
 
     Raises:
-        UserError: as :func:`exported_spec`.
+        UserError: the exporter's files end before their decoders, and the model's cannot be separated.
     """
     if not exporter.undecoded:
         return Graph(model)
@@ -59,9 +71,13 @@ def _stored(output: OutputSpec, exporter: Exporter) -> OutputSpec:
 
 
 def _undecoded(model: Any, exporter: Exporter, size: tuple[int, int]) -> Undecoded:
+    reason = f"--backend {exporter.name}: {exporter.undecoded}" if exporter.undecoded else "--decode outside"
+    if not isinstance(model, EndsEarly):
+        raise UserError(f"{reason}, and {type(model).__name__} declares no end before its decoder")
     try:
-        if not isinstance(model, EndsEarly):
-            raise UserError(f"{type(model).__name__} declares no end before its decoder")
-        return model.undecoded(*size)
+        form = model.undecoded(*size)
     except UserError as error:
-        raise UserError(f"--backend {exporter.name}: {exporter.undecoded}, and {error}") from error
+        raise UserError(f"{reason}, and {error}") from error
+    if form.selects and not exporter.selects:
+        raise UserError(f"{reason}, and {type(model).__name__} needs top-k and gather in its network: {form.selects}")
+    return form

@@ -28,7 +28,7 @@ that does not agree is kept to look at, as *.unverified, and the exit code is 1.
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the subcommand."""
     from efftasks.export.exporters.table import EXPORTERS
-    from efftasks.structures.spec import INPUTS
+    from efftasks.structures.spec import DECODES, INPUTS
 
     precisions = dict.fromkeys(precision for exporter in EXPORTERS.values() for precision in exporter.precisions)
     default = next(iter(EXPORTERS))
@@ -58,6 +58,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         default=INPUTS[0],
         help="float32 (default): normalized images, channels first; uint8: the pixels themselves, RGBA or BGRA as "
         "browsers and cameras have them",
+    )
+    parser.add_argument(
+        "--decode",
+        choices=DECODES,
+        help="where the best candidates are selected: inside of the file, or outside, by the runtime: the file then "
+        "gives all of them (default: the backend's, inside for most)",
     )
     parser.add_argument("--out", default="out", help="folder for the file and its sidecar (default: out)")
     parser.add_argument("--opset", type=int, default=18, help="ONNX opset, 18 or newer (default 18)")
@@ -149,6 +155,7 @@ def run(args: argparse.Namespace) -> int:
         backend=args.backend,
         precision=args.precision,
         input=args.input,
+        decode=args.decode,
         size=None if args.size is None else tuple(args.size),
         dynamic_size=args.dynamic_size,
         dynamic_batch=not args.fixed_batch,

@@ -22,7 +22,7 @@ from efftasks.registry import MODELS
 from efftasks.structures.errors import UserError
 from efftasks.structures.features import FeatureSpec, Stages
 from efftasks.structures.instances import CLASS_SCORES_MEANING, DetectionTensors
-from efftasks.structures.protocols import DecodesInside, GivesCandidates
+from efftasks.structures.protocols import GivesCandidates, SelectsInside
 from efftasks.structures.spec import DecoderSpec, OutputSpec, Undecoded
 
 __all__ = ["Detector"]
@@ -120,17 +120,18 @@ class Detector(BaseModel):
         """The outputs of :meth:`infer_undecoded` for an input of this size, and the decoder that they are for.
 
         Raises:
-            UserError: the head selects within its network.
+            UserError: the head does not give its candidates.
         """
         head: Any = self.head
         if not isinstance(head, GivesCandidates):
-            reason = head.decodes_inside if isinstance(head, DecodesInside) else "it does not give its candidates"
-            raise UserError(f"the decoding of {type(head).__name__} cannot be left out of the file ({reason})")
+            name = type(head).__name__
+            raise UserError(f"the decoding of {name} cannot be left out of the file (it does not give its candidates)")
         outputs = head.candidate_outputs(height, width)
         if self.semantic_head is not None:
             shape = ("N", self.semantic_head.num_classes, height // self.semantic_stride, width // self.semantic_stride)
             outputs = (*outputs, OutputSpec("class_scores", shape, "float32", CLASS_SCORES_MEANING))
-        return Undecoded(outputs, DecoderSpec(head.candidate_decoder, head.count_detections(height, width)))
+        decoder = DecoderSpec(head.candidate_decoder, head.count_detections(height, width))
+        return Undecoded(outputs, decoder, head.selects_inside if isinstance(head, SelectsInside) else "")
 
     @property
     def task(self) -> str:

@@ -47,9 +47,9 @@ def top_pairs(outputs: Outputs, spec: DecoderSpec) -> dict[str, np.ndarray]:
 
     Args:
         outputs: ``boxes`` (N, A, 4) xyxy in pixels of the network input, and ``scores`` (N, A, C) of every candidate
-            and class; ``masks`` and ``keypoints`` have A rows, too. Instead of masks there may be ``coefficients``
-            (N, A, R) of ``prototypes`` (N, R, h, w). ``class_scores`` are as in :func:`argmax_labels`. Others (a label
-            map) stay as they are.
+            and class; ``masks`` and ``keypoints`` have A rows, too. Keypoints (N, A, P, 2) have the score of their
+            pair. Instead of masks there may be ``coefficients`` (N, A, R) of ``prototypes`` (N, R, h, w).
+            ``class_scores`` are as in :func:`argmax_labels`. Others (a label map) stay as they are.
         spec: ``max_detections`` is K.
 
     Returns:
@@ -72,6 +72,10 @@ def top_pairs(outputs: Outputs, spec: DecoderSpec) -> dict[str, np.ndarray]:
     rows = np.arange(images)[:, None]
     chosen_rows = {name: value[rows, candidates] for name, value in outputs.items() if name in _OF_CANDIDATES}
     decoded = {**outputs, **chosen_rows, "scores": flat[rows, pairs], "labels": labels}
+    if "keypoints" in decoded and decoded["keypoints"].shape[-1] == 2:
+        points = decoded["keypoints"]
+        scored = np.broadcast_to(decoded["scores"][..., None, None], (*points.shape[:-1], 1))
+        decoded["keypoints"] = np.concatenate([points, scored], -1)
     if outputs.keys() >= _OF_PROTOTYPES:
         prototypes = outputs["prototypes"]
         masks = decoded["coefficients"] @ prototypes.reshape(*prototypes.shape[:2], -1)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Bounded",
     "CountsChannels",
-    "DecodesInside",
     "Elastic",
     "EndsEarly",
     "Exportable",
@@ -28,6 +27,7 @@ __all__ = [
     "Progressive",
     "Quantizable",
     "ReadsParts",
+    "SelectsInside",
     "Staged",
     "Strippable",
 ]
@@ -221,10 +221,10 @@ class GivesCandidates(Protocol):
 
 
 @runtime_checkable
-class DecodesInside(Protocol):
-    """A head whose decoding cannot be separated from its network."""
+class SelectsInside(Protocol):
+    """A head whose network needs top-k and gather, even where its decoding is left out."""
 
-    decodes_inside: str  # why, a clause for messages: "it selects ..."
+    selects_inside: str  # for what, a clause for messages: "they select ..."
 
 
 @runtime_checkable

@@ -26,6 +26,7 @@ from efftasks.structures.spec_parts import (
 )
 
 __all__ = [
+    "DECODES",
     "INPUTS",
     "METADATA_KEY",
     "SCHEMA",
@@ -43,7 +44,7 @@ SCHEMA = 2
 _READABLE = (1, SCHEMA)  # 1 has no files, quantization, comparison, decode and decoder
 METADATA_KEY = "efftasks"  # of the JSON inside a file, where its format has room for metadata
 TASKS = ("detection", "instance segmentation", "pose", "multi-task", "semantic segmentation", "top-down pose")
-_DECODES = ("inside", "outside")
+DECODES = ("inside", "outside")  # where a file is decoded: in the file, or by the runtime
 _BACKEND = re.compile(r"[a-z][a-z0-9._-]*")
 
 
@@ -85,7 +86,7 @@ class ArtifactSpec:
     def __post_init__(self) -> None:
         check_choice("task", self.task, TASKS)
         check_choice("precision", self.precision, PRECISIONS)
-        check_choice("decode", self.decode, _DECODES)
+        check_choice("decode", self.decode, DECODES)
         if not isinstance(self.backend, str) or not _BACKEND.fullmatch(self.backend):
             raise UserError(f"backend: got {self.backend!r}, expected the name of an exporter, such as 'onnx'")
         if type(self.schema) is not int or self.schema != SCHEMA:

@@ -274,3 +274,4 @@ class Undecoded(NamedTuple):
 
     outputs: tuple[OutputSpec, ...]  # of the file
     decoder: DecoderSpec | None  # that a runtime runs on them; None where they are the predictions
+    selects: str = ""  # why the network needs top-k and gather in front of its end, a clause; empty where it does not

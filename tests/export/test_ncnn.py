@@ -156,7 +156,8 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
 
 def test_forms_that_it_has_no_operators_for_are_refused_before_a_conversion(families):
     with pytest.raises(
-        UserError, match="--backend ncnn: ncnn has no top-k, gather and argmax, and the decoding of Quer"
+        UserError,
+        match="--backend ncnn: ncnn has no top-k, gather and argmax, and Detector needs top-k and gather in its net",
     ):
         exported_graph(families.build_family("rtdetrv2"), EXPORTER, (96, 96))
     with pytest.raises(UserError, match="Conv2d declares no end before its decoder"):

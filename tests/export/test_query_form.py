@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -32,13 +33,13 @@ class Exported(NamedTuple):
 
 
 def small(families: ModuleType, family: str) -> Any:
-    """A model whose queries, all cells, look at different places and score differently; those of fresh weights do not."""
+    """A model whose queries, which are all cells, look at different places and score differently."""
     model = families.build_family(family)
     families.randomize_norms(model)
     with torch.no_grad():
         for name, parameter in model.head.named_parameters():
             if parameter.dim() > 1 and ("head" in name or "sampling_offsets" in name or not bool(parameter.any())):
-                parameter.normal_(std=0.1)
+                parameter.normal_(std=0.05)
     return model.eval()
 
 
@@ -85,22 +86,29 @@ def test_the_batch_of_the_trace_is_nowhere(exported: Exported) -> None:
         assert TRACED not in constants.get(node.input[1], np.zeros(0)), node.name
 
 
-def test_any_batch_gives_what_pytorch_gives(exported: Exported, families: ModuleType) -> None:
+def test_any_batch_gives_what_pytorch_gives(exported: Exported) -> None:
     session = onnxruntime.InferenceSession(str(exported.path), providers=["CPUExecutionProvider"])
-    side = exported.graph.graph.input[0].type.tensor_type.shape.dim[2].dim_value
+    (network_input,) = session.get_inputs()
     for batch in (1, 2, 3):
-        images = torch.rand(batch, 3, side, side, generator=torch.Generator().manual_seed(batch))
+        images = torch.rand(batch, *network_input.shape[1:], generator=torch.Generator().manual_seed(batch))
         with torch.no_grad():
-            expected = [part for part in exported.model.infer(images) if part is not None]
-        actual = session.run(None, {exported.graph.graph.input[0].name: images.numpy()})
-        scores, gaps = expected[1], expected[1].diff(dim=1).abs()
-        assert scores.std() > 0.01
-        clear = torch.cat([gaps > 1e-4, torch.zeros(batch, 1, dtype=torch.bool)], 1).numpy()
-        clear[:, 1:] &= clear[:, :-1]  # near ties may change places
-        assert clear.mean() > 0.5
-        for ours, theirs in zip(expected, actual, strict=True):
-            assert str(ours.dtype).removeprefix("torch.") == str(theirs.dtype)
-            np.testing.assert_allclose(theirs[clear], ours.numpy()[clear], atol=5e-3, rtol=1e-3)
+            expected = [part.numpy() for part in exported.model.infer(images) if part is not None]
+        assert expected[1].std() > 0.005
+        for i, outputs in enumerate(zip(*session.run(None, {network_input.name: images.numpy()}), strict=True)):
+            same_detections(outputs, [part[i] for part in expected])
+
+
+def same_detections(actual: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> None:
+    """Whether nearly all detections of a file are those of the model; near ties may be in another order."""
+    boxes, scores, labels = expected[:3]
+    apart = np.abs(actual[0][:, None] - boxes[None]).max(-1) + 1e3 * np.abs(actual[1][:, None] - scores[None])
+    nearest = (apart + 1e6 * (actual[2][:, None] != labels[None])).argmin(1)
+    close = np.ones(len(nearest), bool)
+    for ours, theirs in zip(expected, actual, strict=True):
+        assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
+        far = np.abs(theirs - ours[nearest]) > 0.02 + 1e-3 * np.abs(ours[nearest])
+        close &= ~far.reshape(len(close), -1).any(1)
+    assert close.mean() > 0.95
 
 
 def test_every_layer_norm_is_one_operator(exported: Exported) -> None:

@@ -13,7 +13,7 @@ from efftasks.models.insseg_heads.sparse_inst_head import SparseInstRaw
 from efftasks.models.segmentors import Segmentor
 from efftasks.runtime.decoders import DECODERS, best_instances
 from efftasks.structures.errors import UserError
-from efftasks.structures.protocols import DecodesInside, GivesCandidates
+from efftasks.structures.protocols import GivesCandidates, SelectsInside
 from efftasks.structures.spec import DecoderSpec
 
 DENSE = ("o2o", "o2o_masks", "o2o_keypoints", "o2o_all")
@@ -129,11 +129,28 @@ def test_segmenters(family, output, families):
 
 
 @pytest.mark.parametrize("family", QUERIES)
-def test_query_heads_say_why_they_have_no_such_form(family, families):
-    model = families.build_family(family)
-    assert isinstance(model.head, DecodesInside) and not isinstance(model.head, GivesCandidates)
-    name = type(model.head).__name__
-    with pytest.raises(
-        UserError, match=rf"{name} cannot be left out of the file \(top-k and gather select its queries"
-    ):
+def test_query_heads_select_within_their_networks_but_end_early(family, families):
+    model = families.build_family(family).eval()
+    with torch.no_grad():
+        for name, parameter in model.head.named_parameters():
+            if parameter.dim() > 1 and ("head" in name or "kernels" in name or "sampling_offsets" in name):
+                parameter.normal_(std=0.1)
+        if family == "dfine_masks":
+            model.head.masks.bias.fill_(0.7)
+    assert isinstance(model.head, SelectsInside) and isinstance(model.head, GivesCandidates)
+    assert model.undecoded(96, 96).selects == "they select its queries before its decoder runs"
+    expected, decoded = run_both(model, families.images(family))
+    assert expected.keys() <= decoded.keys()
+    gaps = np.abs(np.diff(expected["scores"], prepend=2, append=-1)) > 1e-7
+    clear = gaps[:, :-1] & gaps[:, 1:]  # logits that differ may have equal scores
+    assert clear.mean() > 0.5
+    for name, value in expected.items():
+        assert decoded[name].shape == value.shape and decoded[name].dtype == value.dtype
+        np.testing.assert_allclose(decoded[name][clear], value[clear], rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_a_head_without_candidates_is_refused(families):
+    model = families.build_family("deimv2_lite")
+    model.head = torch.nn.Identity()
+    with pytest.raises(UserError, match=r"the decoding of Identity cannot be left out of the file \(it does not give"):
         model.undecoded(96, 96)

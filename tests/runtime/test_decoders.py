@@ -39,6 +39,17 @@ def test_the_best_pairs_by_hand():
     assert found["keypoints"].tolist() == boxes[:, [0, 1, 1, 2], :, None].tolist()
 
 
+def test_keypoints_of_two_numbers_get_the_score_of_their_pair():
+    scores = np.array([[[0.2, 0.9], [0.75, 0.5]]], np.float32)
+    points = np.arange(12, dtype=np.float32).reshape(1, 2, 3, 2)
+    decoded = top_pairs(
+        {"boxes": np.zeros((1, 2, 4), np.float32), "scores": scores, "keypoints": points}, DecoderSpec("top-pairs", 3)
+    )["keypoints"]
+    assert decoded.shape == (1, 3, 3, 3) and decoded.dtype == np.float32
+    assert (decoded[..., :2] == points[:, [0, 1, 1]]).all()
+    assert decoded[0, :, :, 2].tolist() == [[np.float32(0.9)] * 3, [0.75] * 3, [0.5] * 3]
+
+
 @pytest.mark.parametrize("count", [1, 7, 60, 99])
 def test_pairs_of_any_number_as_a_stable_sort_of_all_gives_them(count):
     scores = np.random.default_rng(0).integers(0, 9, (3, 20, 3)).astype(np.float32)  # most of them tie

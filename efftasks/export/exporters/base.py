@@ -36,7 +36,8 @@ class Export(Protocol):
         """Write it.
 
         Args:
-            model: fused, in evaluation mode, on the CPU; satisfies ``Exportable``.
+            model: fused, in evaluation mode, on the CPU; satisfies ``Exportable``, or ``EndsEarly`` for files that end
+                before their decoder.
             spec: what the file is; it goes into the file where its format has room.
             path: where to, with the suffix of the exporter's runtime.
             opset: of ONNX, for exporters that write it or go through it.
@@ -175,7 +176,8 @@ class Exporter:
         stem: name of the files it writes, without suffixes. Formats whose description is beside the file have one of
             their own: the sidecar of another file in the same folder would describe them wrongly.
         undecoded: why its files end before their decoders, a clause for messages: "the runtime has no top-k". Empty
-            where they contain them.
+            where they contain them, unless it is asked otherwise.
+        selects: whether its runtime has top-k and gather, which some networks need in front of their end.
         fixed_size: whether its files have a batch of one and one size.
         layout: of the images that its files take, as descriptions have it.
         indices: type of whole numbers in its files, labels for one.
@@ -197,6 +199,7 @@ class Exporter:
     page: Page | None = None
     stem: str = "model"
     undecoded: str = ""
+    selects: bool = True
     fixed_size: bool = False
     layout: str = "NCHW"
     indices: str = "int64"

@@ -147,6 +147,7 @@ EXPORTER = Exporter(
     extra="ncnn",
     stem="model.ncnn",
     undecoded="ncnn has no top-k, gather and argmax",
+    selects=False,
     fixed_size=True,
     refuses=dict.fromkeys(
         ("dfine", "deim", "deimv2", "rtdetrv2", "dfineseg", "detrpose"),

@@ -26,6 +26,10 @@ def _check(spec: ArtifactSpec, options: PageOptions) -> None:
             f"--backend {EXPORTER.name}: got a model for {spec.task}, expected one that takes whole images: "
             f"{EXPORTER.refuses['simcc']}"
         )
+    if spec.decode == "outside":
+        raise UserError(
+            f"--backend {EXPORTER.name}: got --decode outside, expected inside: the page takes finished predictions"
+        )
     _runtime(options)
 
 

@@ -44,7 +44,8 @@ class QueryHead(nn.Module):
     """
 
     float_parts = ("selection", "decoder")  # attention, sampling and boxes refined through logits
-    decodes_inside = "top-k and gather select its queries before its decoder runs"
+    candidate_decoder = "top-pairs"
+    selects_inside = "they select its queries before its decoder runs"
 
     def __init__(
         self,
@@ -106,8 +107,11 @@ class QueryHead(nn.Module):
 
     def count_detections(self, height: int, width: int) -> int:
         """K for an input of this size in pixels."""
+        return min(self.max_detections, self._count_queries(height, width) * self.num_classes)
+
+    def _count_queries(self, height: int, width: int) -> int:
         cells = sum((height // stride) * (width // stride) for stride in self.strides)
-        return min(self.max_detections, min(cells, self.selection.num_queries) * self.num_classes)
+        return min(cells, self.selection.num_queries)
 
     def part_outputs(self, height: int, width: int) -> tuple[OutputSpec, ...]:
         """The outputs of :meth:`decode` beside boxes, scores and labels, for an input of this size in pixels."""
@@ -123,6 +127,21 @@ class QueryHead(nn.Module):
         boxes = cxcywh_to_xyxy(raw.boxes.float().gather(1, index[..., None].expand(-1, -1, 4))) * raw.scale
         masks = None if raw.masks is None else self.masks.decode(raw.masks, index)
         return DetectionTensors(boxes, logits.sigmoid(), labels, masks)
+
+    def candidates(self, raw: QueryRaw) -> tuple[Tensor, ...]:
+        """Raw prediction -> what :meth:`decode` selects from: boxes (B, Q, 4), scores (B, Q, C), factors of masks."""
+        boxes = cxcywh_to_xyxy(raw.boxes.float()) * raw.scale
+        factors = () if raw.masks is None else self.masks.candidates(raw.masks)
+        return (boxes, raw.logits.float().sigmoid(), *factors)
+
+    def candidate_outputs(self, height: int, width: int) -> tuple[OutputSpec, ...]:
+        """The tensors of :meth:`candidates` for an input of this size in pixels."""
+        count = self._count_queries(height, width)
+        return (
+            OutputSpec("boxes", ("N", count, 4), "float32", "xyxy of every query, pixels of the network input"),
+            OutputSpec("scores", ("N", count, self.num_classes), "float32", "probability in [0, 1] of every class"),
+            *(() if self.masks is None else self.masks.candidate_outputs(height, width, count)),
+        )
 
     def loss(self, features: Sequence[Tensor], targets: PaddedTargets) -> dict[str, Tensor]:
         """Losses of features (B, C_i, H_i, W_i) against the objects; see :meth:`raw_and_loss`."""

@@ -16,6 +16,8 @@ from efftasks.models.insseg_heads.pixel_decoder import PixelDecoder
 from efftasks.models.layers.transformer import MLP
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
+from efftasks.structures.instances import MASK_STRIDE
+from efftasks.structures.spec import OutputSpec
 
 __all__ = ["QueryMasks"]
 
@@ -38,6 +40,7 @@ class QueryMasks(nn.Module):
         self, in_specs: Sequence[FeatureSpec], channels: int, mask_channels: int = 64, act: str = "relu"
     ) -> None:
         super().__init__()
+        self.mask_channels = mask_channels
         self.pixels = PixelDecoder(in_specs, mask_channels, act)
         self.kernels = MLP((channels, channels, channels, mask_channels), act)
         self.bias = nn.Parameter(torch.zeros(1))
@@ -67,3 +70,18 @@ class QueryMasks(nn.Module):
         selected = kernels.gather(1, index[..., None].expand(-1, -1, kernels.shape[-1]))
         logits = torch.matmul(selected, pixels.flatten(2)) + bias
         return logits.float().unflatten(2, (height, width))
+
+    def candidates(self, factors: MaskFactors) -> tuple[Tensor, Tensor]:
+        """Coefficients (B, Q, R) and prototypes (B, R, H / 4, W / 4); the last prototype is the bias."""
+        kernels, pixels, bias = factors
+        ones, level = torch.ones_like(kernels[..., :1]), bias.expand_as(pixels[:, :1])
+        return torch.cat([kernels, ones], dim=-1).float(), torch.cat([pixels, level], dim=1).float()
+
+    def candidate_outputs(self, height: int, width: int, count: int) -> tuple[OutputSpec, OutputSpec]:
+        """The tensors of :meth:`candidates` for ``count`` queries and an input of this size in pixels."""
+        maps = self.mask_channels + 1
+        shape = ("N", maps, height // MASK_STRIDE, width // MASK_STRIDE)
+        return (
+            OutputSpec("coefficients", ("N", count, maps), "float32", "weights of the prototypes"),
+            OutputSpec("prototypes", shape, "float32", "maps whose weighted sums are the masks"),
+        )

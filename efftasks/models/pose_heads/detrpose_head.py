@@ -54,7 +54,8 @@ class DETRPoseHead(nn.Module):
     """
 
     float_parts = ("selection", "decoder")  # attention, sampling and points refined through logits
-    decodes_inside = "top-k and gather select its queries before its decoder runs"
+    candidate_decoder = "top-pairs"
+    selects_inside = "they select its queries before its decoder runs"
 
     def __init__(
         self,
@@ -112,8 +113,11 @@ class DETRPoseHead(nn.Module):
 
     def count_detections(self, height: int, width: int) -> int:
         """K for an input of this size in pixels."""
+        return min(self.max_detections, self._count_queries(height, width) * self.num_classes)
+
+    def _count_queries(self, height: int, width: int) -> int:
         cells = sum((height // stride) * (width // stride) for stride in self.strides)
-        return min(self.max_detections, min(cells, self.selection.num_queries) * self.num_classes)
+        return min(cells, self.selection.num_queries)
 
     def part_outputs(self, height: int, width: int) -> tuple[OutputSpec, ...]:
         """The outputs of :meth:`decode` beside boxes, scores and labels, for an input of this size in pixels."""
@@ -134,6 +138,22 @@ class DETRPoseHead(nn.Module):
         boxes = torch.cat([points.amin(2), points.amax(2)], dim=-1)
         keypoint_scores = scores[..., None, None].expand(-1, -1, points.shape[2], 1)
         return DetectionTensors(boxes, scores, labels, keypoints=torch.cat([points, keypoint_scores], dim=-1))
+
+    def candidates(self, raw: PoseRaw) -> tuple[Tensor, ...]:
+        """Raw prediction -> boxes (B, Q, 4), scores (B, Q, C) and keypoints (B, Q, P, 2) without scores."""
+        points = raw.poses.float() * raw.size
+        boxes = torch.cat([points.amin(2), points.amax(2)], dim=-1)
+        return boxes, raw.logits.float().sigmoid(), points
+
+    def candidate_outputs(self, height: int, width: int) -> tuple[OutputSpec, ...]:
+        """The tensors of :meth:`candidates` for an input of this size in pixels."""
+        count = self._count_queries(height, width)
+        places = "x, y in pixels of the network input; their score is that of the object"
+        return (
+            OutputSpec("boxes", ("N", count, 4), "float32", "xyxy of every query, pixels of the network input"),
+            OutputSpec("scores", ("N", count, self.num_classes), "float32", "probability in [0, 1] of every class"),
+            OutputSpec("keypoints", ("N", count, len(self.sigmas), 2), "float32", places),
+        )
 
     def loss(self, features: Sequence[Tensor], targets: PaddedTargets) -> dict[str, Tensor]:
         """Losses of features (B, C_i, H_i, W_i) against the objects; see :meth:`raw_and_loss`."""
