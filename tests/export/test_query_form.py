@@ -40,6 +40,8 @@ def small(families: ModuleType, family: str) -> Any:
         for name, parameter in model.head.named_parameters():
             if parameter.dim() > 1 and ("head" in name or "sampling_offsets" in name or not bool(parameter.any())):
                 parameter.normal_(std=0.05)
+            elif "score_head" in name:
+                parameter.zero_()  # scores near 0.5 instead of near 0
     return model.eval()
 
 
@@ -93,7 +95,7 @@ def test_any_batch_gives_what_pytorch_gives(exported: Exported) -> None:
         images = torch.rand(batch, *network_input.shape[1:], generator=torch.Generator().manual_seed(batch))
         with torch.no_grad():
             expected = [part.numpy() for part in exported.model.infer(images) if part is not None]
-        assert expected[1].std() > 0.005
+        assert np.unique(expected[1]).size > 0.5 * expected[1].size
         for i, outputs in enumerate(zip(*session.run(None, {network_input.name: images.numpy()}), strict=True)):
             same_detections(outputs, [part[i] for part in expected])
 
@@ -106,7 +108,7 @@ def same_detections(actual: Sequence[np.ndarray], expected: Sequence[np.ndarray]
     close = np.ones(len(nearest), bool)
     for ours, theirs in zip(expected, actual, strict=True):
         assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
-        far = np.abs(theirs - ours[nearest]) > 0.02 + 1e-3 * np.abs(ours[nearest])
+        far = np.abs(theirs - ours[nearest]) > 1e-3 * np.abs(ours[nearest]) + 1e-4 * np.abs(ours).max()
         close &= ~far.reshape(len(close), -1).any(1)
     assert close.mean() > 0.95
 
