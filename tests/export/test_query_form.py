@@ -39,7 +39,7 @@ def small(families: ModuleType, family: str) -> Any:
     with torch.no_grad():
         for name, parameter in model.head.named_parameters():
             if parameter.dim() > 1 and ("head" in name or "sampling_offsets" in name or not bool(parameter.any())):
-                parameter.normal_(std=0.05)
+                parameter.normal_(std=0.01 if "quality" in name else 0.05)  # saturated scores would say nothing
             elif "score_head" in name:
                 parameter.zero_()  # scores near 0.5 instead of near 0
     return model.eval()
@@ -95,7 +95,7 @@ def test_any_batch_gives_what_pytorch_gives(exported: Exported) -> None:
         images = torch.rand(batch, *network_input.shape[1:], generator=torch.Generator().manual_seed(batch))
         with torch.no_grad():
             expected = [part.numpy() for part in exported.model.infer(images) if part is not None]
-        assert np.unique(expected[1]).size > 0.5 * expected[1].size
+        assert expected[1].std() > 0.01
         for i, outputs in enumerate(zip(*session.run(None, {network_input.name: images.numpy()}), strict=True)):
             same_detections(outputs, [part[i] for part in expected])
 
