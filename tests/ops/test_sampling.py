@@ -98,9 +98,9 @@ def test_gathering_needs_no_more_than_five_dimensions_and_no_long_integers(sampl
             seen.extend(part for part in (out if isinstance(out, tuple) else (out,)) if isinstance(part, torch.Tensor))
             return out
 
-    inputs = problem()
+    maps, locations, weights = problem()
     with Watch():
-        sample_maps(*inputs, POINTS, sampling)
+        sample_maps(maps, locations, weights, POINTS, sampling)
     assert len(seen) > 10
     assert max(tensor.dim() for tensor in seen) <= 5
     assert not any(tensor.dtype == torch.int64 for tensor in seen)
