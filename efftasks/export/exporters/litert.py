@@ -11,7 +11,6 @@ from efftasks.export.quantization.recipe import CalibrationImages
 from efftasks.export.quantization.tflite import METHODS, TfliteQuantizer
 from efftasks.export.quiet import quiet
 from efftasks.structures.errors import UserError, WorkError
-from efftasks.structures.protocols import Exportable
 from efftasks.structures.spec import ArtifactSpec
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def export_litert(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset:
     """
     import torch
 
-    from efftasks.export.graph import Graph
+    from efftasks.export.graph import graph_of
     from efftasks.export.graph_litert import NamedChannelsLast
 
     if spec.quantization is not None:
@@ -59,10 +58,8 @@ def export_litert(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset:
             raise UserError(
                 f"input.{field}: got {getattr(image_input, field)!r}, a .tflite file is written with {expected!r}"
             )
-    if not isinstance(model, Exportable):
-        raise UserError(f"{type(model).__name__} has no method infer(images), expected a model that can be exported")
     images = torch.zeros(1, image_input.height, image_input.width, 3)
-    graph = NamedChannelsLast(Graph(model), [output.name for output in spec.outputs])
+    graph = NamedChannelsLast(graph_of(model, spec.decode), [output.name for output in spec.outputs])
     return _convert(graph, Path(path), **{image_input.name: images})
 
 
