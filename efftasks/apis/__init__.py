@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from efftasks.apis.converting import read_published, write_published
     from efftasks.apis.evaluating import Evaluation, draw_comparison, evaluate, test_images
     from efftasks.apis.exporting import Exported, ExportSettings, export, export_model
-    from efftasks.apis.predicting import infer, predict
+    from efftasks.apis.predicting import infer, predict, stream
     from efftasks.apis.training import train
     from efftasks.bench.rows import BenchmarkSettings
     from efftasks.config import config_folder, config_path, load_config, shipped_configs
@@ -52,6 +52,7 @@ _MODULES = {
     "read_published": "apis.converting",
     "set_input_size": "apis.building",
     "shipped_configs": "config",
+    "stream": "apis.predicting",
     "strip": "apis.building",
     "test_images": "apis.evaluating",
     "train": "apis.training",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -17,12 +19,12 @@ from efftasks.apis.building import Model
 from efftasks.config import innermost, pixel_range
 from efftasks.imaging.prediction import Prediction, class_metadata
 from efftasks.imaging.sources import LoadedImage, each_image, in_batches, load_image
+from efftasks.runtime.sources import OnError, Skip, error_handler, open_source
 from efftasks.structures.errors import UserError
 
-__all__ = ["infer", "predict"]
+__all__ = ["infer", "predict", "stream"]
 
 
-@torch.no_grad()
 def predict(
     model: Model,
     images: Any,
@@ -50,11 +52,60 @@ def predict(
     results: list[Prediction] = []
     entries = iter([images]) if isinstance(images, dict) else each_image(images)
     for part in in_batches(enumerate(entries), batch_size):
-        loaded = [_entry(model, image, i) for i, image in part]
-        batch = pseudo_collate([_prepare(pipeline, image) for image in loaded])
-        for image, sample in zip(loaded, model.test_step(batch)):
-            results.append(_prediction(image, sample, model, score_thr))
+        results.extend(_predict_batch(model, pipeline, [_entry(model, image, i) for i, image in part], score_thr))
     return results
+
+
+def stream(
+    model: Model, source: Any, score_thr: float = 0.0, batch_size: int = 8, on_error: OnError = "raise"
+) -> Iterator[Prediction]:
+    """Predict one after another with a model of :func:`load`, with a bounded number of images in memory.
+
+    Args:
+        model: from :func:`load`.
+        source: images, a video, a camera or a stream, as for
+            :meth:`efftasks.runtime.predictor.Predictor.stream`.
+        score_thr: minimum score of detections.
+        batch_size: images at a time.
+        on_error: as for :meth:`efftasks.runtime.predictor.Predictor.stream`.
+
+    Returns:
+        An iterator of predictions, in pixels of the image.
+
+    Raises:
+        UserError: the source or an image cannot be read, when its turn comes.
+    """
+    skip = error_handler(on_error)
+    if batch_size < 1:
+        raise UserError(f"batch_size: got {batch_size}, expected an integer from 1")
+    return _stream(model, source, score_thr, batch_size, skip)
+
+
+def _stream(model: Model, source: Any, score_thr: float, batch_size: int, skip: Skip | None) -> Iterator[Prediction]:
+    pipeline, span = _pipeline(model), pixel_range(model.cfg)
+    with closing(open_source(source)) as opened:
+        for part in in_batches(iter(opened), batch_size):
+            loaded: list[LoadedImage] = []
+            frames: list[int | None] = []
+            for item in part:
+                try:
+                    loaded.append(item.load(span))
+                    frames.append(item.frame)
+                except UserError as error:
+                    if skip is None:
+                        raise
+                    skip(error)
+            if loaded:
+                predictions = _predict_batch(model, pipeline, loaded, score_thr)
+                yield from (replace(prediction, frame=frame) for prediction, frame in zip(predictions, frames))
+
+
+@torch.no_grad()
+def _predict_batch(
+    model: Model, pipeline: Compose, loaded: Sequence[dict[str, Any] | LoadedImage], score_thr: float
+) -> list[Prediction]:
+    batch = pseudo_collate([_prepare(pipeline, image) for image in loaded])
+    return [_prediction(image, sample, model, score_thr) for image, sample in zip(loaded, model.test_step(batch))]
 
 
 @torch.no_grad()
@@ -87,7 +138,7 @@ def _prediction(entry: dict[str, Any] | LoadedImage, sample: Any, model: Model, 
     if isinstance(entry, dict):
         image = str(entry["img_path"])
     else:
-        image, fields["name"] = entry.source, entry.name
+        image, fields["name"], fields["size"] = entry.source, entry.name, entry.pixels.shape[:2]
     labels: Any = sample.pred_sem_seg.data[0].cpu().numpy() if "pred_sem_seg" in sample else None
     if "pred_instances" not in sample:
         return Prediction.of_labels(image, labels, **fields)

@@ -36,6 +36,8 @@ class Prediction:
         palette: RGB of each value of ``segmentation`` in pictures; empty for a default palette.
         name: file name of its picture, without suffix; empty for the stem of the path, or ``image``.
         pixel_range: values of black and white in an image of more than 8 bits, or None.
+        size: (height, width) of the image in pixels, where it is known without reading it; or None.
+        frame: number of the frame in its video, from 0; or None.
     """
 
     image: str | np.ndarray
@@ -53,6 +55,8 @@ class Prediction:
     palette: tuple[tuple[int, int, int], ...] = ()
     name: str = ""
     pixel_range: PixelRange | None = None
+    size: tuple[int, int] | None = None
+    frame: int | None = None
 
     @classmethod
     def of_labels(cls, image: str | np.ndarray, segmentation: np.ndarray, **fields: Any) -> Prediction:

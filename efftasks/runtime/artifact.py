@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ class Artifact:
         path: the file.
         backend: name of the runtime; None takes the one for the suffix of ``path``.
         threads: threads of the runtime; None leaves it to the runtime.
+        provider: what the runtime runs it on, such as ``"cuda"``; None for the runtime's processor, the CPU.
 
     Attributes:
         path: the file.
@@ -36,12 +38,20 @@ class Artifact:
         session: the file as the runtime has it.
         spec: its description.
         outputs: names of what :meth:`run` gives.
+        lock: to be held from a call to the end of the use of its arrays, where several threads use the artifact.
 
     Raises:
-        UserError: a file is missing, changed or corrupt, does not say what it is, or the runtime is not installed.
+        UserError: a file is missing, changed or corrupt, does not say what it is, or the runtime is not installed or
+            does not have the provider.
     """
 
-    def __init__(self, path: str | Path, backend: str | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        backend: str | None = None,
+        threads: int | None = None,
+        provider: str | None = None,
+    ) -> None:
         if threads is not None and threads < 1:
             raise UserError(f"threads: got {threads}, expected an integer from 1, or None")
         self.path = Path(path)
@@ -50,7 +60,7 @@ class Artifact:
         sidecar = _read_sidecar(self.path)
         if sidecar is not None:
             check_files(self.path, sidecar)
-        self.session: Session = self.backend.open(path, threads)
+        self.session: Session = self.backend.open(path, threads, provider)
         self.spec = _describe(self.path, self.session.metadata, sidecar)
         self._network_outputs = [output.name for output in self.spec.outputs]
         for kind, stated, names in (
@@ -63,6 +73,7 @@ class Artifact:
         self.outputs = frozenset(self._network_outputs)
         if self._decoder is not None:
             self.outputs |= self._decoder.adds(self.outputs)
+        self.lock = threading.Lock()
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Network input -> predictions, decoded.
@@ -77,6 +88,10 @@ class Artifact:
         Raises:
             WorkError: the runtime refuses the input, or fails.
         """
+        return self.decode(self.run_network(images))
+
+    def run_network(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Network input -> outputs as the file has them; all as in :meth:`run`."""
         try:
             outputs = self.session.run(images)
         except Exception as error:  # each runtime has classes of its own
@@ -85,7 +100,18 @@ class Artifact:
                 f"{self.path}: {self.backend.name} cannot run it on an input {images.dtype} {images.shape} ({reason}); "
                 "a description of another file can be the cause"
             ) from error
-        outputs = {name: outputs[name] for name in self._network_outputs}
+        return {name: outputs[name] for name in self._network_outputs}
+
+    def run_apart(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """As :meth:`run_network`, with arrays that stay as they are. It holds the lock."""
+        with self.lock:
+            outputs = self.run_network(images)
+            if self.backend.new_outputs:
+                return outputs
+            return {name: np.array(value) for name, value in outputs.items()}
+
+    def decode(self, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs as the file has them -> predictions, decoded where the file ends before its decoder."""
         if self._decoder is None or self.spec.decoder is None:
             return outputs
         return self._decoder.decode(outputs, self.spec.decoder)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import logging
+import os
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from efftasks.imaging.crops import TOP_DOWN
 from efftasks.imaging.label_maps import labels_on_image
 from efftasks.imaging.masks import masks_on_image
 from efftasks.imaging.prediction import Prediction
-from efftasks.imaging.sources import LoadedImage, each_image, find_images, in_batches, load_image
+from efftasks.imaging.sources import each_image, find_images, in_batches
 from efftasks.runtime.artifact import Artifact
+from efftasks.runtime.pipeline import run_ahead
 from efftasks.runtime.preprocess import (
     Placement,
     fit_image,
@@ -23,32 +30,57 @@ from efftasks.runtime.preprocess import (
     to_image_pixels,
     write_image,
 )
-from efftasks.runtime.video import read_frames
+from efftasks.runtime.sources import Item, OnError, Skip, error_handler, open_source
 from efftasks.structures.errors import UserError
 
 __all__ = ["Predictor", "find_images"]
 
 _LOG = logging.getLogger("efftasks")
-
-
 _OBJECTS = {"boxes", "scores", "labels"}
+_AHEAD = 3  # batches that are read or predicted and not taken yet
+
+
+class _Seen(NamedTuple):
+    """What is kept of an image whose pixels are in a network input."""
+
+    source: str | NDArray[np.uint8]
+    name: str
+    frame: int | None
+    place: Placement
+
+
+@dataclass
+class _Batch:
+    """Images of a batch, in the first places of a network input, and then its outputs."""
+
+    buffer: np.ndarray
+    images: list[_Seen] = field(default_factory=list)
+    errors: list[UserError] = field(default_factory=list)
+    outputs: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> np.ndarray:
+        """The part of the network input that has images."""
+        return self.buffer[: len(self.images)]
 
 
 class Predictor:
     """An exported model, ready to predict.
 
     Args:
-        path: the artifact, or one that is loaded already; ``backend`` and ``threads`` are then those it was loaded
-            with.
+        path: the artifact, or one that is loaded already; ``backend``, ``threads`` and ``provider`` are then those it
+            was loaded with.
         backend: name of the runtime; None takes the one for the suffix of ``path``.
         threads: threads of the runtime; None leaves it to the runtime.
+        provider: what the runtime runs it on: an execution provider of ONNX Runtime such as ``"cuda"``, or a device of
+            OpenVINO such as ``"gpu"``; None for the CPU. One that is not there is an error, and never replaced.
         score_thr: drop detections below. A mask takes a byte for each pixel of the image: all 100 of an image of 12
             megapixels take 1.2 GB, and none is made of what is dropped.
         size: (height, width) of the network input, for artifacts with a dynamic size.
 
     Raises:
-        UserError: the file cannot be run or is a top-down pose estimator, or the backend, threads, threshold or size is
-            not one it takes.
+        UserError: the file cannot be run or is a top-down pose estimator, or the backend, threads, provider, threshold
+            or size is not one it takes.
     """
 
     def __init__(
@@ -58,10 +90,11 @@ class Predictor:
         threads: int | None = None,
         score_thr: float = 0.0,
         size: tuple[int, int] | None = None,
+        provider: str | None = None,
     ) -> None:
         if not 0 <= score_thr <= 1:
             raise UserError(f"score_thr: got {score_thr}, expected a number in 0 to 1")
-        self.session = path if isinstance(path, Artifact) else Artifact(path, backend, threads)
+        self.session = path if isinstance(path, Artifact) else Artifact(path, backend, threads, provider)
         path, self.spec = self.session.path, self.session.spec
         if self.spec.task == TOP_DOWN:
             raise UserError(
@@ -82,10 +115,10 @@ class Predictor:
         if any(side < 1 or side % image_input.divisor for side in self.size):
             raise UserError(f"size: got {self.size}, expected multiples of {image_input.divisor}")
         self._buffer = input_buffer(0, self.size, image_input)
-        self._warned = False
+        self._unwarned = threading.Lock()
 
     def __call__(
-        self, images: Any, batch_size: int = 1, on_error: Literal["raise", "skip"] = "raise"
+        self, images: Any, batch_size: int = 1, on_error: OnError = "raise", readers: int | None = None
     ) -> list[Prediction]:
         """Predict.
 
@@ -94,7 +127,9 @@ class Predictor:
                 PIL image; several of these in a list, tuple or generator; or a folder or a glob pattern. Where the
                 artifact states ``pixel_range``, arrays may have other numbers too, which it brings to 8 bits.
             batch_size: images at a time, where the artifact has a dynamic batch.
-            on_error: ``skip`` leaves out what cannot be read, with a warning in the log ``efftasks``.
+            on_error: ``skip`` leaves out what cannot be read, with a warning in the log ``efftasks``; or a function
+                that is called with the error instead.
+            readers: see :meth:`stream`; of no effect on a single batch, which is predicted without threads.
 
         Returns:
             A list with one :class:`Prediction` an image, of a single image as well; of an empty list an empty one.
@@ -104,46 +139,70 @@ class Predictor:
         Raises:
             UserError: an image cannot be read, or something is no image.
         """
-        if on_error not in ("raise", "skip"):
-            raise UserError(f"on_error: got {on_error!r}, expected 'raise' or 'skip'")
-        if batch_size < 1:
-            raise UserError(f"batch_size: got {batch_size}, expected an integer from 1")
-        step = batch_size if self.spec.input.dynamic_batch else 1
-        predictions: list[Prediction] = []
-        for part in in_batches(enumerate(each_image(images)), step):
-            read = [self._load(image, i, on_error) for i, image in part]
-            predictions.extend(self._predict([loaded for loaded in read if loaded is not None]))
-        return predictions
+        skip, readers = _check(on_error, batch_size, readers)
+        items = (Item(image, i) for i, image in enumerate(each_image(images)))
+        parts = in_batches(items, self._step(batch_size))
+        first = list(islice(parts, 2))
+        if len(first) < 2:
+            return [prediction for part in first for prediction in self._predict(part, skip)]
+        return list(self._stream(chain(first, parts), skip, readers))
 
-    def stream(self, video: str | Path) -> Iterator[Prediction]:
-        """Predict frame by frame; ``image`` of each prediction is the frame, ``name`` the video's with a number.
+    def stream(
+        self, source: Any, batch_size: int = 1, on_error: OnError = "raise", readers: int | None = None
+    ) -> Iterator[Prediction]:
+        """Predict one after another, with a bounded number of images in memory.
+
+        Threads read, decode and resize ahead of the session, and the session runs ahead of the caller in a thread of
+        its own. Predictions and their order are those of :meth:`__call__`. The threads end with the iterator: when it
+        is exhausted, closed or dropped, or has raised. An iterable of the caller's is advanced in the caller's thread,
+        some items ahead.
+
+        Args:
+            source: images as for :meth:`__call__`; the path of a video file; the index of a camera, also as a text; or
+                the URL of a stream, such as ``rtsp://host/path``. See :class:`efftasks.runtime.video.Video`.
+            batch_size: as for :meth:`__call__`.
+            on_error: as for :meth:`__call__`, of images. Frames of a video that cannot be decoded are always skipped.
+            readers: number of threads that read images; None takes one, on more than two processors two. A video has
+                one.
+
+        Returns:
+            An iterator of predictions. Of a frame, ``image`` is the frame, ``frame`` its number and ``name`` that of
+            the video with the number.
 
         Raises:
-            UserError: the video cannot be read.
+            UserError: the source cannot be read, or an image of it, when its turn comes.
         """
-        for i, frame in enumerate(read_frames(video)):
-            yield self._predict([LoadedImage(frame, frame, f"{Path(video).stem}_{i:06d}")])[0]
+        skip, readers = _check(on_error, batch_size, readers)
+        return self._stream_source(source, self._step(batch_size), skip, readers)
+
+    def _step(self, batch_size: int) -> int:
+        return batch_size if self.spec.input.dynamic_batch else 1
+
+    def _stream_source(self, source: Any, step: int, skip: Skip | None, readers: int) -> Iterator[Prediction]:
+        with closing(open_source(source)) as opened:
+            parts = in_batches(iter(opened), step)
+            if not opened.video:
+                yield from self._stream(parts, skip, readers)
+                return
+            work = _Work(self, skip is not None)
+            # The reader decodes the frames, too; of a camera it waits for them, and few are held.
+            ahead = 2 if opened.live else _AHEAD
+            with closing(run_ahead(repeat(parts), lambda rest: work.read(next(rest, [])), work.run, 1, ahead)) as done:
+                for batch in done:
+                    if not batch.images:
+                        return
+                    yield from self._predictions(batch)
+
+    def _stream(self, parts: Iterator[list[Item]], skip: Skip | None, readers: int) -> Iterator[Prediction]:
+        work = _Work(self, skip is not None)
+        with closing(run_ahead(parts, work.read, work.run, readers, _AHEAD + readers)) as done:
+            for batch in done:
+                _report(batch.errors, skip)
+                yield from self._predictions(batch)
 
     def _warn_once(self, note: str) -> None:
-        if not self._warned:
-            self._warned = True
+        if self._unwarned.acquire(blocking=False):  # several readers may come here at a time
             _LOG.warning("%s", note)
-
-    def _load(self, image: Any, i: int, on_error: str) -> LoadedImage | None:
-        try:
-            return load_image(image, i, self.spec.input.pixel_range, self._warn_once)
-        except UserError as error:
-            if on_error == "raise":
-                raise
-            _LOG.warning("skipped: %s", error)
-            return None
-
-    def _predict(self, images: Sequence[LoadedImage]) -> list[Prediction]:
-        if not images:
-            return []
-        inputs, places = self.preprocess([image.pixels for image in images])
-        outputs = self.session.run(inputs)
-        return [self._prediction(image, i, outputs, place) for i, (image, place) in enumerate(zip(images, places))]
 
     def preprocess(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, list[Placement]]:
         """Images uint8 (H, W, 3) BGR -> network input, reused by the next call; and places.
@@ -152,21 +211,57 @@ class Predictor:
         """
         if len(self._buffer) < len(images):
             self._buffer = input_buffer(len(images), self.size, self.spec.input)
-        places = []
-        for buffer, image in zip(self._buffer, images):
-            fitted, place = fit_image(image, self.spec.input, self.size)
-            write_image(buffer, fitted, self.spec.input)
-            places.append(place)
+        places = [self._write(buffer, image) for buffer, image in zip(self._buffer, images)]
         return self._buffer[: len(images)], places
 
-    def _prediction(self, image: LoadedImage, i: int, outputs: dict[str, np.ndarray], place: Placement) -> Prediction:
-        source, spec = image.source, self.spec
+    def _write(self, buffer: np.ndarray, image: np.ndarray) -> Placement:
+        """Fit an image and write it into its place of the network input."""
+        fitted, place = fit_image(image, self.spec.input, self.size)
+        write_image(buffer, fitted, self.spec.input)
+        return place
+
+    def _predict(self, items: list[Item], skip: Skip | None) -> list[Prediction]:
+        """Predict a batch in this thread, without copies of what the runtime gives."""
+        with self.session.lock:
+            if len(self._buffer) < len(items):
+                self._buffer = input_buffer(len(items), self.size, self.spec.input)
+            batch = self._read(items, self._buffer, skip is not None)
+            batch.outputs = self.session.run_network(batch.inputs) if batch.images else {}
+            predictions = self._predictions(batch)
+        _report(batch.errors, skip)
+        return predictions
+
+    def _read(self, items: list[Item], buffer: np.ndarray, is_tolerant: bool) -> _Batch:
+        """Load images and write them into the first places of a network input."""
+        batch = _Batch(buffer)
+        for item in items:
+            try:
+                loaded = item.load(self.spec.input.pixel_range, self._warn_once)
+            except UserError as error:
+                if not is_tolerant:
+                    raise
+                batch.errors.append(error)
+                continue
+            place = self._write(buffer[len(batch.images)], loaded.pixels)
+            batch.images.append(_Seen(loaded.source, loaded.name, item.frame, place))
+        return batch
+
+    def _predictions(self, batch: _Batch) -> list[Prediction]:
+        if not batch.images:
+            return []
+        outputs = self.session.decode(batch.outputs)
+        return [self._prediction(image, i, outputs) for i, image in enumerate(batch.images)]
+
+    def _prediction(self, image: _Seen, i: int, outputs: dict[str, np.ndarray]) -> Prediction:
+        source, spec, place = image.source, self.spec, image.place
         fields: dict[str, Any] = dict(
             classes=spec.classes,
             category_ids=spec.category_ids,
             palette=spec.palette,
             name=image.name,
             pixel_range=spec.input.pixel_range,
+            size=(place.height, place.width),
+            frame=image.frame,
         )
         if "scores" not in outputs:
             return Prediction.of_labels(source, self._label_map(i, outputs, place), **fields)
@@ -206,3 +301,51 @@ class Predictor:
         else:
             labels = outputs["logits"][i].argmax(0).astype(np.uint8)
         return labels_on_image(labels, place.covered, self.size, (place.height, place.width))
+
+
+class _Work:
+    """What the threads of a stream do, with network inputs that are used again.
+
+    Args:
+        predictor: whose stream it is.
+        is_tolerant: whether images that cannot be read are left out.
+    """
+
+    def __init__(self, predictor: Predictor, is_tolerant: bool) -> None:
+        self._predictor, self._is_tolerant = predictor, is_tolerant
+        self._free: list[np.ndarray] = []
+
+    def read(self, items: list[Item]) -> _Batch:
+        """Make a batch ready, in a thread of the readers."""
+        predictor = self._predictor
+        try:
+            buffer = self._free.pop()
+        except IndexError:  # all are in use
+            buffer = input_buffer(len(items), predictor.size, predictor.spec.input)
+        return predictor._read(items, buffer, self._is_tolerant)
+
+    def run(self, batch: _Batch) -> _Batch:
+        """Run the session on a batch, in the thread of the session."""
+        if batch.images:
+            batch.outputs = self._predictor.session.run_apart(batch.inputs)
+        self._free.append(batch.buffer)
+        batch.buffer = batch.buffer[:0]
+        return batch
+
+
+def _check(on_error: OnError, batch_size: int, readers: int | None) -> tuple[Skip | None, int]:
+    """What is called with an error, or None to raise it; and the number of readers."""
+    if batch_size < 1:
+        raise UserError(f"batch_size: got {batch_size}, expected an integer from 1")
+    if readers is not None and readers < 1:
+        raise UserError(f"readers: got {readers}, expected an integer from 1, or None")
+    if readers is None:
+        readers = 1 if (os.cpu_count() or 1) <= 2 else 2
+    return error_handler(on_error), readers
+
+
+def _report(errors: list[UserError], skip: Skip | None) -> None:
+    """In the thread of the caller, and in the order of the input."""
+    if skip is not None:
+        for error in errors:
+            skip(error)

@@ -16,6 +16,9 @@ from PIL import Image
 from pycocotools import mask as coco_masks
 
 from efftasks.cli.main import main
+from efftasks.imaging.prediction import Prediction
+from efftasks.runtime.outputs import CsvWriter
+from efftasks.runtime.video import Video
 from efftasks.structures.spec import ArtifactSpec, InputSpec, OutputSpec
 
 
@@ -153,10 +156,76 @@ def test_unreadable_images_are_skipped_and_named(model, tmp_path, capsys):
     assert "b.png: the image does not decode as an image" in capsys.readouterr().err
 
 
-def test_a_video(model, film, tmp_path):
-    assert main(["predict", model, str(film), "--out", str(tmp_path / "out")]) == 0
-    assert sorted(path.name for path in (tmp_path / "out").glob("*.jpg")) == [f"film_{i:06d}.jpg" for i in range(3)]
-    assert len(read(tmp_path / "out")["annotations"]) == 3
+def test_a_video(model, film, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["predict", model, str(film), "--out", str(out), "--csv"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["film.mp4", "predictions.csv", "predictions.json"]
+    found = read(out)
+    assert [(image["file_name"], image["frame"]) for image in found["images"]] == [
+        (f"film_{i:06d}.jpg", i) for i in range(3)
+    ]
+    assert len(found["annotations"]) == 3
+    assert "3 frames in" in capsys.readouterr().out
+    rows = (out / "predictions.csv").read_text().splitlines()
+    # 48 x 32 is enlarged to 64 x 43: three fourths of the coordinates, clipped to the frame
+    assert rows == [
+        "file,frame,class,score,x1,y1,x2,y2",
+        *(f"{film},{i},dog,0.9,6.0,11.907,30.0,32.0" for i in range(3)),
+    ]
+    drawn = Video(out / "film.mp4")
+    assert (drawn.count, drawn.fps) == (3, 5.0)
+    frames = [frame.pixels.astype(int) for frame in drawn]
+    for i, frame in enumerate(frames):
+        assert frame.shape == (32, 48, 3) and abs(frame[20:, 36:].mean() - 80 * i) < 12
+        assert np.abs(frame[14:30, 4:9] - 80 * i).max() > 40  # the box
+
+
+def test_pictures_of_the_frames_of_a_video(model, film, tmp_path):
+    out = tmp_path / "out"
+    assert main(["predict", model, str(film), "--out", str(out), "--save-frames", "--max-frames", "2"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["film_000000.jpg", "film_000001.jpg", "predictions.json"]
+    assert len(read(out)["images"]) == 2
+
+
+def test_the_video_itself_is_kept(model, film, tmp_path):
+    before = film.read_bytes()
+    assert main(["predict", model, str(film), "--out", str(tmp_path)]) == 0
+    assert film.read_bytes() == before and Video(tmp_path / "film_1.mp4").count == 3
+
+
+def test_without_pictures(model, tmp_path):
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / "photos" / name)
+    assert main(["predict", model, str(tmp_path / "photos"), "--out", str(tmp_path / "out"), "--no-draw"]) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.json"]
+    assert [(image["height"], image["width"]) for image in read(tmp_path / "out")["images"]] == [(32, 32)] * 2
+
+
+def test_an_error_keeps_the_results_of_the_run_before(model, tmp_path, capsys):
+    photo = write_image(tmp_path / "photos" / "a.png")
+    line = ["predict", model, str(photo), "--out", str(tmp_path / "out"), "--csv"]
+    assert main(line) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    photo.write_bytes(b"no image")
+    assert main(line) == 2
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_an_interrupt_completes_the_files(model, tmp_path, monkeypatch):
+    for i in range(4):
+        write_image(tmp_path / "photos" / f"{i}.png")
+    add = CsvWriter.add
+
+    def interrupted(self: CsvWriter, name: str, prediction: Prediction) -> None:
+        if name.endswith("2.png"):
+            raise KeyboardInterrupt
+        add(self, name, prediction)
+
+    monkeypatch.setattr(CsvWriter, "add", interrupted)
+    out = tmp_path / "out"
+    assert main(["predict", model, str(tmp_path / "photos"), "--out", str(out), "--csv"]) == 130
+    assert [Path(image["file_name"]).name for image in read(out)["images"]] == ["0.png", "1.png"]
+    assert len((out / "predictions.csv").read_text().splitlines()) == 3
 
 
 @pytest.mark.parametrize(
@@ -165,6 +234,9 @@ def test_a_video(model, film, tmp_path):
         (["--batch-size", "0"], "--batch-size: got 0, expected an integer from 1"),
         (["--score-thr", "30"], "--score-thr: got 30.0"),
         (["--threads", "0"], "threads: got 0"),
+        (["--readers", "0"], "--readers: got 0, expected an integer from 1"),
+        (["--max-frames", "0"], "--max-frames: got 0, expected an integer from 1"),
+        (["--provider", "abacus"], "provider: got 'abacus', expected one that the installed onnxruntime has here: cpu"),
     ],
 )
 def test_wrong_options(model, tmp_path, capsys, words, said):

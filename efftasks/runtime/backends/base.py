@@ -60,8 +60,12 @@ class Backend:
         module: what it imports, whose version reports state.
         extra: the extra of this package that installs it; None where the base installation has it.
         load: (path, threads) -> session; threads None leaves their number to the runtime. It imports the runtime, and
-            raises UserError for a file that is corrupt.
+            raises UserError for a file that is corrupt. Where there are ``providers``, it takes the name of one as a
+            third argument.
         also_reads: suffixes of other runtimes' files that this one reads, too.
+        providers: names of what the installed runtime can run files on, in lower case, the default first; None where
+            there is no choice. It imports the runtime.
+        new_outputs: whether each call of a session gives new arrays, so that none has to be copied to be kept.
     """
 
     name: str
@@ -69,8 +73,10 @@ class Backend:
     files: tuple[str, ...]
     module: str
     extra: str | None
-    load: Callable[[Path, int | None], Session]
+    load: Callable[..., Session]
     also_reads: tuple[str, ...] = ()
+    providers: Callable[[], tuple[str, ...]] | None = None
+    new_outputs: bool = False
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -84,16 +90,23 @@ class Backend:
             return (path,)
         return (path, *(path.with_suffix(suffix) for suffix in self.files[1:]))
 
-    def open(self, path: str | Path, threads: int | None = None) -> Session:
+    def open(self, path: str | Path, threads: int | None = None, provider: str | None = None) -> Session:
         """Load a file.
 
+        Args:
+            path: the file.
+            threads: of the runtime; None leaves it to the runtime.
+            provider: what it runs on; None for the default.
+
         Raises:
-            UserError: a file is missing or corrupt, or the runtime is not installed.
+            UserError: a file is missing or corrupt, or the runtime is not installed or does not have the provider.
         """
         path = Path(path)
         _check_parts(self.parts(path))
         try:
-            return self.load(path, threads)
+            if provider is None:
+                return self.load(path, threads)
+            return self.load(path, threads, self._provider(provider))
         except ImportError as error:
             if (error.name or "").startswith("efftasks"):
                 raise
@@ -106,6 +119,17 @@ class Backend:
             if not faults:
                 raise
             raise UserError(faults[0]) from error
+
+    def _provider(self, name: str) -> str:
+        """A provider's name in lower case, if the runtime has it: it is never replaced by another one."""
+        if self.providers is None:
+            raise UserError(f"provider: got {name!r}, but {self.name} has no choice of providers; leave it out")
+        there = self.providers()
+        if name.lower() not in there:
+            raise UserError(
+                f"provider: got {name!r}, expected one that the installed {self.name} has here: {', '.join(there)}"
+            )
+        return name.lower()
 
 
 def check_one_input(path: Path, names: Sequence[str]) -> None:

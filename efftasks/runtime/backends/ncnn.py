@@ -75,4 +75,5 @@ BACKEND = Backend(
     module="ncnn",
     extra="ncnn",
     load=_NcnnSession,
+    new_outputs=True,
 )

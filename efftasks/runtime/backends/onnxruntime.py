@@ -1,4 +1,4 @@
-"""ONNX Runtime."""
+"""ONNX Runtime, on the CPU or another of its execution providers."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BACKEND"]
 
+_SUFFIX = "ExecutionProvider"
+_DEFAULT = "cpu"
+_REMOTE = ("azure",)  # sends requests to a service, and would leave a file to the CPU
 _SPIN_MICROSECONDS = "20"  # read by ONNX Runtime 1.24 and newer; older ones spin on
 
 # Of messages of ONNX Runtime 1.18 to 1.32.
@@ -28,7 +31,7 @@ _SOURCE = re.compile(r"^/\S+:\d+ .*?\) (?=[A-Z])", re.DOTALL)  # the place in it
 
 
 class _OnnxRuntimeSession:
-    """An ``.onnx`` file on the CPU.
+    """An ``.onnx`` file, on the CPU or another execution provider.
 
     Its threads spin for some microseconds while they wait, and then sleep. On a quiet machine that is as fast as to
     spin on, ONNX Runtime's default, where sleeping at once costs a nano network at 128 px 1.8 times its time. Beside
@@ -38,9 +41,10 @@ class _OnnxRuntimeSession:
     Args:
         path: the file.
         threads: threads inside an operator; None leaves it to ONNX Runtime (all physical cores).
+        provider: one of :func:`_providers`. Operators that it lacks run on the CPU, as ONNX Runtime has it.
     """
 
-    def __init__(self, path: Path, threads: int | None) -> None:
+    def __init__(self, path: Path, threads: int | None, provider: str = _DEFAULT) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -48,10 +52,14 @@ class _OnnxRuntimeSession:
         options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_MICROSECONDS)
         if threads is not None:
             options.intra_op_num_threads = threads
+        names = {_short(name): name for name in onnxruntime.get_available_providers()}
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=[names[provider]])
         except Exception as error:  # ONNX Runtime has a dozen classes of its own
             raise UserError(f"{path}: {_fault(str(error), onnxruntime.__version__)}") from error
+        used = _short(self._session.get_providers()[0])
+        if used != provider:  # it is built in, but a library or a device is missing
+            raise UserError(f"provider: got {provider!r}, which ONNX Runtime cannot start here: it would use {used}")
         check_one_input(path, [value.name for value in self._session.get_inputs()])
         self.inputs = tuple(value.name for value in self._session.get_inputs())
         self.outputs = tuple(value.name for value in self._session.get_outputs())
@@ -77,6 +85,18 @@ def _fault(message: str, version: str) -> str:
     return f"ONNX Runtime {version} cannot load this network ({reason[0]})"
 
 
+def _short(name: str) -> str:
+    """``CUDAExecutionProvider`` -> ``cuda``."""
+    return name.removesuffix(_SUFFIX).lower()
+
+
+def _providers() -> tuple[str, ...]:
+    import onnxruntime
+
+    names = [_short(name) for name in onnxruntime.get_available_providers()]
+    return (_DEFAULT, *(name for name in names if name != _DEFAULT and name not in _REMOTE))
+
+
 BACKEND = Backend(
     name="onnxruntime",
     suffix=".onnx",
@@ -84,4 +104,6 @@ BACKEND = Backend(
     module="onnxruntime",
     extra=None,
     load=_OnnxRuntimeSession,
+    providers=_providers,
+    new_outputs=True,
 )

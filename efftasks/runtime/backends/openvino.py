@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: its own files, and ``.onnx``."""
+"""OpenVINO, on the CPU or another of its devices: its own files, and ``.onnx``."""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ if TYPE_CHECKING:
 
 __all__ = ["BACKEND"]
 
+_DEFAULT = "cpu"
 _ONNX_METADATA = ["framework", METADATA_KEY]  # where OpenVINO keeps the metadata of an ONNX file
 
 
 class _OpenVinoSession:
-    """An ``.xml`` file with its ``.bin``, or an ``.onnx`` file, on the CPU, in float32 where the file is.
+    """An ``.xml`` file with its ``.bin``, or an ``.onnx`` file, in float32 where the file is.
 
     Args:
         path: the file.
-        threads: threads of an inference; None leaves it to OpenVINO.
+        threads: threads of an inference on the CPU; None leaves it to OpenVINO.
+        provider: the device, one of :func:`_devices`.
     """
 
-    def __init__(self, path: Path, threads: int | None) -> None:
+    def __init__(self, path: Path, threads: int | None, provider: str = _DEFAULT) -> None:
         import openvino
 
         core = openvino.Core()
         # Its default precision is bfloat16 where the processor has it.
         config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-        if threads is not None:
+        if threads is not None and provider == _DEFAULT:
             config["INFERENCE_NUM_THREADS"] = str(threads)
         fault = "corrupt, or not a file that OpenVINO reads"
         try:
             model = core.read_model(str(path))
             fault = "OpenVINO cannot compile this network"
-            self._request = core.compile_model(model, "CPU", config).create_infer_request()
+            self._request = core.compile_model(model, provider.upper(), config).create_infer_request()
         except Exception as error:  # RuntimeError of several libraries, with the place in their source first
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise UserError(f"{path}: {fault} ({lines[-1].partition(' Please check')[0]})") from error
@@ -63,6 +65,13 @@ def _names(port: Any) -> list[str]:
     return sorted(port.get_names()) or [port.get_node().get_friendly_name()]
 
 
+def _devices() -> tuple[str, ...]:
+    import openvino
+
+    names = [name.lower() for name in openvino.Core().available_devices]
+    return tuple(sorted(names, key=lambda name: name != _DEFAULT))
+
+
 BACKEND = Backend(
     name="openvino",
     suffix=".xml",
@@ -71,4 +80,5 @@ BACKEND = Backend(
     extra="openvino",
     load=_OpenVinoSession,
     also_reads=(".onnx",),
+    providers=_devices,
 )
