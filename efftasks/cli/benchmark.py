@@ -11,6 +11,7 @@ EXAMPLES = """examples:
   efftasks benchmark small.onnx large.onnx --backend onnxruntime openvino --threads 1 --runs 300
   efftasks benchmark backbone:HGNetV2,variant=b0 backbone:timm.repvit_m0_9 backbone:timm.resnet18 \\
       --backend torch onnxruntime openvino --size 224 224 --size 640 640 --baseline backbone:timm.resnet18 --out front
+  efftasks benchmark out/model.onnx --images photos/
 
 A model is an artifact (SUFFIXES), a checkpoint of a work dir (.pth), a config, or a backbone alone:
 backbone:NAME[,argument=value...] with a registered name, or backbone:timm.NAME. Configs and backbones have random
@@ -21,6 +22,10 @@ a uint8 image to detections in its pixels. GFLOPs count a multiply-add as two, G
 convolutions and matrix products write. The peak RSS is measured in a separate process; in PyTorch most of it is PyTorch
 and OpenMMLab. With --baseline, speed-up and FLOPs saved are against that model on the same backend, and gap is the
 first over the second.
+
+With --images exported files are run over real images instead: images per second of Predictor.stream from the files to
+predictions, with and without pictures drawn and written, and of Predictor image by image; and of each the share of the
+images per second of the session alone, which has its tensors in memory (median, least and most of --rounds).
 """
 
 
@@ -53,6 +58,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar=("H", "W"),
         help="input size of models without a fixed one; repeat for several rows",
     )
+    parser.add_argument("--images", metavar="DIR", help="measure exported files from these images to predictions")
+    parser.add_argument("--rounds", type=int, default=5, help="with --images: times over all images (default 5)")
+    parser.add_argument("--readers", type=int, help="with --images: threads that read images (default: 1 or 2)")
     parser.add_argument("--runs", type=int, default=100, help="timed calls of each model (default 100)")
     parser.add_argument("--warmup", type=int, default=10, help="untimed calls of each model before (default 10)")
     parser.add_argument("--threads", type=int, help="threads of the runtime (default: the runtime's choice)")
@@ -64,9 +72,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure the models, print the table, and write the report if asked to."""
     from efftasks.apis.benchmarking import benchmark
+    from efftasks.bench.environment import describe_environment
     from efftasks.bench.plot import draw_flops_against_latency
     from efftasks.bench.rows import BenchmarkSettings
     from efftasks.bench.table import to_markdown, write_report
+    from efftasks.bench.throughput import COLUMNS, measure_throughput
 
     settings = BenchmarkSettings(
         backends=tuple(args.backend or ()),
@@ -76,7 +86,15 @@ def run(args: argparse.Namespace) -> int:
         threads=args.threads,
         device=args.device,
     )
-    rows, columns, environment = benchmark(args.models, settings, args.baseline)
+    if args.images is None:
+        rows, columns, environment = benchmark(args.models, settings, args.baseline)
+    else:
+        rows = [
+            row
+            for model in dict.fromkeys(args.models)
+            for row in measure_throughput(model, args.images, settings, args.rounds, args.readers)
+        ]
+        columns, environment = COLUMNS, describe_environment(args.threads)
     print(to_markdown(rows, columns))
     print("\n" + ", ".join(f"{key} {value}" for key, value in environment.items()))
     if args.out:

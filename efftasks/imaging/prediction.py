@@ -229,6 +229,30 @@ class Prediction:
                 row["keypoints"] = points.round(3).ravel().tolist()
         return rows
 
+    def to_supervision(self) -> Any:
+        """``supervision.Detections``, for the annotators, trackers and zones of that package.
+
+        Returns:
+            ``xyxy`` float32 (K, 4), ``confidence`` (K,), ``class_id`` (K,), ``mask`` bool (K, H, W) or None, and
+            ``data["class_name"]``. A label map is not in it.
+
+        Raises:
+            UserError: the package ``supervision`` is not installed.
+        """
+        from efftasks.imaging.supervision import to_detections
+
+        return to_detections(self)
+
+    def to_supervision_keypoints(self) -> Any:
+        """``supervision.KeyPoints``: ``xy`` float32 (K, P, 2), ``confidence`` of each keypoint, classes as above.
+
+        Raises:
+            UserError: there are no keypoints, or the package ``supervision`` is not installed.
+        """
+        from efftasks.imaging.supervision import to_key_points
+
+        return to_key_points(self)
+
 
 def class_metadata(meta: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of predictions and artifacts on classes and keypoints, from the metadata of a data set."""

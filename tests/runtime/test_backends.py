@@ -256,3 +256,44 @@ def test_every_entry_of_the_table_stands_for_itself():
         assert find_backend(f"a/MODEL{backend.suffix.upper()}", name) is backend
         for suffix in backend.also_reads:
             assert find_backend(f"model{suffix}") is not backend and find_backend(f"model{suffix}", name) is backend
+
+
+def test_a_provider_is_passed_on_and_never_replaced(tmp_path, monkeypatch):
+    used: list[str | None] = []
+
+    class Chooses(ToySession):
+        def __init__(self, path: Path, threads: int | None, provider: str | None = None) -> None:
+            super().__init__(path, threads)
+            used.append(provider)
+
+    path = write_toy(tmp_path)
+    monkeypatch.setitem(BACKENDS, "toy", replace(TOY, load=Chooses, providers=lambda: ("cpu", "gpu")))
+    Predictor(path)
+    Predictor(path, provider="GPU")
+    assert used == [None, "gpu"]
+    with pytest.raises(UserError, match=r"provider: got 'npu', expected one that the installed toy has here: cpu, gpu"):
+        Predictor(path, provider="npu")
+    monkeypatch.setitem(BACKENDS, "toy", TOY)
+    with pytest.raises(UserError, match=r"provider: got 'gpu', but toy has no choice of providers; leave it out"):
+        Predictor(path, provider="gpu")
+
+
+@pytest.mark.parametrize("name", [name for name, backend in BACKENDS.items() if backend.providers is not None])
+def test_the_cpu_is_the_default_provider(name):
+    backend = BACKENDS[name]
+    pytest.importorskip(backend.module)
+    assert backend.providers is not None
+    providers = backend.providers()
+    assert providers[0] == "cpu" and len(set(providers)) == len(providers)
+    assert all(provider == provider.lower() for provider in providers)
+
+
+def test_memory_that_a_runtime_uses_again_is_copied_for_a_stream(toy, tmp_path):
+    """The session is three pictures ahead when the first prediction is taken."""
+    predictor = Predictor(write_toy(tmp_path))
+    pictures = colors(*((43, 22, 6 + 40 * i) for i in range(6)))
+    alone = [predictor(picture)[0] for picture in pictures]
+    for reference, found in zip(alone, predictor.stream(pictures), strict=True):
+        np.testing.assert_array_equal(found.scores, reference.scores)
+        np.testing.assert_array_equal(found.boxes, reference.boxes)
+    assert len({prediction.scores.tobytes() for prediction in alone}) == 6
