@@ -129,6 +129,17 @@ def test_predictions_are_those_of_the_plain_loop(predictor, photos, pictures, re
     assert [p.stem for p in predictor(pictures, batch_size=batch_size)] == [f"image_{i:06d}" for i in range(COUNT)]
 
 
+def test_a_runtime_that_uses_its_memory_again(tmp_path, pictures):
+    """Masks are made of its outputs when the caller takes them, and the session is ahead."""
+    pytest.importorskip("openvino")
+    predictor = Predictor(write_model(tmp_path / "model.onnx"), backend="openvino", threads=1, provider="cpu")
+    assert_same(list(predictor.stream(pictures, batch_size=2)), plain(predictor, pictures, 2))
+    with pytest.raises(
+        UserError, match="provider: got 'abacus', expected one that the installed openvino has here: cpu"
+    ):
+        Predictor(tmp_path / "model.onnx", backend="openvino", provider="abacus")
+
+
 def test_the_size_of_the_image_is_known_without_reading_it(predictor, photos):
     assert [p.size for p in predictor.stream(photos)] == [(20 + i, 90 - 3 * i) for i in range(COUNT)]
 
