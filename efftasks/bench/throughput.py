@@ -102,7 +102,7 @@ def _ways(predictor: Predictor, names: Sequence[str], out: Path, readers: int | 
 
     def drawn(paths: Sequence[str]) -> None:
         writer, stems = PictureWriter(out, _SCORE_THR), FreeStems(out, (".jpg",))
-        for prediction in predictor.stream(paths, readers=readers):
+        for prediction in predictor.stream(paths, readers=readers, keep_pixels=True):
             writer.add(stems.take(prediction.stem), prediction)
 
     def one_by_one(paths: Sequence[str]) -> None:

@@ -123,7 +123,7 @@ def _writers(args: argparse.Namespace, source: Source, out: Path) -> Iterator[Wr
     elif not args.no_draw:
         yield PictureWriter(out, args.score_thr)
     if args.csv:
-        yield CsvWriter(out / "predictions.csv", args.source if source.video else None)
+        yield CsvWriter(out / "predictions.csv", source.place if source.video else None)
     yield CocoWriter(out / "predictions.json")
 
 
@@ -202,7 +202,9 @@ def _artifact(args: argparse.Namespace) -> Stream:
     predictor = Predictor(
         args.model, args.backend, threads=args.threads, score_thr=args.score_thr, provider=args.provider
     )
-    return lambda source, skip: predictor.stream(source, args.batch_size, skip or "raise", args.readers)
+    return lambda source, skip: predictor.stream(
+        source, args.batch_size, skip or "raise", args.readers, keep_pixels=not args.no_draw
+    )
 
 
 def _checkpoint(args: argparse.Namespace) -> Stream:

@@ -38,6 +38,7 @@ class Prediction:
         pixel_range: values of black and white in an image of more than 8 bits, or None.
         size: (height, width) of the image in pixels, where it is known without reading it; or None.
         frame: number of the frame in its video, from 0; or None.
+        pixels: the image as it was read, uint8 (H, W, 3) BGR, where it was kept for drawing; or None.
     """
 
     image: str | np.ndarray
@@ -57,6 +58,7 @@ class Prediction:
     pixel_range: PixelRange | None = None
     size: tuple[int, int] | None = None
     frame: int | None = None
+    pixels: np.ndarray | None = None
 
     @classmethod
     def of_labels(cls, image: str | np.ndarray, segmentation: np.ndarray, **fields: Any) -> Prediction:
@@ -133,7 +135,9 @@ class Prediction:
         from efftasks.imaging.images import read_image, to_eight_bits
         from efftasks.imaging.semantic_drawing import draw_semantic
 
-        if isinstance(self.image, str):
+        if self.pixels is not None:
+            image = self.pixels
+        elif isinstance(self.image, str):
             image = read_image(self.image, self.pixel_range)
         else:
             image = to_eight_bits(self.image, self.pixel_range)

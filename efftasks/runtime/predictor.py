@@ -47,6 +47,7 @@ class _Seen(NamedTuple):
     name: str
     frame: int | None
     place: Placement
+    pixels: NDArray[np.uint8] | None  # where they are kept for drawing
 
 
 @dataclass
@@ -145,10 +146,15 @@ class Predictor:
         first = list(islice(parts, 2))
         if len(first) < 2:
             return [prediction for part in first for prediction in self._predict(part, skip)]
-        return list(self._stream(chain(first, parts), skip, readers))
+        return list(self._stream(chain(first, parts), readers, _Work(self, skip)))
 
     def stream(
-        self, source: Any, batch_size: int = 1, on_error: OnError = "raise", readers: int | None = None
+        self,
+        source: Any,
+        batch_size: int = 1,
+        on_error: OnError = "raise",
+        readers: int | None = None,
+        keep_pixels: bool = False,
     ) -> Iterator[Prediction]:
         """Predict one after another, with a bounded number of images in memory.
 
@@ -164,6 +170,8 @@ class Predictor:
             on_error: as for :meth:`__call__`, of images. Frames of a video that cannot be decoded are always skipped.
             readers: number of threads that read images; None takes one, on more than two processors two. A video has
                 one.
+            keep_pixels: whether predictions have the image as it was read in ``pixels``, so that ``draw`` need not read
+                it again.
 
         Returns:
             An iterator of predictions. Of a frame, ``image`` is the frame, ``frame`` its number and ``name`` that of
@@ -173,18 +181,17 @@ class Predictor:
             UserError: the source cannot be read, or an image of it, when its turn comes.
         """
         skip, readers = _check(on_error, batch_size, readers)
-        return self._stream_source(source, self._step(batch_size), skip, readers)
+        return self._stream_source(source, self._step(batch_size), readers, _Work(self, skip, keep_pixels))
 
     def _step(self, batch_size: int) -> int:
         return batch_size if self.spec.input.dynamic_batch else 1
 
-    def _stream_source(self, source: Any, step: int, skip: Skip | None, readers: int) -> Iterator[Prediction]:
+    def _stream_source(self, source: Any, step: int, readers: int, work: _Work) -> Iterator[Prediction]:
         with closing(open_source(source)) as opened:
             parts = in_batches(iter(opened), step)
             if not opened.video:
-                yield from self._stream(parts, skip, readers)
+                yield from self._stream(parts, readers, work)
                 return
-            work = _Work(self, skip is not None)
             # The reader decodes the frames, too; of a camera it waits for them, and few are held.
             ahead = 2 if opened.live else _AHEAD
             with closing(run_ahead(repeat(parts), lambda rest: work.read(next(rest, [])), work.run, 1, ahead)) as done:
@@ -193,11 +200,10 @@ class Predictor:
                         return
                     yield from self._predictions(batch)
 
-    def _stream(self, parts: Iterator[list[Item]], skip: Skip | None, readers: int) -> Iterator[Prediction]:
-        work = _Work(self, skip is not None)
+    def _stream(self, parts: Iterator[list[Item]], readers: int, work: _Work) -> Iterator[Prediction]:
         with closing(run_ahead(parts, work.read, work.run, readers, _AHEAD + readers)) as done:
             for batch in done:
-                _report(batch.errors, skip)
+                _report(batch.errors, work.skip)
                 yield from self._predictions(batch)
 
     def _warn_once(self, note: str) -> None:
@@ -231,7 +237,7 @@ class Predictor:
         _report(batch.errors, skip)
         return predictions
 
-    def _read(self, items: list[Item], buffer: np.ndarray, is_tolerant: bool) -> _Batch:
+    def _read(self, items: list[Item], buffer: np.ndarray, is_tolerant: bool, keep_pixels: bool = False) -> _Batch:
         """Load images and write them into the first places of a network input."""
         batch = _Batch(buffer)
         for item in items:
@@ -243,7 +249,8 @@ class Predictor:
                 batch.errors.append(error)
                 continue
             place = self._write(buffer[len(batch.images)], loaded.pixels)
-            batch.images.append(_Seen(loaded.source, loaded.name, item.frame, place))
+            pixels = loaded.pixels if keep_pixels else None
+            batch.images.append(_Seen(loaded.source, loaded.name, item.frame, place, pixels))
         return batch
 
     def _predictions(self, batch: _Batch) -> list[Prediction]:
@@ -262,6 +269,7 @@ class Predictor:
             pixel_range=spec.input.pixel_range,
             size=(place.height, place.width),
             frame=image.frame,
+            pixels=image.pixels,
         )
         if "scores" not in outputs:
             return Prediction.of_labels(source, self._label_map(i, outputs, place), **fields)
@@ -308,11 +316,12 @@ class _Work:
 
     Args:
         predictor: whose stream it is.
-        is_tolerant: whether images that cannot be read are left out.
+        skip: called with the errors of images that cannot be read; None to raise them.
+        keep_pixels: whether images are kept for drawing.
     """
 
-    def __init__(self, predictor: Predictor, is_tolerant: bool) -> None:
-        self._predictor, self._is_tolerant = predictor, is_tolerant
+    def __init__(self, predictor: Predictor, skip: Skip | None, keep_pixels: bool = False) -> None:
+        self._predictor, self.skip, self._keep_pixels = predictor, skip, keep_pixels
         self._free: list[np.ndarray] = []
 
     def read(self, items: list[Item]) -> _Batch:
@@ -322,7 +331,7 @@ class _Work:
             buffer = self._free.pop()
         except IndexError:  # all are in use
             buffer = input_buffer(len(items), predictor.size, predictor.spec.input)
-        return predictor._read(items, buffer, self._is_tolerant)
+        return predictor._read(items, buffer, self.skip is not None, self._keep_pixels)
 
     def run(self, batch: _Batch) -> _Batch:
         """Run the session on a batch, in the thread of the session."""

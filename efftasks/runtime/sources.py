@@ -49,7 +49,7 @@ class Images:
         total: number of images where it is known.
     """
 
-    name = "images"
+    name = place = "images"
     video = live = False
     fps: float | None = None
 
@@ -70,6 +70,8 @@ class VideoFrames:
     """Frames of a video file, a camera or a stream; see :class:`efftasks.runtime.video.Video`.
 
     Attributes:
+        name: for file names.
+        place: for messages and lists, without passwords.
         total: number of frames where it is known.
         fps: frames per second where they are known.
         live: whether frames are lost that are not read in time.
@@ -80,7 +82,7 @@ class VideoFrames:
 
     def __init__(self, source: str | Path | int) -> None:
         self._video = Video(source)
-        self.name, self.total = self._video.name, self._video.count
+        self.name, self.place, self.total = self._video.name, self._video.place, self._video.count
         self.fps, self.live = self._video.fps, self._video.live
 
     def __iter__(self) -> Iterator[Item]:

@@ -20,6 +20,7 @@ __all__ = ["Frame", "Newest", "Video", "is_stream_url"]
 
 _LOG = logging.getLogger("efftasks")
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_CREDENTIALS = re.compile(r"(?<=:)//[^/@]*@")
 _LIKELY_FPS = (0.1, 1000.0)  # containers without a rate state one of their time base, such as 90000
 _SECONDS_TO_STOP = 2.0
 
@@ -42,6 +43,7 @@ class Video:
         source: path of a file, index of a camera, or URL of a stream.
 
     Attributes:
+        place: the source for messages and lists; of a URL without user and password.
         name: of the source, for file names: stem of the file, ``camera0``, last part of the URL.
         fps: frames per second, None where they are not stated.
         count: number of frames that a file states; None of cameras and streams, or where it states none.
@@ -52,10 +54,10 @@ class Video:
     """
 
     def __init__(self, source: str | Path | int) -> None:
-        self.source = source
+        self.place = _CREDENTIALS.sub("//", str(source)) if is_stream_url(source) else str(source)
         self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
         if not self._capture.isOpened():
-            raise UserError(f"{source}: {_not_opened(source)}")
+            raise UserError(f"{self.place}: {_not_opened(source)}")
         self.name = f"camera{source}" if isinstance(source, int) else Path(str(source).split("?")[0]).stem or "stream"
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if math.isfinite(fps) and _LIKELY_FPS[0] <= fps <= _LIKELY_FPS[1] else None
@@ -95,15 +97,15 @@ class Video:
         finally:
             self._capture.release()
         if not given:
-            raise UserError(f"{self.source}: no frame can be decoded, expected a video, a camera or a stream")
+            raise UserError(f"{self.place}: no frame can be decoded, expected a video, a camera or a stream")
         if broken and self.count is not None:
             _LOG.warning(
-                "%s: ends after frame %d, though it states %d frames", self.source, index - broken - 1, self.count
+                "%s: ends after frame %d, though it states %d frames", self.place, index - broken - 1, self.count
             )
 
     def _warn_broken(self, first: int, last: int) -> None:
         frames = f"frame {first}" if first == last else f"frames {first} to {last}"
-        _LOG.warning("%s: %s cannot be decoded, skipped", self.source, frames)
+        _LOG.warning("%s: %s cannot be decoded, skipped", self.place, frames)
 
 
 class Newest(Iterator[Frame]):
@@ -162,7 +164,7 @@ class Newest(Iterator[Frame]):
             self._changed.notify_all()
 
 
-def is_stream_url(source: str | Path) -> bool:
+def is_stream_url(source: str | Path | int) -> bool:
     """Whether it is an address, such as ``rtsp://host/path``, and no path."""
     return isinstance(source, str) and _URL.match(source) is not None
 

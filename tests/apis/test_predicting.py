@@ -12,6 +12,7 @@ import pytest
 
 from efftasks import apis
 from efftasks.imaging.prediction import Prediction
+from efftasks.structures.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,28 @@ def test_arrays_paths_and_entries_are_the_same(painted, model, root):
     (alone,) = apis.predict(model, entries[1])
     check(painted, alone, 1)
     assert alone.image == paths[1] and alone.category_ids == (3, 7) and alone.keypoint_names == ("first", "last")
+
+
+def test_a_stream_gives_the_same_one_after_another(painted, model, root, film):
+    expected = apis.predict(model, root / "images", batch_size=2)
+    found = list(apis.stream(model, root / "images", batch_size=2))
+    assert len(found) == len(expected) == 4
+    for one, other in zip(found, expected):
+        np.testing.assert_array_equal(one.boxes, other.boxes)
+        assert one.image == other.image and one.size == cv2.imread(str(one.image)).shape[:2]
+    frames = list(apis.stream(model, film, batch_size=2))
+    assert [(frame.frame, frame.stem) for frame in frames] == [(i, f"film_{i:06d}") for i in range(3)]
+
+
+def test_a_stream_skips_what_cannot_be_read_on_request(model, root, tmp_path):
+    images = [root / "images" / "0.png", tmp_path / "none.png", root / "images" / "1.png"]
+    stream = apis.stream(model, images, batch_size=1)
+    assert next(stream).stem == "0"
+    with pytest.raises(UserError, match=r"none\.png"):
+        next(stream)
+    errors: list[UserError] = []
+    assert [p.stem for p in apis.stream(model, images, batch_size=3, on_error=errors.append)] == ["0", "1"]
+    assert len(errors) == 1
 
 
 def test_scores_below_the_threshold_are_dropped(model, root):

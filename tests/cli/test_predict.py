@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,52 @@ def test_the_video_itself_is_kept(model, film, tmp_path):
     before = film.read_bytes()
     assert main(["predict", model, str(film), "--out", str(tmp_path)]) == 0
     assert film.read_bytes() == before and Video(tmp_path / "film_1.mp4").count == 3
+
+
+class Camera:
+    """Endless frames of 32 x 32."""
+
+    def __init__(self, source: object) -> None:
+        assert source == 0
+
+    def isOpened(self) -> bool:
+        return True
+
+    def get(self, what: int) -> float:
+        return 0.0
+
+    def read(self) -> tuple[bool, np.ndarray]:
+        return True, np.full((32, 32, 3), 90, np.uint8)
+
+    def release(self) -> None: ...
+
+
+def test_a_camera_ends_after_so_many_frames(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    out = tmp_path / "out"
+    assert main(["predict", model, "0", "--out", str(out), "--max-frames", "3"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["camera0.mp4", "predictions.json"]
+    frames = [image["frame"] for image in read(out)["images"]]
+    assert len(frames) == 3 and frames == sorted(set(frames))
+    assert "3 frames in" in capsys.readouterr().out
+
+
+def test_an_interrupt_is_the_end_of_a_camera(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    add = CsvWriter.add
+    rows = []
+
+    def interrupted(self: CsvWriter, name: str, prediction: Prediction) -> None:
+        rows.append(name)
+        if len(rows) == 3:
+            raise KeyboardInterrupt
+        add(self, name, prediction)
+
+    monkeypatch.setattr(CsvWriter, "add", interrupted)
+    out = tmp_path / "out"
+    assert main(["predict", model, "0", "--out", str(out), "--csv", "--no-draw"]) == 0
+    assert len(read(out)["images"]) == 2
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("efftasks")]
 
 
 def test_without_pictures(model, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,16 @@ def test_a_runtime_that_uses_its_memory_again(tmp_path, pictures):
 
 def test_the_size_of_the_image_is_known_without_reading_it(predictor, photos):
     assert [p.size for p in predictor.stream(photos)] == [(20 + i, 90 - 3 * i) for i in range(COUNT)]
+
+
+def test_pixels_are_kept_on_request(predictor, photos, pictures):
+    assert all(prediction.pixels is None for prediction in predictor.stream(photos))
+    for prediction, picture in zip(predictor.stream(photos, keep_pixels=True), pictures, strict=True):
+        np.testing.assert_array_equal(prediction.pixels, picture)
+        drawn = prediction.draw()
+        np.testing.assert_array_equal(drawn, replace(prediction, pixels=None).draw())
+        (Path(prediction.image)).unlink()
+        np.testing.assert_array_equal(drawn, prediction.draw())  # without the file
 
 
 def test_two_streams_and_a_call_at_a_time(predictor, photos, pictures):

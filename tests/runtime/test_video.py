@@ -147,6 +147,15 @@ def test_a_camera_and_a_stream(cameras):
         open_source("7")
 
 
+def test_passwords_are_in_no_message_and_no_list(cameras, monkeypatch):
+    opened = open_source("rtsp://me:secret@host/door@1")
+    assert isinstance(opened, VideoFrames)
+    assert opened.place == "rtsp://host/door@1" and cameras == ["rtsp://me:secret@host/door@1"]
+    monkeypatch.setattr(FakeCapture, "isOpened", lambda self: False)
+    with pytest.raises(UserError, match=r"^rtsp://host/door: the stream cannot be opened"):
+        open_source("rtsp://me:secret@host/door")
+
+
 def test_what_is_a_video(cameras, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for source in (0, "0", "12", "film.mp4", Path("film.MKV"), "rtsp://host/x", "http://host/x.mp4"):
