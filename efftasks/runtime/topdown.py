@@ -26,11 +26,12 @@ class TopDownPredictor:
     """An exported pose estimator, ready to look into boxes.
 
     Args:
-        path: the artifact, or one that is loaded already; ``backend`` and ``threads`` are then those it was loaded
-            with.
+        path: the artifact, or one that is loaded already; ``backend``, ``threads`` and ``provider`` are then those it
+            was loaded with.
         backend: name of the runtime; None takes the one for the suffix of ``path``.
         threads: threads of the runtime; None leaves it to the runtime.
         batch_size: crops at a time, where the artifact has a dynamic batch.
+        provider: as for :class:`efftasks.runtime.predictor.Predictor`.
 
     Raises:
         UserError: the file cannot be run, or is none of a top-down estimator.
@@ -42,10 +43,11 @@ class TopDownPredictor:
         threads: int | None = None,
         batch_size: int = 8,
         backend: str | None = None,
+        provider: str | None = None,
     ) -> None:
         if batch_size < 1:
             raise UserError(f"batch_size: got {batch_size}, expected an integer from 1")
-        self.session = path if isinstance(path, Artifact) else Artifact(path, backend, threads)
+        self.session = path if isinstance(path, Artifact) else Artifact(path, backend, threads, provider)
         path, self.spec = self.session.path, self.session.spec
         if self.spec.task != TOP_DOWN:
             raise UserError(f"{path}: got a file for {self.spec.task}, expected one for {TOP_DOWN}")

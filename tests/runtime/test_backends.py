@@ -271,6 +271,11 @@ def test_a_provider_is_passed_on_and_never_replaced(tmp_path, monkeypatch):
     Predictor(path)
     Predictor(path, provider="GPU")
     assert used == [None, "gpu"]
+    outputs = (OutputSpec("keypoints", ("N", 1, 3), "float32", ""),)
+    pose = replace(SPEC, task="top-down pose", outputs=outputs, keypoints=("nose",))
+    (tmp_path / "pose").mkdir()
+    TopDownPredictor(write_toy(tmp_path / "pose", pose), provider="gpu")
+    assert used == [None, "gpu", "gpu"]
     with pytest.raises(UserError, match=r"provider: got 'npu', expected one that the installed toy has here: cpu, gpu"):
         Predictor(path, provider="npu")
     monkeypatch.setitem(BACKENDS, "toy", TOY)

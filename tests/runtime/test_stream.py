@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -225,6 +227,18 @@ def test_an_error_of_a_generator_comes_after_what_it_gave(predictor, pictures):
         for prediction in predictor.stream(failing()):
             found.append(prediction)
     assert_same(found, plain(predictor, pictures[:4]))
+
+
+def test_a_program_that_ends_within_a_stream_ends(predictor, photos):
+    """Nobody closes the iterator, and nothing waits for it."""
+    code = (
+        f"from efftasks import Predictor; model = Predictor({str(predictor.session.path)!r}); "
+        f"stream = model.stream({str(photos)!r}, readers=2); print(next(stream).stem)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=60
+    )
+    assert (done.stdout.strip(), done.stderr, done.returncode) == ("00", "", 0)
 
 
 def test_an_error_of_the_caller_and_an_early_end(predictor, photos):

@@ -56,7 +56,10 @@ class _OnnxRuntimeSession:
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=[names[provider]])
         except Exception as error:  # ONNX Runtime has a dozen classes of its own
-            raise UserError(f"{path}: {_fault(str(error), onnxruntime.__version__)}") from error
+            fault = _fault(str(error), onnxruntime.__version__)
+            if provider != _DEFAULT:
+                fault = f"cannot be loaded on {provider}: {fault}"
+            raise UserError(f"{path}: {fault}") from error
         used = _short(self._session.get_providers()[0])
         if used != provider:  # it is built in, but a library or a device is missing
             raise UserError(f"provider: got {provider!r}, which ONNX Runtime cannot start here: it would use {used}")
