@@ -42,7 +42,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: NAMES)
     monkeypatch.setattr(onnxruntime, "InferenceSession", FakeSession)
     monkeypatch.setattr(FakeSession, "asked", [])
-    (tmp_path / "model.onnx").touch()
+    (tmp_path / "model.onnx").write_bytes(b"a file")
     return tmp_path / "model.onnx"
 
 

