@@ -72,4 +72,5 @@ BACKEND = Backend(
     module="ai_edge_litert",
     extra="litert",
     load=_LiteRtSession,
+    new_outputs=True,  # `get_tensor` copies
 )
