@@ -95,6 +95,8 @@ def write_quantized(
         )
     if quantization.weight_bits is not None:
         settings = replace(settings, weight_bits=quantization.weight_bits)
+    if len(quantization.methods) == 1:  # there is nothing to compare, and no images need be held out for it
+        settings = replace(settings, method=quantization.methods[0])
     images = choose_images(cfg, spec.input, settings, folder)
     parts = float_parts_of(model)
     quantizer = quantization.prepare(model, spec, path.parent, images.calibration, parts, opset=opset)

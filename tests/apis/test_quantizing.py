@@ -143,6 +143,19 @@ def test_auto_takes_the_method_with_the_best_metric(model, tmp_path, monkeypatch
     assert made.spec.quantization.calibration_images == 3 and "onnxruntime" in made.spec.versions
 
 
+def test_one_method_is_taken_without_holding_images_out(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(quantizing, "evaluate", None)  # nothing is evaluated
+    exporter = EXPORTERS["onnx"]
+    assert exporter.quantization is not None
+    single = replace(exporter, quantization=replace(exporter.quantization, methods=("percentile",)))
+    spec = replace(apis.describe(model), precision="int8")
+    settings = QuantizationSettings(images=64)
+    path = tmp_path / "model.onnx"
+    made = quantizing.write_quantized(apis.fuse(model), model.cfg, spec, path, single, settings)
+    assert made.spec.quantization is not None and made.spec.quantization.method == "percentile"
+    assert made.settings.method == "percentile" and made.settings.images == 64
+
+
 def test_settings_of_int8_need_int8(tmp_path):
     for wish in (dict(quantization={"images": 4}), dict(sensitivity=True), dict(calib_images=tmp_path)):
         with pytest.raises(UserError, match="--precision: got none, expected int8"):

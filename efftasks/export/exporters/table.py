@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from efftasks.export.exporters import litert, ncnn, onnx, openvino, web
+from efftasks.export.exporters import executorch, litert, ncnn, onnx, openvino, web
 from efftasks.export.exporters.base import Exporter
 
 __all__ = ["EXPORTERS"]
@@ -10,5 +10,12 @@ __all__ = ["EXPORTERS"]
 # In the order of help; the first one is the default.
 EXPORTERS: dict[str, Exporter] = {
     exporter.name: exporter
-    for exporter in (onnx.EXPORTER, openvino.EXPORTER, ncnn.EXPORTER, litert.EXPORTER, web.EXPORTER)
+    for exporter in (
+        onnx.EXPORTER,
+        openvino.EXPORTER,
+        ncnn.EXPORTER,
+        executorch.EXPORTER,
+        litert.EXPORTER,
+        web.EXPORTER,
+    )
 }

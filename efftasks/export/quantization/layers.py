@@ -19,7 +19,17 @@ from efftasks.structures.protocols import KeepsFloat
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["PASSING", "SCOPES", "Chosen", "Layers", "drop_scopes", "float_parts_of", "module_of"]
+__all__ = [
+    "PASSING",
+    "SCOPES",
+    "Chosen",
+    "Layers",
+    "drop_scopes",
+    "float_parts_of",
+    "matches",
+    "module_of",
+    "remaining",
+]
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 _ROOT = "model."  # the model inside of efftasks.export.graph.Graph
@@ -114,16 +124,7 @@ class Layers:
         Raises:
             UserError: a pattern matches no layer, or nothing is left to be quantized.
         """
-        patterns = tuple(float_layers)
-        for pattern in patterns:
-            if not any(matches(name, (pattern,)) for name in self._all):
-                raise UserError(
-                    f"quantization.float_layers: got {pattern!r}, which matches no convolution of the exported "
-                    f"network; its layers have names such as {', '.join(list(self._all)[:3])}"
-                )
-        layers = [name for name in self.names if not matches(name, patterns) and (only is None or name in only)]
-        if not layers:
-            raise UserError("quantization.float_layers: no layer is left to be quantized, expected at least one")
+        layers = remaining(self.names, tuple(self._all), tuple(float_layers), only)
         convolutions = {node.name: node for name in layers for node in self._all[name].nodes}
         passing = self._passing(convolutions)
         nodes = frozenset((*convolutions, *passing))
@@ -177,6 +178,32 @@ class Layers:
             for name in node.output if node.name in nodes else ():
                 if name in outputs or any(reader.name not in nodes for reader in self._consumers.get(name, ())):
                     yield name
+
+
+def remaining(
+    names: Collection[str], every: Sequence[str], float_layers: Sequence[str], only: Collection[str] | None = None
+) -> list[str]:
+    """Names of the layers that are quantized.
+
+    Args:
+        names: of those that can be.
+        every: names of these and of others, which are in float by a rule.
+        float_layers: patterns of names of layers, or of modules with all below them, that stay in float.
+        only: names of layers; the others stay in float. None for all.
+
+    Raises:
+        UserError: a pattern matches no layer, or nothing is left to be quantized.
+    """
+    for pattern in float_layers:
+        if not any(matches(name, (pattern,)) for name in every):
+            raise UserError(
+                f"quantization.float_layers: got {pattern!r}, which matches no convolution of the exported "
+                f"network; its layers have names such as {', '.join(every[:3])}"
+            )
+    layers = [name for name in names if not matches(name, float_layers) and (only is None or name in only)]
+    if not layers:
+        raise UserError("quantization.float_layers: no layer is left to be quantized, expected at least one")
+    return layers
 
 
 def float_parts_of(model: nn.Module) -> tuple[str, ...]:
