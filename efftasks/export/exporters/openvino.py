@@ -17,7 +17,7 @@ from efftasks.export.exporters.base import Exporter, Quantization
 from efftasks.export.quantization.layers import Layers
 from efftasks.export.quantization.recipe import CalibrationImages, Recipe
 from efftasks.structures.errors import WorkError
-from efftasks.structures.spec import METADATA_KEY, ArtifactSpec, InputSpec
+from efftasks.structures.spec import METADATA_KEY, ArtifactSpec, InputSpec, QuantizationSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,11 +26,14 @@ __all__ = ["EXPORTER", "NncfQuantizer", "export_openvino", "prepare_nncf", "writ
 
 
 def export_openvino(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: int = 18) -> Path:
-    """Write a model as OpenVINO's files, in float32 as the model has it.
+    """Write a model as OpenVINO's files, in float32 as the model has it, or with weights of 16 bits.
+
+    Constants of which most do not fit into float16 stay in float32: OpenVINO looks at each.
 
     Args:
         model: fused, in evaluation mode, on the CPU; satisfies ``Exportable``.
-        spec: what the file is. It goes into the file under ``rt_info``, ``efftasks``.
+        spec: what the file is. It goes into the file under ``rt_info``, ``efftasks``. Weights are stored in 16 bits
+            where its precision is ``fp16``; the runtime here computes in 32 bits as well.
         path: of the ``.xml``; its weights go beside it.
         opset: of the ONNX graph that is converted.
 
@@ -165,12 +168,12 @@ def _converted(graph: Path, path: Path) -> Any:
 
 
 def _save(network: Any, path: Path, spec: ArtifactSpec | None = None) -> Path:
-    """Write a network, with a description where there is one; its default would be weights of 16 bits."""
+    """Write a network, with a description where there is one; OpenVINO's default would be weights of 16 bits."""
     import openvino
 
     if spec is not None:
         network.set_rt_info(replace(spec, files=()).to_json(), METADATA_KEY)
-    openvino.save_model(network, str(path), compress_to_fp16=False)
+    openvino.save_model(network, str(path), compress_to_fp16=spec is not None and spec.precision == "fp16")
     return path
 
 
@@ -187,7 +190,7 @@ _GRAPH = ".onnx"
 EXPORTER = Exporter(
     name="openvino",
     backend="openvino",
-    precisions=("fp32", "int8"),
+    precisions=("fp32", "fp16", "int8"),
     export=export_openvino,
     write_graph=write_graph,
     write_metadata=write_metadata,
@@ -202,4 +205,5 @@ EXPORTER = Exporter(
         packages=("nncf", "openvino"),
         modules=("nncf",),
     ),
+    storage={"fp16": QuantizationSpec(weights="float16", activations="float32")},
 )
