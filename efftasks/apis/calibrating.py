@@ -32,7 +32,7 @@ from efftasks.structures.errors import UserError
 from efftasks.structures.quantization import QuantizationSettings
 from efftasks.structures.spec import InputSpec
 
-__all__ = ["TrainingImages", "choose_images", "network_input", "subset_config"]
+__all__ = ["TrainingImages", "choose_images", "entry_name", "network_input", "subset_config"]
 
 Entry = dict[str, Any]
 _T = TypeVar("_T")
@@ -114,7 +114,7 @@ def _calibration(images: Sequence[Sequence[Entry]], spec: InputSpec, count: int)
     each = [entry for same in images for entry in (same if spec.resize == "crop" else same[:1])]
     entries = _spread(each, count)[0]
     ends = [(pixel - mean) / std for mean, std in zip(spec.mean, spec.std) for pixel in (0, 255)]
-    names = [_name(entry) for entry in entries]
+    names = [entry_name(entry) for entry in entries]
     return CalibrationImages(names, lambda i: network_input(entries[i], spec), (min(ends), max(ends)))
 
 
@@ -250,7 +250,7 @@ def _path(entry: Entry) -> str:
     return str(Path(entry["img_path"]).resolve())
 
 
-def _name(entry: Entry) -> str:
+def entry_name(entry: Entry) -> str:
     """Of an image in the digest, wherever the data are: its folder and file name; of an object with its box."""
     box = entry.get("box")
     name = "/".join(Path(entry["img_path"]).parts[-2:])

@@ -16,9 +16,9 @@ from efftasks.apis.entry_predictors import artifact_predictor
 from efftasks.apis.evaluating import evaluate, test_images
 from efftasks.apis.formats import find_exporter, move_artifact, suffix_of
 from efftasks.apis.forms import exported_spec, head_of
+from efftasks.apis.halving import forms_of, is_half, verify_forms, write_half
 from efftasks.apis.predicting import predict
 from efftasks.apis.quantizing import quantization_settings, save_sensitivity, write_quantized
-from efftasks.apis.verifying import verify
 from efftasks.apis.verifying_page import PageReport, verify_page
 from efftasks.bench.environment import describe_environment, instruction_sets
 from efftasks.compression.quantization.convert import quantization_of
@@ -105,7 +105,7 @@ class Exported(NamedTuple):
     path: Path
     spec: ArtifactSpec  # as it stands in the sidecar
     report: Report
-    metrics: dict[str, dict[str, float]]  # of "pytorch" and "artifact"; empty unless they were asked for
+    metrics: dict[str, dict[str, float]]  # of "pytorch", "artifact" and its forms; empty unless they were asked for
     sensitivity: tuple[LayerError, ...] = ()  # of the layers; empty unless it was asked for
     page: Path | None = None  # that runs the file, if the exporter writes one
     page_report: PageReport | None = None  # of the page, if there was a browser to verify it in
@@ -182,7 +182,9 @@ def export_model(
         suffix = suffix_of(exporter)
         draft = Path(drafts, f"{exporter.stem}{suffix}")
         rows: tuple[LayerError, ...] = ()
-        if quantization is None:
+        if is_half(exporter, spec):
+            spec = write_half(fuse(model), spec, draft, exporter, entries, settings.opset)
+        elif quantization is None:
             exporter.export(fuse(model), spec, draft, opset=settings.opset)
         else:
             quantized = write_quantized(
@@ -201,8 +203,9 @@ def export_model(
             spec = replace(spec, input=shipped_input)
             exporter.write_metadata(draft, spec)
         spec.save(draft.with_suffix(".json"))  # for formats without room for a description
-        report = verify(model, draft, spec, entries, exporter.backend)
-        metrics = _metrics(model, draft, exporter.backend) if settings.evaluate and report.passed else {}
+        forms = forms_of(draft, spec, exporter)
+        report = verify_forms(model, forms, spec, entries, exporter.backend)
+        metrics = _metrics(model, forms, exporter.backend) if settings.evaluate and report.passed else {}
         fault = check_metrics(spec.policy, metrics) if report.passed else str(report)
         measured: dict[str, Any] = dict(metrics=metrics) if metrics else {}
         measured["machine"] = describe_environment()
@@ -348,7 +351,8 @@ def _entries(cfg: LinkedConfig, settings: ExportSettings) -> list[dict[str, Any]
     return chosen
 
 
-def _metrics(model: Model, artifact: Path, backend: str) -> dict[str, dict[str, float]]:
-    """Of model and file, on the test data of the model's config."""
+def _metrics(model: Model, forms: Mapping[str, Path], backend: str) -> dict[str, dict[str, float]]:
+    """Of model and file, in all its forms, on the test data of the model's config."""
     pytorch = evaluate(model.cfg, lambda entries: predict(model, entries), model.dataset_meta["classes"])
-    return {"pytorch": pytorch.metrics, "artifact": evaluate(model.cfg, *artifact_predictor(artifact, backend)).metrics}
+    files = {name: evaluate(model.cfg, *artifact_predictor(form, backend)).metrics for name, form in forms.items()}
+    return {"pytorch": pytorch.metrics, **files}

@@ -27,17 +27,18 @@ def check_metrics(policy: Policy, metrics: Mapping[str, Metrics]) -> str:
 
     Args:
         policy: what is allowed; where the same numbers are expected, detections have been compared one by one already.
-        metrics: of ``pytorch`` and ``artifact``; empty where they were not measured.
+        metrics: of ``pytorch``, and of ``artifact`` and perhaps other forms of the file; empty where they were not
+            measured.
 
     Returns:
         What is too low, in words; empty where nothing is.
     """
     if not metrics or not isinstance(policy, DetectionAgreement):
         return ""
-    model, file = metrics["pytorch"], metrics["artifact"]
     low = [
         f"{name} {file[name]:.4f} for {value:.4f}"
-        for name, value in main_metrics(model).items()
+        for file in (values for form, values in metrics.items() if form != "pytorch")
+        for name, value in main_metrics(metrics["pytorch"]).items()
         if not math.isnan(value) and not file[name] >= value - policy.metric_drop * abs(value)
     ]
     return f"metrics fell by more than {100 * policy.metric_drop:g} %: {', '.join(low)}" if low else ""

@@ -52,7 +52,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def half(monkeypatch: pytest.MonkeyPatch) -> None:
     """An exporter that says fp16 of what it writes: the file has the model's numbers."""
-    monkeypatch.setitem(EXPORTERS, "half", replace(EXPORTERS["onnx"], name="half", precisions=("fp16",)))
+    exporter = replace(EXPORTERS["onnx"], name="half", precisions=("fp16",), half=None)
+    monkeypatch.setitem(EXPORTERS, "half", exporter)
 
 
 def settings(photos: Path, **more: Any) -> apis.ExportSettings:
@@ -108,6 +109,35 @@ def test_lower_precision_is_held_against_detections_and_metrics(half, model, pho
     assert json.loads(_metadata(tmp_path / "bad" / "model.onnx.unverified"))["verify"]["passed"] is False
 
 
+def test_float16_is_held_against_the_model_with_all_its_roundings(model, photos, tmp_path, monkeypatch):
+    """ONNX Runtime rounds nothing between two nodes on a CPU: a file that overflows on a GPU is right there."""
+    monkeypatch.setitem(POLICIES, "fp16", POLICIES["int8"])  # scores of an untrained network lie close together
+    loud = copy.deepcopy(model)
+    for tower in loud.head.one_to_one.classes:  # scores are the same: what is between is positive
+        norm = tower[-2].norm
+        norm.weight.data *= 2.0**15
+        norm.bias.data *= 2.0**15
+        tower[-1].weight.data *= 2.0**-15
+    exported = apis.export_model(loud, tmp_path / "good", settings(photos, precision="fp16"))
+    stored = json.loads((tmp_path / "good" / "model.json").read_text())
+    jsonschema.Draft202012Validator(SCHEMA).validate(stored)
+    assert stored["verify"]["artifact"]["passed"] and stored["verify"]["rounded"]["passed"]
+    assert (stored["quantization"]["weights"], stored["quantization"]["activations"]) == ("float16", "float16")
+    assert {"head.one_to_one.classes.0.3.conv", "head.one_to_one.classes.0.4"} <= set(_float_layers(exported))
+
+    def everywhere_one(network: Any, tensors: Any, images: Any) -> dict[str, float]:
+        return dict.fromkeys([*tensors, *(tensor.name for tensor in network.graph.initializer)], 1.0)
+
+    monkeypatch.setattr("efftasks.export.half.network.measure_peaks", everywhere_one)
+    with pytest.raises(WorkError, match=r"rounded: verify FAILED"):
+        apis.export_model(loud, tmp_path / "bad", settings(photos, precision="fp16"))
+
+
+def _float_layers(exported: apis.Exported) -> tuple[str, ...]:
+    assert exported.spec.quantization is not None
+    return exported.spec.quantization.float_layers
+
+
 def test_an_image_that_cannot_be_read_is_named(model, photos, tmp_path, caplog):
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder)
@@ -147,10 +177,10 @@ def test_the_default_precision_is_the_exporters(half, model, photos, tmp_path):
 
 
 def test_what_an_exporter_cannot_write_is_refused_before_any_work(model, photos, tmp_path):
-    with pytest.raises(UserError, match="--precision: got 'fp16', expected one of fp32"):
-        apis.export_model(model, tmp_path / "out", settings(photos, precision="fp16"))
-    with pytest.raises(UserError, match="--precision: got 'fp16', expected one of fp32"):
-        apis.export("no such config", "none.pth", tmp_path / "out", settings(photos, precision="fp16"))
+    with pytest.raises(UserError, match="--precision: got 'int4', expected one of fp32"):
+        apis.export_model(model, tmp_path / "out", settings(photos, precision="int4"))
+    with pytest.raises(UserError, match="--precision: got 'int4', expected one of fp32"):
+        apis.export("no such config", "none.pth", tmp_path / "out", settings(photos, precision="int4"))
     with pytest.raises(UserError, match="--backend: got 'abacus', expected one of onnx"):
         apis.export_model(model, tmp_path / "out", settings(photos, backend="abacus"))
     assert not (tmp_path / "out").exists()

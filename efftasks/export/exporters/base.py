@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 __all__ = [
     "Export",
     "Exporter",
+    "Half",
     "Page",
     "PageOptions",
     "PrepareQuantizer",
     "Quantization",
     "Quantizer",
     "WriteGraph",
+    "WriteHalf",
 ]
 
 
@@ -135,6 +137,52 @@ class Quantization:
     weight_bits: int | None = None
 
 
+class WriteHalf(Protocol):
+    """Writes a model in float16, but for what overflows or loses too much there."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        spec: ArtifactSpec,
+        path: Path,
+        images: CalibrationImages,
+        float_parts: Iterable[str],
+        *,
+        opset: int,
+    ) -> QuantizationSpec:
+        """Write it, without a description.
+
+        Args:
+            model: as for :class:`Export`.
+            spec: of the file.
+            path: where to.
+            images: on which it is seen how large the numbers become.
+            float_parts: patterns of names of modules that stay in float32.
+            opset: as for :class:`Export`.
+
+        Returns:
+            What the description states of its numbers.
+
+        Raises:
+            UserError: no layer is left.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Half:
+    """How an exporter makes files that compute in float16.
+
+    Attributes:
+        write: writes one.
+        round: (file, path) -> writes a file with the numbers of hardware that computes the first one in float16. The
+            runtime here does not, and hides what overflows: both are verified.
+    """
+
+    write: WriteHalf
+    round: Callable[[Path, Path], None]
+
+
 class PageOptions(NamedTuple):
     """Where the runtime of a page comes from, and what the page is like."""
 
@@ -172,6 +220,8 @@ class Exporter:
         modules: what it imports beside PyTorch.
         extra: the extra of this package that installs them.
         quantization: how it makes ``int8``, where that is one of its precisions.
+        half: how it makes ``fp16``, where the network computes in it; files in which weights alone have 16 bits are
+            written by ``export``.
         page: the page that it writes beside the file, if it does.
         stem: name of the files it writes, without suffixes. Formats whose description is beside the file have one of
             their own: the sidecar of another file in the same folder would describe them wrongly.
@@ -196,6 +246,7 @@ class Exporter:
     modules: tuple[str, ...]
     extra: str
     quantization: Quantization | None = None
+    half: Half | None = None
     page: Page | None = None
     stem: str = "model"
     undecoded: str = ""

@@ -12,18 +12,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efftasks.export.byte_input import take_bytes
-from efftasks.export.exporters.base import Exporter, Quantization
+from efftasks.export.exporters.base import Exporter, Half, Quantization
+from efftasks.export.half.converting import round_like_half
+from efftasks.export.half.network import half_network
 from efftasks.export.quantization.channels import pad_input_channels
 from efftasks.export.quantization.layers import SCOPES, drop_scopes
 from efftasks.export.quantization.qdq import METHODS, QdqQuantizer
 from efftasks.export.quantization.recipe import CalibrationImages
 from efftasks.structures.errors import UserError, WorkError
 from efftasks.structures.spec import METADATA_KEY, ArtifactSpec, InputSpec
+from efftasks.structures.protocols import Exportable
+from efftasks.structures.spec import METADATA_KEY, ArtifactSpec, InputSpec, QuantizationSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["EXPORTER", "export_onnx", "prepare_qdq", "write_graph", "write_metadata", "write_model"]
+__all__ = [
+    "EXPORTER",
+    "export_onnx",
+    "prepare_qdq",
+    "round_half",
+    "write_graph",
+    "write_half",
+    "write_metadata",
+    "write_model",
+]
 
 OLDEST_OPSET = 18
 
@@ -93,6 +106,38 @@ def prepare_qdq(
 ) -> QdqQuantizer:
     """Export in float, to be quantized: see :class:`efftasks.export.exporters.base.PrepareQuantizer`."""
     return QdqQuantizer(write_model(model, spec, Path(folder, "float.onnx"), opset), tuple(float_parts), images)
+
+
+def write_half(
+    model: nn.Module,
+    spec: ArtifactSpec,
+    path: Path,
+    images: CalibrationImages,
+    float_parts: Iterable[str],
+    *,
+    opset: int,
+) -> QuantizationSpec:
+    """Write a model in float16: see :class:`efftasks.export.exporters.base.WriteHalf`."""
+    import onnx
+
+    written = write_model(model, spec, path, opset)
+    network, float_layers = half_network(onnx.load(str(written)), float_parts, images)
+    onnx.save(network, str(path))
+    onnx.checker.check_model(str(path), full_check=True)
+    return QuantizationSpec(
+        weights="float16",
+        activations="float16",
+        calibration_images=len(images),
+        calibration_sha256=images.digest,
+        float_layers=float_layers,
+    )
+
+
+def round_half(source: str | Path, path: str | Path) -> None:
+    """As :class:`efftasks.export.exporters.base.Half` has it."""
+    import onnx
+
+    onnx.save(round_like_half(onnx.load(str(source))), str(path))
 
 
 def write_graph(
@@ -205,7 +250,7 @@ def _first_line(error: Exception) -> str:
 EXPORTER = Exporter(
     name="onnx",
     backend="onnxruntime",
-    precisions=("fp32", "int8"),
+    precisions=("fp32", "fp16", "int8"),
     export=export_onnx,
     write_graph=write_graph,
     write_metadata=write_metadata,
@@ -213,4 +258,5 @@ EXPORTER = Exporter(
     modules=("onnx", "onnxscript"),
     extra="export",
     quantization=Quantization(prepare_qdq, METHODS, weights="int8", activations="uint8", packages=("onnxruntime",)),
+    half=Half(write_half, round_half),
 )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PASSING",
     "SCOPES",
+    "WEIGHTED",
     "Chosen",
     "Layers",
     "drop_scopes",
@@ -29,13 +30,14 @@ __all__ = [
     "matches",
     "module_of",
     "remaining",
+    "tail",
 ]
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 _ROOT = "model."  # the model inside of efftasks.export.graph.Graph
-_SLICED = re.compile(r"slice\((\d+), None, None\)\.(\d+)")  # how a module of layers[1:] is called
+_SLICED = re.compile(r"slice\((None|\d+), (?:None|-?\d+), None\)\.(\d+)")  # how a module of layers[1:] is called
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
-_WEIGHTED = (*_CONVOLUTIONS, "Gemm", "MatMul")
+WEIGHTED = (*_CONVOLUTIONS, "Gemm", "MatMul")
 
 # Operators between two quantized layers that let integers through, so that no value is made a float and an integer
 # again on the way, and why: the first reason is that nothing is computed, the others name the integer kernel of ONNX
@@ -102,7 +104,7 @@ class Layers:
             for name in node.input:
                 self._consumers.setdefault(name, []).append(node)
         self._all: dict[str, _Layer] = {}
-        last = self._last_layers()
+        last, _ = tail(self._graph)
         for node in self._graph.node:
             if node.op_type in _CONVOLUTIONS and node.input[1] in self._constants:
                 layer = self._all.setdefault(module_of(node), _Layer())
@@ -137,24 +139,6 @@ class Layers:
         for side in shapes[self._all[name].nodes[0].input[1]]:
             total *= side
         return total
-
-    def _last_layers(self) -> set[str]:
-        """Nodes with weights from which no other weights are on the way to an output: boxes, scores, masks, labels."""
-        producers = {name: node for node in self._graph.node for name in node.output}
-        last: set[str] = set()
-        seen: set[str] = set()
-        pending = [output.name for output in self._graph.output]
-        while pending:
-            name = pending.pop()
-            node = producers.get(name)
-            if node is None or name in seen:
-                continue
-            seen.add(name)
-            if node.op_type in _WEIGHTED and any(part in self._constants for part in node.input[:2]):
-                last.add(node.name)
-            else:
-                pending.extend(node.input)
-        return last
 
     def _passing(self, convolutions: Collection[str]) -> set[str]:
         """Names of the nodes between quantized layers, and after them, that let integers through."""
@@ -206,6 +190,34 @@ def remaining(
     return layers
 
 
+def tail(graph: Any) -> tuple[frozenset[str], frozenset[str]]:
+    """The end of a network: boxes, scores, masks, labels.
+
+    Returns:
+        Names of its last layers, nodes with weights from which no other weights are on the way to an output; and of the
+        nodes after them.
+    """
+    constants = {tensor.name for tensor in graph.initializer}
+    constants |= {name for node in graph.node if node.op_type == "Constant" for name in node.output}
+    producers = {name: node for node in graph.node for name in node.output}
+    last: set[str] = set()
+    after: set[str] = set()
+    seen: set[str] = set()
+    pending = [output.name for output in graph.output]
+    while pending:
+        name = pending.pop()
+        node = producers.get(name)
+        if node is None or name in seen:
+            continue
+        seen.add(name)
+        if node.op_type in WEIGHTED and any(part in constants for part in node.input[:2]):
+            last.add(node.name)
+        else:
+            after.add(node.name)
+            pending.extend(node.input)
+    return frozenset(last), frozenset(after)
+
+
 def float_parts_of(model: nn.Module) -> tuple[str, ...]:
     """Patterns of the names of the modules that a model declares to stay in float."""
     return tuple(
@@ -233,7 +245,8 @@ def drop_scopes(model: Any) -> None:
 
 
 def _index(sliced: re.Match[str]) -> str:
-    return str(int(sliced[1]) + int(sliced[2]))
+    start = 0 if sliced[1] == "None" else int(sliced[1])
+    return str(start + int(sliced[2]))
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:
