@@ -208,6 +208,7 @@ def export_model(
         metrics = _metrics(model, forms, exporter.backend) if settings.evaluate and report.passed else {}
         fault = check_metrics(spec.policy, metrics) if report.passed else str(report)
         measured: dict[str, Any] = dict(metrics=metrics) if metrics else {}
+        measured["runtime"] = exporter.backend
         measured["machine"] = describe_environment()
         measured["instruction_sets"] = list(instruction_sets())
         spec = spec.with_verify({**report.to_dict(), **measured, "passed": not fault})

@@ -150,6 +150,7 @@ def _quantization(args: argparse.Namespace) -> dict[str, Any]:
 def run(args: argparse.Namespace) -> int:
     """Export and verify a checkpoint, and print the report."""
     from efftasks.apis.exporting import ExportSettings, export
+    from efftasks.export.exporters.table import EXPORTERS
 
     settings = ExportSettings(
         backend=args.backend,
@@ -183,6 +184,9 @@ def run(args: argparse.Namespace) -> int:
     print(f"{exported.path} ({size:.1f} MB), {sidecar}")
     if exported.page_report is not None:
         print(exported.page_report)
+    next_step = EXPORTERS[settings.backend].next_step
+    if next_step is not None:
+        print(f"verified in {EXPORTERS[settings.backend].backend}; next: {next_step(exported.path, exported.spec)}")
     if exported.page is not None:
         how = "open it" if args.single_file else f"serve it: python -m http.server --directory {exported.page.parent}"
         print(f"{exported.page} ({how})")

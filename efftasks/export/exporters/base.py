@@ -223,6 +223,8 @@ class Exporter:
         half: how it makes ``fp16``, where the network computes in it; files in which weights alone have 16 bits are
             written by ``export``.
         page: the page that it writes beside the file, if it does.
+        next_step: (path of the file, description) -> the command that makes of it what a device runs; None where the
+            file is that.
         stem: name of the files it writes, without suffixes. Formats whose description is beside the file have one of
             their own: the sidecar of another file in the same folder would describe them wrongly.
         undecoded: why its files end before their decoders, a clause for messages: "the runtime has no top-k". Empty
@@ -248,6 +250,7 @@ class Exporter:
     quantization: Quantization | None = None
     half: Half | None = None
     page: Page | None = None
+    next_step: Callable[[Path, ArtifactSpec], str] | None = None
     stem: str = "model"
     undecoded: str = ""
     selects: bool = True

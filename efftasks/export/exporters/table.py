@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from efftasks.export.exporters import executorch, litert, ncnn, onnx, openvino, web
+from efftasks.export.exporters import executorch, litert, ncnn, onnx, openvino, tensorrt, web
 from efftasks.export.exporters.base import Exporter
 
 __all__ = ["EXPORTERS"]
@@ -17,5 +17,6 @@ EXPORTERS: dict[str, Exporter] = {
         executorch.EXPORTER,
         litert.EXPORTER,
         web.EXPORTER,
+        tensorrt.EXPORTER,
     )
 }

@@ -36,6 +36,8 @@ class QdqQuantizer:
         images: for calibration.
     """
 
+    symmetric = False  # activations are signed and around zero, biases float, as GPUs have it; else unsigned
+
     def __init__(self, graph: Path, float_parts: Sequence[str], images: CalibrationImages) -> None:
         import onnx
 
@@ -78,12 +80,16 @@ class QdqQuantizer:
                 True,  # a scale for each channel of the weights
                 recipe.weight_bits == 7,
                 QuantType.QInt8,
-                QuantType.QUInt8,
+                QuantType.QInt8 if self.symmetric else QuantType.QUInt8,
                 ranges,
                 sorted(chosen.nodes),
                 [],
                 [*PASSING, "Conv", "ConvTranspose"],
-                {"ActivationSymmetric": False, "WeightSymmetric": True},
+                {
+                    "ActivationSymmetric": self.symmetric,
+                    "WeightSymmetric": True,
+                    "QuantizeBias": not self.symmetric,
+                },
             )
             quantizer.quantize_model()
             quantizer.model.topological_sort()
@@ -91,7 +97,8 @@ class QdqQuantizer:
         _read_floats(model, result, chosen.nodes)
         _clip_integers(model, result, chosen.nodes)
         drop_scopes(result)
-        pad_input_channels(result)
+        if not self.symmetric:
+            pad_input_channels(result)
         result.ir_version = min(result.ir_version, _IR_VERSION)
         return result
 
