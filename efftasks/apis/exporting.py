@@ -35,6 +35,8 @@ from efftasks.linking.linked import LinkedConfig
 from efftasks.runtime.backends.table import BACKENDS
 from efftasks.structures.errors import UserError, WorkError
 from efftasks.structures.spec import DECODES, INPUTS, ArtifactFile, ArtifactSpec, QuantizationSpec
+from efftasks.structures.quantization import QuantizationSettings
+from efftasks.structures.spec import INPUTS, ArtifactFile, ArtifactSpec, QuantizationSpec
 
 __all__ = ["UNVERIFIED", "ExportSettings", "Exported", "export", "export_model"]
 
@@ -181,21 +183,7 @@ def export_model(
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as drafts:
         suffix = suffix_of(exporter)
         draft = Path(drafts, f"{exporter.stem}{suffix}")
-        rows: tuple[LayerError, ...] = ()
-        if is_half(exporter, spec):
-            spec = write_half(fuse(model), spec, draft, exporter, entries, settings.opset)
-        elif quantization is None:
-            exporter.export(fuse(model), spec, draft, opset=settings.opset)
-        else:
-            quantized = write_quantized(
-                *(fuse(model), model.cfg, spec, draft, exporter, quantization),
-                folder=settings.calib_images,
-                sensitivity=settings.sensitivity,
-                opset=settings.opset,
-            )
-            spec, rows = quantized.spec, quantized.sensitivity
-            if rows:
-                save_sensitivity(quantized, folder)
+        spec, rows = _write_draft(model, spec, draft, exporter, settings, quantization, entries)
         if (
             shipped_input != spec.input and exporter.take_bytes is not None
         ):  # last: all that is measured on the way takes floats
@@ -229,6 +217,36 @@ def export_model(
         spec = spec.with_verify({**spec.verify, "browser": checked.to_dict()})
         spec.save(path.with_suffix(".json"))
     return Exported(path, spec, report, metrics, rows, page, checked)
+
+
+def _write_draft(
+    model: Model,
+    spec: ArtifactSpec,
+    draft: Path,
+    exporter: Exporter,
+    settings: ExportSettings,
+    quantization: QuantizationSettings | None,
+    entries: list[dict[str, Any]],
+) -> tuple[ArtifactSpec, tuple[LayerError, ...]]:
+    """Write the file, to be verified, in a folder below that of the artifact.
+
+    Returns:
+        Its description, and the sensitivity of layers if it was asked for.
+    """
+    if is_half(exporter, spec):
+        return write_half(fuse(model), spec, draft, exporter, entries, settings.opset), ()
+    if quantization is None:
+        exporter.export(fuse(model), spec, draft, opset=settings.opset)
+        return spec, ()
+    quantized = write_quantized(
+        *(fuse(model), model.cfg, spec, draft, exporter, quantization),
+        folder=settings.calib_images,
+        sensitivity=settings.sensitivity,
+        opset=settings.opset,
+    )
+    if quantized.sensitivity:
+        save_sensitivity(quantized, draft.parents[1])
+    return quantized.spec, quantized.sensitivity
 
 
 def _check_page(

@@ -67,6 +67,7 @@ TORCH_FREE = [
     file
     for part in ("structures", "imaging", "annotations", "runtime")
     for file in sorted((PACKAGE / part).rglob("*.py"))
+    if file != PACKAGE / "runtime" / "backends" / "aotinductor.py"  # its runtime is PyTorch
 ]
 
 

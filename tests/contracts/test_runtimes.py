@@ -39,7 +39,7 @@ WORDS = {
     *BACKENDS,
     *EXPORTERS,
     *(suffix for backend in BACKENDS.values() for suffix in backend.files),
-    *(backend.module for backend in BACKENDS.values()),
+    *({backend.module for backend in BACKENDS.values()} - {"torch"}),  # much else is of PyTorch
     *(f"model{backend.suffix}" for backend in BACKENDS.values()),
 }
 

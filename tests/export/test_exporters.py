@@ -23,6 +23,10 @@ from efftasks.structures.errors import UserError
 from efftasks.structures.spec import InputSpec
 
 ROOT = Path(__file__).resolve().parents[2]
+RUNTIMES = [  # a C++ compiler takes half a minute
+    pytest.param(backend, marks=pytest.mark.slow if name == "aotinductor" else (), id=name)
+    for name, backend in BACKENDS.items()
+]
 
 
 @pytest.mark.parametrize("exporter", EXPORTERS.values(), ids=lambda exporter: exporter.name)
@@ -44,7 +48,7 @@ def installed_exporter(backend: Backend) -> Exporter:
     return exporter_for(backend.name)
 
 
-@pytest.mark.parametrize("backend", BACKENDS.values(), ids=lambda backend: backend.name)
+@pytest.mark.parametrize("backend", RUNTIMES)
 def test_a_graph_is_written_for_every_runtime(backend, tmp_path):
     exporter = installed_exporter(backend)
     path = tmp_path / f"graph{suffix_of(exporter)}"
@@ -79,7 +83,7 @@ def test_a_file_of_bytes_gives_what_one_of_floats_gives(exporter, color, mean, s
         np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", BACKENDS.values(), ids=lambda backend: backend.name)
+@pytest.mark.parametrize("backend", RUNTIMES)
 def test_no_file_names_a_folder_of_this_disk(backend, tmp_path):
     """PyTorch notes on each node the lines of source that it came from."""
     exporter = installed_exporter(backend)

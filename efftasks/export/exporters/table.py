@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from efftasks.export.exporters import executorch, litert, ncnn, onnx, openvino, tensorrt, web
+from efftasks.export.exporters import aotinductor, executorch, litert, ncnn, onnx, openvino, tensorrt, web
 from efftasks.export.exporters.base import Exporter
 
 __all__ = ["EXPORTERS"]
@@ -18,5 +18,6 @@ EXPORTERS: dict[str, Exporter] = {
         litert.EXPORTER,
         web.EXPORTER,
         tensorrt.EXPORTER,
+        aotinductor.EXPORTER,
     )
 }

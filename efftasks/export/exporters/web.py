@@ -52,8 +52,6 @@ def _runtime(options: PageOptions) -> Path:
 EXPORTER = replace(
     onnx.EXPORTER,
     name="web",
-    precisions=("fp32", "int8"),
-    half=None,
     page=Page(_check, _write),
     refuses={"simcc": "a page runs one model, and a top-down estimator needs the boxes of another"},
 )

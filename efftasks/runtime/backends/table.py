@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from efftasks.runtime.backends import executorch, litert, ncnn, onnxruntime, openvino
+from efftasks.runtime.backends import aotinductor, executorch, litert, ncnn, onnxruntime, openvino
 from efftasks.runtime.backends.base import Backend
 from efftasks.structures.errors import UserError
 from efftasks.structures.suffixes import CHECKPOINT_SUFFIXES
@@ -16,7 +16,14 @@ SIDECAR_SUFFIX = ".json"
 # In the order of messages. The first one whose own suffix a file has runs it where none is named.
 BACKENDS: dict[str, Backend] = {
     backend.name: backend
-    for backend in (onnxruntime.BACKEND, openvino.BACKEND, ncnn.BACKEND, executorch.BACKEND, litert.BACKEND)
+    for backend in (
+        onnxruntime.BACKEND,
+        openvino.BACKEND,
+        ncnn.BACKEND,
+        executorch.BACKEND,
+        litert.BACKEND,
+        aotinductor.BACKEND,
+    )
 }
 
 
