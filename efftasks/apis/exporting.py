@@ -34,9 +34,8 @@ from efftasks.imaging.sources import find_images
 from efftasks.linking.linked import LinkedConfig
 from efftasks.runtime.backends.table import BACKENDS
 from efftasks.structures.errors import UserError, WorkError
-from efftasks.structures.spec import DECODES, INPUTS, ArtifactFile, ArtifactSpec, QuantizationSpec
 from efftasks.structures.quantization import QuantizationSettings
-from efftasks.structures.spec import INPUTS, ArtifactFile, ArtifactSpec, QuantizationSpec
+from efftasks.structures.spec import DECODES, INPUTS, ArtifactFile, ArtifactSpec, QuantizationSpec
 
 __all__ = ["UNVERIFIED", "ExportSettings", "Exported", "export", "export_model"]
 

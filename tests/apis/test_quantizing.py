@@ -206,7 +206,6 @@ def test_a_trained_detector_finds_the_same_in_integers(backend, trained, tmp_pat
     assert "verify passed" in printed and ("| layer" in printed) == (backend == "onnx")
     stem = EXPORTERS[backend].stem
     stored = json.loads((out / f"{stem}.json").read_text())
-    stored = json.loads((out / f"{EXPORTERS[backend].stem}.json").read_text())
     jsonschema.Draft202012Validator(SCHEMA).validate(stored)
     spec = ArtifactSpec.from_json(stored)
     assert spec.precision == "int8" and spec.quantization is not None and spec.quantization.calibration_images == 16
@@ -214,7 +213,6 @@ def test_a_trained_detector_finds_the_same_in_integers(backend, trained, tmp_pat
     assert ways is not None and spec.quantization.method in ways.methods
     assert isinstance(spec.verify["instruction_sets"], list) and spec.verify["share"] > 0.9
     model = Predictor(out / f"{stem}{suffix_of(EXPORTERS[backend])}")
-    model = Predictor(out / spec.files[0].name)
     assert model.spec.quantization == spec.quantization
     size = sum(file.bytes for file in spec.files)
     assert size < 4e6  # 8.4 MB in float

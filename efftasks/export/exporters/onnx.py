@@ -20,8 +20,6 @@ from efftasks.export.quantization.layers import SCOPES, drop_scopes
 from efftasks.export.quantization.qdq import METHODS, QdqQuantizer
 from efftasks.export.quantization.recipe import CalibrationImages
 from efftasks.structures.errors import UserError, WorkError
-from efftasks.structures.spec import METADATA_KEY, ArtifactSpec, InputSpec
-from efftasks.structures.protocols import Exportable
 from efftasks.structures.spec import METADATA_KEY, ArtifactSpec, InputSpec, QuantizationSpec
 
 if TYPE_CHECKING:
