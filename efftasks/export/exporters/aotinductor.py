@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efftasks.export.exporters.base import Exporter
-from efftasks.structures.errors import UserError, WorkError
-from efftasks.structures.protocols import Exportable
+from efftasks.export.one_image import check_one_image
+from efftasks.structures.errors import WorkError, first_line
 from efftasks.structures.spec import METADATA_KEY, ArtifactSpec
 
 if TYPE_CHECKING:
@@ -46,24 +46,13 @@ def export_aotinductor(model: nn.Module, spec: ArtifactSpec, path: str | Path, o
     """
     import torch
 
-    from efftasks.export.graph import Graph
+    from efftasks.export.graph import graph_of
 
     image_input = spec.input
-    for field, expected in (
-        ("layout", "NCHW"),
-        ("dtype", "float32"),
-        ("dynamic_batch", False),
-        ("dynamic_size", False),
-    ):
-        if getattr(image_input, field) != expected:
-            raise UserError(
-                f"input.{field}: got {getattr(image_input, field)!r}, a .pt2 file is compiled with {expected!r}"
-            )
-    if not isinstance(model, Exportable):
-        raise UserError(f"{type(model).__name__} has no method infer(images), expected a model that can be exported")
+    check_one_image(image_input, ".pt2")
     images = torch.zeros(1, 3, image_input.height, image_input.width)
     names = [output.name for output in spec.outputs]
-    written = _compile(Graph(model).eval(), images, Path(path), image_input.name, names)
+    written = _compile(graph_of(model, spec.decode), images, Path(path), image_input.name, names)
     write_metadata(written, spec)
     return written
 
@@ -98,9 +87,8 @@ def _compile(
             program = torch.export.export(module, (images,))
             aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
     except Exception as error:  # of several libraries, and of the C++ compiler
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise WorkError(
-            f"{path}: the network cannot be compiled ({type(error).__name__}: {lines[0] if lines else 'no message'})"
+            f"{path}: the network cannot be compiled ({type(error).__name__}: {first_line(error)})"
         ) from error
     count = len(program.graph_signature.user_outputs)
     names = {"inputs": [input_name], "outputs": list(output_names) or [f"output_{i}" for i in range(count)]}

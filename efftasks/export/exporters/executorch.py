@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efftasks.export.exporters.base import Exporter, Quantization, Quantizer
+from efftasks.export.one_image import check_one_image
 from efftasks.export.quantization.recipe import CalibrationImages
-from efftasks.structures.errors import UserError, WorkError
-from efftasks.structures.protocols import Exportable
+from efftasks.export.quiet import quiet
+from efftasks.structures.errors import UserError, WorkError, first_line
 from efftasks.structures.spec import METADATA_KEY, ArtifactSpec
 
 if TYPE_CHECKING:
@@ -60,7 +58,7 @@ def prepare_xnnpack(
 
     The files have the description of the float network, which names their inputs and outputs.
     """
-    with _quiet():
+    with quiet():
         from efftasks.export.quantization.pt2e import Pt2eQuantizer
 
     def save(graph: nn.Module, path: Path) -> None:
@@ -83,7 +81,7 @@ def write_metadata(path: str | Path, spec: ArtifactSpec) -> None:
 
     It goes there without ``files``: a file cannot hold its own digest.
     """
-    with _quiet():
+    with quiet():
         from executorch.exir._serialize._program import deserialize_pte_binary, serialize_pte_binary
 
     stored = deserialize_pte_binary(Path(path).read_bytes())
@@ -100,22 +98,11 @@ def _exported(model: nn.Module, spec: ArtifactSpec, path: Path) -> Any:
         UserError: the model or the description cannot be exported.
         WorkError: the export failed.
     """
-    from efftasks.export.graph import Graph
+    from efftasks.export.graph import graph_of
 
     image_input = spec.input
-    for field, expected in (
-        ("layout", "NCHW"),
-        ("dtype", "float32"),
-        ("dynamic_batch", False),
-        ("dynamic_size", False),
-    ):
-        if getattr(image_input, field) != expected:
-            raise UserError(
-                f"input.{field}: got {getattr(image_input, field)!r}, a .pte file is written with {expected!r}"
-            )
-    if not isinstance(model, Exportable):
-        raise UserError(f"{type(model).__name__} has no method infer(images), expected a model that can be exported")
-    return _program(Graph(model).eval(), _blank(spec), path)
+    check_one_image(image_input, ".pte")
+    return _program(graph_of(model, spec.decode), _blank(spec), path)
 
 
 def _blank(spec: ArtifactSpec) -> Tensor:
@@ -129,10 +116,12 @@ def _program(module: nn.Module, images: Tensor, path: Path) -> Any:
     import torch
 
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet():
             return torch.export.export(module, (images,))
     except Exception as error:
-        raise WorkError(f"{path}: the network cannot be exported ({_reason(error)})") from error
+        raise WorkError(
+            f"{path}: the network cannot be exported ({type(error).__name__}: {first_line(error)})"
+        ) from error
 
 
 def _lower(program: Any, path: Path, spec: ArtifactSpec | None = None) -> Path:
@@ -140,7 +129,7 @@ def _lower(program: Any, path: Path, spec: ArtifactSpec | None = None) -> Path:
     import torch
 
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet():
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import to_edge_transform_and_lower
 
@@ -150,7 +139,9 @@ def _lower(program: Any, path: Path, spec: ArtifactSpec | None = None) -> Path:
                 constant_methods=None if spec is None else {METADATA_KEY: _text(spec)},
             ).to_executorch()
     except Exception as error:
-        raise WorkError(f"{path}: ExecuTorch cannot convert the network ({_reason(error)})") from error
+        raise WorkError(
+            f"{path}: ExecuTorch cannot convert the network ({type(error).__name__}: {first_line(error)})"
+        ) from error
     return _write(path, lowered.buffer)
 
 
@@ -185,24 +176,6 @@ def _write(path: Path, content: bytes) -> Path:
     draft.write_bytes(content)
     draft.replace(path)
     return path
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """ExecuTorch and what it imports log and warn of their own internals."""
-    level = logging.root.manager.disable
-    try:
-        logging.disable(logging.WARNING)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
 
 EXPORTER = Exporter(

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from efftasks.export.exporters.base import Exporter, Quantization
+from efftasks.export.one_image import check_one_image
 from efftasks.export.quantization.recipe import CalibrationImages
 from efftasks.export.quantization.tflite import METHODS, TfliteQuantizer
 from efftasks.export.quiet import quiet
-from efftasks.structures.errors import UserError, WorkError
+from efftasks.structures.errors import UserError, WorkError, first_line
 from efftasks.structures.spec import ArtifactSpec
 
 if TYPE_CHECKING:
@@ -48,16 +49,7 @@ def export_litert(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset:
             "--precision int8 quantizes after training"
         )
     image_input = spec.input
-    for field, expected in (
-        ("layout", _LAYOUT),
-        ("dtype", "float32"),
-        ("dynamic_batch", False),
-        ("dynamic_size", False),
-    ):
-        if getattr(image_input, field) != expected:
-            raise UserError(
-                f"input.{field}: got {getattr(image_input, field)!r}, a .tflite file is written with {expected!r}"
-            )
+    check_one_image(image_input, ".tflite", _LAYOUT)
     images = torch.zeros(1, image_input.height, image_input.width, 3)
     graph = NamedChannelsLast(graph_of(model, spec.decode), [output.name for output in spec.outputs])
     return _convert(graph, Path(path), **{image_input.name: images})
@@ -103,9 +95,8 @@ def _convert(module: nn.Module, path: Path, *inputs: Tensor, **named: Tensor) ->
                 network = litert_torch.convert(module.eval(), inputs, sample_kwargs=named or None)
             network.export(str(path))
     except Exception as error:  # of PyTorch's export, of jax and of MLIR
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise WorkError(
-            f"{path}: LiteRT cannot convert the network ({type(error).__name__}: {lines[0] if lines else 'no message'})"
+            f"{path}: LiteRT cannot convert the network ({type(error).__name__}: {first_line(error)})"
         ) from error
     return path
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from efftasks.export.exporters.base import Exporter
-from efftasks.structures.errors import UserError, WorkError
+from efftasks.export.one_image import check_one_image
+from efftasks.structures.errors import WorkError, first_line
 from efftasks.structures.spec import ArtifactSpec, QuantizationSpec
 
 if TYPE_CHECKING:
@@ -43,16 +44,7 @@ def export_ncnn(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: i
     from efftasks.export.graph import graph_of
 
     image_input = spec.input
-    for field, expected in (
-        ("layout", "NCHW"),
-        ("dtype", "float32"),
-        ("dynamic_batch", False),
-        ("dynamic_size", False),
-    ):
-        if getattr(image_input, field) != expected:
-            raise UserError(
-                f"input.{field}: got {getattr(image_input, field)!r}, a .param file is written with {expected!r}"
-            )
+    check_one_image(image_input, ".param")
     graph = graph_of(model, spec.decode)
     images = torch.zeros(1, 3, image_input.height, image_input.width)
     names = [output.name for output in spec.outputs]
@@ -106,9 +98,8 @@ def _trace(module: nn.Module, images: Tensor, target: Path, path: Path) -> None:
             warnings.simplefilter("ignore")  # of shapes that become constants, as they are to
             torch.jit.trace(module, images, check_trace=False).save(str(target))
     except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise WorkError(
-            f"{path}: the network cannot be traced ({type(error).__name__}: {lines[0] if lines else 'no message'})"
+            f"{path}: the network cannot be traced ({type(error).__name__}: {first_line(error)})"
         ) from error
 
 

@@ -19,7 +19,7 @@ from efftasks.export.quantization.channels import pad_input_channels
 from efftasks.export.quantization.layers import SCOPES, drop_scopes
 from efftasks.export.quantization.qdq import METHODS, QdqQuantizer
 from efftasks.export.quantization.recipe import CalibrationImages
-from efftasks.structures.errors import UserError, WorkError
+from efftasks.structures.errors import UserError, WorkError, first_line
 from efftasks.structures.spec import METADATA_KEY, ArtifactSpec, InputSpec, QuantizationSpec
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def write_graph(
             _drop_traces(program.model)
             program.save(str(path), external_data=False)
     except Exception as error:
-        raise WorkError(f"{path}: the export failed ({type(error).__name__}: {_first_line(error)})") from error
+        raise WorkError(f"{path}: the export failed ({type(error).__name__}: {first_line(error)})") from error
     return Path(path)
 
 
@@ -239,10 +239,6 @@ def _quiet():
     finally:
         for logger, level in zip(loggers, levels):
             logger.setLevel(level)
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
 
 
 EXPORTER = Exporter(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efftasks.runtime.backends.base import Backend
-from efftasks.structures.errors import UserError
+from efftasks.structures.errors import UserError, first_line
 from efftasks.structures.spec import METADATA_KEY
 
 if TYPE_CHECKING:
@@ -41,10 +41,9 @@ class _AotInductorSession:
             described: dict[str, Any] = self._network.get_metadata()
             names = json.loads(described[_NAMES_KEY])
         except (RuntimeError, KeyError, ValueError) as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise UserError(
                 f"{path}: corrupt, not written by this package, or compiled for another machine or version of PyTorch "
-                f"than {torch.__version__} ({lines[0] if lines else error!r}); export it again"
+                f"than {torch.__version__} ({first_line(error)}); export it again"
             ) from error
         if "AVX2" in described.get("AOTI_CPU_ISA", "") and not torch.cpu._is_avx2_supported():
             raise UserError(

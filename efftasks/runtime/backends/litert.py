@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efftasks.runtime.backends.base import Backend, check_one_input
-from efftasks.structures.errors import UserError
+from efftasks.structures.errors import UserError, first_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,8 +38,7 @@ class _LiteRtSession:
             runner = self._interpreter.get_signature_runner(next(iter(self._interpreter.get_signature_list()), None))
             inputs, outputs = runner.get_input_details(), runner.get_output_details()
         except (ValueError, RuntimeError) as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            reason = lines[0] if lines else "no message"
+            reason = first_line(error)
             fault = (
                 "corrupt, or not a file that LiteRT reads" if _NO_FILE in reason else "LiteRT cannot load this network"
             )
