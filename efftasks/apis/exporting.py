@@ -176,7 +176,7 @@ def export_model(
     if exporter.page is not None:
         exporter.page.check(spec, settings.page)
     after_training = spec.precision == "int8" and trained is None
-    quantization = quantization_settings(model.cfg, settings.quantization) if after_training else None
+    quantization = _quantization(model.cfg, settings, exporter) if after_training else None
 
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as drafts:
@@ -267,6 +267,20 @@ def _check_page(
         unverified = page.replace(f"{page}{UNVERIFIED}")
         raise WorkError(f"{unverified}: does not show what the runtime gives, so it was not shipped ({report})")
     return report
+
+
+def _quantization(cfg: LinkedConfig, settings: ExportSettings, exporter: Exporter) -> QuantizationSettings:
+    """How a file is quantized.
+
+    Raises:
+        UserError: an option says what the exporter does not do. A config may: it is for all exporters.
+    """
+    ways = exporter.quantization
+    fixed = None if ways is None else ways.weight_bits
+    stated = settings.quantization.get("weight_bits", fixed)
+    if stated != fixed and fixed is not None:
+        raise UserError(f"--weight-bits: got {stated}, expected {fixed}: --backend {exporter.name} has no other")
+    return quantization_settings(cfg, settings.quantization)
 
 
 def _find_exporter(settings: ExportSettings) -> Exporter:

@@ -240,6 +240,17 @@ def test_a_page_is_the_onnx_file_with_what_shows_it(toy_runtime, model, photos, 
     assert single.page is not None and 'id="file:ort/a.wasm"' in single.page.read_text()
 
 
+def test_bits_that_an_exporter_does_not_have_are_refused(model, photos, tmp_path, monkeypatch):
+    onnx_exporter = EXPORTERS["onnx"]
+    assert onnx_exporter.quantization is not None
+    fixed = replace(onnx_exporter.quantization, weight_bits=8)
+    monkeypatch.setitem(EXPORTERS, "fixed", replace(onnx_exporter, name="fixed", quantization=fixed))
+    wishes = settings(photos, backend="fixed", precision="int8", quantization={"weight_bits": 7})
+    with pytest.raises(UserError, match="--weight-bits: got 7, expected 8: --backend fixed has no other"):
+        apis.export_model(model, tmp_path / "out", wishes)
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_a_page_cannot_show_is_refused_before_any_work(toy_runtime, model, photos, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="--ort-web, --single-file: got --backend onnx, expected one with a page: web"):
         apis.export_model(model, tmp_path / "out", settings(photos, single_file=True))
