@@ -9,12 +9,16 @@ WORKERS ?= 2
 ARGS ?=
 
 PY := $(VENV)/bin/python
+MOBILE := $(VENV)-mobile
+MOBILE_TESTS := tests/export/test_executorch.py tests/runtime/test_executorch.py tests/export/quantization/test_pt2e.py \
+  tests/export/test_litert.py tests/runtime/test_litert.py tests/export/test_graph_litert.py tests/export/test_exporters.py \
+  tests/contracts/test_runtimes.py
 NEEDS := setup.py pyproject.toml requirements/constraints.txt
 # One thread a test process: torch's own threads and the workers would fight over the cores, and sums stay repeatable.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all coverage mutants check format docs clean
+.PHONY: help quickstart test test-all test-mobile coverage mutants check format docs clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -27,6 +31,9 @@ test: $(VENV)/.dev  ## the tests, without the slow ones
 
 test-all: $(VENV)/.dev  ## all tests
 	$(TEST_ENV) $(PY) -m pytest -n $(WORKERS) $(ARGS)
+
+test-mobile: $(MOBILE)/.dev  ## the tests of ExecuTorch and LiteRT, in an environment of their own (1 GB more)
+	$(TEST_ENV) $(MOBILE)/bin/python -m pytest -n $(WORKERS) $(MOBILE_TESTS) $(ARGS)
 
 coverage: $(VENV)/.dev  ## the tests of `make test` with the lines and branches they reach; details in build/coverage
 	$(TEST_ENV) $(PY) -m pytest -n $(WORKERS) -m "not slow" --cov --cov-report=term --cov-report=html:build/coverage $(ARGS)
@@ -68,3 +75,14 @@ $(VENV)/.dev: $(NEEDS)
 	@echo "installing efftasks[train,export,compress,ncnn,dev] into $(VENV)"
 	@$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e ".[train,export,compress,ncnn,dev]" -c requirements/constraints.txt
 	@touch $@ $(VENV)/.run
+
+# The converter of LiteRT asks for older versions of some packages than the constraints have.
+$(MOBILE)/.dev: PY := $(MOBILE)/bin/python
+$(MOBILE)/.dev: VENV := $(MOBILE)
+$(MOBILE)/.dev: $(NEEDS)
+	$(make_venv)
+	@echo "installing efftasks[train,export,compress,executorch,litert-export,dev] into $(MOBILE)"
+	@grep -vE '^(anyio|pydantic|pydantic-core|typing-extensions|typing-inspection)==' requirements/constraints.txt > $(MOBILE)/constraints.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) \
+	  -e ".[train,export,compress,executorch,litert-export,dev]" -c $(MOBILE)/constraints.txt
+	@touch $@

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from efftasks import Predictor
 from efftasks.ops.topk import top_pairs
-from efftasks.structures.spec import ArtifactSpec, DecoderSpec, InputSpec, OutputSpec
+from efftasks.structures.spec import ArtifactSpec, DecoderSpec, InputSpec, OutputSpec, Undecoded
 
 SIZE, STRIDE, COUNT = (64, 96), 8, 50
 
@@ -45,9 +45,17 @@ class BeforeTopK(nn.Module):
         super().__init__()
         self.model = model
 
-    def infer(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def infer_undecoded(self, images: Tensor) -> tuple[Tensor, Tensor]:
         logits, boxes = self.model.candidates(images)
         return boxes, logits.sigmoid()
+
+    def undecoded(self, height: int, width: int) -> Undecoded:
+        cells = height * width // STRIDE**2
+        outputs = (
+            OutputSpec("boxes", ("N", cells, 4), "float32", ""),
+            OutputSpec("scores", ("N", cells, 3), "float32", ""),
+        )
+        return Undecoded(outputs, DecoderSpec("top-pairs", COUNT))
 
 
 @pytest.fixture(scope="session")
@@ -71,13 +79,9 @@ def detector() -> tuple[Dense, ArtifactSpec]:
 def outside_detector(detector: tuple[Dense, ArtifactSpec]) -> tuple[BeforeTopK, ArtifactSpec]:
     """The same network without its decoder, and the description of that."""
     model, spec = detector
-    cells = SIZE[0] * SIZE[1] // STRIDE**2
-    outputs = (
-        OutputSpec("boxes", ("N", cells, 4), "float32", ""),
-        OutputSpec("scores", ("N", cells, 3), "float32", ""),
-    )
-    decoder = DecoderSpec("top-pairs", COUNT)
-    return BeforeTopK(model), replace(spec, outputs=outputs, decode="outside", decoder=decoder)
+    before = BeforeTopK(model)
+    form = before.undecoded(*SIZE)
+    return before, replace(spec, outputs=form.outputs, decode="outside", decoder=form.decoder)
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,6 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from efftasks.export.quantization.layers import Chosen, Layers
 from efftasks.export.quantization.recipe import CalibrationImages, Recipe
 from efftasks.export.quantization.tflite_graph import Operator, as_onnx, read_network
@@ -99,6 +97,7 @@ class TfliteQuantizer:
     def _measure(self, tensors: Collection[str]) -> list[dict[str, tuple[float, float]]]:
         """The least and the largest value of tensors on each image."""
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
+        from tqdm import tqdm
 
         interpreter: Any = Interpreter(
             model_path=str(self._path),
