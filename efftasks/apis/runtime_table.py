@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ import torch
 from efftasks.apis.benchmark_models import config_beside
 from efftasks.apis.building import Model, build, load
 from efftasks.apis.evaluating import test_images
-from efftasks.apis.exporting import Exported, ExportSettings, export_model
+from efftasks.apis.exporting import ExportSettings, export_model
 from efftasks.bench.cold_start import cold_start
 from efftasks.bench.engines import artifact_call
 from efftasks.bench.environment import describe_environment
@@ -31,17 +32,20 @@ from efftasks.export.exporters.base import Exporter
 from efftasks.export.exporters.table import EXPORTERS
 from efftasks.export.families import FAMILIES
 from efftasks.export.verify_metrics import main_metrics
+from efftasks.imaging.crops import TOP_DOWN
 from efftasks.imaging.sources import find_images
 from efftasks.linking.linked import LinkedConfig
 from efftasks.runtime.artifact import Artifact
 from efftasks.runtime.predictor import Predictor
 from efftasks.structures.errors import UserError, WorkError
+from efftasks.structures.spec import ArtifactFile, ArtifactSpec
 from efftasks.structures.suffixes import is_checkpoint
 
 __all__ = ["RuntimeTable", "RuntimeTableSettings", "runtime_table"]
 
 COLUMNS = ("model", "backend", "precision", "result", "p50 ms", "p90 ms", "network ms", "MB", "peak RSS MB", "start ms")
 Row = dict[str, Any]
+_MADE = "made.json"  # in the folder of a file: what was made of what
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class RuntimeTableSettings:
     threads: int | None = None  # of the runtimes; None leaves them to it
     runs: int = 50
     warmup: int = 5
+    keep: Path | None = None  # a folder for the files, of which a later run takes those of the same model and settings
     options: Mapping[str, Any] = field(default_factory=dict)  # overrides of the configs, keys with dots
 
     def __post_init__(self) -> None:
@@ -109,7 +114,7 @@ def runtime_table(models: Sequence[str], settings: RuntimeTableSettings) -> Runt
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="efftasks-runtimes-") as folder:
         for i, name in enumerate(tqdm(models, desc="models", leave=False, disable=None)):
-            rows.extend(_rows(name, Path(folder, str(i)), settings))
+            rows.extend(_rows(name, settings.keep or Path(folder, str(i)), settings))
     metrics = {key: None for row in rows for key in row if key not in (*COLUMNS, "reason")}
     return RuntimeTable(rows, (*COLUMNS[:4], *metrics, *COLUMNS[4:]), describe_environment(settings.threads))
 
@@ -130,26 +135,49 @@ def _rows(name: str, folder: Path, settings: RuntimeTableSettings) -> list[Row]:
     """The rows of one model."""
     has_weights = is_checkpoint(name)
     label = config_beside(Path(name)).stem if has_weights else name
+    source = {"model": ArtifactFile.of(name).sha256 if has_weights else name, "options": repr(settings.options)}
     rows: list[Row] = []
-    files: dict[int, Exported] = {}
+    files: dict[int, Path] = {}
     for exporter, precision in _wanted(settings):
-        row: Row = {"model": label, "backend": exporter.name, "precision": precision}
         wishes = _export_settings(exporter, precision, settings, has_weights)
-        try:
-            # Built anew for each: an export sets the size in the model's config.
-            files[len(rows)] = exported = export_model(
-                _model(name, settings), folder / f"{exporter.name}-{precision}", wishes
-            )
-            row["result"] = f"verified in {exporter.backend if exported.page_report is None else 'a browser'}"
-            row.update(main_metrics(exported.metrics.get("artifact", {})))
-        except UserError as error:
-            row.update(result="refused", reason=str(error))
-        except WorkError as error:
-            row.update(result="failed", reason=_without_folder(str(error), folder))
-        rows.append(row)
+        out = folder / label / f"{exporter.name}-{precision}"
+        source["settings"] = repr(wishes)
+        made = _earlier(out, source)
+        if made is None:
+            made = _export(name, exporter, out, wishes, settings)
+            (out / _MADE).write_text(json.dumps({"source": source, **made}), encoding="utf-8")
+        if made["file"] is not None:
+            files[len(rows)] = out / made["file"]
+        rows.append({"model": label, "backend": exporter.name, "precision": precision, **made["row"]})
     for i, costs in _costs(files, settings):
         rows[i].update(costs)
     return rows
+
+
+def _earlier(out: Path, source: dict[str, str]) -> dict[str, Any] | None:
+    """What an earlier run made of the same model in the same way; None where there was none."""
+    try:
+        made: dict[str, Any] = json.loads((out / _MADE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return made if made.pop("source") == source else None
+
+
+def _export(
+    name: str, exporter: Exporter, out: Path, wishes: ExportSettings, settings: RuntimeTableSettings
+) -> dict[str, Any]:
+    """Export one file: the ``row`` of the table, without what it costs, and the name of the ``file`` or None."""
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        # Built anew for each: an export sets the size in the model's config.
+        exported = export_model(_model(name, settings), out, wishes)
+    except UserError as error:
+        return {"row": {"result": "refused", "reason": str(error)}, "file": None}
+    except WorkError as error:  # without the folder the same reason is the same text
+        return {"row": {"result": "failed", "reason": str(error).replace(f"{out}/", "")}, "file": None}
+    place = exporter.backend if exported.page_report is None else "a browser"
+    row = {"result": f"verified in {place}", **main_metrics(exported.metrics.get("artifact", {}))}
+    return {"row": row, "file": exported.path.name}
 
 
 def _wanted(settings: RuntimeTableSettings) -> Iterator[tuple[Exporter, str]]:
@@ -189,32 +217,30 @@ def _config(name: str, settings: RuntimeTableSettings) -> LinkedConfig:
     return load_config(config_beside(Path(name)) if is_checkpoint(name) else name, options)
 
 
-def _costs(files: dict[int, Exported], settings: RuntimeTableSettings) -> Iterator[tuple[int, Row]]:
+def _costs(files: dict[int, Path], settings: RuntimeTableSettings) -> Iterator[tuple[int, Row]]:
     """What each file takes: time, memory, room on the disk."""
     calls: dict[str, Callable[[], float]] = {}
     costs: dict[int, Row] = {}
-    for i, exported in files.items():
-        size = sum(file.bytes for file in exported.spec.files) / 1e6
-        if exported.page is not None:  # what its file takes outside of a browser says nothing
-            report = exported.page_report
-            costs[i] = {"MB": size, "network ms": None if report is None else report.milliseconds}
+    for i, path in files.items():
+        spec = ArtifactSpec.load(path.with_suffix(".json"))
+        exporter = EXPORTERS[spec.backend]
+        costs[i] = {"MB": sum(file.bytes for file in spec.files) / 1e6}
+        if exporter.page is not None:  # what its file takes outside of a browser says nothing
+            costs[i]["network ms"] = spec.verify.get("browser", {}).get("milliseconds")
             continue
-        backend = EXPORTERS[exported.spec.backend].backend
-        first = cold_start(str(exported.path), backend, settings.threads)
-        artifact = Artifact(exported.path, backend, settings.threads)
+        artifact = Artifact(path, exporter.backend, settings.threads)
+        calls[f"{i} network"] = artifact_call(artifact, (spec.input.height, spec.input.width))
+        if spec.task == TOP_DOWN:  # a prediction is of as many crops as there are boxes
+            continue
+        first = cold_start(str(path), exporter.backend, settings.threads)
+        costs[i].update({"peak RSS MB": first.peak_rss_mb, "start ms": first.milliseconds})
         predictor = Predictor(artifact)
         image = np.random.default_rng(0).integers(0, 256, (*predictor.size, 3), dtype=np.uint8)
-        calls[f"{i} network"] = artifact_call(artifact, predictor.size)
         calls[f"{i} prediction"] = timed(functools.partial(predictor, image))
-        costs[i] = {"MB": size, "peak RSS MB": first.peak_rss_mb, "start ms": first.milliseconds}
     stats = measure(calls, settings.warmup, settings.runs)
     for i, cost in costs.items():
         if f"{i} network" in stats:
-            whole = stats[f"{i} prediction"]
-            cost.update({"p50 ms": whole.p50, "p90 ms": whole.p90, "network ms": stats[f"{i} network"].p50})
+            cost["network ms"] = stats[f"{i} network"].p50
+        if f"{i} prediction" in stats:
+            cost.update({"p50 ms": stats[f"{i} prediction"].p50, "p90 ms": stats[f"{i} prediction"].p90})
         yield i, cost
-
-
-def _without_folder(message: str, folder: Path) -> str:
-    """A message without the temporary folder, so that the same reason is the same text."""
-    return message.replace(f"{folder}/", "")

@@ -45,6 +45,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--threads", type=int, help="threads of the runtimes (default: their choice)")
     parser.add_argument("--runs", type=int, default=50, help="timed predictions of each file (default 50)")
     parser.add_argument("--warmup", type=int, default=5, help="untimed predictions of each file before (default 5)")
+    parser.add_argument(
+        "--keep",
+        metavar="DIR",
+        help="keep the files there; a later run with the same models and settings times them without exporting again",
+    )
     parser.add_argument("--out", metavar="STEM", help="write STEM.md, .json and .csv")
     add_options(parser)
     parser.set_defaults(run=run)
@@ -66,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
         threads=args.threads,
         runs=args.runs,
         warmup=args.warmup,
+        keep=None if args.keep is None else Path(args.keep),
         options=parse_options(args.cfg_options),
     )
     table = runtime_table(args.models, settings)
