@@ -183,9 +183,8 @@ def export_model(
         suffix = suffix_of(exporter)
         draft = Path(drafts, f"{exporter.stem}{suffix}")
         spec, rows = _write_draft(model, spec, draft, exporter, settings, quantization, entries)
-        if (
-            shipped_input != spec.input and exporter.take_bytes is not None
-        ):  # last: all that is measured on the way takes floats
+        # Last: all that is measured on the way takes floats.
+        if shipped_input != spec.input and exporter.take_bytes is not None:
             exporter.take_bytes(draft, spec.input)
             spec = replace(spec, input=shipped_input)
             exporter.write_metadata(draft, spec)
