@@ -109,7 +109,7 @@ def test_what_cannot_be_compiled_is_refused(tmp_path):
     for change in (dict(dynamic_batch=True), dict(dynamic_size=True), dict(layout="NHWC")):
         (name,) = change
         spec: Any = replace(SPEC, input=replace(SPEC.input, **change))
-        with pytest.raises(UserError, match=rf"input\.{name}: got .*, a \.pt2 file is compiled with "):
+        with pytest.raises(UserError, match=rf"input\.{name}: got .*, a \.pt2 file is written with "):
             export_aotinductor(Detector(), spec, tmp_path / "model.pt2")
     with pytest.raises(UserError, match="Conv2d has no method infer"):
         export_aotinductor(nn.Conv2d(3, 2, 1), SPEC, tmp_path / "model.pt2")
