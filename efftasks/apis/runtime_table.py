@@ -138,7 +138,7 @@ def _rows(name: str, folder: Path, settings: RuntimeTableSettings) -> list[Row]:
     source = {"model": ArtifactFile.of(name).sha256 if has_weights else name, "options": repr(settings.options)}
     rows: list[Row] = []
     files: dict[int, Path] = {}
-    for exporter, precision in _wanted(settings):
+    for exporter, precision in _combinations(settings):
         wishes = _export_settings(exporter, precision, settings, has_weights)
         out = folder / label / f"{exporter.name}-{precision}"
         source["settings"] = repr(wishes)
@@ -180,7 +180,7 @@ def _export(
     return {"row": row, "file": exported.path.name}
 
 
-def _wanted(settings: RuntimeTableSettings) -> Iterator[tuple[Exporter, str]]:
+def _combinations(settings: RuntimeTableSettings) -> Iterator[tuple[Exporter, str]]:
     for name in settings.backends:
         for precision in settings.precisions_of(EXPORTERS[name]):
             yield EXPORTERS[name], precision

@@ -62,8 +62,8 @@ def measure_throughput(
                 ways = _ways(predictor, names, Path(out), readers)
                 seconds = _seconds(ways, names, rounds, f"{Path(path).name}, {backend}")
             height, width = predictor.size
-            facts = {"model": path, "backend": backend, "input": f"{height}x{width}"}
-            rows.extend({**facts, **row} for row in ratios(seconds, len(names)))
+            columns = {"model": path, "backend": backend, "input": f"{height}x{width}"}
+            rows.extend({**columns, **row} for row in ratios(seconds, len(names)))
     return rows
 
 

@@ -208,12 +208,12 @@ def _artifact(args: argparse.Namespace) -> Stream:
 
 
 def _checkpoint(args: argparse.Namespace) -> Stream:
-    from efftasks.runtime.backends.table import whose_part
+    from efftasks.runtime.backends.table import opened_instead_of
     from efftasks.structures.errors import UserError
 
     if args.config is None:
-        if (whole := whose_part(args.model)) is not None:
-            raise UserError(f"{args.model}: got a part of an exported file, expected the other one: {whole}")
+        if (opened := opened_instead_of(args.model)) is not None:
+            raise UserError(f"{args.model}: got a part of an exported file, expected the other one: {opened}")
         raise UserError(f"--config: missing, a checkpoint ({args.model}) needs its config; an exported file does not")
     for option in ("backend", "provider"):
         value: Any = getattr(args, option)

@@ -95,8 +95,8 @@ class HalfChooser:
 
     def _eligible(self) -> Iterator[Any]:
         for node in self._graph.node:
-            known = node.op_type in WEIGHTED or node.op_type in PASSING
-            if known and node.name not in self._kept and all(name in self._floats for name in node.output):
+            supported = node.op_type in WEIGHTED or node.op_type in PASSING
+            if supported and node.name not in self._kept and all(name in self._floats for name in node.output):
                 yield node
 
     def _tensors(self, node: Any) -> list[str]:

@@ -9,7 +9,7 @@ from efftasks.runtime.backends.base import Backend
 from efftasks.structures.errors import UserError
 from efftasks.structures.suffixes import CHECKPOINT_SUFFIXES
 
-__all__ = ["BACKENDS", "artifact_suffixes", "expected_models", "find_backend", "whose_part"]
+__all__ = ["BACKENDS", "artifact_suffixes", "expected_models", "find_backend", "opened_instead_of"]
 
 SIDECAR_SUFFIX = ".json"
 
@@ -50,9 +50,9 @@ def find_backend(path: str | Path, name: str | None = None) -> Backend:
             if suffix == backend.suffix:
                 return backend
         expected = expected_models()
-    whole = whose_part(path)
-    if whole is not None:
-        raise UserError(f"{path}: got a part of an exported file, expected the other one: {whole}")
+    opened_file = opened_instead_of(path)
+    if opened_file is not None:
+        raise UserError(f"{path}: got a part of an exported file, expected the other one: {opened_file}")
     if suffix == SIDECAR_SUFFIX:
         raise UserError(
             f"{path}: got a description, expected the exported file beside it, of the same name with one of "
@@ -66,13 +66,13 @@ def find_backend(path: str | Path, name: str | None = None) -> Backend:
     raise UserError(f"{path}: no runtime for {suffix or 'a file without suffix'}, expected {expected}")
 
 
-def whose_part(path: str | Path) -> Path | None:
+def opened_instead_of(path: str | Path) -> Path | None:
     """The file to open where this one is another file of the same artifact, such as its weights; None if it is none."""
     path = Path(path)
     for backend in BACKENDS.values():
-        whole = path.with_suffix(backend.suffix) if path.suffix.lower() in backend.files[1:] else path
-        if whole != path and whole.is_file():
-            return whole
+        opened_file = path.with_suffix(backend.suffix) if path.suffix.lower() in backend.files[1:] else path
+        if opened_file != path and opened_file.is_file():
+            return opened_file
     return None
 
 
