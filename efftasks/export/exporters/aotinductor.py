@@ -32,7 +32,8 @@ def export_aotinductor(model: nn.Module, spec: ArtifactSpec, path: str | Path, o
     """Compile a model for one image of one size, with its description inside.
 
     Args:
-        model: fused, in evaluation mode, on the CPU; satisfies ``Exportable``.
+        model: fused, in evaluation mode, on the CPU; satisfies ``Exportable``, or ``EndsEarly`` for files that end
+            before their decoder.
         spec: what the file is.
         path: where to.
         opset: of no consequence, there is no ONNX on the way.

@@ -24,7 +24,8 @@ def export_executorch(model: nn.Module, spec: ArtifactSpec, path: str | Path, op
     """Write a model as one file of ExecuTorch.
 
     Args:
-        model: fused, in evaluation mode, on the CPU; satisfies ``Exportable``.
+        model: fused, in evaluation mode, on the CPU; satisfies ``Exportable``, or ``EndsEarly`` for files that end
+            before their decoder.
         spec: what the file is: one image of one size. It goes into the file as the method ``efftasks``, which returns
             its JSON.
         path: where to.
@@ -100,8 +101,7 @@ def _exported(model: nn.Module, spec: ArtifactSpec, path: Path) -> Any:
     """
     from efftasks.export.graph import graph_of
 
-    image_input = spec.input
-    check_one_image(image_input, ".pte")
+    check_one_image(spec.input, ".pte")
     return _program(graph_of(model, spec.decode), _blank(spec), path)
 
 

@@ -26,7 +26,8 @@ def export_litert(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset:
     """Write a model as a ``.tflite`` file, in float32. Its description must lie beside it.
 
     Args:
-        model: fused, in evaluation mode, on the CPU; satisfies ``Exportable``.
+        model: fused, in evaluation mode, on the CPU; satisfies ``Exportable``, or ``EndsEarly`` for files that end
+            before their decoder.
         spec: what the file is: one image of one size, channels last.
         path: where to.
         opset: of no consequence, there is no ONNX on the way.
