@@ -39,6 +39,8 @@ class Prediction:
         size: (height, width) of the image in pixels, where it is known without reading it; or None.
         frame: number of the frame in its video, from 0; or None.
         pixels: the image as it was read, uint8 (H, W, 3) BGR, where it was kept for drawing; or None.
+        exit_score: how good the answer at an early exit was, in [0, 1]; None of networks without one.
+        exited: whether that answer was taken; None of networks without one.
     """
 
     image: str | np.ndarray
@@ -59,6 +61,8 @@ class Prediction:
     size: tuple[int, int] | None = None
     frame: int | None = None
     pixels: np.ndarray | None = None
+    exit_score: float | None = None
+    exited: bool | None = None
 
     @classmethod
     def of_labels(cls, image: str | np.ndarray, segmentation: np.ndarray, **fields: Any) -> Prediction:

@@ -17,6 +17,7 @@ __all__ = [
     "MASKS_MEANING",
     "MASK_STRIDE",
     "DetectionTensors",
+    "EarlyAnswer",
     "PaddedTargets",
 ]
 
@@ -53,3 +54,12 @@ class DetectionTensors(NamedTuple):
     masks: Tensor | None = None  # (B, K, H / 4, W / 4): logit of each cell
     keypoints: Tensor | None = None  # (B, K, P, 3): x, y, and score in [0, 1]
     segmentation: Tensor | None = None  # uint8 (B, H, W): a semantic map of the image beside its objects
+    exit_score: Tensor | None = None  # (B,) in [0, 1]: how good the answer at an early exit is
+
+
+class EarlyAnswer(NamedTuple):
+    """What a network gives at an early exit."""
+
+    detections: DetectionTensors  # without ``exit_score``
+    score: Tensor  # (B,) in [0, 1]: the answer is taken if it is at least the threshold
+    carried: tuple[Tensor, ...]  # what the rest of the network needs, batch first

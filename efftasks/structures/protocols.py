@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from efftasks.structures.features import FeatureSpec, Stages
+    from efftasks.structures.instances import EarlyAnswer
     from efftasks.structures.spec import OutputSpec, Undecoded
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Elastic",
     "EndsEarly",
     "Exportable",
+    "ExitsEarly",
     "Foldable",
     "GivesCandidates",
     "HasExportForm",
@@ -178,6 +180,31 @@ class Exportable(Protocol):
 
     def infer(self, images: Tensor) -> tuple[Any, ...]:
         """Preprocessed images (B, 3, H, W) -> tensors for the outputs of the artifact, in order, or None."""
+        ...
+
+
+@runtime_checkable
+class ExitsEarly(Protocol):
+    """A model that may answer at an early exit, and then need not compute the rest.
+
+    Both answers have the same outputs of the same shapes. ``infer`` decides for each image by ``exit_threshold``.
+    """
+
+    exit_threshold: float
+
+    def infer_early(self, images: Tensor) -> EarlyAnswer:
+        """Preprocessed images (B, 3, H, W) -> the answer at the exit, its score, and what the rest needs."""
+        ...
+
+    def infer_late(self, carried: tuple[Tensor, ...]) -> tuple[Any, ...]:
+        """What :meth:`infer_early` carried -> the answer of the whole network, of the outputs of ``infer``.
+
+        ``exit_score`` is not among them: it is None.
+        """
+        ...
+
+    def carried(self, height: int, width: int) -> tuple[OutputSpec, ...]:
+        """What :meth:`infer_early` carries for an input of this size in pixels."""
         ...
 
 

@@ -19,6 +19,7 @@ from efftasks.structures.spec_parts import (
     INPUTS,
     ArtifactFile,
     DecoderSpec,
+    ExitSpec,
     InputSpec,
     OutputSpec,
     QuantizationSpec,
@@ -34,6 +35,7 @@ __all__ = [
     "ArtifactFile",
     "ArtifactSpec",
     "DecoderSpec",
+    "ExitSpec",
     "InputSpec",
     "OutputSpec",
     "QuantizationSpec",
@@ -58,7 +60,8 @@ class ArtifactSpec:
     ``outputs`` are those of the file. They are the predictions where ``decode`` is ``inside``; where it is ``outside``,
     the runtime makes the predictions of them, as ``decoder`` says. ``files`` are all that the artifact consists of, the
     one that is opened first: they stand in the sidecar alone, since no file can hold its own digest. ``comparison`` is
-    what the artifact was held against; None for what its precision asks.
+    what the artifact was held against; None for what its precision asks. ``early_exit`` is None where the whole network
+    always runs.
     """
 
     task: str
@@ -73,6 +76,7 @@ class ArtifactSpec:
     palette: tuple[tuple[int, int, int], ...] = ()  # RGB of each class of the label map, or none
     decode: str = "inside"
     decoder: DecoderSpec | None = None
+    early_exit: ExitSpec | None = None
     precision: str = "fp32"
     quantization: QuantizationSpec | None = None
     comparison: Policy | None = None
@@ -216,6 +220,10 @@ def _values(data: dict[str, Any]) -> dict[str, Any]:
     for name, kind in (("quantization", QuantizationSpec), ("decoder", DecoderSpec)):
         if data.get(name) is not None:
             values[name] = kind(**_pick(kind, data[name], name))
+    if data.get("early_exit") is not None:
+        exit_values = _pick(ExitSpec, data["early_exit"], "early_exit")
+        carried = _parts(OutputSpec, "early_exit.carried", exit_values.pop("carried", ()) or [])
+        values["early_exit"] = ExitSpec(**exit_values, carried=carried)
     if data.get("comparison") is not None:
         values["comparison"] = policy_from(data["comparison"])
     for name, count in (("skeleton", 2), ("palette", 3)):
@@ -225,7 +233,7 @@ def _values(data: dict[str, Any]) -> dict[str, Any]:
 
 def _parts(kind: type, name: str, data: Any) -> tuple[Any, ...]:
     """A list of objects of one kind."""
-    if not isinstance(data, list):
+    if not isinstance(data, (list, tuple)):
         raise UserError(f"{name}: got a {type(data).__name__}, expected a list")
     return tuple(kind(**_pick(kind, part, f"{name}[{i}]")) for i, part in enumerate(data))
 

@@ -20,7 +20,17 @@ from efftasks.structures.field_checks import (
 )
 from efftasks.structures.pixel_range import PixelRange, checked_range
 
-__all__ = ["INPUTS", "ArtifactFile", "DecoderSpec", "InputSpec", "OutputSpec", "QuantizationSpec", "Undecoded"]
+__all__ = [
+    "EXITS",
+    "INPUTS",
+    "ArtifactFile",
+    "DecoderSpec",
+    "ExitSpec",
+    "InputSpec",
+    "OutputSpec",
+    "QuantizationSpec",
+    "Undecoded",
+]
 
 INPUTS = ("float32", "uint8")  # types of a network's input, the usual one first
 # What a runtime has to know how to do; anything else would be predicted wrongly, without a word.
@@ -31,6 +41,7 @@ _INPUT_CHOICES = {
     "dtype": INPUTS,
     "interpolation": ("bilinear",),
 }
+EXITS = ("if", "split")  # who decides whether to go on after an early exit: the file, or the runtime
 _OUTPUT_TYPES = ("float32", "float16", "int64", "int32", "int8", "uint8", "bool")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 2**20  # bytes of a file that are read at a time
@@ -275,3 +286,38 @@ class Undecoded(NamedTuple):
     outputs: tuple[OutputSpec, ...]  # of the file
     decoder: DecoderSpec | None  # that a runtime runs on them; None where they are the predictions
     selects: str = ""  # why the network needs top-k and gather in front of its end, a clause; empty where it does not
+
+
+@dataclass(frozen=True)
+class ExitSpec:
+    """Where a network may answer early, and how it is decided.
+
+    The answer at the exit comes with a score of its own, output ``exit_score`` (N,). If it is at least ``threshold``,
+    the answer is taken; otherwise the rest of the network runs, and its answer is taken.
+
+    ``if``: one file, which decides itself. It has a second input, ``exit_threshold`` (1,), and a batch of one.
+    ``split``: the file that is opened first gives the early answer, the score and the ``carried`` tensors; the file
+    named ``rest`` takes these and gives the later answer. The runtime decides, for each image of a batch.
+
+    Attributes:
+        form: ``if`` or ``split``.
+        threshold: the default; scores lie in [0, 1], so that 0 always exits, and a number above 1 never does.
+        rest: name of the second file, without a folder; None for ``if``.
+        carried: outputs of the first file that are the inputs of the second; none for ``if``.
+    """
+
+    form: str
+    threshold: float
+    rest: str | None = None
+    carried: tuple[OutputSpec, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_choice("early_exit.form", self.form, EXITS)
+        if not is_number(self.threshold) or self.threshold < 0:
+            raise UserError(f"early_exit.threshold: got {self.threshold!r}, expected a number from 0")
+        if (self.rest is None) != (self.form == "if"):
+            raise UserError(f"early_exit.rest: got {self.rest!r}, expected the name of a file for 'split' alone")
+        if self.rest is not None:
+            check_text("early_exit.rest", self.rest)
+        if bool(self.carried) != (self.form == "split"):
+            raise UserError(f"early_exit.carried: got {len(self.carried)} outputs, expected some for 'split' alone")

@@ -18,6 +18,7 @@ from efftasks.structures.spec import (
     ArtifactFile,
     ArtifactSpec,
     DecoderSpec,
+    ExitSpec,
     InputSpec,
     OutputSpec,
     QuantizationSpec,
@@ -40,6 +41,7 @@ FULL = ArtifactSpec(
     palette=((1, 2, 3),),
     decode="outside",
     decoder=DecoderSpec("top-pairs", 2),
+    early_exit=ExitSpec("split", 0.5, "rest.onnx", (OutputSpec("maps", ("N", 8), "float32", ""),)),
     precision="int8",
     quantization=QuantizationSpec("int8", "int8", "per-tensor", 1, "0f" * 32, ("head",)),
     comparison=DetectionAgreement(),
@@ -56,6 +58,7 @@ PARTS: dict[str, type] = {
     "file": ArtifactFile,
     "quantization": QuantizationSpec,
     "decoder": DecoderSpec,
+    "early_exit": ExitSpec,
 }
 
 

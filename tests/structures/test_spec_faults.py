@@ -14,6 +14,7 @@ from efftasks.structures.spec import (
     ArtifactFile,
     ArtifactSpec,
     DecoderSpec,
+    ExitSpec,
     InputSpec,
     OutputSpec,
     QuantizationSpec,
@@ -32,6 +33,7 @@ SPEC = ArtifactSpec(
     palette=((1, 2, 3),),
     decode="outside",
     decoder=DecoderSpec("top-pairs", 2),
+    early_exit=ExitSpec("split", 0.5, "rest.onnx", (OutputSpec("maps", ("N", 8), "float32", ""),)),
     precision="int8",
     quantization=QuantizationSpec("int8", "int8", "per-tensor", 1, "0f" * 32, ("head",)),
     comparison=DetectionAgreement(),
@@ -43,11 +45,11 @@ FIELDS: list[tuple[Any, ...]] = [
     *(("input", name) for name in STORED["input"]),
     *(("outputs", 0, name) for name in STORED["outputs"][0]),
     *(("files", 0, name) for name in STORED["files"][0]),
-    *((part, name) for part in ("decoder", "quantization", "comparison") for name in STORED[part]),
+    *((part, name) for part in ("decoder", "early_exit", "quantization", "comparison") for name in STORED[part]),
 ]
 # Where None has a meaning: not known, that of the precision, or of no use to the decoder.
 NULLABLE = {("comparison",), ("input", "pixel_range"), *(("quantization", name) for name in STORED["quantization"])}
-NULLABLE |= {("quantization",), ("decoder", "max_detections"), ("decoder", "bins_per_pixel")}
+NULLABLE |= {("quantization",), ("decoder", "max_detections"), ("decoder", "bins_per_pixel"), ("early_exit",)}
 NULLABLE.remove(("quantization", "float_layers"))
 EMPTY = {"keypoint_sigmas", "skeleton", "semantic_classes", "palette", "shape"}  # lists that may be
 WRONG = (None, [None], ["x", None], {"x": None}, float("inf"), float("nan"), [[1, 2, 3, 4]])
