@@ -28,6 +28,7 @@ EXAMPLES = """examples:
   efftasks predict out/model.onnx film.mp4
   efftasks predict out/model.onnx 0 --max-frames 300
   efftasks predict out/model.onnx rtsp://camera/stream --no-draw --csv
+  efftasks predict out/model.onnx photos/ --exit-threshold 0.7
   efftasks predict best.pth photos/ --config my_config.py
 
 Writes a picture for each image, or a video of the frames of a video, and predictions.json: COCO results, with the lists
@@ -73,6 +74,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     group.add_argument("--threads", type=int, help="threads of the runtime (default: its choice)")
     group.add_argument("--readers", type=int, help="threads that read images ahead (default: 1, or 2 on many cores)")
+    group = parser.add_argument_group("of a network with an early exit")
+    group.add_argument(
+        "--exit-threshold",
+        type=float,
+        metavar="T",
+        help="take the early answer of images whose exit score is at least T: 0 always, above 1 never (default: as the "
+        "file was exported, or the checkpoint trained)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -156,15 +165,18 @@ def _progress(predictions: Iterator[Prediction], total: int | None, unit: str) -
 
 
 class _Summary:
-    """The number of objects of each class, and the share of pixels of each semantic class."""
+    """The number of objects of each class, the share of pixels of each semantic class, and what left early."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = self._exited = 0
+        self._has_exit = False
         self._objects: Counter[str] = Counter()
         self._pixels: Counter[str] = Counter()
 
     def add(self, prediction: Prediction) -> None:
         self.count += 1
+        self._has_exit |= prediction.exited is not None
+        self._exited += bool(prediction.exited)
         if prediction.segmentation is not None:
             self._pixels.update(_pixels(prediction.segmentation, prediction.segmentation_names))
         self._objects.update(prediction.classes[label] for label in prediction.labels)
@@ -173,7 +185,9 @@ class _Summary:
         total = max(1, self._pixels.total())
         objects = [f"{count} {name}" for name, count in self._objects.most_common()]
         pixels = [f"{count / total:.1%} {name}" for name, count in self._pixels.most_common()]
-        return ", ".join(objects + pixels) or "nothing"
+        text = ", ".join(objects + pixels) or "nothing"
+        share = self._exited / max(1, self.count)
+        return f"{text}; {self._exited} left at the early exit ({share:.1%})" if self._has_exit else text
 
 
 def _pixels(segmentation: np.ndarray, names: Sequence[str]) -> Counter[str]:
@@ -200,7 +214,12 @@ def _artifact(args: argparse.Namespace) -> Stream:
     from efftasks.runtime.predictor import Predictor
 
     predictor = Predictor(
-        args.model, args.backend, threads=args.threads, score_thr=args.score_thr, provider=args.provider
+        args.model,
+        args.backend,
+        threads=args.threads,
+        score_thr=args.score_thr,
+        provider=args.provider,
+        exit_threshold=args.exit_threshold,
     )
     return lambda source, skip: predictor.stream(
         source, args.batch_size, skip or "raise", args.readers, keep_pixels=not args.no_draw
@@ -222,4 +241,6 @@ def _checkpoint(args: argparse.Namespace) -> Stream:
     from efftasks import apis
 
     model = apis.load(args.config, args.model)
+    if args.exit_threshold is not None:
+        apis.set_exit_threshold(model, args.exit_threshold)
     return lambda source, skip: apis.stream(model, source, args.score_thr, args.batch_size, skip or "raise")

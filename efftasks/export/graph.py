@@ -7,10 +7,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from efftasks.export.exit_graphs import EarlyGraph, IfGraph, RestGraph, WholeGraph, exit_of
 from efftasks.structures.errors import UserError
 from efftasks.structures.protocols import EndsEarly, Exportable, HasExportForm
+from efftasks.structures.spec import ArtifactSpec
 
-__all__ = ["Graph", "UndecodedGraph", "graph_of"]
+__all__ = ["Graph", "UndecodedGraph", "graph_of", "rest_of", "whole_graph"]
 
 
 class Graph(nn.Module):
@@ -37,25 +39,54 @@ class UndecodedGraph(nn.Module):
         return tuple(self.model.infer_undecoded(images))
 
 
-def graph_of(model: nn.Module, decode: str) -> nn.Module:
-    """The module whose forward is exported.
+def graph_of(model: nn.Module, spec: ArtifactSpec) -> nn.Module:
+    """The module whose forward is exported; of a file in two parts, the first one.
 
     Args:
         model: fused; it stays as it is.
-        decode: ``inside`` or ``outside``, as the description of the file has it.
+        spec: of the file: whether it ends before its decoder, and whether it has an early exit.
 
     Raises:
         UserError: the model has no such form.
     """
-    if decode == "outside":
+    if spec.decode == "outside":
         if not isinstance(model, EndsEarly):
             raise UserError(
                 f"{type(model).__name__} has no method infer_undecoded(images), expected a model that ends early"
             )
         return UndecodedGraph(model).eval()
+    if spec.early_exit is not None:
+        kind = IfGraph if spec.early_exit.form == "if" else EarlyGraph
+        return kind(_in_export_form(_with_exit(model))).eval()
+    return whole_graph(model).eval()
+
+
+def whole_graph(model: nn.Module) -> nn.Module:
+    """The module whose forward is the whole network with its decoder, without an exit.
+
+    Raises:
+        UserError: the model has no such form.
+    """
+    if exit_of(model) is not None:
+        return WholeGraph(_in_export_form(model))
     if not isinstance(model, Exportable):
         raise UserError(f"{type(model).__name__} has no method infer(images), expected a model that can be exported")
-    return Graph(model).eval()
+    return Graph(model)
+
+
+def rest_of(model: nn.Module) -> nn.Module:
+    """The module behind the exit of a model, the second file of an artifact in two parts.
+
+    Raises:
+        UserError: the model has no exit.
+    """
+    return RestGraph(_in_export_form(_with_exit(model))).eval()
+
+
+def _with_exit(model: nn.Module) -> nn.Module:
+    if exit_of(model) is None:
+        raise UserError(f"{type(model).__name__} has no early exit, expected a model with one")
+    return model
 
 
 def _in_export_form(model: Any) -> Any:

@@ -12,8 +12,10 @@ import numpy as np
 from efftasks.runtime.backends.base import Backend, Session
 from efftasks.runtime.backends.table import BACKENDS, artifact_suffixes, find_backend
 from efftasks.runtime.decoders import DECODERS, Decoder
+from efftasks.runtime.exits import EXITED, ExitNetwork, check_runs_exits, check_threshold, open_network
 from efftasks.structures.errors import UserError, WorkError
 from efftasks.structures.spec import METADATA_KEY, ArtifactSpec, DecoderSpec
+from efftasks.structures.suffixes import first_part
 
 __all__ = ["Artifact", "check_files"]
 
@@ -35,7 +37,7 @@ class Artifact:
     Attributes:
         path: the file.
         backend: the runtime.
-        session: the file as the runtime has it.
+        session: the file as the runtime has it, the first one of two.
         spec: its description.
         outputs: names of what :meth:`run` gives.
         lock: to be held from a call to the end of the use of its arrays, where several threads use the artifact.
@@ -60,20 +62,41 @@ class Artifact:
         sidecar = _read_sidecar(self.path)
         if sidecar is not None:
             check_files(self.path, sidecar)
+            check_runs_exits(self.path, self.backend, sidecar)
         self.session: Session = self.backend.open(path, threads, provider)
         self.spec = _describe(self.path, self.session.metadata, sidecar)
         self._network_outputs = [output.name for output in self.spec.outputs]
         for kind, stated, names in (
             ("input", [self.spec.input.name], self.session.inputs),
-            ("outputs", self._network_outputs, self.session.outputs),
+            ("outputs", [output.name for output in self.spec.file_outputs], self.session.outputs),
         ):
             if not set(stated) <= set(names):
                 raise UserError(f"{path}: {kind}: its description names {stated}, the network has {list(names)}")
+        self._network = open_network(self.path, self.spec, self.backend, self.session, threads, provider)
+        if self.spec.early_exit is not None:
+            self._network_outputs.append(EXITED)
         self._decoder = None if self.spec.decoder is None else _find_decoder(self.path, self.spec, self.spec.decoder)
-        self.outputs = frozenset(self._network_outputs)
+        self.outputs = frozenset(output.name for output in self.spec.outputs)
         if self._decoder is not None:
             self.outputs |= self._decoder.adds(self.outputs)
         self.lock = threading.Lock()
+
+    @property
+    def exit_threshold(self) -> float | None:
+        """The least score with which an image takes the early answer; None of networks without an exit.
+
+        It may be set, to a number from 0, and is good from the next call on. Setting it raises a UserError for other
+        values, and for networks without an exit.
+        """
+        return self._network.threshold if isinstance(self._network, ExitNetwork) else None
+
+    @exit_threshold.setter
+    def exit_threshold(self, value: float) -> None:
+        if not isinstance(self._network, ExitNetwork):
+            raise UserError(
+                f"exit_threshold: got {value}, but {self.path} has no early exit; leave it out, or export with --exit"
+            )
+        self._network.threshold = check_threshold(value)
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Network input -> predictions, decoded.
@@ -83,7 +106,7 @@ class Artifact:
                 where it states that type; contiguous.
 
         Returns:
-            Name -> array. The arrays may be the runtime's own memory: they are good until the next call.
+            Name -> array; of networks with an exit also ``exited``, bool (N,). The arrays may be the runtime's own memory: they are good until the next call.
 
         Raises:
             WorkError: the runtime refuses the input, or fails.
@@ -93,7 +116,7 @@ class Artifact:
     def run_network(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Network input -> outputs as the file has them; all as in :meth:`run`."""
         try:
-            outputs = self.session.run(images)
+            outputs = self._network.run(images)
         except Exception as error:  # each runtime has classes of its own
             reason = " ".join(str(error).split())
             raise WorkError(
@@ -197,6 +220,9 @@ def _describe(path: Path, metadata: str | None, sidecar: ArtifactSpec | None) ->
     beside = path.with_suffix(".json")
     if beside.is_file():
         return ArtifactSpec.load(beside)  # says what is wrong with it
+    first = first_part(path)
+    if first is not None and first.is_file():
+        raise UserError(f"{path}: got the second part of a network with an early exit, expected the first one: {first}")
     raise UserError(
         f"{path}: neither metadata {METADATA_KEY!r} inside nor {beside.name} beside it, expected a file exported by "
         f"efftasks: copy its {beside.name}, too, or export it again with efftasks export"

@@ -21,6 +21,7 @@ from efftasks.imaging.masks import masks_on_image
 from efftasks.imaging.prediction import Prediction
 from efftasks.imaging.sources import each_image, find_images, in_batches
 from efftasks.runtime.artifact import Artifact
+from efftasks.runtime.exits import EXITED
 from efftasks.runtime.pipeline import run_ahead
 from efftasks.runtime.preprocess import (
     Placement,
@@ -32,6 +33,7 @@ from efftasks.runtime.preprocess import (
 )
 from efftasks.runtime.sources import Item, OnError, Skip, error_handler, open_source
 from efftasks.structures.errors import UserError
+from efftasks.structures.spec import EXIT_SCORE
 
 __all__ = ["Predictor", "find_images"]
 
@@ -78,10 +80,12 @@ class Predictor:
         score_thr: drop detections below. A mask takes a byte for each pixel of the image: all 100 of an image of 12
             megapixels take 1.2 GB, and none is made of what is dropped.
         size: (height, width) of the network input, for artifacts with a dynamic size.
+        exit_threshold: of a network with an early exit, the least score of an answer there that is taken, a number from
+            0; None takes that of the artifact.
 
     Raises:
-        UserError: the file cannot be run or is a top-down pose estimator, or the backend, threads, provider, threshold
-            or size is not one it takes.
+        UserError: the file cannot be run or is a top-down pose estimator, or the backend, threads, provider, size or
+            one of the thresholds is not one it takes.
     """
 
     def __init__(
@@ -92,11 +96,14 @@ class Predictor:
         score_thr: float = 0.0,
         size: tuple[int, int] | None = None,
         provider: str | None = None,
+        exit_threshold: float | None = None,
     ) -> None:
         if not 0 <= score_thr <= 1:
             raise UserError(f"score_thr: got {score_thr}, expected a number in 0 to 1")
         self.session = path if isinstance(path, Artifact) else Artifact(path, backend, threads, provider)
         path, self.spec = self.session.path, self.session.spec
+        if exit_threshold is not None:
+            self.session.exit_threshold = exit_threshold
         if self.spec.task == TOP_DOWN:
             raise UserError(
                 f"{path}: got a model for {TOP_DOWN}, expected one that finds objects: use TopDownPredictor"
@@ -271,6 +278,8 @@ class Predictor:
             frame=image.frame,
             pixels=image.pixels,
         )
+        if EXITED in outputs:
+            fields.update(exit_score=float(outputs[EXIT_SCORE][i]), exited=bool(outputs[EXITED][i]))
         if "scores" not in outputs:
             return Prediction.of_labels(source, self._label_map(i, outputs, place), **fields)
         scores = outputs["scores"][i]

@@ -16,6 +16,9 @@ from efftasks.structures.comparison import POLICIES, PRECISIONS, Policy, policy_
 from efftasks.structures.errors import UserError
 from efftasks.structures.field_checks import check_choice, check_texts, is_number
 from efftasks.structures.spec_parts import (
+    EXIT_SCORE,
+    EXIT_THRESHOLD,
+    EXITS,
     INPUTS,
     ArtifactFile,
     DecoderSpec,
@@ -28,6 +31,9 @@ from efftasks.structures.spec_parts import (
 
 __all__ = [
     "DECODES",
+    "EXITS",
+    "EXIT_SCORE",
+    "EXIT_THRESHOLD",
     "INPUTS",
     "METADATA_KEY",
     "SCHEMA",
@@ -109,6 +115,11 @@ class ArtifactSpec:
                 raise UserError(f"{name}: got {value!r}, expected an object of texts")
         if not isinstance(self.verify, dict):
             raise UserError(f"verify: got {self.verify!r}, expected an object")
+
+    @property
+    def file_outputs(self) -> tuple[OutputSpec, ...]:
+        """The outputs of the file that is opened first: with what an exit carries on to the second one."""
+        return self.outputs if self.early_exit is None else (*self.outputs, *self.early_exit.carried)
 
     def _check_classes(self) -> None:
         for name in ("classes", "keypoints", "semantic_classes"):

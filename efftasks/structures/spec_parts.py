@@ -22,6 +22,8 @@ from efftasks.structures.pixel_range import PixelRange, checked_range
 
 __all__ = [
     "EXITS",
+    "EXIT_SCORE",
+    "EXIT_THRESHOLD",
     "INPUTS",
     "ArtifactFile",
     "DecoderSpec",
@@ -41,6 +43,7 @@ _INPUT_CHOICES = {
     "dtype": INPUTS,
     "interpolation": ("bilinear",),
 }
+EXIT_SCORE, EXIT_THRESHOLD = "exit_score", "exit_threshold"  # an output, and an input of files that decide themselves
 EXITS = ("if", "split")  # who decides whether to go on after an early exit: the file, or the runtime
 _OUTPUT_TYPES = ("float32", "float16", "int64", "int32", "int8", "uint8", "bool")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

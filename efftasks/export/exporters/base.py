@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Export",
+    "Exits",
     "Exporter",
     "Half",
     "Page",
@@ -183,6 +184,23 @@ class Half:
     round: Callable[[Path, Path], None]
 
 
+@dataclass(frozen=True)
+class Exits:
+    """How an exporter writes networks with an early exit.
+
+    Attributes:
+        forms: precision -> the forms that it writes, see :class:`~efftasks.structures.spec.ExitSpec`, the default
+            first. A form that is not there has its reason in ``reasons``.
+        write_rest: writes the second file of ``split``; the first one, and files that decide themselves, are written
+            by ``export``. It has no description.
+        reasons: (form, precision) -> why it is not written, a clause for messages.
+    """
+
+    forms: Mapping[str, tuple[str, ...]]
+    write_rest: Export
+    reasons: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+
 class PageOptions(NamedTuple):
     """Where the runtime of a page comes from, and what the page is like."""
 
@@ -222,6 +240,7 @@ class Exporter:
         quantization: how it makes ``int8``, where that is one of its precisions.
         half: how it makes ``fp16``, where the network computes in it; files in which weights alone have 16 bits are
             written by ``export``.
+        exits: how it writes networks with an early exit; None where it writes the whole network alone.
         page: the page that it writes beside the file, if it does.
         next_step: (path of the file, description) -> the command that makes of it what a device runs; None where the
             file is that.
@@ -249,6 +268,7 @@ class Exporter:
     extra: str
     quantization: Quantization | None = None
     half: Half | None = None
+    exits: Exits | None = None
     page: Page | None = None
     next_step: Callable[[Path, ArtifactSpec], str] | None = None
     stem: str = "model"

@@ -6,13 +6,13 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efftasks.export.byte_input import take_bytes
-from efftasks.export.exporters.base import Exporter, Half, Quantization
+from efftasks.export.exporters.base import Exits, Exporter, Half, Quantization
 from efftasks.export.half.converting import round_like_half
 from efftasks.export.half.network import half_network
 from efftasks.export.quantization.channels import pad_input_channels
@@ -20,7 +20,7 @@ from efftasks.export.quantization.layers import SCOPES, drop_scopes
 from efftasks.export.quantization.qdq import METHODS, QdqQuantizer
 from efftasks.export.quantization.recipe import CalibrationImages
 from efftasks.structures.errors import UserError, WorkError, first_line
-from efftasks.structures.spec import METADATA_KEY, ArtifactSpec, InputSpec, QuantizationSpec
+from efftasks.structures.spec import EXIT_SCORE, EXIT_THRESHOLD, METADATA_KEY, ArtifactSpec, InputSpec, QuantizationSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,6 +34,7 @@ __all__ = [
     "write_half",
     "write_metadata",
     "write_model",
+    "write_rest",
 ]
 
 OLDEST_OPSET = 18
@@ -83,14 +84,48 @@ def write_model(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: i
             raise UserError(
                 f"input.{field}: got {getattr(spec.input, field)!r}, an .onnx file is written with {expected}"
             )
-    graph = graph_of(model, spec.decode)
+    graph = graph_of(model, spec)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     image_input = spec.input
     # Two images: a batch of one would be taken for a constant.
     images = torch.zeros(2 if image_input.dynamic_batch else 1, 3, image_input.height, image_input.width)
-    names = [output.name for output in spec.outputs]
-    return write_graph(graph, images, path, opset, image_input.name, names, _dynamic_axes(spec))
+    inputs, dynamic = {image_input.name: images}, [_dynamic_axes(spec)]
+    if spec.early_exit is not None and spec.early_exit.form == "if":
+        inputs[EXIT_THRESHOLD] = torch.zeros(1)
+        dynamic.append({})
+    return _write_program(graph, inputs, path, opset, [output.name for output in spec.file_outputs], dynamic)
+
+
+def write_rest(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: int = 18) -> Path:
+    """Write the network behind an exit, without a description: see :class:`efftasks.export.exporters.base.Exits`.
+
+    Its nodes state the names of their modules.
+    """
+    import torch
+
+    from efftasks.export.exit_graphs import blank_tensors
+    from efftasks.export.graph import rest_of
+
+    assert spec.early_exit is not None
+    carried, is_dynamic = spec.early_exit.carried, spec.input.dynamic_batch
+    tensors = blank_tensors(carried, 2 if is_dynamic else 1)
+    inputs = {output.name: tensor for output, tensor in zip(carried, tensors)}
+    names = [output.name for output in spec.outputs if output.name != EXIT_SCORE]
+    batch = torch.export.Dim("batch", min=1)
+    axes: Any = tuple({0: batch} if is_dynamic else {} for _ in carried)  # of the only parameter, *carried
+    return _write_program(rest_of(model), inputs, Path(path), opset, names, [axes])
+
+
+def _export_rest(model: nn.Module, spec: ArtifactSpec, path: Path, *, opset: int) -> Path:
+    """As :func:`write_rest`, ready to run."""
+    import onnx
+
+    network = onnx.load(str(write_rest(model, spec, path, opset)))
+    drop_scopes(network)
+    onnx.save(network, str(path))
+    onnx.checker.check_model(str(path), full_check=True)
+    return path
 
 
 def prepare_qdq(
@@ -154,18 +189,30 @@ def write_graph(
     Raises:
         WorkError: the exporter failed.
     """
+    return _write_program(module, {input_name: images}, Path(path), opset, output_names, [dynamic or {}])
+
+
+def _write_program(
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    path: Path,
+    opset: int,
+    output_names: Sequence[str] | None,
+    dynamic: Sequence[Any],
+) -> Path:
+    """As :func:`write_graph`, of any inputs, with the dynamic axes of each parameter of ``forward``."""
     import torch
 
     try:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
                 module,
-                (images,),
+                tuple(inputs.values()),
                 dynamo=True,
                 opset_version=opset,
-                input_names=[input_name],
+                input_names=list(inputs),
                 output_names=output_names,
-                dynamic_shapes=(dynamic or {},),
+                dynamic_shapes=tuple(dynamic),
                 verbose=False,
             )
             assert program is not None
@@ -174,7 +221,7 @@ def write_graph(
             program.save(str(path), external_data=False)
     except Exception as error:
         raise WorkError(f"{path}: the export failed ({type(error).__name__}: {first_line(error)})") from error
-    return Path(path)
+    return path
 
 
 def _drop_traces(model: Any) -> None:
@@ -253,4 +300,9 @@ EXPORTER = Exporter(
     extra="export",
     quantization=Quantization(prepare_qdq, METHODS, weights="int8", activations="uint8", packages=("onnxruntime",)),
     half=Half(write_half, round_half),
+    exits=Exits(
+        {"fp32": ("if", "split"), "int8": ("split",)},
+        _export_rest,
+        {("if", "int8"): "ONNX Runtime's quantizer leaves branches in float"},
+    ),
 )

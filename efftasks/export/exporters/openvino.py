@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from efftasks.export.byte_input_openvino import with_bytes
 from efftasks.export.exporters import onnx
-from efftasks.export.exporters.base import Exporter, Quantization
+from efftasks.export.exporters.base import Exits, Exporter, Quantization
 from efftasks.export.quantization.layers import Layers
 from efftasks.export.quantization.recipe import CalibrationImages, Recipe
 from efftasks.structures.errors import WorkError
@@ -48,7 +48,14 @@ def export_openvino(model: nn.Module, spec: ArtifactSpec, path: str | Path, opse
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         network = _converted(onnx.write_model(model, spec, Path(folder, f"graph{_GRAPH}"), opset), path)
-    return _save(network, path, spec)
+    return _save(network, path, spec, halved=spec.precision == "fp16")
+
+
+def export_rest(model: nn.Module, spec: ArtifactSpec, path: Path, *, opset: int = 18) -> Path:
+    """Write the network behind an exit: see :class:`efftasks.export.exporters.base.Exits`."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        network = _converted(onnx.write_rest(model, spec, Path(folder, f"graph{_GRAPH}"), opset), path)
+    return _save(network, path, halved=spec.precision == "fp16")
 
 
 def write_graph(module: nn.Module, images: Tensor, path: str | Path) -> Path:
@@ -167,13 +174,13 @@ def _converted(graph: Path, path: Path) -> Any:
         raise WorkError(f"{path}: OpenVINO cannot convert the network ({lines[-1] if lines else error!r})") from error
 
 
-def _save(network: Any, path: Path, spec: ArtifactSpec | None = None) -> Path:
+def _save(network: Any, path: Path, spec: ArtifactSpec | None = None, halved: bool = False) -> Path:
     """Write a network, with a description where there is one; OpenVINO's default would be weights of 16 bits."""
     import openvino
 
     if spec is not None:
         network.set_rt_info(replace(spec, files=()).to_json(), METADATA_KEY)
-    openvino.save_model(network, str(path), compress_to_fp16=spec is not None and spec.precision == "fp16")
+    openvino.save_model(network, str(path), compress_to_fp16=halved)
     return path
 
 
@@ -204,6 +211,11 @@ EXPORTER = Exporter(
         activations="uint8",
         packages=("nncf", "openvino"),
         modules=("nncf",),
+    ),
+    exits=Exits(
+        {"fp32": ("if", "split"), "fp16": ("if", "split"), "int8": ("split",)},
+        export_rest,
+        {("if", "int8"): "ranges would have to be measured in both branches"},
     ),
     storage={"fp16": QuantizationSpec(weights="float16", activations="float32")},
 )

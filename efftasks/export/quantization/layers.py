@@ -240,8 +240,11 @@ def module_of(node: Any) -> str:
 
 def drop_scopes(model: Any) -> None:
     """Drop the names of modules from the nodes of a network: nothing reads them from a finished file."""
-    for node in model.graph.node:
-        del node.metadata_props[:]
+    pending = [model.graph]
+    while pending:
+        for node in pending.pop().node:
+            del node.metadata_props[:]
+            pending.extend(entry.g for entry in node.attribute if entry.HasField("g"))  # the branches of an If
 
 
 def _index(sliced: re.Match[str]) -> str:

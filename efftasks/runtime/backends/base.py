@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -12,7 +12,7 @@ from efftasks.structures.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Backend", "Session", "check_one_input"]
+__all__ = ["Backend", "NamedSession", "Session", "check_one_input"]
 
 _LFS_POINTER = b"version https://git-lfs"
 
@@ -49,6 +49,19 @@ class Session(Protocol):
         ...
 
 
+class NamedSession(Session, Protocol):
+    """A file that a runtime has loaded: a network of one or more inputs."""
+
+    @property
+    def ports(self) -> tuple[str, ...]:
+        """A name of each of the network's inputs."""
+        ...
+
+    def run_named(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """As :meth:`Session.run`, with an array for each of the network's inputs."""
+        ...
+
+
 @dataclass(frozen=True)
 class Backend:
     """A runtime.
@@ -65,6 +78,7 @@ class Backend:
         also_reads: suffixes of other runtimes' files that this one reads, too.
         providers: names of what the installed runtime can run files on, in lower case, the default first; None where
             there is no choice. It imports the runtime.
+        several_inputs: whether its sessions are :class:`NamedSession`, for networks of several inputs.
         new_outputs: whether each call of a session gives new arrays, so that none has to be copied to be kept.
     """
 
@@ -76,6 +90,7 @@ class Backend:
     load: Callable[..., Session]
     also_reads: tuple[str, ...] = ()
     providers: Callable[[], tuple[str, ...]] | None = None
+    several_inputs: bool = False
     new_outputs: bool = False
 
     @property

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from efftasks.runtime.backends.base import Backend, check_one_input
+from efftasks.runtime.backends.base import Backend
 from efftasks.structures.errors import UserError
 from efftasks.structures.spec import METADATA_KEY
 
@@ -63,14 +64,17 @@ class _OnnxRuntimeSession:
         used = _short(self._session.get_providers()[0])
         if used != provider:  # it is built in, but a library or a device is missing
             raise UserError(f"provider: got {provider!r}, which ONNX Runtime cannot start here: it would use {used}")
-        check_one_input(path, [value.name for value in self._session.get_inputs()])
-        self.inputs = tuple(value.name for value in self._session.get_inputs())
+        self.inputs = self.ports = tuple(value.name for value in self._session.get_inputs())
         self.outputs = tuple(value.name for value in self._session.get_outputs())
         self.metadata: str | None = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """As :class:`efftasks.runtime.backends.base.Session` has it."""
         return dict(zip(self.outputs, self._session.run(self.outputs, {self.inputs[0]: images})))
+
+    def run_named(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """As :class:`efftasks.runtime.backends.base.NamedSession` has it."""
+        return dict(zip(self.outputs, self._session.run(self.outputs, dict(inputs))))
 
 
 def _fault(message: str, version: str) -> str:
@@ -108,5 +112,6 @@ BACKEND = Backend(
     extra=None,
     load=_OnnxRuntimeSession,
     providers=_providers,
+    several_inputs=True,
     new_outputs=True,
 )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from efftasks.runtime.backends.base import Backend, check_one_input
+from efftasks.runtime.backends.base import Backend
 from efftasks.structures.errors import UserError
 from efftasks.structures.spec import METADATA_KEY
 
@@ -43,7 +44,7 @@ class _OpenVinoSession:
         except Exception as error:  # RuntimeError of several libraries, with the place in their source first
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise UserError(f"{path}: {fault} ({lines[-1].partition(' Please check')[0]})") from error
-        check_one_input(path, [_names(port)[0] for port in model.inputs])
+        self.ports = tuple(_names(port)[0] for port in model.inputs)
         self.inputs = tuple(name for port in model.inputs for name in _names(port))
         self._outputs = [(i, name) for i, port in enumerate(model.outputs) for name in _names(port)]
         self.outputs = tuple(name for _, name in self._outputs)
@@ -57,6 +58,11 @@ class _OpenVinoSession:
         """As :class:`efftasks.runtime.backends.base.Session` has it."""
         # Without sharing the binding copies every output: of a hundred masks, ten megabytes.
         values = self._request.infer([images], share_inputs=True, share_outputs=True)
+        return {name: values[i] for i, name in self._outputs}
+
+    def run_named(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """As :class:`efftasks.runtime.backends.base.NamedSession` has it."""
+        values = self._request.infer(dict(inputs), share_inputs=True, share_outputs=True)
         return {name: values[i] for i, name in self._outputs}
 
 
@@ -81,4 +87,5 @@ BACKEND = Backend(
     load=_OpenVinoSession,
     also_reads=(".onnx",),
     providers=_devices,
+    several_inputs=True,
 )
