@@ -26,6 +26,7 @@ __all__ = [
     "HasSpecs",
     "HasStages",
     "KeepsFloat",
+    "MayExitEarly",
     "Progressive",
     "Quantizable",
     "ReadsParts",
@@ -205,6 +206,16 @@ class ExitsEarly(Protocol):
 
     def carried(self, height: int, width: int) -> tuple[OutputSpec, ...]:
         """What :meth:`infer_early` carries for an input of this size in pixels."""
+        ...
+
+
+@runtime_checkable
+class MayExitEarly(Protocol):
+    """A model that has an early exit if its config says so."""
+
+    @property
+    def exits_early(self) -> ExitsEarly | None:
+        """The model as one that answers at its exit or after it; None without an exit."""
         ...
 
 
