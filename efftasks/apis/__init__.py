@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from efftasks.apis.compression_report import CompressionReport
     from efftasks.apis.converting import read_published, write_published
     from efftasks.apis.evaluating import Evaluation, draw_comparison, evaluate, test_images
-    from efftasks.apis.exporting import Exported, ExportSettings, export, export_model
+    from efftasks.apis.exits import set_exit_threshold
+    from efftasks.apis.export_settings import ExportSettings
+    from efftasks.apis.exporting import Exported, export, export_model
     from efftasks.apis.predicting import infer, predict, stream
     from efftasks.apis.training import train
     from efftasks.bench.rows import BenchmarkSettings
@@ -29,7 +31,7 @@ _MODULES = {
     "BenchmarkSettings": "bench.rows",
     "CompressionReport": "apis.compression_report",
     "Evaluation": "apis.evaluating",
-    "ExportSettings": "apis.exporting",
+    "ExportSettings": "apis.export_settings",
     "Exported": "apis.exporting",
     "Model": "apis.building",
     "benchmark": "apis.benchmarking",
@@ -50,6 +52,7 @@ _MODULES = {
     "load_config": "config",
     "predict": "apis.predicting",
     "read_published": "apis.converting",
+    "set_exit_threshold": "apis.exits",
     "set_input_size": "apis.building",
     "shipped_configs": "config",
     "stream": "apis.predicting",

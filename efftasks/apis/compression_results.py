@@ -20,7 +20,8 @@ from efftasks.apis.compression_state import measuring_digest
 from efftasks.apis.compression_steps import CompressionStep
 from efftasks.apis.entry_predictors import artifact_predictor
 from efftasks.apis.evaluating import evaluate
-from efftasks.apis.exporting import Exported, ExportSettings, export
+from efftasks.apis.export_settings import ExportSettings
+from efftasks.apis.exporting import Exported, export
 from efftasks.apis.training import build_runner
 from efftasks.bench.complexity import Complexity, count_complexity
 from efftasks.bench.file_latency import runtimes_of

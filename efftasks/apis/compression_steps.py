@@ -15,7 +15,7 @@ import efftasks.compat  # noqa: F401
 # isort: split
 from mmengine.config import Config
 
-from efftasks.apis.exporting import ExportSettings
+from efftasks.apis.export_settings import ExportSettings
 from efftasks.bench.rows import BenchmarkSettings
 from efftasks.config import load_config
 from efftasks.linking.linked import LinkedConfig

@@ -50,12 +50,15 @@ def entry_predictor(cfg: Any, model: str, backend: str | None = None) -> tuple[P
     return artifact_predictor(model, backend)
 
 
-def artifact_predictor(path: str | Path, backend: str | None = None) -> tuple[Predict, Sequence[str]]:
+def artifact_predictor(
+    path: str | Path, backend: str | None = None, exit_threshold: float | None = None
+) -> tuple[Predict, Sequence[str]]:
     """As :func:`entry_predictor`, of an exported file.
 
     Args:
         path: the file.
         backend: its runtime; None takes the one for its suffix.
+        exit_threshold: of a network with an early exit; None takes the file's.
 
     Top-down pose estimators look into the boxes that the entries have.
     """
@@ -66,7 +69,7 @@ def artifact_predictor(path: str | Path, backend: str | None = None) -> tuple[Pr
             lambda entries: [crops(entry["img_path"], [entry["box"]], [entry["label"]]) for entry in entries],
             crops.spec.classes,
         )
-    artifact = Predictor(loaded)
+    artifact = Predictor(loaded, exit_threshold=exit_threshold)
     return (
         lambda entries: artifact([entry["img_path"] for entry in entries], batch_size=len(entries)),
         artifact.spec.classes,

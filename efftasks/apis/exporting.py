@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
-from efftasks.apis.building import Model, describe, fuse, load, set_input_size
+from efftasks.apis.building import Model, fuse, load, set_input_size
 from efftasks.apis.entry_predictors import artifact_predictor
 from efftasks.apis.evaluating import evaluate, test_images
-from efftasks.apis.formats import find_exporter, move_artifact, suffix_of
-from efftasks.apis.forms import exported_spec, head_of
+from efftasks.apis.exits import CountedExits, held_to
+from efftasks.apis.export_settings import ExportSettings
+from efftasks.apis.formats import find_exporter, move_artifact, parts_of, suffix_of
+from efftasks.apis.forms import described_file, head_of
 from efftasks.apis.halving import forms_of, is_half, verify_forms, write_half
 from efftasks.apis.predicting import predict
 from efftasks.apis.quantizing import quantization_settings, save_sensitivity, write_quantized
@@ -35,66 +37,12 @@ from efftasks.linking.linked import LinkedConfig
 from efftasks.runtime.backends.table import BACKENDS
 from efftasks.structures.errors import UserError, WorkError
 from efftasks.structures.quantization import QuantizationSettings
-from efftasks.structures.spec import DECODES, INPUTS, ArtifactFile, ArtifactSpec, QuantizationSpec
+from efftasks.structures.spec import ArtifactFile, ArtifactSpec
 
 __all__ = ["UNVERIFIED", "ExportSettings", "Exported", "export", "export_model"]
 
 UNVERIFIED = ".unverified"  # at the end of the names of files that do not agree with their model
 _SHOWN = 4  # images that a page is verified on
-
-
-@dataclass(frozen=True)
-class ExportSettings:
-    """What an exported file is like, and how it is verified.
-
-    Raises:
-        UserError: a number out of its range, or no such folder.
-    """
-
-    backend: str = next(iter(EXPORTERS))  # the exporter
-    precision: str | None = None  # one of the exporter's; None: its default
-    input: str = INPUTS[0]  # float32, normalized images; or uint8, their pixels with a fourth channel, see InputSpec
-    decode: str | None = None  # inside or outside of the file; None: as the exporter's files are
-    size: tuple[int, int] | None = None  # (height, width) of the network input in pixels; None: the config's
-    dynamic_size: bool = False  # height and width are free, in steps of the model's divisor
-    dynamic_batch: bool = True
-    opset: int = 18
-    images: str | Path | None = None  # a folder to verify on; None: the test data of the config
-    num_images: int = 16  # how many of them
-    evaluate: bool = False  # also the metrics of model and file on the test data
-    quantization: Mapping[str, Any] = field(default_factory=dict)  # overrides of the config's; of int8
-    calib_images: str | Path | None = None  # a folder to calibrate on; None: the training data of the config
-    sensitivity: bool = False  # measure that of each layer, and leave the worst in float
-    ort_web: str | Path | None = None  # folder of the page's runtime, unpacked from npm; None: npm fetches it
-    single_file: bool = False  # all that the page reads is inside it
-
-    def __post_init__(self) -> None:
-        if self.input not in INPUTS:
-            raise UserError(f"--input: got {self.input!r}, expected one of {', '.join(INPUTS)}")
-        if self.decode not in (None, *DECODES):
-            raise UserError(f"--decode: got {self.decode!r}, expected one of {', '.join(DECODES)}")
-        if self.num_images < 1:
-            raise UserError(f"--num-images: got {self.num_images}, expected an integer from 1: verifying needs images")
-        if self.size is not None and min(self.size) < 1:
-            raise UserError(f"--size: got {self.size[0]} {self.size[1]}, expected two integers from 1")
-        for option, folder in (("--images", self.images), ("--calib-images", self.calib_images)):
-            if folder is not None and not Path(str(folder)).is_dir():
-                raise UserError(f"{option}: {folder} is no folder, expected a folder of images")
-        if self.precision != "int8" and (self.quantization or self.calib_images or self.sensitivity):
-            raise UserError(
-                f"--precision: got {self.precision or 'none'}, expected int8: calibration, bits, layers in float and "
-                "sensitivity are of quantized files"
-            )
-
-    @property
-    def input_suffix(self) -> tuple[str, ...]:
-        """What a name of the file says of its input: its type, where it is not the usual one."""
-        return () if self.input == INPUTS[0] else (self.input,)
-
-    @property
-    def page(self) -> PageOptions:
-        """Options of exporters that write a page beside the file."""
-        return PageOptions(None if self.ort_web is None else Path(self.ort_web), self.single_file)
 
 
 DEFAULTS = ExportSettings()
@@ -168,7 +116,7 @@ def export_model(
     if settings.size is not None:
         set_input_size(model.cfg, settings.size)
     trained = quantization_of(model)
-    spec = _description(model, settings, exporter, trained, source or {})
+    spec = described_file(model, settings, exporter, trained, source or {})
     shipped_input = spec.input.of_bytes() if settings.input == "uint8" else spec.input
     if settings.images is not None and spec.input.resize == "crop":
         raise UserError(f"--images: {spec.task} is verified in the boxes of the test data, and images have none")
@@ -191,21 +139,23 @@ def export_model(
         spec.save(draft.with_suffix(".json"))  # for formats without room for a description
         forms = forms_of(draft, spec, exporter)
         report = verify_forms(model, forms, spec, entries, exporter.backend)
-        metrics = _metrics(model, forms, exporter.backend) if settings.evaluate and report.passed else {}
+        measured: dict[str, Any] = {}
+        if settings.evaluate and report.passed:
+            measured.update(_metrics(model, forms, spec, exporter))
+        metrics = measured.get("metrics", {})
         fault = check_metrics(spec.policy, metrics) if report.passed else str(report)
-        measured: dict[str, Any] = dict(metrics=metrics) if metrics else {}
         measured["runtime"] = exporter.backend
         measured["machine"] = describe_environment()
         measured["instruction_sets"] = list(instruction_sets())
         spec = spec.with_verify({**report.to_dict(), **measured, "passed": not fault})
         exporter.write_metadata(draft, spec)
         path = folder / f"{exporter.stem}{suffix}"
-        spec = replace(spec, files=_files(draft, path, exporter))
+        spec = replace(spec, files=_files(draft, path, spec, exporter))
         if fault:
-            unverified = move_artifact(draft, path, exporter, UNVERIFIED)
+            unverified = _move(draft, path, spec, exporter, UNVERIFIED)
             spec.save(f"{path.with_suffix('.json')}{UNVERIFIED}")
             raise WorkError(f"{unverified}: does not agree with the PyTorch model, so it was not shipped ({fault})")
-        move_artifact(draft, path, exporter)
+        _move(draft, path, spec, exporter)
     spec.save(path.with_suffix(".json"))
     if exporter.page is None:
         return Exported(path, spec, report, metrics, rows)
@@ -233,11 +183,15 @@ def _write_draft(
     """
     if is_half(exporter, spec):
         return write_half(fuse(model), spec, draft, exporter, entries, settings.opset), ()
+    network = fuse(model)
     if quantization is None:
-        exporter.export(fuse(model), spec, draft, opset=settings.opset)
+        exporter.export(network, spec, draft, opset=settings.opset)
+        for rest in parts_of(draft, spec)[1:]:
+            assert exporter.exits is not None
+            exporter.exits.write_rest(network, spec, rest, opset=settings.opset)
         return spec, ()
     quantized = write_quantized(
-        *(fuse(model), model.cfg, spec, draft, exporter, quantization),
+        *(network, model.cfg, spec, draft, exporter, quantization),
         folder=settings.calib_images,
         sensitivity=settings.sensitivity,
         opset=settings.opset,
@@ -290,70 +244,20 @@ def _find_exporter(settings: ExportSettings) -> Exporter:
     return exporter
 
 
-def _description(
-    model: Model,
-    settings: ExportSettings,
-    exporter: Exporter,
-    trained: QuantizationSpec | None,
-    source: dict[str, str],
-) -> ArtifactSpec:
-    """What the file is going to be.
-
-    Raises:
-        UserError: the exporter cannot write it.
-    """
-    if settings.dynamic_size and exporter.fixed_size:
-        raise UserError(f"--dynamic-size: --backend {exporter.name} writes files of one size; give --size H W instead")
-    if settings.input == "uint8" and exporter.take_bytes is None:
-        raise UserError(f"--input: got 'uint8', --backend {exporter.name} writes files that take {INPUTS[0]} alone")
-    spec = exported_spec(model, describe(model), exporter, settings.decode)
-    precision = _precision(settings, exporter, trained)
-    image_input = replace(
-        spec.input,
-        dynamic_batch=settings.dynamic_batch and not exporter.fixed_size,
-        dynamic_size=settings.dynamic_size,
-    )
-    spec = replace(
-        spec,
-        input=image_input,
-        source=source,
-        backend=exporter.name,
-        precision=precision,
-        quantization=trained or exporter.storage.get(precision),
-    )
-    return replace(spec, comparison=spec.policy)
-
-
-def _precision(settings: ExportSettings, exporter: Exporter, trained: QuantizationSpec | None) -> str:
-    """The precision of the file: int8 if the model was trained for it.
-
-    Raises:
-        UserError: it was, and another precision or a calibration is asked for.
-    """
-    if trained is None:
-        return settings.precision or exporter.precisions[0]
-    if settings.quantization or settings.calib_images or settings.sensitivity:
-        raise UserError(
-            "--precision int8: got options of calibration, expected none: the checkpoint was trained with fake "
-            "quantization, which measured the ranges"
-        )
-    if settings.precision not in (None, "int8"):
-        raise UserError(
-            f"--precision: got {settings.precision!r}, expected 'int8': the checkpoint was trained with fake "
-            "quantization, and its weights are not those of a float model; export the checkpoint that it started from"
-        )
-    if "int8" not in exporter.precisions:
-        raise UserError(
-            f"--backend {exporter.name}: the checkpoint was trained with fake quantization, expected a backend that "
-            "writes int8"
-        )
-    return "int8"
-
-
-def _files(draft: Path, target: Path, exporter: Exporter) -> tuple[ArtifactFile, ...]:
+def _files(draft: Path, target: Path, spec: ArtifactSpec, exporter: Exporter) -> tuple[ArtifactFile, ...]:
     """The files of a draft, by the names that they are going to have."""
-    suffixes = BACKENDS[exporter.backend].files
-    return tuple(ArtifactFile.of(draft.with_suffix(suffix), target.with_suffix(suffix).name) for suffix in suffixes)
+    return tuple(
+        ArtifactFile.of(source.with_suffix(suffix), part.with_suffix(suffix).name)
+        for source, part in zip(parts_of(draft, spec), parts_of(target, spec))
+        for suffix in BACKENDS[exporter.backend].files
+    )
+
+
+def _move(draft: Path, target: Path, spec: ArtifactSpec, exporter: Exporter, end: str = "") -> Path:
+    """As :func:`move_artifact`, of all parts, the one that is opened first last."""
+    for source, part in reversed([*zip(parts_of(draft, spec), parts_of(target, spec))][1:]):
+        move_artifact(source, part, exporter, end)
+    return move_artifact(draft, target, exporter, end)
 
 
 def _check_folder(folder: Path) -> None:
@@ -382,8 +286,18 @@ def _entries(cfg: LinkedConfig, settings: ExportSettings) -> list[dict[str, Any]
     return chosen
 
 
-def _metrics(model: Model, forms: Mapping[str, Path], backend: str) -> dict[str, dict[str, float]]:
-    """Of model and file, in all its forms, on the test data of the model's config."""
-    pytorch = evaluate(model.cfg, lambda entries: predict(model, entries), model.dataset_meta["classes"])
-    files = {name: evaluate(model.cfg, *artifact_predictor(form, backend)).metrics for name, form in forms.items()}
-    return {"pytorch": pytorch.metrics, **files}
+def _metrics(model: Model, forms: Mapping[str, Path], spec: ArtifactSpec, exporter: Exporter) -> dict[str, Any]:
+    """``metrics`` of model and file, in all its forms, on the test data of the model's config.
+
+    Of a network with an early exit also ``exit_rate``, the share of the images that left there.
+    """
+    with held_to(model, spec):
+        pytorch = evaluate(model.cfg, lambda entries: predict(model, entries), model.dataset_meta["classes"])
+    files, rates = {}, {}
+    for name, form in forms.items():
+        predict_entries, classes = artifact_predictor(form, exporter.backend)
+        counted = CountedExits(predict_entries)
+        files[name] = evaluate(model.cfg, counted, classes).metrics
+        if spec.early_exit is not None:
+            rates["exit_rate"] = counted.rate
+    return {"metrics": {"pytorch": pytorch.metrics, **files}, **rates}

@@ -8,8 +8,10 @@ from efftasks.export.exporters.base import Exporter
 from efftasks.export.exporters.table import EXPORTERS
 from efftasks.runtime.backends.table import BACKENDS
 from efftasks.structures.errors import UserError
+from efftasks.structures.spec import ArtifactSpec
+from efftasks.structures.suffixes import second_part
 
-__all__ = ["exporter_for", "find_exporter", "move_artifact", "suffix_of"]
+__all__ = ["exporter_for", "find_exporter", "move_artifact", "parts_of", "suffix_of"]
 
 
 def find_exporter(name: str, precision: str | None = None) -> Exporter:
@@ -46,6 +48,17 @@ def exporter_for(backend: str) -> Exporter:
         raise UserError(f"--backend: got {backend!r}, but nothing exports files for it on the way; give it a file")
     exporters[0].check(exporters[0].precisions[0])
     return exporters[0]
+
+
+def parts_of(path: Path, spec: ArtifactSpec) -> tuple[Path, ...]:
+    """The files of an artifact that a runtime opens, the given one first: two of a network that is split at its exit.
+
+    Args:
+        path: of the first one.
+        spec: its description.
+    """
+    is_split = spec.early_exit is not None and spec.early_exit.form == "split"
+    return (path, second_part(path)) if is_split else (path,)
 
 
 def move_artifact(source: Path, target: Path, exporter: Exporter, end: str = "") -> Path:

@@ -93,6 +93,8 @@ def write_quantized(
             f"quantization.method: got {settings.method!r}, expected one of auto, {', '.join(quantization.methods)}: "
             f"what --backend {exporter.name} has"
         )
+    if sensitivity and spec.early_exit is not None:
+        raise UserError("--sensitivity: measures one network, expected --exit none for a model with an early exit")
     if quantization.weight_bits is not None:
         settings = replace(settings, weight_bits=quantization.weight_bits)
     if len(quantization.methods) == 1:  # there is nothing to compare, and no images need be held out for it
@@ -108,6 +110,7 @@ def write_quantized(
             first = replace(spec, input=replace(spec.input, layout="NCHW"))
             swept = choose_images(cfg, first.input, settings, folder).calibration
             measured = prepare_qdq(model, first, path.parent, swept, parts, opset=opset)
+        assert isinstance(measured, QdqQuantizer)  # of a network in one file
         recipe = Recipe("minmax", settings.weight_bits, settings.float_layers)
         rows = tuple(sweep(measured, recipe, swept.first(_SWEPT)))
         kept = [name for name in layers_to_keep(rows) if name not in settings.float_layers]

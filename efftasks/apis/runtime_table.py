@@ -21,7 +21,8 @@ import torch
 from efftasks.apis.benchmark_models import config_beside
 from efftasks.apis.building import Model, build, load
 from efftasks.apis.evaluating import test_images
-from efftasks.apis.exporting import ExportSettings, export_model
+from efftasks.apis.export_settings import ExportSettings
+from efftasks.apis.exporting import export_model
 from efftasks.bench.cold_start import cold_start
 from efftasks.bench.engines import artifact_call
 from efftasks.bench.environment import describe_environment

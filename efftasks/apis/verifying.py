@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from efftasks.apis.entry_predictors import artifact_predictor
+from efftasks.apis.exits import ALWAYS, NEVER, at_threshold, held_to
 from efftasks.apis.predicting import infer, predict
-from efftasks.export.verify import Report, Verification, VerifyReport, objects_of, with_objects
+from efftasks.export.verify import JointReport, Report, Verification, VerifyReport, objects_of, with_objects
+from efftasks.export.verify_exits import Decision, compare_decisions
 from efftasks.export.verify_raw import RawComparison, is_beyond_pictures
 from efftasks.imaging.images import read_image, read_pixels
 from efftasks.imaging.prediction import Prediction
+from efftasks.runtime.exits import EXITED
 from efftasks.runtime.predictor import Predictor
 from efftasks.runtime.preprocess import as_the_network_sees
 from efftasks.structures.comparison import Tolerance
-from efftasks.structures.spec import ArtifactSpec
+from efftasks.structures.spec import EXIT_SCORE, ArtifactSpec
 
 __all__ = ["verify"]
 
@@ -31,6 +34,9 @@ def verify(model: Any, artifact: Path, spec: ArtifactSpec, entries: Entries, bac
     networks that have not learned yet: their scores all tie, or boxes lie so far away that clipping them to the image
     leaves nothing to compare.
 
+    Of a network with an early exit, decisions at the threshold of the file are compared, and outputs where they are
+    alike. If all images take one way, the outputs of the other way are compared as well, on all of them.
+
     Args:
         model: from :func:`efftasks.apis.load`.
         artifact: the exported file.
@@ -38,15 +44,56 @@ def verify(model: Any, artifact: Path, spec: ArtifactSpec, entries: Entries, bac
         entries: of a data set, or ``img_path`` alone.
         backend: the runtime; None takes the one for the file's suffix.
     """
+    with held_to(model, spec):
+        if spec.early_exit is None:
+            return _compare_outputs(model, artifact, spec, entries, backend)
+        threshold = spec.early_exit.threshold
+        decisions = _decisions(model, Predictor(artifact, backend), entries)
+        alike = [entry for entry, one in zip(entries, decisions) if (one.ours >= threshold) == one.exited]
+        exits = compare_decisions(decisions, threshold, spec.policy)
+        parts: dict[str, Report] = {"exits": exits}
+        if alike:
+            parts["outputs"] = _compare_outputs(model, artifact, spec, alike, backend)
+    for name, forced, is_missing in (
+        ("at the exit", ALWAYS, exits.exited == 0),
+        ("whole network", NEVER, exits.exited == exits.images),
+    ):
+        if is_missing:
+            with at_threshold(model, forced):
+                parts[name] = _compare_outputs(model, artifact, spec, entries, backend, forced)
+    return JointReport(parts)
+
+
+def _decisions(model: Any, predictor: Predictor, entries: Entries) -> list[Decision]:
+    """Image by image, so that none is decided with others."""
+    decisions = []
+    for entry in entries:
+        (prediction,) = predictor(entry["img_path"])
+        assert prediction.exit_score is not None
+        ours = float(infer(model, entry)[EXIT_SCORE])
+        decisions.append(Decision(ours, prediction.exit_score, bool(prediction.exited)))
+    return decisions
+
+
+def _compare_outputs(
+    model: Any,
+    artifact: Path,
+    spec: ArtifactSpec,
+    entries: Entries,
+    backend: str | None,
+    exit_threshold: float | None = None,
+) -> Report:
+    """As :func:`verify`, of what the model predicts."""
     outputs = [output.name for output in model.outputs(spec.input.height, spec.input.width)]  # decoded
     verification = Verification(outputs, spec.policy)
-    report = _compare(model, artifact_predictor(artifact, backend)[0], verification, entries)
+    report = _compare(model, artifact_predictor(artifact, backend, exit_threshold)[0], verification, entries)
     objects = objects_of(report)
     if not isinstance(objects, VerifyReport) or "boxes" not in outputs:
         return report
     if objects.detections and not any(is_beyond_pictures(infer(model, entry)) for entry in entries[:2]):
         return report
-    return with_objects(report, _compare_raw(model, Predictor(artifact, backend), entries, objects.tolerance))
+    predictor = Predictor(artifact, backend, exit_threshold=exit_threshold)
+    return with_objects(report, _compare_raw(model, predictor, entries, objects.tolerance))
 
 
 def _compare(
@@ -65,7 +112,7 @@ def _compare_raw(model: Any, predictor: Predictor, entries: Entries, tolerance: 
     comparison = RawComparison(tolerance)
     for entry in entries:
         inputs, _ = predictor.preprocess([read_image(entry["img_path"], predictor.spec.input.pixel_range)])
-        theirs = {name: value[0] for name, value in predictor.session.run(inputs).items()}
+        theirs = {name: value[0] for name, value in predictor.session.run(inputs).items() if name != EXITED}
         theirs["images"] = as_the_network_sees(inputs, predictor.spec.input)[0]
         ours = infer(model, entry)
         comparison.add(ours, theirs, lambda: infer(_wider(model, ours), entry))  # noqa: B023

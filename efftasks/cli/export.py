@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   efftasks export my_config.py best.pth --precision int8 --eval       8-bit integers, calibrated on training images
   efftasks export my_config.py best.pth --precision int8 --input uint8   it takes pixels: faster in ONNX Runtime
   efftasks export my_config.py best.pth --precision int8 --sensitivity   also which layers lose most
+  efftasks export my_config.py best.pth --exit split                  of a model with an early exit: two files
   efftasks export --list                                              backends, and the models they take
   efftasks export my_config.py best.pth --backend web --out page      a page that runs the model in a browser
 
@@ -81,10 +82,31 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--images", metavar="DIR", help="images to verify on (default: the config's test data)")
     parser.add_argument("--num-images", type=int, default=16, help="number of images (default 16)")
     parser.add_argument("--eval", action="store_true", help="also evaluate model and file on the test data")
+    _add_exit(parser)
     _add_quantization(parser)
     _add_page(parser)
     add_options(parser)
     parser.set_defaults(run=run)
+
+
+def _add_exit(parser: argparse.ArgumentParser) -> None:
+    from efftasks.apis.export_settings import NO_EXIT
+    from efftasks.structures.spec import EXITS
+
+    group = parser.add_argument_group("of a model with an early exit")
+    group.add_argument(
+        "--exit",
+        choices=(NO_EXIT, *EXITS),
+        help="if: one file that decides itself, image by image; split: two files, and the runtime decides; none: the "
+        "whole network without its exit (default: if where the backend writes it in this precision, else split)",
+    )
+    group.add_argument(
+        "--exit-threshold",
+        type=float,
+        metavar="T",
+        help="least exit score of an early answer that is taken, unless a run gives another one: 0 always, above 1 "
+        "never (default: the model's)",
+    )
 
 
 def _add_quantization(parser: argparse.ArgumentParser) -> None:
@@ -149,7 +171,8 @@ def _quantization(args: argparse.Namespace) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> int:
     """Export and verify a checkpoint, and print the report."""
-    from efftasks.apis.exporting import ExportSettings, export
+    from efftasks.apis.export_settings import ExportSettings
+    from efftasks.apis.exporting import export
     from efftasks.export.exporters.table import EXPORTERS
 
     settings = ExportSettings(
@@ -160,6 +183,8 @@ def run(args: argparse.Namespace) -> int:
         size=None if args.size is None else tuple(args.size),
         dynamic_size=args.dynamic_size,
         dynamic_batch=not args.fixed_batch,
+        exit=args.exit,
+        exit_threshold=args.exit_threshold,
         opset=args.opset,
         images=args.images,
         num_images=args.num_images,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from efftasks.export.exit_graphs import EarlyGraph, IfGraph, RestGraph, WholeGraph, exit_of
 from efftasks.structures.errors import UserError
 from efftasks.structures.protocols import EndsEarly, Exportable, HasExportForm
-from efftasks.structures.spec import ArtifactSpec
+from efftasks.structures.spec import ExitSpec
 
 __all__ = ["Graph", "UndecodedGraph", "graph_of", "rest_of", "whole_graph"]
 
@@ -39,24 +39,25 @@ class UndecodedGraph(nn.Module):
         return tuple(self.model.infer_undecoded(images))
 
 
-def graph_of(model: nn.Module, spec: ArtifactSpec) -> nn.Module:
+def graph_of(model: nn.Module, decode: str, early_exit: ExitSpec | None = None) -> nn.Module:
     """The module whose forward is exported; of a file in two parts, the first one.
 
     Args:
         model: fused; it stays as it is.
-        spec: of the file: whether it ends before its decoder, and whether it has an early exit.
+        decode: ``inside`` or ``outside``, as the description of the file has it.
+        early_exit: of the file; None for the whole network.
 
     Raises:
         UserError: the model has no such form.
     """
-    if spec.decode == "outside":
+    if decode == "outside":
         if not isinstance(model, EndsEarly):
             raise UserError(
                 f"{type(model).__name__} has no method infer_undecoded(images), expected a model that ends early"
             )
         return UndecodedGraph(model).eval()
-    if spec.early_exit is not None:
-        kind = IfGraph if spec.early_exit.form == "if" else EarlyGraph
+    if early_exit is not None:
+        kind = IfGraph if early_exit.form == "if" else EarlyGraph
         return kind(_in_export_form(_with_exit(model))).eval()
     return whole_graph(model).eval()
 

@@ -106,7 +106,8 @@ class Artifact:
                 where it states that type; contiguous.
 
         Returns:
-            Name -> array; of networks with an exit also ``exited``, bool (N,). The arrays may be the runtime's own memory: they are good until the next call.
+            Name -> array; of networks with an exit also ``exited``, bool (N,). The arrays may be the runtime's own
+            memory: they are good until the next call.
 
         Raises:
             WorkError: the runtime refuses the input, or fails.

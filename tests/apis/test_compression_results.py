@@ -11,7 +11,7 @@ import pytest
 from efftasks.apis import compression_results
 from efftasks.apis.compression_results import step_rows
 from efftasks.apis.compression_steps import CompressionStep
-from efftasks.apis.exporting import ExportSettings
+from efftasks.apis.export_settings import ExportSettings
 from efftasks.bench.complexity import Complexity
 from efftasks.linking.linked import LinkedConfig
 

@@ -131,6 +131,7 @@ def test_an_image_that_scores_the_threshold_exits(written):
     for form in ("if", "split"):
         predictor = Predictor(written(form, "onnx"))
         score = predictor(PICTURES[1])[0].exit_score
+        assert score is not None
         for threshold, exited in ((score, True), (float(np.nextafter(np.float32(score), np.float32(1))), False)):
             predictor.session.exit_threshold = threshold
             assert predictor(PICTURES[1])[0].exited is exited
@@ -138,7 +139,7 @@ def test_an_image_that_scores_the_threshold_exits(written):
 
 @pytest.mark.parametrize("threshold", [-0.1, float("nan"), float("inf"), "0.5"])
 def test_a_threshold_is_a_number_from_0(threshold, written):
-    with pytest.raises(UserError, match="exit_threshold: got .*, expected a number from 0"):
+    with pytest.raises(UserError, match=r"exit_threshold: got .*, expected a number from 0"):
         Predictor(written("if", "onnx"), exit_threshold=threshold)
 
 

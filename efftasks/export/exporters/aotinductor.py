@@ -53,7 +53,7 @@ def export_aotinductor(model: nn.Module, spec: ArtifactSpec, path: str | Path, o
     check_one_image(image_input, ".pt2")
     images = torch.zeros(1, 3, image_input.height, image_input.width)
     names = [output.name for output in spec.outputs]
-    written = _compile(graph_of(model, spec), images, Path(path), image_input.name, names)
+    written = _compile(graph_of(model, spec.decode), images, Path(path), image_input.name, names)
     write_metadata(written, spec)
     return written
 

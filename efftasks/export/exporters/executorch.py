@@ -102,7 +102,7 @@ def _exported(model: nn.Module, spec: ArtifactSpec, path: Path) -> Any:
     from efftasks.export.graph import graph_of
 
     check_one_image(spec.input, ".pte")
-    return _program(graph_of(model, spec), _blank(spec), path)
+    return _program(graph_of(model, spec.decode), _blank(spec), path)
 
 
 def _blank(spec: ArtifactSpec) -> Tensor:

@@ -52,7 +52,7 @@ def export_litert(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset:
     image_input = spec.input
     check_one_image(image_input, ".tflite", _LAYOUT)
     images = torch.zeros(1, image_input.height, image_input.width, 3)
-    graph = NamedChannelsLast(graph_of(model, spec), [output.name for output in spec.outputs])
+    graph = NamedChannelsLast(graph_of(model, spec.decode), [output.name for output in spec.outputs])
     return _convert(graph, Path(path), **{image_input.name: images})
 
 

@@ -45,7 +45,7 @@ def export_ncnn(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: i
 
     image_input = spec.input
     check_one_image(image_input, ".param")
-    graph = graph_of(model, spec)
+    graph = graph_of(model, spec.decode)
     images = torch.zeros(1, 3, image_input.height, image_input.width)
     names = [output.name for output in spec.outputs]
     return _convert(graph, images, Path(path), image_input.name, names, spec.precision == "fp16")

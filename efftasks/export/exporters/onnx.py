@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efftasks.export.byte_input import take_bytes
-from efftasks.export.exporters.base import Exits, Exporter, Half, Quantization
+from efftasks.export.exporters.base import Exits, Exporter, Half, Quantization, Quantizer
 from efftasks.export.half.converting import round_like_half
 from efftasks.export.half.network import half_network
 from efftasks.export.quantization.channels import pad_input_channels
 from efftasks.export.quantization.layers import SCOPES, drop_scopes
 from efftasks.export.quantization.qdq import METHODS, QdqQuantizer
 from efftasks.export.quantization.recipe import CalibrationImages
+from efftasks.export.quantization.split import SplitQuantizer, carried_images
 from efftasks.structures.errors import UserError, WorkError, first_line
 from efftasks.structures.spec import EXIT_SCORE, EXIT_THRESHOLD, METADATA_KEY, ArtifactSpec, InputSpec, QuantizationSpec
 
@@ -84,7 +85,7 @@ def write_model(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: i
             raise UserError(
                 f"input.{field}: got {getattr(spec.input, field)!r}, an .onnx file is written with {expected}"
             )
-    graph = graph_of(model, spec)
+    graph = graph_of(model, spec.decode, spec.early_exit)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     image_input = spec.input
@@ -136,9 +137,15 @@ def prepare_qdq(
     float_parts: Iterable[str],
     *,
     opset: int,
-) -> QdqQuantizer:
+) -> Quantizer:
     """Export in float, to be quantized: see :class:`efftasks.export.exporters.base.PrepareQuantizer`."""
-    return QdqQuantizer(write_model(model, spec, Path(folder, "float.onnx"), opset), tuple(float_parts), images)
+    parts = tuple(float_parts)
+    first = QdqQuantizer(write_model(model, spec, Path(folder, "float.onnx"), opset), parts, images)
+    if spec.early_exit is None:
+        return first
+    carried = carried_images(images, model, spec.early_exit)
+    rest = QdqQuantizer(write_rest(model, spec, Path(folder, "float-rest.onnx"), opset), parts, carried)
+    return SplitQuantizer(first, rest, spec.early_exit)
 
 
 def write_half(

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from efftasks.export.byte_input_openvino import with_bytes
 from efftasks.export.exporters import onnx
-from efftasks.export.exporters.base import Exits, Exporter, Quantization
+from efftasks.export.exporters.base import Exits, Exporter, Quantization, Quantizer
 from efftasks.export.quantization.layers import Layers
 from efftasks.export.quantization.recipe import CalibrationImages, Recipe
+from efftasks.export.quantization.split import SplitQuantizer, carried_images
 from efftasks.structures.errors import WorkError
 from efftasks.structures.spec import METADATA_KEY, ArtifactSpec, InputSpec, QuantizationSpec
 
@@ -105,6 +106,7 @@ class NncfQuantizer:
         model = library.load(str(graph))
         self._layers = Layers(model, float_parts)
         self._network = _converted(graph, graph)
+        self._input = model.graph.input[0].name
         self._has_attention = any(node.op_type == "Softmax" for node in model.graph.node)
         self._images = images
 
@@ -126,7 +128,10 @@ class NncfQuantizer:
         with contextlib.redirect_stdout(io.StringIO()):  # bars of its own
             quantized = nncf.quantize(
                 self._network.clone(),
-                nncf.Dataset(tqdm(self._images, desc=f"calibrate {recipe.method}", disable=None, leave=False)),
+                nncf.Dataset(
+                    tqdm(range(len(self._images)), desc=f"calibrate {recipe.method}", disable=None, leave=False),
+                    lambda i: self._images.feed(i, self._input),
+                ),
                 preset=nncf.QuantizationPreset.MIXED,
                 subset_size=len(self._images),
                 model_type=nncf.ModelType.TRANSFORMER if self._has_attention else None,
@@ -157,10 +162,15 @@ def prepare_nncf(
     float_parts: Iterable[str],
     *,
     opset: int,
-) -> NncfQuantizer:
+) -> Quantizer:
     """Export in float, to be quantized: see :class:`efftasks.export.exporters.base.PrepareQuantizer`."""
-    graph = onnx.write_model(model, spec, Path(folder, f"float{_GRAPH}"), opset)
-    return NncfQuantizer(graph, float_parts, images)
+    parts = tuple(float_parts)
+    first = NncfQuantizer(onnx.write_model(model, spec, Path(folder, f"float{_GRAPH}"), opset), parts, images)
+    if spec.early_exit is None:
+        return first
+    carried = carried_images(images, model, spec.early_exit)
+    rest = NncfQuantizer(onnx.write_rest(model, spec, Path(folder, f"float-rest{_GRAPH}"), opset), parts, carried)
+    return SplitQuantizer(first, rest, spec.early_exit)
 
 
 def _converted(graph: Path, path: Path) -> Any:

@@ -138,7 +138,7 @@ class _Reader:
     """Network inputs one by one, as ONNX Runtime's calibrators ask for them."""
 
     def __init__(self, name: str, images: CalibrationImages, indices: Collection[int]) -> None:
-        self._inputs: Iterator[dict[str, Any]] = ({name: images.load(i)} for i in indices)
+        self._inputs: Iterator[dict[str, Any]] = (images.feed(i, name) for i in indices)
 
     def get_next(self) -> dict[str, Any] | None:
         return next(self._inputs, None)

@@ -34,6 +34,15 @@ class CalibrationImages:
         """Network inputs, loaded when asked for, as often as asked for."""
         return (self.load(i) for i in range(len(self)))
 
+    def feed(self, index: int, name: str) -> dict[str, np.ndarray]:
+        """What a network is given for an image, by the names of its inputs.
+
+        Args:
+            index: of the image.
+            name: of the network's first input.
+        """
+        return {name: self.load(index)}
+
     @property
     def digest(self) -> str:
         """SHA-256 of the names, one per line."""
