@@ -139,6 +139,7 @@ def _prediction(entry: dict[str, Any] | LoadedImage, sample: Any, model: Model, 
         image = str(entry["img_path"])
     else:
         image, fields["name"], fields["size"] = entry.source, entry.name, entry.pixels.shape[:2]
+    fields.update(exit_score=sample.get("exit_score"), exited=sample.get("exited"))
     labels: Any = sample.pred_sem_seg.data[0].cpu().numpy() if "pred_sem_seg" in sample else None
     if "pred_instances" not in sample:
         return Prediction.of_labels(image, labels, **fields)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from efftasks.checkpoints.files import MatchReport, compare
 from efftasks.structures.errors import UserError
+from efftasks.structures.features import EXIT_MODULE
 
 __all__ = ["check_resumable", "fitting_weights"]
 
@@ -68,13 +69,14 @@ def _differ_in_rows_only(module: nn.Module, weights: Mapping[str, Tensor]) -> bo
 def _are_new_submodules(missing: Sequence[str], weights: Mapping[str, Tensor]) -> bool:
     """Whether all missing tensors belong to submodules of which the weights have nothing.
 
-    Only submodules of a backbone, neck or head count: a file without any weights of one of these is not of this model.
+    Only an early exit, and submodules of a backbone, neck or head count: a file without any weights of one of the
+    latter is not of this model.
     """
     prefixes = {name.rsplit(".", depth)[0] for name in weights for depth in range(1, name.count(".") + 1)}
 
     def is_new(name: str) -> bool:
         parts = name.split(".")
         new_depths = [n for n in range(1, len(parts)) if ".".join(parts[:n]) not in prefixes]
-        return bool(new_depths) and min(new_depths) >= 2
+        return bool(new_depths) and (min(new_depths) >= 2 or parts[0] == EXIT_MODULE)
 
     return all(is_new(name) for name in missing)

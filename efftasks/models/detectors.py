@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from efftasks.imaging.masks import masks_on_image
 from efftasks.models.backbones.base import build_backbone
+from efftasks.models.exits.base import ExitingDetector, build_exit
 from efftasks.models.guides.base import build_guide, guide_losses, recorded_for_guide
 from efftasks.models.seg_heads.channels import labels_on_original, with_channels
 from efftasks.models.targets import IGNORED_LABEL, pad_targets
@@ -21,7 +22,7 @@ from efftasks.ops.semantic import class_scores, label_map
 from efftasks.registry import MODELS
 from efftasks.structures.errors import UserError
 from efftasks.structures.features import FeatureSpec, Stages
-from efftasks.structures.instances import CLASS_SCORES_MEANING, DetectionTensors
+from efftasks.structures.instances import CLASS_SCORES_MEANING, EXIT_SCORE_MEANING, DetectionTensors
 from efftasks.structures.protocols import GivesCandidates, SelectsInside
 from efftasks.structures.spec import DecoderSpec, OutputSpec, Undecoded
 
@@ -42,6 +43,7 @@ class Detector(BaseModel):
         semantic_stride: output stride of the label map. Stride 1 costs as much as half a nano network; 4 is the stride
             of masks.
         guide: config of a :class:`~efftasks.models.guides.base.Guide` without ``student``, for training only.
+        early_exit: config of an :class:`~efftasks.models.exits.base.EarlyExit` without ``model``; None for none.
 
     Attributes:
         cfg: the config it was loaded with, set by ``apis.load``.
@@ -60,6 +62,7 @@ class Detector(BaseModel):
         semantic_head: dict | None = None,
         semantic_stride: int = 4,
         guide: dict | None = None,
+        early_exit: dict | None = None,
     ) -> None:
         network = build_backbone(backbone)
         super().__init__(data_preprocessor=dict(data_preprocessor, pad_size_divisor=network.divisor))
@@ -73,6 +76,19 @@ class Detector(BaseModel):
             None if semantic_head is None else MODELS.build(with_channels(semantic_head, self.neck.specs))
         )
         self.guide = None if guide is None else build_guide(guide, self.neck.specs, self.head.num_classes, self)
+        self.early_exit = build_exit(early_exit, self)
+
+    def train(self, mode: bool = True) -> Detector:
+        """Set training mode, but for parts that an early exit keeps as they are."""
+        super().train(mode)
+        if mode and self.early_exit is not None:
+            self.early_exit.set_modes(self)
+        return self
+
+    @property
+    def exits_early(self) -> ExitingDetector | None:
+        """The detector as one that answers at its exit or after it; None without an exit."""
+        return None if self.early_exit is None else ExitingDetector(self, self.early_exit)
 
     def set_progress(self, fraction: float) -> None:
         """Set training progress, in [0, 1]."""
@@ -80,6 +96,8 @@ class Detector(BaseModel):
         self.data_preprocessor.set_progress(fraction)
         if self.guide is not None:
             self.guide.set_progress(fraction)
+        if self.early_exit is not None:
+            self.early_exit.set_progress(fraction)
 
     def features(self, images: Tensor) -> tuple[Tensor, ...]:
         """Preprocessed images (B, 3, H, W) -> the neck's maps."""
@@ -96,7 +114,12 @@ class Detector(BaseModel):
         return Stages(maps, self.head(maps))
 
     def infer(self, images: Tensor) -> DetectionTensors:
-        """Preprocessed images (B, 3, H, W) -> detections in pixels of the network input. This is what is exported."""
+        """Preprocessed images (B, 3, H, W) -> detections in pixels of the network input. This is what is exported.
+
+        With an early exit its threshold decides for each image which answer is taken.
+        """
+        if self.exits_early is not None:
+            return self.exits_early.infer(images)
         maps = self.features(images)
         detections = self.head.decode(self.head(maps))
         if self.semantic_head is None:
@@ -120,9 +143,14 @@ class Detector(BaseModel):
         """The outputs of :meth:`infer_undecoded` for an input of this size, and the decoder that they are for.
 
         Raises:
-            UserError: the head does not give its candidates.
+            UserError: the head does not give its candidates, or the detector has an early exit.
         """
         head: Any = self.head
+        if self.early_exit is not None:
+            raise UserError(
+                "the decoding of a detector with an early exit cannot be left out of the file (its gate reads what is "
+                "decoded)"
+            )
         if not isinstance(head, GivesCandidates):
             name = type(head).__name__
             raise UserError(f"the decoding of {name} cannot be left out of the file (it does not give its candidates)")
@@ -154,12 +182,14 @@ class Detector(BaseModel):
         stride = self.semantic_stride
         meaning = f"index into semantic_classes, one for {stride} x {stride} pixels of the network input"
         semantic = OutputSpec("segmentation", ("N", height // stride, width // stride), "uint8", meaning)
+        exit_score = OutputSpec("exit_score", ("N",), "float32", EXIT_SCORE_MEANING)
         return (
             OutputSpec("boxes", ("N", count, 4), "float32", "xyxy, pixels of the network input"),
             OutputSpec("scores", ("N", count), "float32", "probability in [0, 1], best first"),
             OutputSpec("labels", ("N", count), "int64", "index into classes"),
             *self.head.part_outputs(height, width),
             *(() if self.semantic_head is None else (semantic,)),
+            *(() if self.early_exit is None else (exit_score,)),
         )
 
     def forward(self, inputs: Tensor, data_samples: Sequence[DetDataSample] | None = None, mode: str = "tensor") -> Any:
@@ -184,14 +214,20 @@ class Detector(BaseModel):
 
     def _loss(self, inputs: Tensor, data_samples: Sequence[DetDataSample]) -> dict[str, Tensor]:
         size = (inputs.shape[2], inputs.shape[3])
+        targets = pad_targets(data_samples, inputs.device)
+        if self.early_exit is not None and self.early_exit.train_only is not None:
+            return _of_exit(self.early_exit.losses_alone(self, inputs, targets))
         with recorded_for_guide(self) as outputs:
-            maps = self.features(inputs)
-            raw, head_losses = self.head.raw_and_loss(maps, pad_targets(data_samples, inputs.device))
+            backbone_maps = self.backbone(inputs)
+            maps = self.neck(backbone_maps)
+            raw, head_losses = self.head.raw_and_loss(maps, targets)
         losses = dict(head_losses)
         if self.semantic_head is not None:
             samples = [_with_label_map(sample, size, inputs.device) for sample in data_samples]
             semantic_losses = self.semantic_head.loss_by_feat(self.semantic_head(maps), samples)
             losses.update({f"semantic.{name}": value for name, value in semantic_losses.items()})
+        if self.early_exit is not None:
+            losses.update(_of_exit(self.early_exit.losses(self, backbone_maps, raw, targets)))
         return {**losses, **guide_losses(self, inputs, Stages(maps, raw), outputs)}
 
     def strip(self) -> Detector:
@@ -209,7 +245,14 @@ class Detector(BaseModel):
                     detections.segmentation[i], (inputs.shape[2], inputs.shape[3]), sample.metainfo
                 )
                 sample.pred_sem_seg = PixelData(data=labels[None])
+            if self.exits_early is not None and detections.exit_score is not None:
+                score = detections.exit_score[i].item()
+                sample.set_metainfo(dict(exit_score=score, exited=score >= self.exits_early.exit_threshold))
         return list(data_samples)
+
+
+def _of_exit(losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"exit.{name}": value for name, value in losses.items()}
 
 
 def _on_original(detections: DetectionTensors, i: int, sample: DetDataSample) -> InstanceData:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["GUIDE_PREFIX", "FeatureSpec", "Stages"]
+__all__ = ["EXIT_MODULE", "GUIDE_PREFIX", "FeatureSpec", "Stages"]
 
+EXIT_MODULE = "early_exit"  # of a detector that answers early: a model without it may become one with it
 GUIDE_PREFIX = "guide."  # of the names of weights that a model has for its teacher, and nothing else reads
 
 

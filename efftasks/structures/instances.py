@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLASS_SCORES_MEANING",
+    "EXIT_SCORE_MEANING",
     "KEYPOINTS_MEANING",
     "MASKS_MEANING",
     "MASK_STRIDE",
@@ -27,6 +28,7 @@ MASK_STRIDE = 4  # pixels of the network input in a cell's side
 MASKS_MEANING = "logit of each cell of 4 x 4 pixels of the network input: object above 0, inside the box"
 KEYPOINTS_MEANING = "x, y in pixels of the network input, and score in [0, 1]"
 CLASS_SCORES_MEANING = "score of each class of the label map"
+EXIT_SCORE_MEANING = "quality of the early answer: the share of training images whose early answer is worse"
 
 
 class PaddedTargets(NamedTuple):

@@ -132,10 +132,9 @@ class MobileNetV4(StagedBackbone):
             specs[-1] = FeatureSpec(out, _STRIDES[-1])
         self.finish(specs, frozen, weights, partial(_renamed_key, expected=set(self.state_dict())))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) -> maps as declared in ``specs``."""
-        *finer, coarsest = super().forward(x)
-        return (*finer, self.final(coarsest))
+    def _maps(self, x: Tensor, start: int, count: int) -> tuple[Tensor, ...]:
+        maps = super()._maps(x, start, count)
+        return maps if count < len(self.out_indices) else (*maps[:-1], self.final(maps[-1]))
 
 
 def resized(table: Sequence[_Row], depth: float, kernel_size: int | None) -> list[_Row]:

@@ -51,9 +51,21 @@ class StagedBackbone(Backbone):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) -> maps as declared in ``specs``."""
-        x = self.stem(x)
+        return self.first_maps(x, len(self.out_indices))
+
+    def first_maps(self, x: Tensor, count: int) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) -> the ``count`` finest of the maps; the stages after them do not run."""
+        return self._maps(self.stem(x), 0, count)
+
+    def further_maps(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The maps of :meth:`first_maps` -> those that are left, at least one."""
+        return self._maps(maps[-1], self.out_indices[len(maps) - 1] + 1, len(self.out_indices))
+
+    def _maps(self, x: Tensor, start: int, count: int) -> tuple[Tensor, ...]:
+        """The input of stage ``start`` -> the maps from there to the ``count``-th of all."""
         maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return tuple(maps[i] for i in self.out_indices)
+        for i in range(start, self.out_indices[count - 1] + 1):
+            x = self.stages[i](x)
+            if i in self.out_indices:
+                maps.append(x)
+        return tuple(maps)

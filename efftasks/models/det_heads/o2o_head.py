@@ -315,10 +315,24 @@ class O2OHead(nn.Module):
             losses.update(self._part(name).common_losses(shared, targets))
         return losses
 
-    def _branch_losses(self, branch: BranchRaw, raw: O2ORaw, assigner, targets: PaddedTargets) -> dict[str, Tensor]:
+    def image_losses(self, raw: O2ORaw, targets: PaddedTargets) -> Tensor:
+        """The loss (B,) of the classes and boxes of the one-to-one branch, each image on its own."""
+        losses = []
+        for i in range(len(targets.labels)):
+            image = slice(i, i + 1)
+            branch = BranchRaw(raw.one_to_one.logits[image], raw.one_to_one.distances[image], {})
+            objects = PaddedTargets(*(None if field is None else field[image] for field in targets))
+            terms = self._branch_losses(branch, raw, self.assigner, objects, alone=True)
+            losses.append(torch.stack(list(terms.values())).sum())
+        return torch.stack(losses)
+
+    def _branch_losses(
+        self, branch: BranchRaw, raw: O2ORaw, assigner, targets: PaddedTargets, alone: bool = False
+    ) -> dict[str, Tensor]:
+        """Losses of one branch, over the mean sum of weights of all processes, or ``alone`` over that of this one."""
         logits, distances = branch.logits.float(), branch.distances.float()
         boxes = decode_distances(raw.points, distances * raw.strides)
-        overlaps = PartOverlaps(branch, raw, dict(self.parts.items()), targets) if self.parts else None
+        overlaps = PartOverlaps(branch, raw, dict(self.parts.items()), targets) if branch.parts else None
         assigned = assigner(logits.detach().sigmoid(), boxes.detach(), raw.points, targets, overlaps, self.progress)
 
         quality = assigned.quality
@@ -329,7 +343,8 @@ class O2OHead(nn.Module):
         class_targets[image, point, targets.labels[image, target]] = weights
 
         total = weights.sum()
-        all_reduce(total, op="mean")  # every process, with or without objects, takes part
+        if not alone:
+            all_reduce(total, op="mean")  # every process, with or without objects, takes part
         total = total.clamp(min=1.0)
         counted = ~assigned.ignored
         losses = {"cls": self.loss_class(logits[counted], class_targets[counted]) / total}

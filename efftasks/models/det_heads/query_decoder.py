@@ -8,7 +8,6 @@ query positions that are computed once.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,22 +16,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from efftasks.models.det_heads.layered_decoder import LayeredDecoder, for_inference
 from efftasks.models.det_heads.query_raw import Bins, LayerOutput
 from efftasks.models.layers.deformable_attention import DeformableAttention
 from efftasks.models.layers.transformer import MLP, AddNorm, FeedForward, Gate, SelfAttention, SwiGLU
 from efftasks.ops.distribution import bin_values, distances_to_boxes
 from efftasks.registry import MODELS
 
-__all__ = ["BoxDecoder", "DecoderOutputs", "DistributionDecoder"]
+__all__ = ["BoxDecoder", "DistributionDecoder"]
 
 _EPS = 1e-5
-
-
-class DecoderOutputs(NamedTuple):
-    """The outputs of the layers in order, and the regressed boxes that a distribution decoder starts from."""
-
-    layers: tuple[LayerOutput, ...]
-    first: LayerOutput | None
 
 
 def inverse_sigmoid(x: Tensor, eps: float = _EPS) -> Tensor:
@@ -105,8 +98,16 @@ class DecoderLayer(nn.Module):
         return self.add3(x, self.ffn(x))
 
 
+class BoxState(NamedTuple):
+    """What :class:`BoxDecoder` has between two layers."""
+
+    content: Tensor  # (B, Q, C)
+    reference: Tensor  # (B, Q, 4), without gradient
+    start: Tensor  # the same boxes, with the gradient of the layer that made them
+
+
 @MODELS.register_module()
-class BoxDecoder(nn.Module):
+class BoxDecoder(LayeredDecoder):
     """Each layer refines the boxes of the layer before.
 
     Args:
@@ -146,41 +147,42 @@ class BoxDecoder(nn.Module):
         for head in self.box_heads:
             head.zero_last()  # type: ignore[operator]
 
-    def forward(
-        self, x: Tensor, box_logits: Tensor, maps: Sequence[Tensor], blocked: Tensor | None = None
-    ) -> DecoderOutputs:
-        """Decode.
+    def begin(self, x: Tensor, box_logits: Tensor) -> BoxState:
+        """The state before the first layer."""
+        boxes = box_logits.sigmoid()
+        return BoxState(x, boxes, boxes)
 
-        Args:
-            x: (B, Q, C), the content of the queries.
-            box_logits: (B, Q, 4), logits of the initial boxes.
-            maps: one (B, C, H_i, W_i) a level.
-            blocked: bool (Q, Q) as :class:`SelfAttention` has it.
+    def step(
+        self, i: int, state: BoxState, maps: Sequence[Tensor], blocked: Tensor | None, answers: bool
+    ) -> tuple[BoxState, LayerOutput | None]:
+        """Run a layer; see :meth:`LayeredDecoder.step`."""
+        x, reference, start = state
+        x = self.layers[i](x, self.position_head(reference), reference, maps, blocked)
+        delta = self.box_heads[i](x)
+        output = None
+        if answers:
+            # The gradient also reaches the layer before, whose box this layer refines ("look forward twice").
+            boxes = (delta + inverse_sigmoid(start)).sigmoid()
+            output = LayerOutput(self.score_heads[i](x), boxes, content=x)
+        start = (delta + inverse_sigmoid(reference)).sigmoid()
+        return BoxState(x, start.detach(), start), output
 
-        Returns:
-            The outputs of all layers in training; else that of the last layer in use.
-        """
-        outputs = []
-        reference = start = box_logits.sigmoid()
-        count = len(self.layers) if self.training else self.eval_layers
-        for i in range(count):
-            x = self.layers[i](x, self.position_head(reference), reference, maps, blocked)
-            delta = self.box_heads[i](x)
-            if self.training or i == count - 1:
-                # The gradient also reaches the layer before, whose box this layer refines ("look forward twice").
-                boxes = (delta + inverse_sigmoid(start)).sigmoid()
-                outputs.append(LayerOutput(self.score_heads[i](x), boxes, content=x))
-            start = (delta + inverse_sigmoid(reference)).sigmoid()
-            reference = start.detach()
-        return DecoderOutputs(tuple(outputs), None)
+    def carried(self, state: BoxState) -> tuple[Tensor, ...]:
+        """The queries and their boxes."""
+        return state.content, state.reference
+
+    def restored(self, carried: Sequence[Tensor]) -> BoxState:
+        """The state of the queries and their boxes."""
+        content, reference = carried
+        return BoxState(content, reference, reference)
 
     def bins(self) -> None:
         """None: boxes are not distributions."""
         return None
 
     def strip(self) -> BoxDecoder:
-        """A copy for inference: the layers in use, and the classification head of the last."""
-        return _for_inference(self, ())
+        """A copy for inference: the layers in use, and the classification heads of those that answer."""
+        return for_inference(self, ())
 
 
 class LocationQuality(nn.Module):
@@ -204,8 +206,20 @@ class LocationQuality(nn.Module):
         return self.head(torch.cat([best, best.mean(-1, keepdim=True)], dim=-1).flatten(2))
 
 
+class DistributionState(NamedTuple):
+    """What :class:`DistributionDecoder` has between two layers."""
+
+    content: Tensor  # (B, Q, C)
+    reference: Tensor  # (B, Q, 4), without gradient
+    initial: Tensor  # (B, Q, 4): the boxes that the distributions refine, without gradient
+    before: Tensor  # the content, without gradient
+    position: Tensor  # (B, Q, C): the embedded boxes
+    corners: Tensor | None  # (B, Q, 4, R + 1): logits of bins; None before the first layer
+    first: LayerOutput | None  # the regressed boxes, in training
+
+
 @MODELS.register_module()
-class DistributionDecoder(nn.Module):
+class DistributionDecoder(LayeredDecoder):
     """The first layer regresses boxes; every layer adds logits to the distributions of their offsets.
 
     Args:
@@ -267,37 +281,50 @@ class DistributionDecoder(nn.Module):
         self.bin_values: Tensor
         self.register_buffer("bin_values", bin_values(reg_max, reg_scale=reg_scale), persistent=False)
 
-    def forward(
-        self, x: Tensor, box_logits: Tensor, maps: Sequence[Tensor], blocked: Tensor | None = None
-    ) -> DecoderOutputs:
-        """Decode; arguments and result as :meth:`BoxDecoder.forward`, with ``first`` in training."""
-        outputs = []
-        first: LayerOutput | None = None
-        reference = box_logits.sigmoid()
-        position = self._position(reference)
-        before: Tensor = torch.zeros_like(x)
-        corners: Tensor | None = None
-        initial = reference
-        count = len(self.layers) if self.training else self.eval_layers
-        for i in range(count):
-            if i and self.moving_position:
-                position = self._position(reference)
-            x = self.layers[i](x, position, reference, maps, blocked)
-            if i == 0:
-                boxes = (self.first_box_head(x) + inverse_sigmoid(reference)).sigmoid()
-                initial = boxes.detach()
-                if self.training:
-                    first = LayerOutput(self.score_heads[0](x), boxes)
-            delta = self.box_heads[min(i, len(self.box_heads) - 1)](x + before if i else x).unflatten(-1, (4, -1))
-            corners = delta.float() if corners is None else corners + delta  # not in half precision: they add up
-            probabilities = F.softmax(corners, dim=-1)
-            distances = (probabilities * self.bin_values).sum(-1)
-            boxes = distances_to_boxes(initial, distances, self.reg_scale)
-            if self.training or i == count - 1:
-                logits = self.score_heads[i](x) + self.quality[i](probabilities)
-                outputs.append(LayerOutput(logits, boxes, corners, initial, x))
-            reference, before = boxes.detach(), x.detach()
-        return DecoderOutputs(tuple(outputs), first)
+    def begin(self, x: Tensor, box_logits: Tensor) -> DistributionState:
+        """The state before the first layer."""
+        boxes = box_logits.sigmoid()
+        return DistributionState(x, boxes, boxes, torch.zeros_like(x), self._position(boxes), None, None)
+
+    def step(
+        self, i: int, state: DistributionState, maps: Sequence[Tensor], blocked: Tensor | None, answers: bool
+    ) -> tuple[DistributionState, LayerOutput | None]:
+        """Run a layer; see :meth:`LayeredDecoder.step`."""
+        x, reference, initial, before, position, corners, first = state
+        if i and self.moving_position:
+            position = self._position(reference)
+        x = self.layers[i](x, position, reference, maps, blocked)
+        if i == 0:
+            boxes = (self.first_box_head(x) + inverse_sigmoid(reference)).sigmoid()
+            initial = boxes.detach()
+            if self.training:
+                first = LayerOutput(self.score_heads[0](x), boxes)
+        delta = self.box_heads[min(i, len(self.box_heads) - 1)](x + before if i else x).unflatten(-1, (4, -1))
+        corners = delta.float() if corners is None else corners + delta  # not in half precision: they add up
+        probabilities = F.softmax(corners, dim=-1)
+        distances = (probabilities * self.bin_values).sum(-1)
+        boxes = distances_to_boxes(initial, distances, self.reg_scale)
+        output = None
+        if answers:
+            logits = self.score_heads[i](x) + self.quality[i](probabilities)
+            output = LayerOutput(logits, boxes, corners, initial, x)
+        return DistributionState(x, boxes.detach(), initial, x.detach(), position, corners, first), output
+
+    def first_output(self, state: DistributionState) -> LayerOutput | None:
+        """The regressed boxes that the distributions refine; None at inference."""
+        return state.first
+
+    def carried(self, state: DistributionState) -> tuple[Tensor, ...]:
+        """The queries, their boxes, the boxes that are refined, the logits of bins, and positions that do not move."""
+        assert state.corners is not None
+        tensors = (state.content, state.reference, state.initial, state.corners)
+        return tensors if self.moving_position else (*tensors, state.position)
+
+    def restored(self, carried: Sequence[Tensor]) -> DistributionState:
+        """The state of these tensors; positions that move are computed by the next layer."""
+        content, reference, initial, corners = carried[:4]
+        position = content if self.moving_position else carried[4]
+        return DistributionState(content, reference, initial, content, position, corners, None)
 
     def _position(self, boxes: Tensor) -> Tensor:
         return self.position_head(boxes).clamp(-10, 10)
@@ -307,16 +334,5 @@ class DistributionDecoder(nn.Module):
         return Bins(self.bin_values, self.reg_scale)
 
     def strip(self) -> DistributionDecoder:
-        """A copy for inference: the layers in use, and the class and quality heads of the last."""
-        return _for_inference(self, ("quality",))
-
-
-def _for_inference(decoder: Any, last_only: Sequence[str]) -> Any:
-    stripped = copy.deepcopy(decoder)
-    last = stripped.eval_layers - 1
-    stripped.layers = stripped.layers[: last + 1]
-    stripped.box_heads = stripped.box_heads[: last + 1]
-    for name in ("score_heads", *last_only):
-        heads = getattr(stripped, name)
-        setattr(stripped, name, nn.ModuleList([nn.Identity()] * last + [heads[last]]))
-    return stripped
+        """A copy for inference: the layers in use, and the class and quality heads of those that answer."""
+        return for_inference(self, ("quality",))

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from efftasks.models.det_heads.query_decoder import DecoderOutputs, inverse_sigmoid
-from efftasks.models.det_heads.query_raw import QueryRaw, QueryTargets, TrainingOutputs
+from efftasks.models.det_heads.layered_decoder import DecoderOutputs
+from efftasks.models.det_heads.query_decoder import inverse_sigmoid
+from efftasks.models.det_heads.query_raw import LayerOutput, QueryRaw, QueryTargets, TrainingOutputs
 from efftasks.models.layers.conv import ConvNormAct
 from efftasks.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from efftasks.ops.topk import top_pairs
@@ -105,6 +106,41 @@ class QueryHead(nn.Module):
         last = layers[-1].queries(slice(0 if denoising is None else denoising.boxes.shape[1], None))
         return QueryRaw(last.logits, last.boxes, scale, training, last.masks)
 
+    def first_layers(self, features: Sequence[Tensor], count: int) -> tuple[QueryRaw, Tensor, tuple[Tensor, ...]]:
+        """Run the first decoder layers at inference.
+
+        Args:
+            features: maps (B, C_i, H_i, W_i), finest first.
+            count: of the layers.
+
+        Returns:
+            The answer after them, the queries (B, Q, channels), and what :meth:`further_layers` needs, batch first.
+        """
+        maps = [project(x) for project, x in zip(self.input_proj, features)]
+        selected = self.selection(maps)
+        state, output = self.decoder.run(self.decoder.begin(selected.content, selected.box_logits), 0, count, maps)
+        return self._answer(output, maps), output.content, (*maps, *self.decoder.carried(state))
+
+    def further_layers(self, carried: Sequence[Tensor], count: int) -> QueryRaw:
+        """Run the decoder layers after the first ``count``, from what :meth:`first_layers` carried."""
+        levels = len(self.strides)
+        maps = carried[:levels]
+        state = self.decoder.restored(carried[levels:])
+        return self._answer(self.decoder.run(state, count, self.decoder.eval_layers, maps)[1], maps)
+
+    def layer_answer(self, raw: QueryRaw, count: int) -> tuple[QueryRaw, Tensor]:
+        """The answer after the first ``count`` layers of a prediction made with targets, and the queries behind it."""
+        assert raw.training is not None, "the raw prediction was made without targets"
+        denoising = raw.training.denoising
+        part = slice(0 if denoising is None else denoising.boxes.shape[1], None)
+        layer = raw.training.layers[count - 1].queries(part)
+        assert layer.content is not None
+        return QueryRaw(layer.logits, layer.boxes, raw.scale, None, layer.masks), layer.content
+
+    def _answer(self, layer: LayerOutput, maps: Sequence[Tensor]) -> QueryRaw:
+        masks = None if self.masks is None else self.masks([layer.content], maps)[0]
+        return QueryRaw(layer.logits, layer.boxes, input_size(maps[0], self.strides[0]), None, masks)
+
     def count_detections(self, height: int, width: int) -> int:
         """K for an input of this size in pixels."""
         return min(self.max_detections, self._count_queries(height, width) * self.num_classes)
@@ -179,6 +215,12 @@ class QueryHead(nn.Module):
         """Losses of a raw prediction that was made with ``targets``."""
         assert raw.training is not None, "the raw prediction was made without targets"
         return self.criterion(raw.training, targets, self.decoder.bins())
+
+    def image_losses(self, raw: QueryRaw, targets: PaddedTargets) -> Tensor:
+        """The loss (B,) of the classes and boxes of an answer for each image; crowd regions are left out."""
+        boxes = xyxy_to_cxcywh(targets.boxes / raw.scale)
+        query_targets = QueryTargets(targets.labels, boxes, targets.valid & ~targets.ignored)
+        return self.criterion.image_losses(LayerOutput(raw.logits, raw.boxes), query_targets)
 
     def strip(self) -> QueryHead:
         """A copy without denoising and criterion."""

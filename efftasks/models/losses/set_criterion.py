@@ -108,6 +108,18 @@ class SetCriterion(nn.Module):
                 losses.update(self._mask_losses(output, targets, first_group, mask_count, f"_dn{i}"))
         return losses
 
+    def image_losses(self, output: LayerOutput, targets: QueryTargets) -> Tensor:
+        """The loss (B,) of the classes and boxes of one output, each image on its own and divided by its objects."""
+        losses = []
+        for i in range(len(output.logits)):
+            part = LayerOutput(output.logits[i : i + 1], output.boxes[i : i + 1])
+            objects = QueryTargets(targets.labels[i : i + 1], targets.boxes[i : i + 1], targets.valid[i : i + 1])
+            matching = self.matcher([part], objects)[0].to(output.logits.device)
+            count = objects.valid.sum().float().clamp(min=1)
+            terms = self._losses(part, objects, matching, count, matching, count, None, None, "")
+            losses.append(torch.stack(list(terms.values())).sum())
+        return torch.stack(losses)
+
     def _mask_count(self, targets: QueryTargets) -> Tensor:
         """The number of objects with masks, a mean over all processes of at least 1, a scalar."""
         count = targets.masked().sum().float()
