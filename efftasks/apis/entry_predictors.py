@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from efftasks.apis.building import load
+from efftasks.apis.exits import set_exit_threshold
 from efftasks.apis.predicting import predict
 from efftasks.engine.threads import FairThreads
 from efftasks.imaging.crops import TOP_DOWN
@@ -23,13 +24,16 @@ __all__ = ["artifact_predictor", "entry_predictor"]
 Predict = Callable[[Sequence[dict[str, Any]]], "list[Prediction]"]
 
 
-def entry_predictor(cfg: Any, model: str, backend: str | None = None) -> tuple[Predict, Sequence[str]]:
+def entry_predictor(
+    cfg: Any, model: str, backend: str | None = None, exit_threshold: float | None = None
+) -> tuple[Predict, Sequence[str]]:
     """What predicts for entries of a data set, and the classes of its labels.
 
     Args:
         cfg: the config, for checkpoints.
         model: a checkpoint, or an exported file.
         backend: the runtime of an exported file; None takes the one for its suffix.
+        exit_threshold: of a network with an early exit; None takes the model's or the file's.
 
     Raises:
         UserError: a runtime for a checkpoint, or the file cannot be run.
@@ -40,6 +44,8 @@ def entry_predictor(cfg: Any, model: str, backend: str | None = None) -> tuple[P
                 f"--backend: got {backend!r}, but {model} is a checkpoint, which PyTorch runs; leave it out"
             )
         network = load(cfg, model)
+        if exit_threshold is not None:
+            set_exit_threshold(network, exit_threshold)
         threads = FairThreads(logging.getLogger("efftasks").info)
 
         def predict_entries(entries: Sequence[dict[str, Any]]) -> list[Prediction]:
@@ -47,7 +53,7 @@ def entry_predictor(cfg: Any, model: str, backend: str | None = None) -> tuple[P
             return predict(network, entries)
 
         return predict_entries, network.dataset_meta["classes"]
-    return artifact_predictor(model, backend)
+    return artifact_predictor(model, backend, exit_threshold)
 
 
 def artifact_predictor(

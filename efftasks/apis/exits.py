@@ -72,15 +72,17 @@ class CountedExits:
     def __init__(self, predict: Predict) -> None:
         self._predict = predict
         self.images = self.exited = 0
+        self._has_exit = False
 
     def __call__(self, entries: Sequence[dict[str, Any]]) -> Sequence[Prediction]:
         """Predict, and count."""
         predictions = self._predict(entries)
         self.images += len(predictions)
         self.exited += sum(bool(prediction.exited) for prediction in predictions)
+        self._has_exit |= any(prediction.exited is not None for prediction in predictions)
         return predictions
 
     @property
-    def rate(self) -> float:
-        """The share of the images that left early, in [0, 1]."""
-        return self.exited / max(1, self.images)
+    def rate(self) -> float | None:
+        """The share of the images that left early, in [0, 1]; None of a network without an exit."""
+        return self.exited / self.images if self._has_exit else None

@@ -298,6 +298,6 @@ def _metrics(model: Model, forms: Mapping[str, Path], spec: ArtifactSpec, export
         predict_entries, classes = artifact_predictor(form, exporter.backend)
         counted = CountedExits(predict_entries)
         files[name] = evaluate(model.cfg, counted, classes).metrics
-        if spec.early_exit is not None:
+        if counted.rate is not None:
             rates["exit_rate"] = counted.rate
     return {"metrics": {"pytorch": pytorch.metrics, **files}, **rates}

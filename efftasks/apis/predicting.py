@@ -22,7 +22,7 @@ from efftasks.imaging.sources import LoadedImage, each_image, in_batches, load_i
 from efftasks.runtime.sources import OnError, Skip, error_handler, open_source
 from efftasks.structures.errors import UserError
 
-__all__ = ["infer", "predict", "stream"]
+__all__ = ["infer", "predict", "prepared_input", "stream"]
 
 
 def predict(
@@ -120,11 +120,17 @@ def infer(model: Model, image: Any) -> dict[str, np.ndarray]:
         ``images``, the network input float32 (3, H, W), and the outputs by name, without the batch dimension and in
         pixels of the network input.
     """
-    batch = pseudo_collate([_prepare(_pipeline(model), _entry(model, image))])
-    images = model.data_preprocessor(batch, False)["inputs"]
+    images = prepared_input(model, image)
     values = [value for value in model.infer(images) if value is not None]
     names = [output.name for output in model.outputs(images.shape[2], images.shape[3])]
     return {name: value[0].cpu().numpy() for name, value in zip(("images", *names), (images, *values), strict=True)}
+
+
+def prepared_input(model: Model, image: Any) -> torch.Tensor:
+    """The network input float32 (1, 3, H, W) that a model of :func:`load` makes of one image, as for :func:`infer`."""
+    batch = pseudo_collate([_prepare(_pipeline(model), _entry(model, image))])
+    images: torch.Tensor = model.data_preprocessor(batch, False)["inputs"]
+    return images
 
 
 def _pipeline(model: Model) -> Compose:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from efftasks.cli.options import add_options, add_skip_check, parse_options
 
 EXAMPLES = """examples:
   efftasks test my_config.py work_dirs/my_config/best.pth --out metrics.json
   efftasks test my_config.py out/model.onnx --show-dir out/pictures     the artifact, on the same data
+  efftasks test my_config.py out/model.onnx --exit-thresholds auto --beside small.onnx --plot curve.png
 """
 
 
@@ -34,26 +36,90 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--show-num", type=int, default=16, help="number of pictures (default 16)")
     parser.add_argument("--score-thr", type=float, default=0.3, help="minimum score of drawn detections (default 0.3)")
     add_skip_check(parser)
+    _add_exit(parser)
     add_options(parser)
     parser.set_defaults(run=run)
+
+
+def _add_exit(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("of a network with an early exit")
+    group.add_argument(
+        "--exit-threshold", type=float, metavar="T", help="evaluate at this threshold (default: the model's)"
+    )
+    group.add_argument(
+        "--exit-thresholds",
+        nargs="+",
+        metavar="T",
+        help="a table of exit rate, metrics and latency at several thresholds, timed on the test data; auto: chosen by "
+        "the scores of the test data",
+    )
+    group.add_argument(
+        "--beside",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="with --exit-thresholds: exported files without an exit, evaluated and timed in the same run",
+    )
+    group.add_argument(
+        "--plot", metavar="FILE", help="with --exit-thresholds: a picture of the metric over the mean latency"
+    )
+    group.add_argument("--threads", type=int, help="with --exit-thresholds: of the runtime (default: its choice)")
+    group.add_argument(
+        "--rounds", type=int, default=3, help="with --exit-thresholds: timed calls on each image (default 3)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate the model, print the metrics, and write them and pictures if asked to."""
     from efftasks import apis
     from efftasks.apis.entry_predictors import entry_predictor
+    from efftasks.apis.exits import CountedExits
 
     options = parse_options(args.cfg_options)
     cfg = apis.load_config(args.config, options)
-    predict, classes = entry_predictor(cfg, args.model, args.backend)
+    if args.exit_thresholds:
+        return _exit_curve(args, cfg)
+    predict, classes = entry_predictor(cfg, args.model, args.backend, args.exit_threshold)
+    counted = CountedExits(predict)
     keep = args.show_num if args.show_dir else 0
-    result = apis.evaluate(cfg, predict, classes, keep=keep, check=not args.skip_check)
-    for key, value in result.metrics.items():
+    result = apis.evaluate(cfg, counted, classes, keep=keep, check=not args.skip_check)
+    metrics = result.metrics if counted.rate is None else {**result.metrics, "exit_rate": counted.rate}
+    for key, value in metrics.items():
         print(f"{key:<20} {value:.4f}")
     if args.out:
-        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.out).write_text(json.dumps(result.metrics, indent=2) + "\n", encoding="utf-8")
+        _write(args.out, metrics)
     if args.show_dir:
         apis.draw_comparison(cfg, result.predictions, args.show_dir, args.score_thr)
         print(f"pictures: {args.show_dir}")
     return 0
+
+
+def _exit_curve(args: argparse.Namespace, cfg: Any) -> int:
+    """Measure the model at several thresholds, and print, write and draw that."""
+    from efftasks.apis.exit_curve import CurveSettings, measure_exit_curve
+    from efftasks.bench.exit_plot import draw_exit_curve
+    from efftasks.bench.table import to_markdown
+    from efftasks.structures.errors import UserError
+
+    try:
+        thresholds = () if args.exit_thresholds == ["auto"] else tuple(map(float, args.exit_thresholds))
+    except ValueError:
+        raise UserError(
+            f"--exit-thresholds: got {' '.join(args.exit_thresholds)}, expected numbers from 0, or auto"
+        ) from None
+    settings = CurveSettings(thresholds, tuple(args.beside), args.backend, args.threads, args.rounds)
+    curve = measure_exit_curve(cfg, args.model, settings)
+    print(to_markdown(curve.rows, list(dict.fromkeys(key for row in curve.rows for key in row))))
+    print("\n" + ", ".join(f"{key} {value}" for key, value in curve.environment.items()))
+    for verdict in curve.verdicts:
+        print(verdict)
+    if args.out:
+        _write(args.out, curve._asdict())
+    if args.plot:
+        print(draw_exit_curve(curve.rows, curve.metric, args.plot))
+    return 0
+
+
+def _write(path: str, data: Any) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
