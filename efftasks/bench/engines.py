@@ -19,7 +19,7 @@ from efftasks.runtime.backends.base import Session
 from efftasks.runtime.backends.table import BACKENDS, find_backend
 from efftasks.runtime.preprocess import input_buffer
 
-__all__ = ["TORCH_ENGINES", "artifact_call", "engines", "file_call", "torch_call"]
+__all__ = ["TORCH_ENGINES", "artifact_call", "engines", "file_call", "random_input", "torch_call"]
 
 TORCH_ENGINES = ("torch", "torch.compile")
 
@@ -88,12 +88,23 @@ def file_call(engine: str, path: str | Path, size: tuple[int, int], threads: int
 
 
 def artifact_call(artifact: Artifact, size: tuple[int, int]) -> Callable[[], float]:
-    """As :func:`file_call`, of an exported file that is loaded: its input is as its description states."""
+    """As :func:`file_call`, of an exported file that is loaded: its input is as its description states.
+
+    A network with an early exit decides at its threshold.
+    """
+    images = random_input(artifact, size)
+    if artifact.exit_threshold is not None:
+        return timed(functools.partial(artifact.run_network, images))
+    return _session_call(artifact.session, images)
+
+
+def random_input(artifact: Artifact, size: tuple[int, int]) -> np.ndarray:
+    """A network input of one random image, as the description of the file states it."""
     images = input_buffer(1, size, artifact.spec.input)
     random = np.random.default_rng(0)
     is_integer = images.dtype == np.uint8
     images[:] = random.integers(0, 256, images.shape) if is_integer else random.random(images.shape, np.float32)
-    return _session_call(artifact.session, images)
+    return images
 
 
 def _session_call(session: Session, images: np.ndarray) -> Callable[[], float]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from efftasks.bench.engines import TORCH_ENGINES, artifact_call, engines
+from efftasks.bench.engines import TORCH_ENGINES, artifact_call, engines, random_input
+from efftasks.bench.exit_rows import NEVER, at_threshold, ways
 from efftasks.bench.latency import timed
 from efftasks.bench.memory import peak_rss_of, predict
 from efftasks.runtime.artifact import Artifact
@@ -29,6 +30,7 @@ COLUMNS = (
     "GMACs",
     "activations M",
     "file MB",
+    "exit rate",
     "mean ms",
     "p50 ms",
     "p90 ms",
@@ -80,7 +82,11 @@ Row = tuple[dict[str, Any], Callable[[], float]]  # the columns that need no tim
 
 
 def artifact_rows(path: str, size: tuple[int, int] | None, settings: BenchmarkSettings) -> Iterator[Row]:
-    """Rows of an exported file on each runtime: the network, and end to end."""
+    """Rows of an exported file on each runtime: the network, and end to end.
+
+    Of a network with an early exit: the exit taken, the whole network, both as often as the test data had them, and the
+    whole network end to end.
+    """
     for backend in settings.backends:
         if backend in TORCH_ENGINES:
             allowed = ", ".join(name for name in engines() if name not in TORCH_ENGINES)
@@ -89,13 +95,19 @@ def artifact_rows(path: str, size: tuple[int, int] | None, settings: BenchmarkSe
         artifact = Artifact(path, name, settings.threads)
         predictor = Predictor(artifact, size=size)
         height, width = predictor.size
-        megabytes = sum(part.stat().st_size for part in artifact.backend.parts(path)) / 1e6
+        megabytes = sum(part.stat().st_size for part in artifact.parts) / 1e6
         row = {"model": path, "input": f"{height}x{width}", "file MB": megabytes}
         image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
         memory = peak_rss_of(predict, path, settings.threads, size, name)
-        yield {**row, "backend": name}, artifact_call(artifact, predictor.size)
         end_to_end = {**row, "backend": f"{name}, end to end", "peak RSS MB": memory}
-        yield end_to_end, timed(functools.partial(predictor, image))
+        if artifact.exit_threshold is None:
+            yield {**row, "backend": name}, artifact_call(artifact, predictor.size)
+            yield end_to_end, timed(functools.partial(predictor, image))
+            continue
+        for kind, rate, call in ways(artifact, random_input(artifact, predictor.size)):
+            yield {**row, "backend": f"{name}, {kind}", "exit rate": rate}, call
+        whole = at_threshold(artifact, NEVER, functools.partial(predictor, image))
+        yield {**end_to_end, "exit rate": 0.0}, timed(whole)
 
 
 def label_of(model: str) -> str:

@@ -90,11 +90,11 @@ def _ways(predictor: Predictor, names: Sequence[str], out: Path, readers: int | 
     items = (Item(name, i) for i, name in enumerate(names[:_TENSORS]))
     images = (item.load(predictor.spec.input.pixel_range).pixels for item in items)
     tensors = [np.array(predictor.preprocess([image])[0]) for image in images]
-    session = predictor.session.session
+    artifact = predictor.session
 
     def alone(paths: Sequence[str]) -> None:
         for tensor in islice(cycle(tensors), len(paths)):
-            session.run(tensor)
+            artifact.run_network(tensor)
 
     def streamed(paths: Sequence[str]) -> None:
         for _ in predictor.stream(paths, readers=readers):

@@ -82,6 +82,13 @@ class Artifact:
         self.lock = threading.Lock()
 
     @property
+    def parts(self) -> tuple[Path, ...]:
+        """All files that it consists of, the one that is opened first before the others."""
+        early_exit = self.spec.early_exit
+        rest = () if early_exit is None or early_exit.rest is None else (self.path.with_name(early_exit.rest),)
+        return tuple(part for opened in (self.path, *rest) for part in self.backend.parts(opened))
+
+    @property
     def exit_threshold(self) -> float | None:
         """The least score with which an image takes the early answer; None of networks without an exit.
 
