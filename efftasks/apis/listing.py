@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from efftasks.apis.export_settings import NO_EXIT
 from efftasks.bench.table import Footnotes, to_markdown
 from efftasks.export.exporters.base import Exporter
 from efftasks.export.exporters.table import EXPORTERS
@@ -20,12 +21,18 @@ def exporters_table() -> str:
             "--precision": ", ".join(exporter.precisions),
             "batch and size": "one image of one size" if exporter.fixed_size else "any",
             "decoder": "in the runtime" if exporter.undecoded else "in the file",
+            "--exit": ", ".join((*_exit_forms(exporter), NO_EXIT)),
             "verified in": exporter.backend,
             "pip install": f"efftasks[{exporter.extra}]",
         }
         for exporter in EXPORTERS.values()
     ]
     return to_markdown(rows, list(rows[0]))
+
+
+def _exit_forms(exporter: Exporter) -> tuple[str, ...]:
+    """How it writes early exits in its default precision."""
+    return () if exporter.exits is None else exporter.exits.forms[exporter.precisions[0]]
 
 
 def families_table() -> str:

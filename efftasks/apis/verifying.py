@@ -48,12 +48,12 @@ def verify(model: Any, artifact: Path, spec: ArtifactSpec, entries: Entries, bac
         if spec.early_exit is None:
             return _compare_outputs(model, artifact, spec, entries, backend)
         threshold = spec.early_exit.threshold
-        decisions = _decisions(model, Predictor(artifact, backend), entries)
+        decisions = _decisions(model, Predictor(artifact, backend, exit_threshold=threshold), entries)
         alike = [entry for entry, one in zip(entries, decisions) if (one.ours >= threshold) == one.exited]
         exits = compare_decisions(decisions, threshold, spec.policy)
         parts: dict[str, Report] = {"exits": exits}
         if alike:
-            parts["outputs"] = _compare_outputs(model, artifact, spec, alike, backend)
+            parts["outputs"] = _compare_outputs(model, artifact, spec, alike, backend, threshold)
     for name, forced, is_missing in (
         ("at the exit", ALWAYS, exits.exited == 0),
         ("whole network", NEVER, exits.exited == exits.images),

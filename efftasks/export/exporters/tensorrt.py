@@ -142,6 +142,7 @@ EXPORTER = replace(
     precisions=("fp16", "fp32", "int8"),
     export=export_tensorrt,
     take_bytes=None,
+    exits=None,  # no engine with a branch has been verified
     quantization=Quantization(
         prepare_symmetric, METHODS, weights="int8", activations="int8", packages=("onnxruntime",)
     ),

@@ -53,5 +53,6 @@ EXPORTER = replace(
     onnx.EXPORTER,
     name="web",
     page=Page(_check, _write),
+    exits=None,  # the page runs one file, with one input
     refuses={"simcc": "a page runs one model, and a top-down estimator needs the boxes of another"},
 )
