@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from efftasks.structures.protocols import ReadsParts
+from efftasks.structures.errors import UserError
+from efftasks.structures.protocols import MayExitEarly, ReadsParts
 
-__all__ = ["DecideContext", "ModelTransform", "called_modules", "replace_modules"]
+__all__ = ["DecideContext", "ModelTransform", "called_modules", "refuse_early_exit", "replace_modules"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,19 @@ class ModelTransform(ABC):
 
         Called once, after :meth:`decide`; a model from a checkpoint has those weights.
         """
+
+
+def refuse_early_exit(model: nn.Module, step: str) -> None:
+    """Refuse a model with an early exit, for steps that follow the network as a whole and would miss it.
+
+    Raises:
+        UserError: the model has one.
+    """
+    if isinstance(model, MayExitEarly) and model.exits_early is not None:
+        raise UserError(
+            f"{step}: got a model with an early exit, which it does not follow; expected one without: compress the "
+            "static model first, and train an exit on it with load_from"
+        )
 
 
 def called_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

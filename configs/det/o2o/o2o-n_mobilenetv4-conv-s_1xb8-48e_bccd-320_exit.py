@@ -1,5 +1,5 @@
 # An early exit after the map of stride 16, trained with the network from scratch.
-_base_ = "o2o-n_mobilenetv4-conv-s_1xb8-48e_bccd-320.py"
+_base_ = ["./o2o-n_mobilenetv4-conv-s_1xb8-48e_bccd-320.py"]
 
 model = dict(
     early_exit=dict(

@@ -17,7 +17,7 @@ from efftasks.compression.pruning.ratios import SCHEMES, removed_units
 from efftasks.compression.pruning.slicing import cut, kept_plan
 from efftasks.compression.pruning.targets import Target, count_flops, count_parameters, smallest_ratio
 from efftasks.compression.pruning.tracing import keeps_modes, train_quietly
-from efftasks.compression.transform import DecideContext, ModelTransform
+from efftasks.compression.transform import DecideContext, ModelTransform, refuse_early_exit
 from efftasks.registry import MODEL_TRANSFORMS
 from efftasks.structures.errors import UserError
 from efftasks.structures.features import GUIDE_PREFIX
@@ -103,6 +103,7 @@ class Prune(ModelTransform):
         Raises:
             UserError: there is nothing to prune, the target cannot be met, or the context lacks batches or a runtime.
         """
+        refuse_early_exit(model, "Prune")
         if context.image_size is None:
             raise UserError("Prune: the config has no image_size, expected (height, width) in pixels")
         logger = MMLogger.get_current_instance()

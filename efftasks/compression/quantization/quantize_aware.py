@@ -15,7 +15,7 @@ from torch import nn
 
 from efftasks.compression.folding import fold_model
 from efftasks.compression.plan import architecture_digest
-from efftasks.compression.transform import DecideContext, ModelTransform, replace_modules
+from efftasks.compression.transform import DecideContext, ModelTransform, refuse_early_exit, replace_modules
 from efftasks.registry import MODEL_TRANSFORMS
 from efftasks.structures.errors import UserError
 from efftasks.structures.protocols import Bounded, Quantizable
@@ -71,6 +71,7 @@ class QuantizeAware(ModelTransform):
         Raises:
             UserError: the model declares no parts, or a name or pattern names nothing.
         """
+        refuse_early_exit(model, "model_transforms: QuantizeAware")
         declared, patterns = _declared(model)
         names = declared if self.parts is None else list(self.parts)
         if not names:

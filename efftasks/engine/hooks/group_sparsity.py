@@ -9,6 +9,7 @@ from mmengine.optim import OptimWrapper
 
 from efftasks.compression.pruning.groups import find_groups
 from efftasks.compression.pruning.shrinking import GroupShrinker
+from efftasks.compression.transform import refuse_early_exit
 from efftasks.engine.wrapped import bare_model
 from efftasks.registry import HOOKS
 from efftasks.structures.errors import UserError
@@ -47,6 +48,7 @@ class GroupSparsity(Hook):
         if size is None:
             raise UserError("GroupSparsity: the config has no image_size, expected (height, width) in pixels")
         model = bare_model(runner.model)
+        refuse_early_exit(model, "GroupSparsity")
         groups = find_groups(model, (size[0], size[1])).groups
         if not groups:
             raise UserError("GroupSparsity: no layer of the model may lose channels; remove the hook")
