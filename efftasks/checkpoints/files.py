@@ -200,6 +200,11 @@ class MatchReport:
         kept = {part: [key for key in keys if not key.startswith(GUIDE_PREFIX)] for part, keys in vars(self).items()}
         return MatchReport(**kept)
 
+    def tolerating(self, prefix: str) -> MatchReport:
+        """The report without differences in weights of this prefix; those that match still do."""
+        kept = {part: [key for key in keys if not key.startswith(prefix)] for part, keys in vars(self).items()}
+        return MatchReport(**{**kept, "matched": self.matched})
+
 
 def compare(module: nn.Module, state: Mapping[str, Tensor]) -> MatchReport:
     """Compare a state dict with a module, without loading it."""

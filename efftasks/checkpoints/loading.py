@@ -24,8 +24,8 @@ def fitting_weights(
     To resume, everything must match. To start from a file, each of its tensors must be in the model. Two differences
     are then allowed, and reported: tensors with another number of rows are not loaded (prediction layers for another
     number of classes), and submodules that the file does not have keep their initial weights (a mask branch added to a
-    detector). The weights of a guide may be in either alone. Another width of the network changes other dimensions than
-    rows, and is refused.
+    detector). The weights of a guide, and those of the gate of an early exit, may be in either alone. Another width of
+    the network changes other dimensions than rows, and is refused.
 
     Args:
         model: is not changed.
@@ -38,7 +38,7 @@ def fitting_weights(
     """
     report = compare(model, weights)
     if start:
-        report = report.without_guide()
+        report = report.without_guide().tolerating(f"{EXIT_MODULE}.gate.")
     rows_may_differ = start and _differ_in_rows_only(model, weights)
     may_be_missing = start and _are_new_submodules(report.missing, weights)
     if (report.missing and not may_be_missing) or report.unexpected or (report.mismatched and not rows_may_differ):

@@ -42,6 +42,18 @@ STILL = (
         "one point an object: a level may have none; and none of these is as large as boxes of stride 32, 128 px",
     ),
     (
+        "o2o.*_exit(-alone)?",
+        r"early_exit\.head\.(one_to_one|one_to_many)\.(boxes|classes)\.[01]\..*",
+        "zero gradient",
+        "the same, of the head of an exit",
+    ),
+    (
+        "o2o.*_exit-alone",
+        r"(backbone|neck|head)\..*",
+        "frozen",
+        "only the exit learns",
+    ),
+    (
         "o2o.*_qat(-distil)?",
         r"head\.one_to_(one|many)\.boxes\.[012]\..*",
         "zero gradient",

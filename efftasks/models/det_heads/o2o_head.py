@@ -321,7 +321,7 @@ class O2OHead(nn.Module):
         for i in range(len(targets.labels)):
             image = slice(i, i + 1)
             branch = BranchRaw(raw.one_to_one.logits[image], raw.one_to_one.distances[image], {})
-            objects = PaddedTargets(*(None if field is None else field[image] for field in targets))
+            objects = PaddedTargets._make(None if field is None else field[image] for field in targets)
             terms = self._branch_losses(branch, raw, self.assigner, objects, alone=True)
             losses.append(torch.stack(list(terms.values())).sum())
         return torch.stack(losses)

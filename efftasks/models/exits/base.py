@@ -178,8 +178,8 @@ class ExitingDetector:
         else:
             rows = going_on.nonzero()[:, 0]
             late = self.infer_late(tuple(tensor[rows] for tensor in early.carried))
-            answer = DetectionTensors(
-                *(None if a is None or b is None else a.index_copy(0, rows, b) for a, b in zip(early.detections, late))
+            answer = DetectionTensors._make(
+                None if a is None or b is None else a.index_copy(0, rows, b) for a, b in zip(early.detections, late)
             )
         return answer._replace(exit_score=early.score)
 
@@ -209,4 +209,4 @@ def padded(detections: DetectionTensors, count: int) -> DetectionTensors:
             return part
         return F.pad(part[:, :count], [0, 0] * (part.dim() - 2) + [0, max(0, count - part.shape[1])])
 
-    return DetectionTensors(*(fitted(part) for part in detections))
+    return DetectionTensors._make(fitted(part) for part in detections)

@@ -35,7 +35,7 @@ class DecoderExit(EarlyExit):
     def __init__(
         self, model: Any, layers: int, gate: Mapping[str, Any], threshold: float = 0.5, train_only: str | None = None
     ) -> None:
-        head = model.head
+        head: Any = model.head
         if not isinstance(head, QueryHead) or not isinstance(head.decoder, LayeredDecoder):
             raise ValueError(f"DecoderExit: got {type(head).__name__}, expected a QueryHead, whose decoder has layers")
         most = head.decoder.eval_layers - 1
@@ -45,7 +45,7 @@ class DecoderExit(EarlyExit):
             raise ValueError(
                 "DecoderExit.train_only: got 'exit', expected 'gate' or None: it has nothing else to train"
             )
-        super().__init__(model, gate, [head.decoder.score_heads[0].in_features], threshold, train_only)
+        super().__init__(model, gate, [head.selection.score_head.in_features], threshold, train_only)
         self.layers = layers
         head.decoder.exit_layers = layers
 

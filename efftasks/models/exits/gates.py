@@ -83,7 +83,7 @@ class ExitGate(nn.Module, ABC):
 
     def forward(self, maps: Sequence[Tensor], detections: DetectionTensors) -> tuple[Tensor, Tensor]:
         """Scores (B,) in [0, 1] and the logits (B,) behind them; in training the images are counted."""
-        inputs = DetectionTensors(*(None if part is None else part.detach() for part in detections))
+        inputs = DetectionTensors._make(None if part is None else part.detach() for part in detections)
         logits = self.logits([level.detach() for level in maps], inputs).float()
         quality = logits.sigmoid()
         if self.training:

@@ -35,19 +35,17 @@ def median_threshold(model: Any, images: Tensor) -> float:
     return float(scores[middle - 1 : middle + 1].mean())
 
 
-def assert_equal(a: DetectionTensors, b: DetectionTensors, **tolerance: float) -> None:
-    tolerance = tolerance or dict(rtol=0, atol=0)
+def assert_equal(a: DetectionTensors, b: DetectionTensors) -> None:
     for name in ("boxes", "scores", "labels"):
-        assert_close(getattr(a, name), getattr(b, name), **tolerance)
+        assert_close(getattr(a, name), getattr(b, name), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_the_threshold_chooses_between_the_early_and_the_static_answer(kind, made):
     model, images = made(kind), made.images(3)
-    assert isinstance(model, MayExitEarly)
     exits = model.exits_early
-    assert isinstance(exits, ExitsEarly)
+    assert (isinstance(model, MayExitEarly), isinstance(exits, ExitsEarly)) == (True, True)
     exits.exit_threshold = 0.0
     early = exits.infer_early(images)
     answer = model.infer(images)
@@ -77,7 +75,7 @@ def test_each_image_of_a_batch_gets_its_own_answer(kind, made):
     early = exits.infer_early(images)
     late = exits.infer_late(early.carried)
     for i in range(len(images)):
-        mine = DetectionTensors(*(None if part is None else part[i : i + 1] for part in answer))
+        mine = DetectionTensors._make(None if part is None else part[i : i + 1] for part in answer)
         other = early.detections if exited[i] else late
         assert_close(mine.boxes, other.boxes[i : i + 1], rtol=1e-4, atol=1e-3)
         alone = model.infer(images[i : i + 1])
@@ -140,7 +138,8 @@ def test_progress_reaches_the_head_of_the_exit(made):
 @torch.no_grad()
 def test_stripped_and_folded_it_answers_the_same_at_both_places(kind, made):
     model, images = made(kind), made.images(4)
-    stripped, folded, both = strip_model(model), fold_model(model), inference_model(model)
+    networks: list[Any] = [strip_model(model), fold_model(model), inference_model(model)]
+    stripped, folded, both = networks
     for threshold in (0.0, 1.01):
         for network in (model, stripped, folded, both):
             network.exits_early.exit_threshold = threshold

@@ -6,6 +6,9 @@ import efftasks.compat  # noqa: F401
 
 # isort: split
 import math
+from collections.abc import Callable
+from functools import partial
+from operator import itemgetter
 
 import pytest
 import torch
@@ -38,7 +41,7 @@ def maps(count: int) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("kind", [ConfidenceGate, LossGate, AgreementGate])
-def test_a_score_is_the_share_of_training_images_with_a_worse_early_answer(kind: type[ExitGate]) -> None:
+def test_a_score_is_the_share_of_training_images_with_a_worse_early_answer(kind: Callable[..., ExitGate]) -> None:
     torch.manual_seed(0)
     gate = kind(CHANNELS, memory=500)
     gate.train()
@@ -128,9 +131,9 @@ def test_a_gate_learns_which_images_are_hard(kind: type[LossGate | AgreementGate
         levels, hard = known_problem(32)
         late = answer(scores)
         early = late._replace(boxes=torch.where(hard[:, None, None], late.boxes + 10, late.boxes))
-        losses = (1.0 + 2.0 * hard + 0.2 * torch.randn(32), torch.ones(32))
+        losses: tuple[torch.Tensor, torch.Tensor] = (1.0 + 2.0 * hard + 0.2 * torch.randn(32), torch.ones(32))
         _, logits = gate(levels, early)
-        loss = gate.loss(logits, BothAnswers(early, late, lambda losses=losses: losses))
+        loss = gate.loss(logits, BothAnswers(early, late, partial(itemgetter(slice(None)), losses)))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
