@@ -33,6 +33,7 @@ from efftasks.engine.resuming import ScheduleOfConfig, check_same_groups
 from efftasks.engine.starting import StartingModel, starting_model
 from efftasks.engine.wrapped import bare_model
 from efftasks.registry import RUNNERS
+from efftasks.structures.features import EXIT_MODULE
 
 __all__ = ["EffRunner"]
 
@@ -227,7 +228,9 @@ class EffRunner(Runner):
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         load_matching(model, checkpoint["state_dict"], name=filename)
         level = logging.WARNING if report.mismatched or report.missing else logging.INFO
-        self.logger.log(level, f"{filename}: {report.summary()}")
+        is_new = any(name.startswith(f"{EXIT_MODULE}.") for name in report.missing)
+        note = "; the early exit is new, and starts untrained" if is_new else ""
+        self.logger.log(level, f"{filename}: {report.summary()}{note}")
         self._has_loaded = True
         return checkpoint
 
