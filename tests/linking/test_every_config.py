@@ -172,7 +172,7 @@ def test_linking_again_changes_nothing_and_a_dumped_config_takes_overrides(name:
 
 HEADS = ("det_heads", "insseg_heads", "pose_heads", "seg_heads")
 COMPOSITES = ("detectors", "segmentors", "pose_estimators")
-PARTS = ("backbones", "necks", *HEADS, "guides", "preprocessors", "batch_augments", *COMPOSITES)
+PARTS = ("backbones", "necks", *HEADS, "exits", "guides", "preprocessors", "batch_augments", *COMPOSITES)
 INSIDE = {"ProbedBackbone"}  # made by the package itself
 INSIDE |= {"ContrastiveDenoising", "QuerySelection", "BoxDecoder", "DistributionDecoder"}  # docs/query_detectors.md
 INSIDE |= {"PoseDecoder", "PoseDenoising", "PoseSelection"}  # parts of DETRPoseHead
