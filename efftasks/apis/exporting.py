@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from efftasks.apis.building import Model, fuse, load, set_input_size
+from efftasks.apis.describing import described_file
 from efftasks.apis.entry_predictors import artifact_predictor
 from efftasks.apis.evaluating import evaluate, test_images
 from efftasks.apis.exits import CountedExits, held_to
 from efftasks.apis.export_settings import ExportSettings
 from efftasks.apis.formats import find_exporter, move_artifact, parts_of, suffix_of
-from efftasks.apis.forms import described_file, head_of
+from efftasks.apis.forms import head_of
 from efftasks.apis.halving import forms_of, is_half, verify_forms, write_half
 from efftasks.apis.predicting import predict
 from efftasks.apis.quantizing import quantization_settings, save_sensitivity, write_quantized

@@ -90,15 +90,16 @@ class Artifact:
 
     @property
     def exit_threshold(self) -> float | None:
-        """The least score with which an image takes the early answer; None of networks without an exit.
-
-        It may be set, to a number from 0, and is good from the next call on. Setting it raises a UserError for other
-        values, and for networks without an exit.
-        """
+        """The least score with which an image takes the early answer; None of networks without an exit."""
         return self._network.threshold if isinstance(self._network, ExitNetwork) else None
 
     @exit_threshold.setter
     def exit_threshold(self, value: float) -> None:
+        """Another threshold, from the next call on.
+
+        Raises:
+            UserError: it is no number from 0, or the network has no exit.
+        """
         if not isinstance(self._network, ExitNetwork):
             raise UserError(
                 f"exit_threshold: got {value}, but {self.path} has no early exit; leave it out, or export with --exit"

@@ -43,9 +43,9 @@ class CatsFirst(nn.Module):
 
     def answer(self, images: Tensor, with_dogs: float) -> DetectionTensors:
         cats, dogs = ((images[:, k] - images[:, 2 - k] > 0.5).float() for k in (0, 2))
-        boxes, scores = zip(region(cats), region(dogs * with_dogs))
+        boxes, (red, blue) = zip(region(cats), region(dogs * with_dogs))
         labels = torch.arange(2).expand(images.shape[0], 2).clone()
-        return DetectionTensors(torch.stack(boxes, 1), torch.stack(scores, 1) * torch.tensor([0.9, 0.8]), labels)
+        return DetectionTensors(torch.stack(boxes, 1), torch.stack((0.9 * red, 0.8 * blue), 1), labels)
 
     def infer_early(self, images: Tensor) -> EarlyAnswer:
         blue = (images[:, 2] - images[:, 0] > 0.5).float().flatten(1).mean(1)
@@ -139,9 +139,7 @@ def test_files_of_the_wrong_kind_are_refused(model, beside, message, painted, ro
 def test_thresholds_of_a_command_are_numbers(painted, root, files, tmp_path, capsys):
     painted.config(root).dump(str(tmp_path / "config.py"))
     for given, message in ((["0", "half"], "expected numbers from 0, or auto"), (["-1"], "exit_threshold: got -1")):
-        assert (
-            main(["test", str(tmp_path / "config.py"), files["if"], "--exit-thresholds=" + given[0], *given[1:]]) == 2
-        )
+        assert main(["test", str(tmp_path / "config.py"), files["if"], "--exit-thresholds", *given]) == 2
         assert message in capsys.readouterr().err
 
 

@@ -17,8 +17,12 @@ import pytest
 import torch
 
 from efftasks import Predictor, apis
+from efftasks.apis.describing import described_file
 from efftasks.apis.exits import ALWAYS, NEVER, CountedExits
+from efftasks.apis.formats import parts_of, suffix_of
 from efftasks.apis.verifying import verify
+from efftasks.export.exporters.table import EXPORTERS
+from efftasks.export.quantization.recipe import CalibrationImages, Recipe
 from efftasks.export.verify import JointReport
 from efftasks.export.verify_exits import Decision, ExitReport, compare_decisions
 from efftasks.structures.comparison import POLICIES, Tolerance
@@ -213,3 +217,27 @@ def test_exits_are_counted(exported, photos):
     assert counted.rate is None
     counted(paths)
     assert counted.rate == 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_both_parts_are_quantized(backend, model, tmp_path):
+    exporter = EXPORTERS[backend]
+    if exporter.missing or exporter.quantization is None:
+        pytest.skip(f"{backend} is not installed")
+    spec = described_file(model, apis.ExportSettings(backend, precision="int8"), exporter, None, {})
+    assert spec.early_exit is not None and spec.early_exit.form == "split"
+    images = CalibrationImages([f"{i}" for i in range(4)], lambda i: np.full((1, 3, 64, 64), i - 1.5, np.float32))
+    quantizer = exporter.quantization.prepare(apis.fuse(model), spec, tmp_path, images, (), opset=18)
+    path = tmp_path / f"model{suffix_of(exporter)}"
+    quantizer.write(path, Recipe("minmax", float_layers=("head.one_to_one.classes*",)))
+    spec.save(path.with_suffix(".json"))
+    for part in parts_of(path, spec):
+        content = part.read_bytes()
+        assert b"QuantizeLinear" in content or b"FakeQuantize" in content
+    predictor = Predictor(path, exit_threshold=NEVER)
+    outputs = predictor.session.run(np.full((2, 3, 64, 64), 0.5, np.float32))
+    with torch.no_grad():
+        expected = model.exits_early.infer_late(model.exits_early.infer_early(torch.full((2, 3, 64, 64), 0.5)).carried)
+    assert outputs["scores"].shape == expected.scores.shape
+    assert np.abs(outputs["scores"] - expected.scores.numpy()).mean() < 0.05

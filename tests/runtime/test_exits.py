@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from efftasks import Predictor
+from efftasks.cli.main import main
 from efftasks.export.exporters.table import EXPORTERS
 from efftasks.runtime.artifact import Artifact
 from efftasks.structures.errors import UserError, WorkError
@@ -200,3 +201,23 @@ def test_a_runtime_of_one_input_refuses_an_exit(copied, tmp_path):
         UserError, match=r"early_exit: got 'split', but ncnn runs .* expected one of onnxruntime, openvino"
     ):
         Predictor(tmp_path / "model.param")
+
+
+def test_the_command_says_how_many_left_early(written, tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    for i, image in enumerate(PICTURES):
+        cv2.imwrite(str(tmp_path / "photos" / f"{i}.png"), image)
+    line = [
+        "predict",
+        str(written("if", "onnx")),
+        str(tmp_path / "photos"),
+        "--no-draw",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    for options, said in (
+        ([], "1 left at the early exit (33.3%)"),
+        (["--exit-threshold", "0.3"], "2 left at the early exit (66.7%)"),
+    ):
+        assert main([*line, *options]) == 0
+        assert said in capsys.readouterr().out
