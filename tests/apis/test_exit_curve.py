@@ -78,13 +78,13 @@ def files(painted: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict
         OutputSpec("labels", ("N", 2), "int64", ""),
         OutputSpec("exit_score", ("N",), "float32", ""),
     )
-    paths = {}
+    paths, (height, width) = {}, painted.INPUT
     for form, early_exit in (("if", ExitSpec("if", 1.0)), ("whole", None)):
         spec = ArtifactSpec(
             task="detection",
             classes=painted.NAMES,
             category_ids=tuple(painted.CATEGORY_IDS[name] for name in painted.NAMES),
-            input=InputSpec("images", *painted.INPUT, mean=(0, 0, 0), std=(255, 255, 255), dynamic_batch=False),
+            input=InputSpec("images", height, width, mean=(0, 0, 0), std=(255, 255, 255), dynamic_batch=False),
             outputs=outputs if early_exit else outputs[:-1],
             early_exit=early_exit,
         )
@@ -109,6 +109,7 @@ def test_a_threshold_gives_the_metric_and_the_exit_rate_of_its_images(painted, r
     assert draw_exit_curve(curve.rows, METRIC, tmp_path / "curve.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_it_prints(painted, root, files, tmp_path, capsys):
     config, out, plot = tmp_path / "config.py", tmp_path / "curve.json", tmp_path / "curve.png"
     painted.config(root).dump(str(config))
