@@ -246,8 +246,9 @@ class Detector(BaseModel):
                 )
                 sample.pred_sem_seg = PixelData(data=labels[None])
             if self.exits_early is not None and detections.exit_score is not None:
-                score = detections.exit_score[i].item()
-                sample.set_metainfo(dict(exit_score=score, exited=score >= self.exits_early.exit_threshold))
+                score = detections.exit_score[i]
+                exited = bool(score >= self.exits_early.exit_threshold)
+                sample.set_metainfo(dict(exit_score=score.item(), exited=exited))
         return list(data_samples)
 
 

@@ -52,7 +52,7 @@ class EarlyExit(nn.Module, ABC):
 
     def __init__(
         self, model: Any, gate: Mapping[str, Any], channels: Sequence[int], threshold: float, train_only: str | None
-    ):
+    ) -> None:
         super().__init__()
         name = type(self).__name__
         if threshold < 0:
@@ -63,7 +63,7 @@ class EarlyExit(nn.Module, ABC):
             raise ValueError(f"{name}.train_only: got {train_only!r}, allowed are None, 'exit' and 'gate'")
         if train_only is not None and model.guide is not None:
             raise ValueError(
-                f"{name}.train_only: got {train_only!r} and a guide, which trains the network; expected one"
+                f"{name}.train_only: got {train_only!r} and a guide, which trains the network; allowed is one"
             )
         self.gate = MODELS.build(dict(gate, channels=tuple(channels)))
         self.threshold = float(threshold)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from efftasks.apis import load_config
+from efftasks.apis import build, load_config, predict
 from efftasks.checkpoints.files import load_matching
 from efftasks.checkpoints.loading import fitting_weights
 from efftasks.compression.folding import fold_model, inference_model, strip_model
+from efftasks.compression.low_rank import LowRank
 from efftasks.compression.pruning.prune import Prune
 from efftasks.compression.quantization.quantize_aware import QuantizeAware
 from efftasks.compression.transform import DecideContext
@@ -169,6 +171,20 @@ def test_a_static_checkpoint_starts_a_model_with_an_exit(made):
         fitting_weights(model, weights, "static.pth", start=False)
 
 
+def test_another_gate_starts_from_a_trained_exit(made):
+    trained, model = made("backbone"), made("backbone", gate=dict(type="ConfidenceGate"), train_only="exit")
+    trained.early_exit.gate.calibrate(torch.tensor([0.2, 0.6]))
+    with torch.no_grad():
+        for parameter in trained.early_exit.parameters():
+            parameter.add_(0.01)
+    state, _ = fitting_weights(model, trained.state_dict(), "exit.pth", start=True)
+    load_matching(model, state)
+    for name, value in trained.early_exit.head.state_dict().items():
+        assert torch.equal(model.early_exit.head.state_dict()[name], value), name
+    with pytest.raises(UserError, match=r"unexpected .*early_exit\.gate"):
+        fitting_weights(model, trained.state_dict(), "exit.pth", start=False)
+
+
 def test_a_checkpoint_with_an_exit_is_no_static_one(made):
     model = made("backbone")
     with pytest.raises(UserError, match="unexpected"):
@@ -184,6 +200,20 @@ def test_predictions_say_whether_they_exited(made):
     assert [sample.exited for sample in samples] == [
         sample.exit_score >= model.exits_early.exit_threshold for sample in samples
     ]
+
+
+def test_predict_gives_the_score_and_the_decision():
+    pictures = [np.zeros((48, 64, 3), np.uint8)]
+    for name, decisions in ((CONFIG, {0.0: True, 1.01: False}), (CONFIG.removesuffix("_exit"), {0.0: None})):
+        cfg = load_config(name, dict(classes=("a", "b", "c"), image_size=64))
+        model: Any = build(cfg)
+        model.cfg, model.dataset_meta = cfg, dict(classes=("a", "b", "c"))
+        for threshold, exited in decisions.items():
+            if model.exits_early is not None:
+                model.exits_early.exit_threshold = threshold
+            (prediction,) = predict(model.eval(), pictures)
+            assert prediction.exited is exited
+            assert (prediction.exit_score is None) == (exited is None)
 
 
 def test_answers_of_few_points_are_padded_with_score_0():
@@ -219,6 +249,19 @@ def test_a_head_that_answers_something_else_is_refused(made):
     cfg.early_exit.head.num_classes = 2
     with pytest.raises(ValueError, match="num_classes: got 2, expected 3"):
         made.build(cfg)
+
+
+@torch.no_grad()
+def test_low_rank_layers_are_made_in_the_exit_too(made):
+    model, images = made("backbone"), made.images(2)
+    step = LowRank(layers=["backbone.*", "early_exit.neck.*"], ratio=0.5)
+    before = sum(parameter.numel() for parameter in model.early_exit.parameters())
+    plan = step.decide(model, DecideContext())
+    model = step.apply(model, plan).eval()
+    assert sum(parameter.numel() for parameter in model.early_exit.parameters()) < before
+    for threshold in (0.0, 1.01):
+        model.exits_early.exit_threshold = threshold
+        assert bool(model.infer(images).scores.isfinite().all())
 
 
 def test_what_does_not_follow_an_exit_refuses_it(made):
