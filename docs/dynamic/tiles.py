@@ -27,7 +27,8 @@ from efftasks.imaging.prediction import Prediction
 from efftasks.runtime.artifact import Artifact
 from efftasks.runtime.predictor import Predictor
 from efftasks.runtime.tile_grid import cut_window
-from efftasks.runtime.tiles import TiledPredictor, TileSettings
+from efftasks.runtime.tile_settings import TileSettings
+from efftasks.runtime.tiles import TiledPredictor
 
 SIDE = 320  # the network was trained on photographs of this size
 PATCH, SEAM = 64, 16  # of the background, pixels

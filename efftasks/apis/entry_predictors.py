@@ -15,17 +15,25 @@ from efftasks.imaging.crops import TOP_DOWN
 from efftasks.imaging.prediction import Prediction
 from efftasks.runtime.artifact import Artifact
 from efftasks.runtime.predictor import Predictor
+from efftasks.runtime.tile_settings import TileSettings
+from efftasks.runtime.tiles import TiledPredictor
 from efftasks.runtime.topdown import TopDownPredictor
 from efftasks.structures.errors import UserError
 from efftasks.structures.suffixes import is_checkpoint
 
 __all__ = ["artifact_predictor", "entry_predictor"]
 
+_TILES_AT_A_TIME = 8
+
 Predict = Callable[[Sequence[dict[str, Any]]], "list[Prediction]"]
 
 
 def entry_predictor(
-    cfg: Any, model: str, backend: str | None = None, exit_threshold: float | None = None
+    cfg: Any,
+    model: str,
+    backend: str | None = None,
+    exit_threshold: float | None = None,
+    tiles: TileSettings | None = None,
 ) -> tuple[Predict, Sequence[str]]:
     """What predicts for entries of a data set, and the classes of its labels.
 
@@ -34,15 +42,18 @@ def entry_predictor(
         model: a checkpoint, or an exported file.
         backend: the runtime of an exported file; None takes the one for its suffix.
         exit_threshold: of a network with an early exit; None takes the model's or the file's.
+        tiles: how an exported file looks at large images; None for whole images.
 
     Raises:
-        UserError: a runtime for a checkpoint, or the file cannot be run.
+        UserError: a runtime or tiles for a checkpoint, or the file cannot be run.
     """
     if is_checkpoint(model):
         if backend is not None:
             raise UserError(
                 f"--backend: got {backend!r}, but {model} is a checkpoint, which PyTorch runs; leave it out"
             )
+        if tiles is not None:
+            raise UserError(f"--tiles: got {model}, a checkpoint, expected an exported file: efftasks export writes it")
         network = load(cfg, model)
         if exit_threshold is not None:
             set_exit_threshold(network, exit_threshold)
@@ -53,11 +64,14 @@ def entry_predictor(
             return predict(network, entries)
 
         return predict_entries, network.dataset_meta["classes"]
-    return artifact_predictor(model, backend, exit_threshold)
+    return artifact_predictor(model, backend, exit_threshold, tiles)
 
 
 def artifact_predictor(
-    path: str | Path, backend: str | None = None, exit_threshold: float | None = None
+    path: str | Path,
+    backend: str | None = None,
+    exit_threshold: float | None = None,
+    tiles: TileSettings | None = None,
 ) -> tuple[Predict, Sequence[str]]:
     """As :func:`entry_predictor`, of an exported file.
 
@@ -65,17 +79,26 @@ def artifact_predictor(
         path: the file.
         backend: its runtime; None takes the one for its suffix.
         exit_threshold: of a network with an early exit; None takes the file's.
+        tiles: how it looks at large images; None for whole images.
 
     Top-down pose estimators look into the boxes that the entries have.
+
+    Raises:
+        UserError: the file cannot be run, or not on tiles.
     """
     loaded = Artifact(path, backend)
     if loaded.spec.task == TOP_DOWN:
+        if tiles is not None:
+            raise UserError(f"--tiles: got {path}, a model for {TOP_DOWN}, expected one that finds objects")
         crops = TopDownPredictor(loaded)
         return (
             lambda entries: [crops(entry["img_path"], [entry["box"]], [entry["label"]]) for entry in entries],
             crops.spec.classes,
         )
     artifact = Predictor(loaded, exit_threshold=exit_threshold)
+    if tiles is not None:
+        tiled = TiledPredictor(artifact, tiles)
+        return lambda entries: tiled([entry["img_path"] for entry in entries], _TILES_AT_A_TIME), tiled.spec.classes
     return (
         lambda entries: artifact([entry["img_path"] for entry in entries], batch_size=len(entries)),
         artifact.spec.classes,

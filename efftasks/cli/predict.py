@@ -11,12 +11,16 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from efftasks.cli.tile_options import add_tile_options, tile_progress, tile_settings
+
 if TYPE_CHECKING:
     import numpy as np
 
     from efftasks.imaging.prediction import Prediction
     from efftasks.runtime.outputs import Writer
+    from efftasks.runtime.predictor import Predictor
     from efftasks.runtime.sources import Source
+    from efftasks.runtime.tile_settings import TileSettings
     from efftasks.structures.errors import UserError
 
     Stream = Callable[[Source, Callable[[UserError], object] | None], Iterator[Prediction]]
@@ -30,6 +34,7 @@ EXAMPLES = """examples:
   efftasks predict out/model.onnx rtsp://camera/stream --no-draw --csv
   efftasks predict out/model.onnx photos/ --exit-threshold 0.7
   efftasks predict best.pth photos/ --config my_config.py
+  efftasks predict out/model.onnx slides/ --tiles --tile-edges 16     large images, tile by tile
 
 Writes a picture for each image, or a video of the frames of a video, and predictions.json: COCO results, with the lists
 of images and categories. Masks of objects are in it as run lengths, keypoints as x, y and score. Label maps are written
@@ -82,6 +87,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="take the early answer of images whose exit score is at least T: 0 always, above 1 never (default: as the "
         "file was exported, or the checkpoint trained)",
     )
+    add_tile_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -206,6 +212,7 @@ def _check(args: argparse.Namespace) -> None:
             raise UserError(f"--{option}: got {value}, expected an integer from 1")
     if not 0 <= args.score_thr <= 1:
         raise UserError(f"--score-thr: got {args.score_thr}, expected a number in 0 to 1")
+    tile_settings(args)
     if Path(args.out).exists() and not Path(args.out).is_dir():
         raise UserError(f"--out: {args.out} is a file, expected a folder")
 
@@ -213,6 +220,7 @@ def _check(args: argparse.Namespace) -> None:
 def _artifact(args: argparse.Namespace) -> Stream:
     from efftasks.runtime.predictor import Predictor
 
+    tiles = tile_settings(args)
     predictor = Predictor(
         args.model,
         args.backend,
@@ -221,9 +229,28 @@ def _artifact(args: argparse.Namespace) -> Stream:
         provider=args.provider,
         exit_threshold=args.exit_threshold,
     )
+    if tiles is not None:
+        return _tiled(args, predictor, tiles)
     return lambda source, skip: predictor.stream(
         source, args.batch_size, skip or "raise", args.readers, keep_pixels=not args.no_draw
     )
+
+
+def _tiled(args: argparse.Namespace, predictor: Predictor, tiles: TileSettings) -> Stream:
+    """Tile by tile; at the end it prints how many tiles were skipped."""
+    from efftasks.runtime.tiles import TiledPredictor
+
+    tiled = TiledPredictor(predictor, tiles, tile_progress())
+
+    def stream(source: Source, skip: Callable[[UserError], object] | None) -> Iterator[Prediction]:
+        try:
+            yield from tiled.stream(
+                source, args.batch_size, skip or "raise", args.readers, keep_pixels=not args.no_draw
+            )
+        finally:
+            print(f"tiles: {tiled.counts.done} looked at, {tiled.counts.skipped} skipped")
+
+    return stream
 
 
 def _checkpoint(args: argparse.Namespace) -> Stream:
@@ -234,7 +261,7 @@ def _checkpoint(args: argparse.Namespace) -> Stream:
         if (opened := opened_instead_of(args.model)) is not None:
             raise UserError(f"{args.model}: got a part of an exported file, expected the other one: {opened}")
         raise UserError(f"--config: missing, a checkpoint ({args.model}) needs its config; an exported file does not")
-    for option in ("backend", "provider"):
+    for option in ("backend", "provider", "tiles"):
         value: Any = getattr(args, option)
         if value is not None:
             raise UserError(f"--{option}: got {value!r}, but {args.model} is a checkpoint, which PyTorch runs")

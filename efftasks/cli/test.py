@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from efftasks.cli.options import add_options, add_skip_check, parse_options
+from efftasks.cli.tile_options import add_tile_options, tile_settings
 
 EXAMPLES = """examples:
   efftasks test my_config.py work_dirs/my_config/best.pth --out metrics.json
@@ -38,6 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add_skip_check(parser)
     _add_exit(parser)
     add_options(parser)
+    add_tile_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -79,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     cfg = apis.load_config(args.config, options)
     if args.exit_thresholds:
         return _exit_curve(args, cfg)
-    predict, classes = entry_predictor(cfg, args.model, args.backend, args.exit_threshold)
+    predict, classes = entry_predictor(cfg, args.model, args.backend, args.exit_threshold, tile_settings(args))
     counted = CountedExits(predict)
     keep = args.show_num if args.show_dir else 0
     result = apis.evaluate(cfg, counted, classes, keep=keep, check=not args.skip_check)

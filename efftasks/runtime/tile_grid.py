@@ -70,11 +70,11 @@ def make_spans(length: int, scale: float, side: int, margin: int, stride: int) -
         scale: pixels of the network input for each pixel of the image.
         side: of the network input, a multiple of ``stride``.
         margin: at least between a core and the end of its window inside of the image, in pixels of the network input;
-            a multiple of ``stride``, less than half of ``side``.
+            twice of it is a multiple of ``stride``, and less than ``side``.
         stride: of the network.
     """
     scaled = math.ceil(length * scale - 1e-9)
-    extent = max(1, round(side / scale))
+    extent = math.ceil(side / scale - 1e-9)
     if scaled <= side:
         return [Span(0, extent, 0, length)]
     step = side - 2 * margin

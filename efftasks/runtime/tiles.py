@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -19,64 +18,23 @@ from efftasks.imaging.sources import LoadedImage, each_image
 from efftasks.runtime.predictor import Predictor
 from efftasks.runtime.sources import Item, OnError, Skip, error_handler, open_source
 from efftasks.runtime.tile_grid import Grid, Tile, cut_window, make_grid
+from efftasks.runtime.tile_settings import TileSettings
 from efftasks.structures.errors import UserError
 
-__all__ = ["OnTiles", "TileSettings", "TiledPredictor"]
+__all__ = ["OnTiles", "TileCounts", "TiledPredictor"]
 
 _LOG = logging.getLogger("efftasks")
-_MARGIN = 64  # pixels of the network input: objects up to 128 are seen whole, and at the next scale have 32
 _SHRINK = 4  # edges are looked for in an image that is smaller by this factor, so that noise is averaged
 
 OnTiles = Callable[[int, int], object]
 
 
-@dataclass(frozen=True)
-class TileSettings:
-    """How large images are cut.
+@dataclass
+class TileCounts:
+    """How many tiles of the finest scale were looked at so far, and how many were not."""
 
-    Attributes:
-        side: of the network input in pixels, of files with a dynamic size; None for the size of the predictor.
-        margin: around each core, in pixels of the network input, rounded up to the stride; None for 64, of small
-            network inputs a quarter of a side. Objects up to two margins are seen whole.
-        scale: pixels of the network input for each pixel of the image, along both sides or (x, y).
-        select: only tiles are looked at in which the next smaller scale has a candidate of at least this score; 0 for
-            all of them.
-        edges: only tiles are looked at in which the gray level changes by at least this much from a pixel to the next,
-            in the image made smaller by 4; 0 for all of them.
-        levels: number of scales whose objects are taken, the finest first; None for as many as it takes until a tile
-            has the whole image.
-        step: factor between a scale and the next smaller one.
-
-    Raises:
-        UserError: one of them is out of range.
-    """
-
-    side: int | None = None
-    margin: int | None = None
-    scale: float | tuple[float, float] = 1.0
-    select: float = 0.0
-    edges: float = 0.0
-    levels: int | None = None
-    step: float = 4.0
-
-    def __post_init__(self) -> None:
-        checks = (
-            ("side", self.side, self.side is None or self.side >= 1, "an integer from 1"),
-            ("margin", self.margin, self.margin is None or self.margin >= 0, "an integer from 0"),
-            ("scale", self.scale, all(0.01 <= s <= 100 for s in self.scales), "one or two numbers in 0.01 to 100"),
-            ("select", self.select, 0 <= self.select <= 1, "a score in 0 to 1"),
-            ("edges", self.edges, 0 <= self.edges <= 255, "gray levels in 0 to 255"),
-            ("levels", self.levels, self.levels is None or self.levels >= 1, "an integer from 1"),
-            ("step", self.step, 1.5 <= self.step <= 64, "a number in 1.5 to 64"),
-        )
-        for name, value, valid, expected in checks:
-            if not valid:
-                raise UserError(f"tiles: {name}: got {value}, expected {expected}")
-
-    @property
-    def scales(self) -> tuple[float, float]:
-        """``scale`` as (x, y)."""
-        return self.scale if isinstance(self.scale, tuple) else (self.scale, self.scale)
+    done: int = 0
+    skipped: int = 0
 
 
 class TiledPredictor:
@@ -92,6 +50,10 @@ class TiledPredictor:
         settings: how images are cut.
         on_tiles: called after each tile with the number of tiles of the image that are done, and of all that are to be
             looked at as far as this is known.
+
+    Attributes:
+        counts: of all images so far.
+        margin: around cores, in pixels of the network input.
 
     Raises:
         UserError: the model gives masks, or the settings do not fit its input.
@@ -119,7 +81,8 @@ class TiledPredictor:
         self.predictor = Predictor(session, score_thr=self.score_thr, size=self.size)
         lower = min(self.score_thr, self.settings.select) if self.settings.select else self.score_thr
         self.scout = Predictor(session, score_thr=lower, size=self.size)
-        self.margin = _margin(self.settings.margin, self.size, self.spec.input.divisor)
+        self.margin = self.settings.margin_of(self.size, self.spec.input.divisor)
+        self.counts = TileCounts()
         self._warned = False
         self.on_tiles: OnTiles = on_tiles or (lambda done, total: None)
 
@@ -173,21 +136,17 @@ class TiledPredictor:
 
     def grids(self, image_size: tuple[int, int]) -> list[Grid]:
         """The tiles of an image (height, width) at each scale that is looked at, the finest first."""
-        factors, whole = [1.0], max(n * s / side for n, s, side in zip(image_size, self._scales_yx, self.size))
+        scale = self.settings.scales
+        factors = [1.0]
+        whole = max(image_size[0] * scale[1] / self.size[0], image_size[1] * scale[0] / self.size[1])
         while factors[-1] < whole:
             factors.append(min(factors[-1] * self.settings.step, whole))
         levels = self.settings.levels if self.finds_objects else 1
+        # Candidates, and the labels of tiles that are skipped, are those of the next smaller scale.
         looks_coarsely = self.settings.select or (self.maps_labels and self.settings.edges)
-        most = len(factors) if levels is None else max(levels, 2 if looks_coarsely else 1)
+        most = max(levels, 2 if looks_coarsely else 1)
         stride = self.spec.input.divisor
-        return [
-            make_grid(image_size, self.settings.scales, self.size, self.margin, stride, factor)
-            for factor in factors[:most]
-        ]
-
-    @property
-    def _scales_yx(self) -> tuple[float, float]:
-        return self.settings.scales[1], self.settings.scales[0]
+        return [make_grid(image_size, scale, self.size, self.margin, stride, factor) for factor in factors[:most]]
 
     def _warn_once(self, note: str) -> None:
         if not self._warned:
@@ -240,6 +199,8 @@ class _Image:
             if level == 0:
                 tiles = self._selected(tiles)
                 self._total = self._done + len(tiles)
+                self._tiled.counts.done += len(tiles)
+                self._tiled.counts.skipped += len(self._grids[0].tiles) - len(tiles)
             for tile, prediction in self._run(tiles, level):
                 self._take(tile, prediction, level)
                 self._done += 1
@@ -272,8 +233,7 @@ class _Image:
 
     def _limits(self, level: int) -> tuple[float, float]:
         """The longer sides of the objects of a scale, in pixels of the network input at the finest one: [low, high)."""
-        levels = self._tiled.settings.levels
-        owning = len(self._grids) if levels is None else min(levels, len(self._grids))
+        owning = min(self._tiled.settings.levels, len(self._grids))
         if level >= owning:
             return np.inf, np.inf
         whole = 2 * self._tiled.margin  # what a tile sees whole, wherever in its core the center is
@@ -318,22 +278,6 @@ class _Image:
     def _no_keypoints(self) -> NDArray[np.float32] | None:
         """Of no object, where no tile was looked at."""
         return np.zeros((0, len(self._tiled.spec.keypoints), 3), np.float32) if self._tiled.spec.keypoints else None
-
-
-def _margin(stated: int | None, size: tuple[int, int], stride: int) -> int:
-    """The margin around cores, a multiple of the stride of the network.
-
-    Raises:
-        UserError: two of them leave no core.
-    """
-    margin = min(_MARGIN, min(size) // 4) if stated is None else stated
-    margin = math.ceil(margin / stride) * stride
-    if 2 * margin >= min(size):
-        raise UserError(
-            f"tiles: margin: got {margin} on both sides of a core (a multiple of {stride}), expected less than half of "
-            f"the network input of {size[0]} x {size[1]}"
-        )
-    return margin
 
 
 def _on_image(prediction: Prediction, tile: Tile, image_size: tuple[int, int]) -> Prediction:

@@ -16,10 +16,13 @@ from onnx import TensorProto, helper
 from PIL import Image
 from pycocotools import mask as coco_masks
 
+from efftasks.apis.entry_predictors import artifact_predictor, entry_predictor
 from efftasks.cli.main import main
 from efftasks.imaging.prediction import Prediction
 from efftasks.runtime.outputs import CsvWriter
+from efftasks.runtime.tile_settings import TileSettings
 from efftasks.runtime.video import Video
+from efftasks.structures.errors import UserError
 from efftasks.structures.spec import ArtifactSpec, InputSpec, OutputSpec
 
 
@@ -298,3 +301,53 @@ def test_no_image_and_no_model(model, tmp_path, capsys):
     assert "none: no image found" in capsys.readouterr().err
     assert main(["predict", str(tmp_path / "none.onnx"), str(tmp_path)]) == 2
     assert "none.onnx: no such file" in capsys.readouterr().err
+
+
+def test_tiles(model, tmp_path, capsys):
+    """A dog in every tile: of the two windows at 0 and 32 its center, 24, lies in the cores 0 to 48 and 48 to 96."""
+    image = np.full((64, 96, 3), 90, np.uint8)
+    image[:, 50:, 1] = 200
+    cv2.imwrite(str(tmp_path / "wide.png"), image)
+    out = tmp_path / "out"
+    command = ["predict", model, str(tmp_path / "wide.png"), "--out", str(out), "--tiles"]
+    assert main(command) == 0
+    boxes = [[8.0, 16.0, 32.0, 32.0], [40.0, 16.0, 32.0, 32.0]]
+    assert [row["bbox"] for row in read(out)["annotations"]] == boxes
+    assert "tiles: 2 looked at, 0 skipped" in capsys.readouterr().out
+    assert main([*command, "--tile-edges", "25"]) == 0  # the edge of 64 at 50, halved where pixels are averaged
+    assert [row["bbox"] for row in read(out)["annotations"]] == boxes[1:]
+    assert "tiles: 1 looked at, 1 skipped" in capsys.readouterr().out
+    assert main([*command, "--tile-scale", "0.5"]) == 0  # 128 x 128 pixels in a tile
+    assert [row["bbox"] for row in read(out)["annotations"]] == [[16.0, 32.0, 64.0, 32.0]]  # clipped to the image
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tile-margin", "8"], "--tile-margin: got 8, but there are no tiles without --tiles"),
+        (["--tiles", "--tile-margin", "32"], "margin: got 32 on both sides"),
+        (["--tiles", "--tile-select", "2"], "select: got 2.0, expected a score"),
+        (["--tiles", "--tile-scale", "1", "2", "3"], "scale: got (1.0, 2.0, 3.0)"),
+        (["--tiles", "128"], "size: got (128, 128)"),
+    ],
+)
+def test_wrong_tiles(model, tmp_path, capsys, options, message):
+    photo = write_image(tmp_path / "a.png")
+    assert main(["predict", model, str(photo), "--out", str(tmp_path / "out"), *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_tiles_of_a_checkpoint(tmp_path, capsys):
+    photo = write_image(tmp_path / "a.png")
+    assert main(["predict", "best.pth", str(photo), "--config", "x.py", "--tiles"]) == 2
+    assert "--tiles: got 0, but best.pth is a checkpoint" in capsys.readouterr().err
+
+
+def test_tiles_of_the_entries_of_a_data_set(model, tmp_path):
+    """As `test` predicts."""
+    cv2.imwrite(str(tmp_path / "wide.png"), np.full((64, 96, 3), 90, np.uint8))
+    predict, classes = artifact_predictor(model, tiles=TileSettings(margin=16))
+    (prediction,) = predict([dict(img_path=str(tmp_path / "wide.png"))])
+    assert classes == ("cat", "dog") and prediction.filter(0.5).boxes.tolist() == [[8, 16, 40, 48], [40, 16, 72, 48]]
+    with pytest.raises(UserError, match=r"--tiles: got best\.pth, a checkpoint"):
+        entry_predictor(None, "best.pth", tiles=TileSettings())
