@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -158,7 +158,7 @@ def compose(
 
 
 class Naive:
-    """Tiles as a ``TiledPredictor`` has them, whose detections are all taken; NMS removes duplicates by their overlap."""
+    """Tiles as those of a ``TiledPredictor``, all of whose detections are taken: NMS removes duplicates."""
 
     def __init__(self, tiled: TiledPredictor, iou: float) -> None:
         self.tiled, self.iou = tiled, iou
@@ -236,12 +236,184 @@ def hits_of(scene: Scene, prediction: Prediction, iou: float = 0.5) -> np.ndarra
     return ((overlap >= iou) & (scene.categories[:, None] == ids)).sum(1)
 
 
-def border_distance(scene: Scene, tiled: TiledPredictor) -> np.ndarray:
-    """Distance of the centers of cells to the next border between two cores, in pixels: (K,)."""
-    tiles = tiled.grids(scene.pixels.shape[:2])[0].tiles
-    centers = (scene.boxes[:, :2] + scene.boxes[:, 2:]) / 2
-    distances = np.full(len(centers), np.inf)
-    for axis, spans in enumerate(({tile.x for tile in tiles}, {tile.y for tile in tiles})):
-        for border in {span.core_start for span in spans} - {0}:
-            distances = np.minimum(distances, np.abs(centers[:, axis] - border))
-    return distances
+def methods(artifact: Artifact, side: int, full_up_to: int) -> dict[str, Run]:
+    """What is compared on scenes of ``side`` pixels: name -> function of an image."""
+    one = Predictor(artifact, score_thr=0.01)
+
+    def tiled(**settings: Any) -> Run:
+        return First(TiledPredictor(one, TileSettings(**settings)))
+
+    runs: dict[str, Run] = {f"whole image at {SIDE}": First(one)}
+    for shrink in (8, 4, 2, 1):
+        if SIDE < side // shrink <= full_up_to:
+            runs[f"whole image at {side // shrink}"] = First(
+                Predictor(artifact, score_thr=0.01, size=(side // shrink,) * 2)
+            )
+    runs["tiles, margin 64"] = every = tiled()
+    runs["tiles, margin 96"] = tiled(margin=96)
+    runs["tiles of 640, margin 64"] = tiled(side=640)
+    runs["tiles of 640, margin 96"] = tiled(side=640, margin=96)
+    runs["tiles, 2 levels"] = tiled(levels=2)
+    runs["tiles of 640, margin 96, 2 levels"] = tiled(side=640, margin=96, levels=2)
+    for score in (0.02, 0.1):
+        runs[f"select {score}, step 4"] = tiled(select=score)
+    for score in (0.02, 0.05, 0.1, 0.3):
+        runs[f"select {score}, step 2"] = tiled(select=score, step=2)
+    for edge in (8, 16, 24, 32):
+        runs[f"edges {edge}"] = tiled(edges=edge)
+    runs["edges 24, tiles of 640, margin 96"] = tiled(edges=24, side=640, margin=96)
+    runs["tiles without margin"] = tiled(margin=0)
+    assert isinstance(every, First) and isinstance(every.predictor, TiledPredictor)
+    for iou in (0.5, 0.7):
+        runs[f"tiles, NMS at {iou}"] = Naive(every.predictor, iou)
+    return runs
+
+
+class First:
+    """A predictor of one image."""
+
+    def __init__(self, predictor: Predictor | TiledPredictor) -> None:
+        self.predictor = predictor
+
+    def __call__(self, pixels: np.ndarray) -> Prediction:
+        """Predict on one image."""
+        return self.predictor(pixels, batch_size=4)[0]
+
+    @property
+    def share(self) -> float:
+        """Of the tiles that were looked at."""
+        if not isinstance(self.predictor, TiledPredictor):
+            return 1.0
+        counts = self.predictor.counts
+        return counts.done / max(1, counts.done + counts.skipped)
+
+
+def compare(artifact: Artifact, scenes: list[Scene], only: str, full_up_to: int) -> list[dict[str, Any]]:
+    """A row for each method whose name has ``only`` in it; all run in turn on each scene."""
+    runs = methods(artifact, scenes[0].pixels.shape[0], full_up_to)
+    runs = {name: run for name, run in runs.items() if re.search(only, name)}
+    predictions: dict[str, list[Prediction]] = {name: [] for name in runs}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
+    for number, scene in enumerate(scenes):
+        for name, run in runs.items():
+            start = time.process_time(), time.perf_counter()
+            predictions[name].append(run(scene.pixels))
+            seconds[name].append((time.process_time() - start[0], time.perf_counter() - start[1]))
+            print(f"scene {number}, {name}: {seconds[name][-1][0]:.2f} s of processor time", flush=True)
+    rows = []
+    for name, run in runs.items():
+        scores = average_precision(scenes, predictions[name], predictions[name][0].classes)
+        counts = Counts()
+        for scene, prediction in zip(scenes, predictions[name]):
+            counts = counts.add(hits_of(scene, prediction))
+        processor, wall = np.median(seconds[name], axis=0)
+        rows.append(
+            {
+                "method": name,
+                "AP": f"{100 * scores['bbox_mAP']:.1f}",
+                "AP50": f"{100 * scores['bbox_mAP_50']:.1f}",
+                "lost %": f"{100 * counts.lost / counts.cells:.1f}",
+                "doubled %": f"{100 * counts.doubled / counts.cells:.1f}",
+                "tiles %": f"{100 * run.share:.0f}" if isinstance(run, First) else "100",
+                "processor s": f"{processor:.2f}",
+                "wall s": f"{wall:.2f}",
+            }
+        )
+    return rows
+
+
+def at_borders(
+    artifact: Artifact, cells: list[Cell], patches: list[np.ndarray], margin: int, shift: int, repeats: int
+) -> dict[str, Any]:
+    """Each cell on a border between two cores, seen by both tiles: how their centers differ, and what is lost.
+
+    Args:
+        artifact: the detector.
+        cells: of :func:`read_parts`.
+        patches: of :func:`read_parts`.
+        margin: of tiles of ``SIDE`` pixels.
+        shift: added to the distance of the tiles: other than 0 they do not have the same cells of the network.
+        repeats: times that each cell is pasted, up to 4 pixels from the border.
+    """
+    random = np.random.default_rng(0)
+    background = sew(patches, 1024, random)
+    one = Predictor(artifact, score_thr=SCORE)
+    second, border = SIDE - 2 * margin + shift, SIDE - margin
+    kept = Counts()
+    alone = Counts()
+    differences = []
+    for cell in [cell for cell in cells for _ in range(repeats)]:
+        height, width = cell.pixels.shape[:2]
+        top = int(random.integers(0, 1024 - SIDE))
+        canvas = background[top : top + SIDE, : second + SIDE].copy()
+        x, y = border + int(random.integers(-4, 5)) - width // 2, int(random.integers(100, 220)) - height // 2
+        paste(canvas, cell, x, y)
+        pixels = np.clip(canvas, 0, 255).round().astype(np.uint8)
+        inner = np.array([[x, y, x + width, y + height]]) + [RING, RING, -RING, -RING]
+        scene = Scene(pixels, inner, np.array([cell.category]))
+        found = one([pixels[:, :SIDE], pixels[:, second:]], batch_size=2)
+        centers = []
+        for prediction, offset in zip(found, (0, second)):
+            boxes = prediction.boxes + np.array([offset, 0, offset, 0], np.float32)
+            hits = [
+                hits_of(
+                    scene, replace(prediction, boxes=boxes[i : i + 1], scores=np.ones(1), labels=np.array([label]))
+                )[0]
+                for i, label in enumerate(prediction.labels)
+            ]
+            middle = (boxes[:, 0] + boxes[:, 2]) / 2
+            centers.append(middle[np.array(hits, bool)])
+            alone = alone.add(np.array([sum(hits)]))
+        kept = kept.add(np.array([(centers[0] < border).sum() + (centers[1] >= border).sum()]))
+        if len(centers[0]) == len(centers[1]) == 1:
+            differences.append(abs(float(centers[1][0] - centers[0][0])))
+    mean = float(np.mean(differences))
+    step = SIDE - 2 * margin
+    return {
+        "margin": margin,
+        "shift": shift,
+        "cells": kept.cells,
+        "lost %": f"{100 * kept.lost / kept.cells:.1f}",
+        "of one tile": f"{100 * alone.lost / alone.cells:.1f}",
+        "doubled %": f"{100 * kept.doubled / kept.cells:.1f}",
+        "of one tile ": f"{100 * alone.doubled / alone.cells:.1f}",
+        "centers differ px": f"{mean:.2f}",
+        "95 % px": f"{np.quantile(differences, 0.95):.2f}",
+        # A border separates two estimates of a center as often as their distance is of the distance of borders.
+        "expected in an image %": f"{100 * 2 * mean / step:.2f}",
+    }
+
+
+def main() -> None:
+    """Compose the scenes, run everything, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="an exported o2o detector of blood cells, with a dynamic size")
+    parser.add_argument("--data-root", type=Path, default=Path("data/bccd"))
+    parser.add_argument("--sides", type=int, nargs="*", default=[2048, 4096])
+    parser.add_argument("--scenes", type=int, default=4, help="of each side")
+    parser.add_argument("--only", default="", help="methods whose name this regular expression finds")
+    parser.add_argument("--full-up-to", type=int, default=2048, help="largest input of a whole image")
+    parser.add_argument("--borders", type=int, default=2, help="times each cell is put on a border; 0 for none")
+    parser.add_argument("--out", type=Path, help="folder for pictures of the scenes")
+    args = parser.parse_args()
+    artifact = Artifact(args.model, threads=1)
+    cells, patches = read_parts(args.data_root, ("val", "test"))
+    print(f"{len(cells)} cells, {len(patches)} patches; {describe_environment()}")
+    for side in args.sides:
+        clusters = round(12 * side / 2048)
+        scenes = [compose(cells, patches, side, clusters, np.random.default_rng(seed)) for seed in range(args.scenes)]
+        if args.out:
+            args.out.mkdir(parents=True, exist_ok=True)
+            for number, scene in enumerate(scenes):
+                cv2.imwrite(str(args.out / f"{side}_{number}.png"), scene.pixels)
+        rows = compare(artifact, scenes, args.only, args.full_up_to)
+        print(f"\n{args.scenes} scenes of {side} pixels, {sum(len(scene.boxes) for scene in scenes)} cells\n")
+        print(to_markdown(rows, tuple(rows[0])), flush=True)
+    if args.borders:
+        pairs = ((32, 0), (64, 0), (96, 0), (128, 0), (64, 16))
+        rows = [at_borders(artifact, cells, patches, margin, shift, args.borders) for margin, shift in pairs]
+        print(to_markdown(rows, tuple(rows[0])))
+
+
+if __name__ == "__main__":
+    main()
