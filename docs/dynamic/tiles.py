@@ -28,7 +28,7 @@ from efftasks.runtime.artifact import Artifact
 from efftasks.runtime.predictor import Predictor
 from efftasks.runtime.tile_grid import cut_window
 from efftasks.runtime.tile_settings import TileSettings
-from efftasks.runtime.tiles import TiledPredictor
+from efftasks.runtime.tiles import TiledPredictor, strongest_edge
 
 SIDE = 320  # the network was trained on photographs of this size
 PATCH, SEAM = 64, 16  # of the background, pixels
@@ -259,9 +259,9 @@ def methods(artifact: Artifact, side: int, full_up_to: int) -> dict[str, Run]:
         runs[f"select {score}, step 4"] = tiled(select=score)
     for score in (0.02, 0.05, 0.1, 0.3):
         runs[f"select {score}, step 2"] = tiled(select=score, step=2)
-    for edge in (8, 16, 24, 32):
+    for edge in (8, 12, 16, 24):
         runs[f"edges {edge}"] = tiled(edges=edge)
-    runs["edges 24, tiles of 640, margin 96"] = tiled(edges=24, side=640, margin=96)
+    runs["edges 12, tiles of 640, margin 96"] = tiled(edges=12, side=640, margin=96)
     runs["tiles without margin"] = tiled(margin=0)
     assert isinstance(every, First) and isinstance(every.predictor, TiledPredictor)
     for iou in (0.5, 0.7):
@@ -384,6 +384,22 @@ def at_borders(
     }
 
 
+def draw(artifact: Artifact, scene: Scene, path: Path) -> None:
+    """A picture of a scene: what is found, the cores, and in gray those that are not looked at."""
+    settings = TileSettings(edges=16)
+    tiled = TiledPredictor(Predictor(artifact, score_thr=SCORE), settings)
+    shown = scene.pixels.copy()
+    for box in tiled(scene.pixels)[0].boxes.astype(int):
+        cv2.rectangle(shown, box[:2], box[2:], (200, 60, 0), 4)
+    for tile in tiled.grids(scene.pixels.shape[:2])[0].tiles:
+        if strongest_edge(scene.pixels[tile.core]) < settings.edges:
+            shown[tile.core] = shown[tile.core] // 2 + 40
+        corners = (tile.x.core_start, tile.y.core_start), (tile.x.core_stop, tile.y.core_stop)
+        cv2.rectangle(shown, *corners, (255, 255, 255), 3)
+    small = cv2.resize(shown, None, fx=0.4, fy=0.4, interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(path), small, [cv2.IMWRITE_JPEG_QUALITY, 85])
+
+
 def main() -> None:
     """Compose the scenes, run everything, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -394,7 +410,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="methods whose name this regular expression finds")
     parser.add_argument("--full-up-to", type=int, default=2048, help="largest input of a whole image")
     parser.add_argument("--borders", type=int, default=2, help="times each cell is put on a border; 0 for none")
-    parser.add_argument("--out", type=Path, help="folder for pictures of the scenes")
+    parser.add_argument("--out", type=Path, help="folder for the scenes, and a picture of the first")
     args = parser.parse_args()
     artifact = Artifact(args.model, threads=1)
     cells, patches = read_parts(args.data_root, ("val", "test"))
@@ -406,6 +422,7 @@ def main() -> None:
             args.out.mkdir(parents=True, exist_ok=True)
             for number, scene in enumerate(scenes):
                 cv2.imwrite(str(args.out / f"{side}_{number}.png"), scene.pixels)
+            draw(artifact, scenes[0], args.out / f"{side}.jpg")
         rows = compare(artifact, scenes, args.only, args.full_up_to)
         print(f"\n{args.scenes} scenes of {side} pixels, {sum(len(scene.boxes) for scene in scenes)} cells\n")
         print(to_markdown(rows, tuple(rows[0])), flush=True)

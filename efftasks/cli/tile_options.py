@@ -48,7 +48,7 @@ def add_tile_options(parser: argparse.ArgumentParser) -> None:
         "--tile-edges",
         type=float,
         metavar="GRAY",
-        help="skip tiles without an edge of this many gray levels, at a quarter of the resolution (default 0: all)",
+        help="skip tiles without an edge of this many gray levels, at an eighth of the resolution (default 0: all)",
     )
     group.add_argument(
         "--tile-levels",

@@ -24,7 +24,7 @@ class TileSettings:
         select: only tiles are looked at in which the next smaller scale has a candidate of at least this score; 0 for
             all of them.
         edges: only tiles are looked at in which the gray level changes by at least this much from a pixel to the next,
-            in the image made smaller by 4; 0 for all of them.
+            in the image made smaller by 8; 0 for all of them.
         levels: number of scales whose objects are taken, the finest first; fewer where a tile has the whole image
             before. The last scale has all objects that are too large for the others.
         step: factor between a scale and the next smaller one.
@@ -83,7 +83,7 @@ class TileSettings:
         """
         # Windows lie two margins closer than their side, and begin at multiples of the stride.
         unit = stride // 2 if stride % 2 == 0 else stride
-        default = min(_MARGIN, min(size) // 4) // unit * unit
+        default = max(unit, min(_MARGIN, min(size) // 4) // unit * unit)
         margin = default if self.margin is None else math.ceil(self.margin / unit) * unit
         if 2 * margin >= min(size):
             raise UserError(

@@ -21,10 +21,10 @@ from efftasks.runtime.tile_grid import Grid, Tile, cut_window, make_grid
 from efftasks.runtime.tile_settings import TileSettings
 from efftasks.structures.errors import UserError
 
-__all__ = ["OnTiles", "TileCounts", "TiledPredictor"]
+__all__ = ["OnTiles", "TileCounts", "TiledPredictor", "strongest_edge"]
 
 _LOG = logging.getLogger("efftasks")
-_SHRINK = 4  # edges are looked for in an image that is smaller by this factor, so that noise is averaged
+_SHRINK = 8  # edges are looked for in an image that is smaller by this factor: noise and specks are averaged
 
 OnTiles = Callable[[int, int], object]
 
@@ -75,6 +75,12 @@ class TiledPredictor:
             raise UserError(
                 f"{session.path}: tiles: select: got {self.settings.select}, expected 0 for a model without boxes; "
                 "edges selects tiles without it"
+            )
+        scale = self.settings.scales
+        if self.spec.input.resize == "letterbox" and scale[0] != scale[1]:
+            raise UserError(
+                f"{session.path}: tiles: scale: got {scale[0]} and {scale[1]}, expected one number for a model that "
+                "keeps the aspect ratio"
             )
         side = self.settings.side
         self.size = predictor.size if side is None else (side, side)
@@ -247,7 +253,7 @@ class _Image:
             boxes = np.concatenate(self._candidates)
             tiles = [tile for tile in tiles if tile.meets(boxes).any()]
         if len(tiles) > 1 and settings.edges:
-            tiles = [tile for tile in tiles if _strongest_edge(self._loaded.pixels[tile.core]) >= settings.edges]
+            tiles = [tile for tile in tiles if strongest_edge(self._loaded.pixels[tile.core]) >= settings.edges]
         return tiles
 
     def _joined(self) -> Prediction:
@@ -310,8 +316,8 @@ def _rows(prediction: Prediction, keep: NDArray[np.bool_]) -> Prediction:
     )
 
 
-def _strongest_edge(pixels: NDArray[np.uint8]) -> int:
-    """The largest change of the gray level from a pixel to the next, of an image (H, W, 3) made smaller."""
+def strongest_edge(pixels: NDArray[np.uint8]) -> int:
+    """The largest change of the gray level from a pixel to the next, of an image (H, W, 3) made smaller by 8."""
     gray = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
     size = [max(1, n // _SHRINK) for n in gray.shape]
     small = cv2.resize(gray, size[::-1], interpolation=cv2.INTER_AREA)

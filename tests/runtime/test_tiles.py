@@ -235,7 +235,7 @@ def clusters() -> tuple[np.ndarray, np.ndarray]:
     return image, np.concatenate([first, second]).astype(np.float32)
 
 
-@pytest.mark.parametrize("settings", [dict(select=0.05), dict(edges=20), dict(select=0.05, edges=20)])
+@pytest.mark.parametrize("settings", [dict(select=0.05), dict(edges=5), dict(select=0.05, edges=5)])
 def test_empty_tiles_are_skipped(settings):
     image, boxes = clusters()
     seen: list[tuple[int, int]] = []
@@ -377,6 +377,7 @@ def test_memory_is_that_of_a_few_batches(settings):
         (dict(edges=-1), "edges: got -1, expected gray levels"),
         (dict(levels=0), "levels: got 0, expected an integer from 1"),
         (dict(step=1), "step: got 1, expected a number"),
+        (dict(scale=(1.0, 0.5)), "scale: got 1.0 and 0.5, expected one number for a model that keeps the aspect ratio"),
         (dict(side=128), "size: got .128, 128., .* takes 64 x 96 only"),
     ],
 )
@@ -404,6 +405,7 @@ def test_another_size_of_the_input():
         ((224, 224), 32, None, 48),
         ((320, 320), 32, 65, 80),
         ((45, 60), 15, 3, 15),
+        ((48, 48), 32, None, 16),
     ],
 )
 def test_margins(size, stride, stated, margin):
