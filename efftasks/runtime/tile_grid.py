@@ -75,7 +75,7 @@ def make_spans(length: int, scale: float, side: int, margin: int, stride: int) -
     """
     scaled = math.ceil(length * scale - 1e-9)
     extent = math.ceil(side / scale - 1e-9)
-    if scaled <= side:
+    if length <= extent:
         return [Span(0, extent, 0, length)]
     step = side - 2 * margin
     count = math.ceil((scaled - 2 * margin) / step)

@@ -142,17 +142,17 @@ class TiledPredictor:
 
     def grids(self, image_size: tuple[int, int]) -> list[Grid]:
         """The tiles of an image (height, width) at each scale that is looked at, the finest first."""
-        scale = self.settings.scales
-        factors = [1.0]
+        scale, stride = self.settings.scales, self.spec.input.divisor
         whole = max(image_size[0] * scale[1] / self.size[0], image_size[1] * scale[0] / self.size[1])
-        while factors[-1] < whole:
-            factors.append(min(factors[-1] * self.settings.step, whole))
         levels = self.settings.levels if self.finds_objects else 1
         # Candidates, and the labels of tiles that are skipped, are those of the next smaller scale.
         looks_coarsely = self.settings.select or (self.maps_labels and self.settings.edges)
         most = max(levels, 2 if looks_coarsely else 1)
-        stride = self.spec.input.divisor
-        return [make_grid(image_size, scale, self.size, self.margin, stride, factor) for factor in factors[:most]]
+        grids = [make_grid(image_size, scale, self.size, self.margin, stride)]
+        while len(grids) < most and len(grids[-1].tiles) > 1:
+            factor = min(grids[-1].factor * self.settings.step, whole)
+            grids.append(make_grid(image_size, scale, self.size, self.margin, stride, factor))
+        return grids
 
     def _warn_once(self, note: str) -> None:
         if not self._warned:
