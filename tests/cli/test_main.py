@@ -45,6 +45,7 @@ def test_every_command_module_is_in_the_parser() -> None:
         "options",
         "parser",
         "quiet",
+        "tile_options",
     }
     assert set(NAMES) == modules
 
