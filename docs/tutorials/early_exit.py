@@ -53,7 +53,7 @@ def with_gate(args: argparse.Namespace, gate: str, detector: Path) -> Any:
         cfg = apis.load_config(args.config, {"data_root": args.data_root, "model.early_exit.gate": dict(type=gate)})
         return apis.load(cfg, checkpoint)
     cfg = apis.load_config(args.config, {"data_root": args.data_root})
-    model = apis.load(cfg, detector)
+    model: Any = apis.load(cfg, detector)
     model.early_exit.gate = ConfidenceGate([]).eval()  # it learns nothing, and gives the quality itself at first
     cfg.test_dataloader.dataset.update(ann_file=cfg.train_dataloader.dataset.ann_file)
     cfg.test_dataloader.dataset.update(data_prefix=cfg.train_dataloader.dataset.data_prefix)
