@@ -60,6 +60,7 @@ class ExitGate(nn.Module, ABC):
 
     compares = False  # whether it learns from both answers
     histogram: Tensor
+    counted: Tensor
 
     def __init__(self, bins: int = 1024, memory: int = 1024) -> None:
         super().__init__()
@@ -67,6 +68,7 @@ class ExitGate(nn.Module, ABC):
             raise ValueError(f"{type(self).__name__}: got bins {bins}, memory {memory}, expected integers from 1")
         self.memory = memory
         self.register_buffer("histogram", torch.full((bins,), 1 / bins))  # shares of images, by quality
+        self.register_buffer("counted", torch.zeros(()))  # images so far
 
     @abstractmethod
     def logits(self, maps: Sequence[Tensor], detections: DetectionTensors) -> Tensor:
@@ -108,8 +110,9 @@ class ExitGate(nn.Module, ABC):
 
     @torch.no_grad()
     def _count(self, quality: Tensor) -> None:
-        share = min(1.0, len(quality) / self.memory)
-        self.histogram.lerp_(self._shares(quality), share)
+        # The mean over all images up to ``memory`` of them, so that nothing is left of the initial values.
+        self.counted += len(quality)
+        self.histogram.lerp_(self._shares(quality), (len(quality) / self.counted.clamp(max=self.memory)).clamp(max=1))
 
 
 @MODELS.register_module()

@@ -70,6 +70,15 @@ def test_an_untrained_gate_gives_the_quality_itself() -> None:
     assert_close(logits.sigmoid(), torch.tensor([0.3, 0.8]))
 
 
+def test_the_first_images_count_at_once() -> None:
+    gate = ConfidenceGate(CHANNELS, memory=1000)
+    gate.train()
+    gate(maps(4), answer(torch.tensor([[0.2], [0.2], [0.4], [0.4]])))
+    gate(maps(4), answer(torch.tensor([[0.4], [0.6], [0.6], [0.6]])))
+    scores, _ = gate.eval()(maps(3), answer(torch.tensor([[0.3], [0.5], [0.7]])))
+    assert_close(scores, torch.tensor([2 / 8, 5 / 8, 1.0]))
+
+
 def test_in_evaluation_nothing_is_counted() -> None:
     gate = ConfidenceGate(CHANNELS).eval()
     before = gate.histogram.clone()
