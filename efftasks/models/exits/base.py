@@ -157,6 +157,7 @@ class ExitingDetector:
 
     @exit_threshold.setter
     def exit_threshold(self, value: float) -> None:
+        """Set it; 0 always exits, a number above 1 never does."""
         self._exit.threshold = float(value)
 
     def infer_early(self, images: Tensor) -> EarlyAnswer:
