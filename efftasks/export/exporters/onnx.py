@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from efftasks.export.branches import move_constants_into_branches
 from efftasks.export.byte_input import take_bytes
 from efftasks.export.exporters.base import Exits, Exporter, Half, Quantization, Quantizer
 from efftasks.export.half.converting import round_like_half
@@ -74,6 +75,7 @@ def export_onnx(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: i
 
 def write_model(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: int = 18) -> Path:
     """As :func:`export_onnx`, without the description inside: for what is made of the file next."""
+    import onnx
     import torch
 
     from efftasks.export.graph import graph_of
@@ -95,7 +97,13 @@ def write_model(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: i
     if spec.early_exit is not None and spec.early_exit.form == "if":
         inputs[EXIT_THRESHOLD] = torch.zeros(1)
         dynamic.append({})
-    return _write_program(graph, inputs, path, opset, [output.name for output in spec.file_outputs], dynamic)
+    names = [output.name for output in spec.file_outputs]
+    written = _write_program(graph, inputs, path, opset, names, dynamic)
+    if EXIT_THRESHOLD in inputs:
+        network = onnx.load(str(written))
+        move_constants_into_branches(network)
+        onnx.save(network, str(written))
+    return written
 
 
 def write_rest(model: nn.Module, spec: ArtifactSpec, path: str | Path, opset: int = 18) -> Path:
