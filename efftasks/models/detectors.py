@@ -142,15 +142,12 @@ class Detector(BaseModel):
     def undecoded(self, height: int, width: int) -> Undecoded:
         """The outputs of :meth:`infer_undecoded` for an input of this size, and the decoder that they are for.
 
+        An early exit is no part of them: its gate reads decoded detections.
+
         Raises:
-            UserError: the head does not give its candidates, or the detector has an early exit.
+            UserError: the head does not give its candidates.
         """
         head: Any = self.head
-        if self.early_exit is not None:
-            raise UserError(
-                "the decoding of a detector with an early exit cannot be left out of the file (its gate reads what is "
-                "decoded)"
-            )
         if not isinstance(head, GivesCandidates):
             name = type(head).__name__
             raise UserError(f"the decoding of {name} cannot be left out of the file (it does not give its candidates)")

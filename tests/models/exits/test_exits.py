@@ -268,5 +268,14 @@ def test_what_does_not_follow_an_exit_refuses_it(made):
     for step in (Prune(ratio=0.5), QuantizeAware()):
         with pytest.raises(UserError, match="early exit, which it does not follow"):
             step.decide(model, DecideContext(image_size=(64, 64)))
-    with pytest.raises(UserError, match="decoding of a detector with an early exit"):
-        model.undecoded(64, 64)
+
+
+def test_the_whole_network_can_end_before_its_decoder(made):
+    model, images = made("backbone"), made.images(2)
+    with torch.no_grad():
+        _, scores = model.infer_undecoded(images)
+        model.exits_early.exit_threshold = 2.0
+        whole = model.infer(images)
+    assert [output.name for output in model.undecoded(64, 64).outputs] == ["boxes", "scores"]
+    best = scores.flatten(1).sort(descending=True).values[:, : whole.scores.shape[1]]
+    torch.testing.assert_close(best, whole.scores)
