@@ -98,6 +98,7 @@ MODEL_TRANSFORMS = Registry(
         "efftasks.compression.low_rank",
         "efftasks.compression.pruning.prune",
         "efftasks.compression.quantization.quantize_aware",
+        "efftasks.dynamic.widths.slimmable",
     ],
 )
 TASK_UTILS = _child(

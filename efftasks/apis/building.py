@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import efftasks.compat
 
@@ -36,9 +36,22 @@ from efftasks.models.pose_estimators import PoseEstimator
 from efftasks.models.segmentors import Segmentor
 from efftasks.structures.errors import UserError
 from efftasks.structures.image_fit import ImageFit
+from efftasks.structures.protocols import Elastic
 from efftasks.structures.spec import ArtifactSpec, InputSpec
 
-__all__ = ["Model", "build", "describe", "fold", "fuse", "input_size", "load", "set_input_size", "strip"]
+__all__ = [
+    "Model",
+    "build",
+    "describe",
+    "fold",
+    "fuse",
+    "input_size",
+    "load",
+    "of_width",
+    "set_input_size",
+    "strip",
+    "widths_of",
+]
 
 Model = Detector | PoseEstimator | Segmentor
 
@@ -80,18 +93,28 @@ def _context(cfg: Config) -> DecideContext:
     return DecideContext(image_size=size, latency=latency)
 
 
-def load(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu") -> Model:
+def load(
+    config: str | Path | Config, checkpoint: str | Path, device: str = "cpu", width: float | None = None
+) -> Model:
     """Build the model of a config with the weights of a checkpoint, in evaluation mode.
 
     A compressed checkpoint has the plan of its compression, which is replayed. The config's ``model_transforms`` that
     the checkpoint does not have, all of them for a dense one, are decided from its weights, and applied.
 
+    A checkpoint of several widths (``Slimmable``) gives a plain model of one of them.
+
     The classes are those of the checkpoint, whatever the config or its data state. If the checkpoint has none (only
     weights), they are the config's. ``model.dataset_meta`` has the classes, ``model.cfg`` the config linked with them.
 
+    Args:
+        config: path, name of a shipped config, or a config.
+        checkpoint: its weights.
+        device: of the model.
+        width: of a checkpoint of several widths; None for the largest.
+
     Raises:
-        UserError: the checkpoint cannot be read safely or belongs to another architecture, or neither it nor the config
-            has classes.
+        UserError: the checkpoint cannot be read safely or belongs to another architecture, neither it nor the config
+            has classes, or it does not have that width.
     """
     data = read_checkpoint(checkpoint)
     trained_on = dataset_meta_of(data, checkpoint)
@@ -107,10 +130,36 @@ def load(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu
     def load_weights(module: Any) -> None:
         load_matching(module, weights, name=str(checkpoint))
 
-    model = _build(cfg, plan=plan_of(data, checkpoint), load=load_weights, source=checkpoint)
+    model = of_width(_build(cfg, plan=plan_of(data, checkpoint), load=load_weights, source=checkpoint), width)
     model.cfg = cfg
     model.dataset_meta = metainfo
     return model.to(device).eval()
+
+
+def widths_of(model: Any) -> tuple[float, ...]:
+    """The widths of a model from :func:`build`, the largest first; none of a plain model."""
+    return tuple(model.choices()) if isinstance(model, Elastic) else ()
+
+
+def of_width(model: Any, width: float | None = None) -> Model:
+    """A width of a model as a plain model; a plain model itself.
+
+    Args:
+        model: from :func:`build`.
+        width: None for the largest.
+
+    Raises:
+        UserError: it does not have that width.
+    """
+    if not isinstance(model, Elastic):
+        if width is not None:
+            raise UserError(
+                f"--width: got {width:g}, but the model has one width alone; expected one that was trained with "
+                "Slimmable in model_transforms"
+            )
+        return cast(Model, model)
+    model.activate(model.choices()[0] if width is None else width)
+    return cast(Model, model.extract())
 
 
 def fold(model: Model) -> Model:
@@ -126,8 +175,11 @@ def strip(model: Model) -> Model:
 
 
 def fuse(model: Model) -> Model:
-    """A copy for inference: stripped, then folded; with integers where training had fake quantization."""
-    fused: Any = converted(inference_model(model))
+    """A copy for inference: stripped, then folded; with integers where training had fake quantization.
+
+    Of a model of several widths it is the largest.
+    """
+    fused: Any = converted(inference_model(of_width(model)))
     return fused
 
 

@@ -29,11 +29,13 @@ from efftasks.engine.cpu import crashes_channels_last, flush_denormals, keep_fre
 from efftasks.engine.dataloaders import build_dataloader
 from efftasks.engine.hooks.sync_buffers import SyncBuffers
 from efftasks.engine.hooks.validate_resumed import ValidateResumed
+from efftasks.engine.hooks.validate_widths import ValidateWidths
 from efftasks.engine.resuming import ScheduleOfConfig, check_same_groups
 from efftasks.engine.starting import StartingModel, starting_model
 from efftasks.engine.wrapped import bare_model
 from efftasks.registry import RUNNERS
 from efftasks.structures.features import EXIT_MODULE
+from efftasks.structures.protocols import Elastic
 
 __all__ = ["EffRunner"]
 
@@ -91,6 +93,8 @@ class EffRunner(Runner):
             self.register_hook(SyncBuffers())
         if self._resume:
             self.register_hook(ValidateResumed())
+        if isinstance(bare_model(self.model), Elastic) and self._val_loop is not None:
+            self.register_hook(ValidateWidths())
         if get_device() != "cpu" or not crashes_channels_last(self.model):
             self.model.to(memory_format=torch.channels_last)
         log = Path(self.log_dir, f"{self.timestamp}.log")

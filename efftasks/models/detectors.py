@@ -108,6 +108,11 @@ class Detector(BaseModel):
         """Specs of the neck's maps, the input of the heads."""
         return self.neck.specs
 
+    @property
+    def map_readers(self) -> tuple[nn.Module, ...]:
+        """The semantic head."""
+        return () if self.semantic_head is None else (self.semantic_head,)
+
     def stages(self, images: Tensor) -> Stages:
         """Preprocessed images (B, 3, H, W) -> the neck's maps and the head's raw prediction."""
         maps = self.features(images)

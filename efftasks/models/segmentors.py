@@ -124,6 +124,14 @@ class Segmentor(EncoderDecoder):
         owner = self.neck if self.with_neck else self.backbone
         return tuple(owner.specs) if isinstance(owner, HasSpecs) else ()
 
+    @property
+    def map_readers(self) -> tuple[nn.Module, ...]:
+        """The auxiliary heads."""
+        if not self.with_auxiliary_head:
+            return ()
+        heads = self.auxiliary_head
+        return tuple(heads) if isinstance(heads, nn.ModuleList) else (heads,)
+
     def stages(self, images: Tensor) -> Stages:
         """Preprocessed images (B, 3, H, W) -> maps, and logits (B, C, h, w) at the decode head's stride."""
         maps = self.extract_feat(images)

@@ -29,6 +29,7 @@ __all__ = [
     "MayExitEarly",
     "Progressive",
     "Quantizable",
+    "ReadsMaps",
     "ReadsParts",
     "SelectsInside",
     "Staged",
@@ -109,6 +110,16 @@ class HasStages(Protocol):
 
     def stages(self, images: Tensor) -> Stages:
         """Preprocessed images (B, 3, H, W) -> feature maps and raw prediction."""
+        ...
+
+
+@runtime_checkable
+class ReadsMaps(Protocol):
+    """A model that may have more heads on its feature maps than that of its raw prediction."""
+
+    @property
+    def map_readers(self) -> tuple[nn.Module, ...]:
+        """The others: each takes all maps of :meth:`HasStages.stages`. Some are for training only."""
         ...
 
 

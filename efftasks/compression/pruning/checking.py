@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from efftasks.compression.pruning.groups import ChannelGroup, outputs_of
+from efftasks.compression.pruning.groups import ChannelGroup, Outputs, outputs_of
 from efftasks.compression.pruning.record import tensors_of
 from efftasks.compression.pruning.slicing import cut, kept_plan, mask
 from efftasks.compression.pruning.tracing import train_quietly
@@ -20,7 +20,9 @@ __all__ = ["failing_groups", "is_exact"]
 TOLERANCE = 1e-4  # relative; a channel too many or too few changes outputs by percents
 
 
-def failing_groups(model: nn.Module, groups: Sequence[ChannelGroup], size: tuple[int, int]) -> dict[str, str]:
+def failing_groups(
+    model: nn.Module, groups: Sequence[ChannelGroup], size: tuple[int, int], outputs: Outputs = outputs_of
+) -> dict[str, str]:
     """Groups that cannot be cut, by name, with the reason; most often none.
 
     All groups are cut at once, half of their channels. Only if that fails, one after the other.
@@ -29,18 +31,21 @@ def failing_groups(model: nn.Module, groups: Sequence[ChannelGroup], size: tuple
         model: it is not changed.
         groups: of the model.
         size: (height, width) of the input.
+        outputs: runs a model on images; what it returns is compared.
     """
-    if not groups or is_exact(model, groups, size):
+    if not groups or is_exact(model, groups, size, outputs):
         return {}
     reason = "a network without its channels does not compute the same as one that reads zeros for them"
-    failing = {group.name: reason for group in groups if not is_exact(model, [group], size)}
+    failing = {group.name: reason for group in groups if not is_exact(model, [group], size, outputs)}
     rest = [group for group in groups if group.name not in failing]
-    if rest and not is_exact(model, rest, size):
+    if rest and not is_exact(model, rest, size, outputs):
         failing.update({group.name: f"{reason}, in all groups together" for group in rest})
     return failing
 
 
-def is_exact(model: nn.Module, groups: Sequence[ChannelGroup], size: tuple[int, int]) -> bool:
+def is_exact(
+    model: nn.Module, groups: Sequence[ChannelGroup], size: tuple[int, int], outputs: Outputs = outputs_of
+) -> bool:
     """Whether cutting half of the channels of groups equals masking them, in training and in evaluation mode."""
     generator = torch.Generator().manual_seed(0)
     dense = _generic(model, generator)
@@ -55,7 +60,7 @@ def is_exact(model: nn.Module, groups: Sequence[ChannelGroup], size: tuple[int, 
         return all(
             _equal(a, b)
             for training in (True, False)
-            for a, b in zip(*(_run(network, images, training) for network in (small, masked)), strict=True)
+            for a, b in zip(*(_run(network, images, training, outputs) for network in (small, masked)), strict=True)
         )
     except (RuntimeError, ValueError, IndexError):  # shapes that do not fit
         return False
@@ -71,7 +76,7 @@ def _generic(model: nn.Module, generator: torch.Generator) -> nn.Module:
     return network
 
 
-def _run(network: nn.Module, images: Tensor, training: bool) -> list[Tensor]:
+def _run(network: nn.Module, images: Tensor, training: bool, outputs: Outputs) -> list[Tensor]:
     if training:
         train_quietly(network)
     else:
@@ -81,7 +86,7 @@ def _run(network: nn.Module, images: Tensor, training: bool) -> list[Tensor]:
     try:
         with torch.no_grad(), torch.random.fork_rng([]), _StayDouble():
             torch.manual_seed(0)
-            return [tensor for tensor in tensors_of(outputs_of(network, images)) if tensor.is_floating_point()]
+            return [tensor for tensor in tensors_of(outputs(network, images)) if tensor.is_floating_point()]
     finally:
         torch.set_default_dtype(default)
 

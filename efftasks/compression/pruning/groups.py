@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,7 +15,10 @@ from efftasks.compression.pruning.record import Axis, Trace, channel_count, mixe
 from efftasks.compression.pruning.tracing import keeps_modes, trace, train_quietly
 from efftasks.structures.protocols import Exportable, HasStages
 
-__all__ = ["ChannelGroup", "ModelGroups", "Member", "find_groups", "outputs_of"]
+__all__ = ["ChannelGroup", "ModelGroups", "Member", "Outputs", "find_groups", "outputs_of"]
+
+
+Outputs = Callable[[nn.Module, Tensor], Any]  # a model, images (1, 3, H, W) -> tensors in containers
 
 
 class Member(NamedTuple):
@@ -71,15 +74,16 @@ def outputs_of(model: nn.Module, images: Tensor) -> Any:
     return tuple(model.stages(images)) if isinstance(model, HasStages) else model(images)
 
 
-def find_groups(model: nn.Module, size: tuple[int, int]) -> ModelGroups:
+def find_groups(model: nn.Module, size: tuple[int, int], outputs: Outputs = outputs_of) -> ModelGroups:
     """Find the groups of a model whose channels may be removed.
 
-    The feature maps that heads read and the raw prediction keep their channels. The model is run twice, in training
-    mode, whose branches may read the same maps, and in evaluation mode.
+    What ``outputs`` returns keeps its channels: by default the feature maps that heads read and the raw prediction. The
+    model is run twice, in training mode, whose branches may read the same maps, and in evaluation mode.
 
     Args:
         model: it is not changed.
         size: (height, width) of its input.
+        outputs: runs a model on images.
     """
     parameter = next(model.parameters())
     device = parameter.device
@@ -87,9 +91,9 @@ def find_groups(model: nn.Module, size: tuple[int, int]) -> ModelGroups:
     def runs(network: nn.Module) -> Iterator[Any]:
         images = torch.rand(1, 3, *size, device=device, dtype=parameter.dtype)
         train_quietly(network)
-        yield outputs_of(network, images)
+        yield outputs(network, images)
         network.eval()
-        yield outputs_of(network, images)
+        yield outputs(network, images)
 
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         record = trace(model, runs)

@@ -104,7 +104,9 @@ class OneToManyTerm(Term):
             )
         if teacher.model.head.one_to_many is None:
             raise UserError(f"{self.place}: the teacher was stripped of its one-to-many branch")
-        branch = teacher.model.head.one_to_many(teacher.features)
+        branch = teacher.raw.one_to_many  # of a teacher that trains as well
+        if branch is None:
+            branch = teacher.model.head.one_to_many(teacher.features)
         boxes = decode_distances(points, branch.distances.float() * strides)
         probabilities = classes.columns(branch.logits.float().sigmoid(), 2)
         quality = probabilities.amax(-1)
