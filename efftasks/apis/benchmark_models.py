@@ -14,14 +14,16 @@ import efftasks.compat  # noqa: F401
 import torch
 from mmengine.registry import DefaultScope
 
-from efftasks.apis.building import build, fuse, input_size, load
+from efftasks.apis.building import build, fuse, input_size, load, of_width, widths_of
 from efftasks.apis.formats import exporter_for, suffix_of
 from efftasks.apis.forms import exported_graph
 from efftasks.bench.complexity import count_complexity
 from efftasks.bench.engines import TORCH_ENGINES, file_call, torch_call
 from efftasks.bench.memory import peak_rss_of, run_file
 from efftasks.bench.rows import BenchmarkSettings, Row, label_of
+from efftasks.checkpoints.files import read_checkpoint
 from efftasks.compression.folding import inference_model
+from efftasks.compression.plan import plan_of
 from efftasks.config import load_config
 from efftasks.export.exporters.base import Exporter
 from efftasks.models.backbones.base import build_backbone
@@ -43,8 +45,19 @@ class Subject(NamedTuple):
 
 
 def model_rows(model: str, size: tuple[int, int] | None, settings: BenchmarkSettings, folder: Path) -> Iterator[Row]:
-    """Rows of a model on each backend; for runtimes of files it is exported into ``folder``, with a batch of one."""
-    subject = _subject(model, size)
+    """Rows of a model on each backend; for runtimes of files it is exported into ``folder``, with a batch of one.
+
+    A model of several widths has rows of each, or of that of the settings.
+    """
+    widths = (settings.width,) if settings.width is not None else _widths(model)
+    for width in widths:
+        yield from _rows_of_width(model, width, size, settings, folder)
+
+
+def _rows_of_width(
+    model: str, width: float | None, size: tuple[int, int] | None, settings: BenchmarkSettings, folder: Path
+) -> Iterator[Row]:
+    subject = _subject(model, size, width)
     size = subject.size
     complexity = count_complexity(subject.module, subject.forward, size)
     row = {
@@ -82,33 +95,49 @@ def model_rows(model: str, size: tuple[int, int] | None, settings: BenchmarkSett
             columns["peak GPU MB"] = torch.cuda.max_memory_allocated() / 1e6
             name = f"{backend}, cuda"
         elif backend == "torch":
-            columns["peak RSS MB"] = peak_rss_of(run_model, model, size, settings.threads)
+            columns["peak RSS MB"] = peak_rss_of(run_model, model, size, settings.threads, width)
         yield {**row, "backend": name, **columns}, call
 
 
-def _subject(model: str, size: tuple[int, int] | None) -> Subject:
-    return _backbone(model, size or (224, 224)) if model.startswith("backbone:") else _config(model, size)
+def _subject(model: str, size: tuple[int, int] | None, width: float | None) -> Subject:
+    if not model.startswith("backbone:"):
+        return _config(model, size, width)
+    if width is not None:
+        raise UserError(f"--width: got {width:g}, but {model} is a backbone, which has one width")
+    return _backbone(model, size or (224, 224))
 
 
-def run_model(model: str, size: tuple[int, int], threads: int | None) -> None:
+def _widths(model: str) -> tuple[float | None, ...]:
+    """The widths of a model; one None of a model that has one width alone."""
+    if model.startswith("backbone:"):
+        return (None,)
+    if is_checkpoint(model):
+        plan = plan_of(read_checkpoint(model), model)
+        return (None,) if plan is None else tuple(plan.steps[-1].plan.get("widths", (None,)))
+    cfg = load_config(model)
+    return widths_of(build(cfg)) or (None,) if cfg.get("model_transforms") else (None,)
+
+
+def run_model(model: str, size: tuple[int, int], threads: int | None, width: float | None = None) -> None:
     """Build a config's model or a backbone and run it three times in PyTorch: what a process of its own does."""
-    call = torch_call(_subject(model, size).forward, size, threads=threads)
+    call = torch_call(_subject(model, size, width).forward, size, threads=threads)
     for _ in range(3):
         call()
 
 
-def _config(model: str, size: tuple[int, int] | None) -> Subject:
+def _config(model: str, size: tuple[int, int] | None, width: float | None) -> Subject:
     if is_checkpoint(model):  # its weights too: it may be compressed
-        network = load(config_beside(Path(model)), model)
+        network = load(config_beside(Path(model)), model, width=width)
         fused, cfg = fuse(network), network.cfg
     else:
         cfg = load_config(model)
-        fused = fuse(build(cfg))
+        fused = fuse(of_width(build(cfg), width))
     size = size or input_size(cfg)
     divisor = fused.divisor
     if any(side % divisor for side in size):
         raise UserError(f"--size: got {size[0]} {size[1]}, expected multiples of {divisor} for {model}")
-    return Subject(label_of(model), fused, fused.infer, lambda exporter: exported_graph(fused, exporter, size), size)
+    label = label_of(model) if width is None else f"{label_of(model)} width {width:g}"
+    return Subject(label, fused, fused.infer, lambda exporter: exported_graph(fused, exporter, size), size)
 
 
 def config_beside(checkpoint: Path) -> Path:

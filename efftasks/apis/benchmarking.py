@@ -12,7 +12,7 @@ from tqdm import tqdm
 from efftasks.bench.environment import describe_environment
 from efftasks.bench.gap import add_gaps
 from efftasks.bench.latency import measure
-from efftasks.bench.rows import COLUMNS, BenchmarkSettings, Row, artifact_rows, label_of
+from efftasks.bench.rows import COLUMNS, BenchmarkSettings, Row, artifact_rows
 from efftasks.structures.errors import UserError
 from efftasks.structures.suffixes import is_checkpoint
 
@@ -44,12 +44,14 @@ def benchmark(models: Sequence[str], settings: BenchmarkSettings = DEFAULTS, bas
         raise UserError(f"--baseline: got {baseline!r}, expected one of the models: {', '.join(models)}")
     table: list[dict[str, Any]] = []
     calls: dict[str, Callable[[], float]] = {}
+    labels: dict[str, str] = {}  # of the first row of a model: it may have rows of several widths
     with tempfile.TemporaryDirectory(prefix="efftasks-benchmark-") as folder:
         # Silent where nobody watches.
         for model in tqdm(dict.fromkeys(models), desc="preparing", leave=False, disable=None):
             for row, call in _rows(model, settings, Path(folder)):
                 calls[str(len(table))] = call
                 table.append(row)
+                labels.setdefault(model, str(row["model"]))
         for key, stats in measure(calls, settings.warmup, settings.runs).items():
             table[int(key)].update(
                 {
@@ -63,7 +65,7 @@ def benchmark(models: Sequence[str], settings: BenchmarkSettings = DEFAULTS, bas
                 }
             )
     if baseline is not None:
-        add_gaps(table, label_of(baseline))
+        add_gaps(table, labels[baseline])
     columns = tuple(column for column in COLUMNS if any(row.get(column) is not None for row in table))
     return Benchmark(table, columns, describe_environment(settings.threads))
 

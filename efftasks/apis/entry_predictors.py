@@ -34,6 +34,7 @@ def entry_predictor(
     backend: str | None = None,
     exit_threshold: float | None = None,
     tiles: TileSettings | None = None,
+    width: float | None = None,
 ) -> tuple[Predict, Sequence[str]]:
     """What predicts for entries of a data set, and the classes of its labels.
 
@@ -43,9 +44,10 @@ def entry_predictor(
         backend: the runtime of an exported file; None takes the one for its suffix.
         exit_threshold: of a network with an early exit; None takes the model's or the file's.
         tiles: how an exported file looks at large images; None for whole images.
+        width: of a checkpoint of several widths; None for the largest.
 
     Raises:
-        UserError: a runtime or tiles for a checkpoint, or the file cannot be run.
+        UserError: a runtime or tiles for a checkpoint, a width for an exported file, or the file cannot be run.
     """
     if is_checkpoint(model):
         if backend is not None:
@@ -54,7 +56,7 @@ def entry_predictor(
             )
         if tiles is not None:
             raise UserError(f"--tiles: got {model}, a checkpoint, expected an exported file: efftasks export writes it")
-        network = load(cfg, model)
+        network = load(cfg, model, width=width)
         if exit_threshold is not None:
             set_exit_threshold(network, exit_threshold)
         threads = FairThreads(logging.getLogger("efftasks").info)
@@ -64,6 +66,8 @@ def entry_predictor(
             return predict(network, entries)
 
         return predict_entries, network.dataset_meta["classes"]
+    if width is not None:
+        raise UserError(f"--width: got {width:g}, but {model} is an exported file, which has one width")
     return artifact_predictor(model, backend, exit_threshold, tiles)
 
 

@@ -39,6 +39,7 @@ class ExportSettings:
     images: str | Path | None = None  # a folder to verify on; None: the test data of the config
     num_images: int = 16  # how many of them
     evaluate: bool = False  # also the metrics of model and file on the test data
+    width: float | None = None  # of a checkpoint of several widths; None: the largest
     quantization: Mapping[str, Any] = field(default_factory=dict)  # overrides of the config's; of int8
     calib_images: str | Path | None = None  # a folder to calibrate on; None: the training data of the config
     sensitivity: bool = False  # measure that of each layer, and leave the worst in float

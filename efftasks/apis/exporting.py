@@ -90,9 +90,11 @@ def export(
     cfg = load_config(config, options)
     if "test_cfg" in cfg.model:  # a file takes whole images, and is compared on them, whatever the config tests in
         cfg.model.test_cfg = dict(output=cfg.model.test_cfg.get("output", "labels"))
-    model = load(cfg, checkpoint)
+    model = load(cfg, checkpoint, width=settings.width)
     name = config.filename if isinstance(config, Config) else config
     source = {"config": str(name), "checkpoint_sha256": ArtifactFile.of(checkpoint).sha256}
+    if settings.width is not None:
+        source["width"] = f"{settings.width:g}"
     return export_model(model, out, settings, source)
 
 

@@ -59,6 +59,7 @@ class BenchmarkSettings:
     warmup: int = 10
     threads: int | None = None  # of the runtime; None leaves them to it
     device: str = "cpu"  # of the torch backends: cpu or cuda
+    width: float | None = None  # of models of several widths; None: all, a row each
 
     def __post_init__(self) -> None:
         for name, least in (("runs", 1), ("warmup", 0), ("threads", 1)):

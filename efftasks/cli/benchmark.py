@@ -66,6 +66,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--threads", type=int, help="threads of the runtime (default: the runtime's choice)")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of the torch backends (default cpu)")
     parser.add_argument("--baseline", metavar="MODEL", help="compare every row with this model's")
+    parser.add_argument(
+        "--width", type=float, metavar="W", help="one width of slimmable networks (default: all of them)"
+    )
     parser.set_defaults(run=run)
 
 
@@ -85,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         warmup=args.warmup,
         threads=args.threads,
         device=args.device,
+        width=args.width,
     )
     if args.images is None:
         rows, columns, environment = benchmark(args.models, settings, args.baseline)

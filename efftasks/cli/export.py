@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from efftasks.cli.options import add_options, parse_options
+from efftasks.cli.options import add_options, add_width, parse_options
 
 EXAMPLES = """examples:
   efftasks export my_config.py work_dirs/my_config/best.pth --out out
@@ -18,6 +18,7 @@ EXAMPLES = """examples:
   efftasks export my_config.py best.pth --precision int8 --input uint8   it takes pixels: faster in ONNX Runtime
   efftasks export my_config.py best.pth --precision int8 --sensitivity   also which layers lose most
   efftasks export my_config.py best.pth --exit split                  of a model with an early exit: two files
+  efftasks export my_config.py best.pth --width 0.5                   one of the widths of a slimmable network
   efftasks export --list                                              backends, and the models they take
   efftasks export my_config.py best.pth --backend web --out page      a page that runs the model in a browser
 
@@ -83,6 +84,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--num-images", type=int, default=16, help="number of images (default 16)")
     parser.add_argument("--eval", action="store_true", help="also evaluate model and file on the test data")
     _add_exit(parser)
+    add_width(parser)
     _add_quantization(parser)
     _add_page(parser)
     add_options(parser)
@@ -189,6 +191,7 @@ def run(args: argparse.Namespace) -> int:
         images=args.images,
         num_images=args.num_images,
         evaluate=args.eval,
+        width=args.width,
         quantization=_quantization(args),
         calib_images=args.calib_images,
         sensitivity=args.sensitivity,

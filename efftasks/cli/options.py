@@ -1,4 +1,4 @@
-"""Options of several commands: overrides of config values, and whether the data are checked first."""
+"""Options of several commands: overrides of config values, whether data are checked first, and the width."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import ast
 from typing import Any
 
-__all__ = ["add_options", "add_skip_check", "parse_options"]
+__all__ = ["add_options", "add_skip_check", "add_width", "parse_options"]
 
 
 def add_skip_check(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +22,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options``."""
     parser.add_argument(
         "--cfg-options", nargs="+", metavar="K=V", default=[], help="override values of the config, keys with dots"
+    )
+
+
+def add_width(parser: argparse.ArgumentParser) -> None:
+    """Add ``--width``."""
+    parser.add_argument(
+        "--width",
+        type=float,
+        metavar="W",
+        help="which width of a checkpoint of several (Slimmable), such as 0.5 (default: the largest)",
     )
 
 

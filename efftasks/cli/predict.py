@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from efftasks.cli.options import add_width
 from efftasks.cli.tile_options import add_tile_options, tile_progress, tile_settings
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="image, folder, glob pattern, video file, index of a camera (0), or URL of a stream (rtsp://...)",
     )
     parser.add_argument("--config", help="config of a checkpoint")
+    add_width(parser)
     parser.add_argument("--out", default="predictions", help="folder (default: predictions)")
     parser.add_argument("--score-thr", type=float, default=0.3, help="minimum score of detections (default 0.3)")
     parser.add_argument("--batch-size", type=int, default=1)
@@ -219,7 +221,10 @@ def _check(args: argparse.Namespace) -> None:
 
 def _artifact(args: argparse.Namespace) -> Stream:
     from efftasks.runtime.predictor import Predictor
+    from efftasks.structures.errors import UserError
 
+    if args.width is not None:
+        raise UserError(f"--width: got {args.width:g}, but {args.model} is an exported file, which has one width")
     tiles = tile_settings(args)
     predictor = Predictor(
         args.model,
@@ -267,7 +272,7 @@ def _checkpoint(args: argparse.Namespace) -> Stream:
             raise UserError(f"--{option}: got {value!r}, but {args.model} is a checkpoint, which PyTorch runs")
     from efftasks import apis
 
-    model = apis.load(args.config, args.model)
+    model = apis.load(args.config, args.model, width=args.width)
     if args.exit_threshold is not None:
         apis.set_exit_threshold(model, args.exit_threshold)
     return lambda source, skip: apis.stream(model, source, args.score_thr, args.batch_size, skip or "raise")

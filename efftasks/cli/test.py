@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from efftasks.cli.options import add_options, add_skip_check, parse_options
+from efftasks.cli.options import add_options, add_skip_check, add_width, parse_options
 from efftasks.cli.tile_options import add_tile_options, tile_settings
 
 EXAMPLES = """examples:
@@ -36,6 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--show-dir", metavar="DIR", help="write pictures: ground truth left, predictions right")
     parser.add_argument("--show-num", type=int, default=16, help="number of pictures (default 16)")
     parser.add_argument("--score-thr", type=float, default=0.3, help="minimum score of drawn detections (default 0.3)")
+    add_width(parser)
     add_skip_check(parser)
     _add_exit(parser)
     add_options(parser)
@@ -81,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
     cfg = apis.load_config(args.config, options)
     if args.exit_thresholds:
         return _exit_curve(args, cfg)
-    predict, classes = entry_predictor(cfg, args.model, args.backend, args.exit_threshold, tile_settings(args))
+    threshold, tiles = args.exit_threshold, tile_settings(args)
+    predict, classes = entry_predictor(cfg, args.model, args.backend, threshold, tiles, args.width)
     counted = CountedExits(predict)
     keep = args.show_num if args.show_dir else 0
     result = apis.evaluate(cfg, counted, classes, keep=keep, check=not args.skip_check)

@@ -1,4 +1,4 @@
-"""The weights of a network that is cut, as parts of the weights of the network before: with gradients, unlike cutting."""
+"""The weights of a network that is cut as parts of the weights before: unlike cutting, with gradients."""
 
 from __future__ import annotations
 

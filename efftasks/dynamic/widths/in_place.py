@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -38,8 +37,8 @@ def default_terms(model: nn.Module) -> Terms:
     if isinstance(head, O2OHead):
         return dict(one_to_many=dict(type="OneToManyTerm"))
     raise UserError(
-        f"model_transforms: Slimmable: narrower widths of a {type(head).__name__} have no distillation from the widest; "
-        "set distillation=dict() to train them by annotations alone"
+        f"model_transforms: Slimmable: got a {type(head).__name__}, for which no distillation from the widest width is "
+        "known; set distillation=dict() to train all widths by annotations alone"
     )
 
 
@@ -84,7 +83,10 @@ class InPlaceGuide(nn.Module):
         super().__init__()
         # In a list, since it is no part of this module: it belongs to the widest network.
         self._widest = [widest]
-        specs = [network.feature_specs if isinstance(network, (Detector, Segmentor)) else () for network in (student, teacher)]
+        specs = [
+            network.feature_specs if isinstance(network, (Detector, Segmentor)) else ()
+            for network in (student, teacher)
+        ]
         built: dict[str, Term] = {}
         for name, config in terms.items():
             place = f"model_transforms: Slimmable.distillation.{name}"
@@ -114,7 +116,6 @@ class InPlaceGuide(nn.Module):
         return losses
 
 
-def _all_classes(model: Any) -> ClassMap:
-    """Every class is one of the teacher's, in the same order."""
-    count = model.num_classes if isinstance(model, Segmentor) else model.head.num_classes
-    return ClassMap(tuple(range(count)))
+def _all_classes(model: Any) -> ClassMap | None:
+    """Every class is one of the teacher's, in the same order. Maps of a segmentor may be of other things as well."""
+    return None if isinstance(model, Segmentor) else ClassMap(tuple(range(model.head.num_classes)))

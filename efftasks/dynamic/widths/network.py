@@ -58,7 +58,9 @@ class Narrower(nn.Module):
         """Its weights without those of its norms, parts of the parameters of the widest network."""
         own = {f"{name}.{key}" for name in self.norms for key in ("weight", "bias")}
         return {
-            name: sliced(shared[name], {dim: self.get_buffer(f"indices{i}") for dim, i in self._sliced.get(name, {}).items()})
+            name: sliced(
+                shared[name], {dim: self.get_buffer(f"indices{i}") for dim, i in self._sliced.get(name, {}).items()}
+            )
             for name, _ in self.structure.named_parameters()
             if name not in own
         }
@@ -138,7 +140,9 @@ class SlimmableNetwork(BaseModel):
             UserError: it is none of :meth:`choices`.
         """
         if choice not in self.widths:
-            raise UserError(f"width: got {choice!r}, expected one of {', '.join(f'{width:g}' for width in self.widths)}")
+            raise UserError(
+                f"width: got {choice!r}, expected one of {', '.join(f'{width:g}' for width in self.widths)}"
+            )
         self.active = choice
 
     def extract(self) -> nn.Module:
