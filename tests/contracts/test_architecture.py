@@ -47,6 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": MODEL_SIDE | {"compression"},  # a teacher may be compressed: its plan is replayed
     "evaluation": {"registry", "structures", "ops", "imaging", "annotations"},
     "compression": {"registry", "structures", "ops"},
+    "dynamic": {"registry", "structures", "ops", "compression", "models"},  # losses between widths are those of guides
     "export": {"registry", "structures", "ops", "imaging"},
     "engine": {"registry", "structures", "ops", "checkpoints", "compression"},
     "runtime": {"structures", "imaging"},

@@ -46,7 +46,7 @@ def test_maps_between_backbone_and_heads_are_narrower_too(dense: Callable[..., A
         stages = model.eval().stages(torch.rand(1, 3, 64, 64))
     assert [x.shape[1] for x in stages.features] == [spec.channels for spec in model.feature_specs]
     assert stages.raw.shape[1] == 3
-    assert model.auxiliary_head(stages.features).shape[1] == 3
+    assert model.map_readers[0](stages.features).shape[1] == 3  # the auxiliary head
 
 
 def test_ranked_channels_are_those_with_large_weights() -> None:
