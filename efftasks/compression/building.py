@@ -14,6 +14,7 @@ from efftasks.compression.plan import CompressionPlan, Step, architecture_digest
 from efftasks.compression.transform import DecideContext, ModelTransform
 from efftasks.registry import MODEL_TRANSFORMS, MODELS
 from efftasks.structures.errors import UserError
+from efftasks.structures.protocols import Elastic
 
 __all__ = ["BuiltModel", "build_model"]
 
@@ -46,7 +47,7 @@ def build_model(
 
     Raises:
         UserError: the plan is of another dense model than the config's, has a step that the config does not list, or
-            names a transform that is not registered.
+            names a transform that is not registered; or a transform follows one that makes several networks of one.
     """
     left = undecided(plan, transforms, source)
     built: Any = MODELS.build(copy.deepcopy(model))
@@ -58,6 +59,11 @@ def build_model(
         load(built)
     context = replace(context, has_weights=load is not None)
     for config in left:
+        if isinstance(built, Elastic):
+            raise UserError(
+                f"model_transforms: {plain(config['type'])} comes after {steps[-1].type}, which makes several networks of "
+                f"one; expected {steps[-1].type} as the last step"
+            )
         transform: ModelTransform = MODEL_TRANSFORMS.build(copy.deepcopy(config))
         decided = [transform.decide(built, context)]
         broadcast_object_list(decided)  # processes see other batches and times, and need the same layers

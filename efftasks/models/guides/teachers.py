@@ -21,7 +21,7 @@ from efftasks.models.guides.terms import ClassMap
 from efftasks.models.preprocessors import Normalization, normalization_of
 from efftasks.registry import MODELS
 from efftasks.structures.errors import UserError
-from efftasks.structures.protocols import Staged
+from efftasks.structures.protocols import Elastic, Staged
 
 __all__ = ["TeacherImages", "Trained", "build_teacher", "class_map", "num_classes_of", "trained_teacher"]
 
@@ -72,6 +72,8 @@ def trained_teacher(network: nn.Module, config: Mapping[str, Any] | None, path: 
         if is_other or plan is not None:
             network = build_model(config, plan=plan, source=path).model
     load_matching(network, weights, name=os.fspath(path))
+    if isinstance(network, Elastic):
+        network = network.extract()  # the widest
     return Trained(network, classes)
 
 

@@ -11,9 +11,12 @@ import efftasks.compat  # noqa: F401
 # isort: split
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from efftasks.compression.building import build_model
 from efftasks.compression.pruning.slicing import cut
 from efftasks.compression.transform import DecideContext
 from efftasks.dynamic.widths.plans import width_plans
@@ -67,6 +70,17 @@ def test_a_single_width_is_a_network_of_that_width(dense: Callable[..., Any], sl
     network = slimmed("fpnlite", widths=(0.5,))
     assert network.choices() == (0.5,) and network.state_dict().keys() == expected.state_dict().keys()
     assert all(torch.equal(value, expected.state_dict()[name]) for name, value in network.state_dict().items())
+
+
+def test_it_is_the_last_step(families: ModuleType) -> None:
+    config = Config.fromfile(families.MODEL_CONFIGS / "fpnlite.py").model
+    config.decode_head.num_classes = config.auxiliary_head.num_classes = 3
+    steps = [dict(type="Slimmable", widths=(1.0, 0.5)), dict(type="Prune", ratio=0.5)]
+    with DefaultScope.overwrite_default_scope("efftasks"):
+        with pytest.raises(UserError, match=r"Prune comes after Slimmable.* expected Slimmable as the last step"):
+            build_model(config, steps, context=CONTEXT)
+        network = build_model(config, steps[::-1], context=CONTEXT).model
+    assert network.choices() == (1.0, 0.5)
 
 
 def test_trained_weights_are_ranked(dense: Callable[..., Any]) -> None:

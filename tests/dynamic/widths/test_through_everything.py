@@ -14,11 +14,13 @@ import efftasks.compat  # noqa: F401
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 
 from efftasks import apis
 from efftasks.checkpoints.files import read_checkpoint
 from efftasks.cli.main import main
 from efftasks.datasets.shapes import write_shapes
+from efftasks.models.guides.teachers import build_teacher, trained_teacher
 from efftasks.structures.errors import UserError
 
 DENSE = "o2o-n_mobilenetv4-conv-s_1xb16-18e_shapes-128"
@@ -105,6 +107,17 @@ def test_a_width_is_loaded_as_a_plain_model(trained: Path, data: Path, tmp_path:
     assert apis.load(plain, checkpoint, width=0.5).state_dict().keys() == half.state_dict().keys()
     with pytest.raises(UserError, match=r"^width: got 0\.3, expected one of 1, 0\.5$"):
         apis.load(file, checkpoint, width=0.3)
+
+
+def test_as_a_teacher_it_is_the_widest(trained: Path) -> None:
+    file, checkpoint = trained / f"{DENSE}.py", trained / "epoch_2.pth"
+    expected = apis.load(file, checkpoint)
+    with DefaultScope.overwrite_default_scope("efftasks"):
+        config = expected.cfg.model
+        teacher = trained_teacher(build_teacher(config), config, checkpoint).network
+    state = expected.state_dict()
+    assert type(teacher) is type(expected) and teacher.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in teacher.state_dict().items())
 
 
 @pytest.mark.slow
