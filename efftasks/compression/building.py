@@ -61,8 +61,8 @@ def build_model(
     for config in left:
         if isinstance(built, Elastic):
             raise UserError(
-                f"model_transforms: {plain(config['type'])} comes after {steps[-1].type}, which makes several networks of "
-                f"one; expected {steps[-1].type} as the last step"
+                f"model_transforms: {plain(config['type'])} comes after {steps[-1].type}, which makes several networks "
+                f"of one; expected {steps[-1].type} as the last step"
             )
         transform: ModelTransform = MODEL_TRANSFORMS.build(copy.deepcopy(config))
         decided = [transform.decide(built, context)]

@@ -32,7 +32,7 @@ from efftasks.engine.hooks.validate_resumed import ValidateResumed
 from efftasks.engine.hooks.validate_widths import ValidateWidths
 from efftasks.engine.resuming import ScheduleOfConfig, check_same_groups
 from efftasks.engine.starting import StartingModel, starting_model
-from efftasks.engine.wrapped import bare_model
+from efftasks.engine.wrapped import bare_model, networks_of
 from efftasks.registry import RUNNERS
 from efftasks.structures.features import EXIT_MODULE
 from efftasks.structures.protocols import Elastic
@@ -95,7 +95,7 @@ class EffRunner(Runner):
             self.register_hook(ValidateResumed())
         if isinstance(bare_model(self.model), Elastic) and self._val_loop is not None:
             self.register_hook(ValidateWidths())
-        if get_device() != "cpu" or not crashes_channels_last(self.model):
+        if get_device() != "cpu" or not any(map(crashes_channels_last, networks_of(self.model))):
             self.model.to(memory_format=torch.channels_last)
         log = Path(self.log_dir, f"{self.timestamp}.log")
         self.logger.info(f"work dir {self.work_dir}; the resolved config and the environment are in {log}")
