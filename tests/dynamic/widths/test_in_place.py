@@ -26,7 +26,7 @@ def losses_of(network: Any, families: ModuleType, family: str) -> dict[str, Tens
     return losses
 
 
-@pytest.mark.parametrize("family", TASKS)
+@pytest.mark.parametrize("family", ["fpnlite", pytest.param("o2o", marks=pytest.mark.slow)])
 def test_every_width_learns_from_annotations_and_the_narrower_from_the_widest(
     families: ModuleType, slimmed: Built, family: str
 ) -> None:

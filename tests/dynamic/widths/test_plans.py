@@ -50,9 +50,10 @@ def test_maps_between_backbone_and_heads_are_narrower_too(dense: Callable[..., A
 
 
 def test_ranked_channels_are_those_with_large_weights() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 2, 1))
+    first_layer = nn.Conv2d(3, 8, 1)
+    model = nn.Sequential(first_layer, nn.ReLU(), nn.Conv2d(8, 2, 1))
     with torch.no_grad():
-        model[0].weight[[1, 6]] *= 100  # type: ignore[operator]
+        first_layer.weight[[1, 6]] *= 100
     first, ranked = (kept(width_plans(model, (8, 8), (0.25,), ranked, 1)[0]) for ranked in (False, True))
     assert first == {("0", "out"): [0, 1], ("2", "in"): [0, 1]}
     assert ranked == {("0", "out"): [1, 6], ("2", "in"): [1, 6]}

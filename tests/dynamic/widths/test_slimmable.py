@@ -75,14 +75,14 @@ def test_a_single_width_is_a_network_of_that_width(dense: Callable[..., Any], sl
 def test_it_is_the_last_step(families: ModuleType) -> None:
     config = Config.fromfile(families.MODEL_CONFIGS / "fpnlite.py").model
     config.decode_head.num_classes = config.auxiliary_head.num_classes = 3
-    steps = [dict(type="Slimmable", widths=(1.0, 0.5)), dict(type="Prune", ratio=0.5)]
-    with DefaultScope.overwrite_default_scope("efftasks"):
-        with pytest.raises(UserError, match=r"Prune comes after Slimmable.* expected Slimmable as the last step"):
-            build_model(config, steps, context=CONTEXT)
-        network = build_model(config, steps[::-1], context=CONTEXT).model
-    assert network.choices() == (1.0, 0.5)
+    config.backbone.width = 0.25
+    steps: list[dict[str, Any]] = [dict(type="Slimmable", widths=(1.0, 0.5)), dict(type="Prune", ratio=0.5)]
+    message = r"Prune comes after Slimmable.* expected Slimmable as the last step"
+    with DefaultScope.overwrite_default_scope("efftasks"), pytest.raises(UserError, match=message):
+        build_model(config, steps, context=CONTEXT)
 
 
+@pytest.mark.slow
 def test_trained_weights_are_ranked(dense: Callable[..., Any]) -> None:
     model = dense("fpnlite")
     trained = DecideContext(image_size=(96, 96), has_weights=True)
@@ -100,7 +100,7 @@ def test_families(families: ModuleType, family: str) -> None:
     model.guide = None
     task = model.task
     step = Slimmable(widths=(1.0, 0.5), distillation={} if family in BY_ANNOTATIONS else None)
-    network = step.apply(model, step.decide(model, CONTEXT)).train()
+    network: Any = step.apply(model, step.decide(model, CONTEXT)).train()
     losses = network(families.images(family), families.samples(family, task), mode="loss")
     assert any("guide" in name for name in losses) == (family in BY_DISTILLATION)
     network.parse_losses(losses)[0].backward()

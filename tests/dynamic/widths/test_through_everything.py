@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from torch import Tensor
 
 from efftasks import apis
 from efftasks.checkpoints.files import read_checkpoint
@@ -62,6 +64,11 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work_dir
 
 
+@torch.no_grad()
+def detections(model: Any, images: Tensor) -> list[Tensor]:
+    return list(model.infer(images)[:3])
+
+
 def metrics_in_log(work_dir: Path) -> dict[str, float]:
     (log,) = work_dir.glob("*/vis_data/scalars.json")
     return json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
@@ -76,9 +83,8 @@ def test_all_widths_are_validated(trained: Path) -> None:
     cfg = trained / f"{DENSE}.py"
     for width, prefix in ((1.0, ""), (0.5, "width0.5/")):
         model = apis.load(cfg, trained / "epoch_2.pth", width=width)
-        result = apis.evaluate(
-            model.cfg, lambda infos, model=model: apis.predict(model, infos), model.dataset_meta["classes"]
-        )
+        predict, classes = partial(apis.predict, model), model.dataset_meta["classes"]
+        result = apis.evaluate(model.cfg, predict, classes)
         for name in names:
             key = name.rpartition("/")[2]
             (value,) = (value for other, value in result.metrics.items() if other.rpartition("/")[2] == key)
@@ -98,9 +104,8 @@ def test_a_width_is_loaded_as_a_plain_model(trained: Path, data: Path, tmp_path:
     file, checkpoint = trained / f"{DENSE}.py", trained / "epoch_2.pth"
     default, full, half = (apis.load(file, checkpoint, width=width) for width in (None, 1.0, 0.5))
     images = torch.rand(1, 3, 64, 64)
-    with torch.no_grad():
-        assert all(torch.equal(a, b) for a, b in zip(default.infer(images)[:3], full.infer(images)[:3]))
-        assert not torch.equal(half.infer(images)[1], full.infer(images)[1])
+    one, same, other = (detections(model, images) for model in (default, full, half))
+    assert all(torch.equal(a, b) for a, b in zip(one, same)) and not torch.equal(one[1], other[1])
     counts = [sum(p.numel() for p in model.parameters()) for model in (full, half)]
     assert counts[1] < 0.5 * counts[0] and type(half).__name__ == "Detector" and not half.training
     plain = config(data, tmp_path, model_transforms=[])  # the checkpoint knows
