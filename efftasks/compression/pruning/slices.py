@@ -12,7 +12,8 @@ from efftasks.compression.pruning.record import mixes
 
 __all__ = ["Slices", "parameter_slices", "sliced"]
 
-Slices = dict[str, dict[int, Tensor]]  # name of a parameter -> dimension -> ascending indices that are left
+# Name of a parameter -> dimension -> what is left: the number of the first channels, or ascending indices.
+Slices = dict[str, dict[int, "int | Tensor"]]
 
 
 def parameter_slices(model: nn.Module, plan: Mapping[str, Any]) -> Slices:
@@ -28,7 +29,7 @@ def parameter_slices(model: nn.Module, plan: Mapping[str, Any]) -> Slices:
         for side, number in sides.items():
             for parameter, dim in _parameters_of(name, layers.get(name), side):
                 if parameter in parameters:
-                    slices.setdefault(parameter, {})[dim] = torch.tensor(plan["kept"][number])
+                    slices.setdefault(parameter, {})[dim] = _left(plan["kept"][number])
     return slices
 
 
@@ -41,13 +42,12 @@ def _parameters_of(name: str, layer: nn.Module | None, side: str) -> list[tuple[
     return [(f"{name}.weight", 0), (f"{name}.bias", 0)]
 
 
-def sliced(parameter: Tensor, slices: Mapping[int, Tensor]) -> Tensor:
+def _left(kept: Sequence[int]) -> int | Tensor:
+    return len(kept) if len(kept) == kept[-1] + 1 else torch.tensor(kept)
+
+
+def sliced(parameter: Tensor, slices: Mapping[int, int | Tensor]) -> Tensor:
     """A part of a parameter, through which its gradient flows; a view where the first channels are left."""
-    for dim, kept in slices.items():
-        count = len(kept)
-        parameter = parameter.narrow(dim, 0, count) if _is_first(kept) else parameter.index_select(dim, kept)
+    for dim, left in slices.items():
+        parameter = parameter.narrow(dim, 0, left) if isinstance(left, int) else parameter.index_select(dim, left)
     return parameter
-
-
-def _is_first(kept: Sequence[int] | Tensor) -> bool:
-    return len(kept) == int(kept[-1]) + 1

@@ -43,11 +43,7 @@ class Narrower(nn.Module):
         super().__init__()
         self.structure: Any = copy.deepcopy(widest)
         cut(self.structure, plan)
-        self._sliced: dict[str, dict[int, int]] = {}  # name of a parameter -> dimension -> buffer of its indices
-        for name, dims in parameter_slices(widest, plan).items():
-            for dim, indices in dims.items():
-                number = self._sliced.setdefault(name, {})[dim] = sum(1 for _ in self.buffers(recurse=False))
-                self.register_buffer(f"indices{number}", indices, persistent=False)
+        self._slices = parameter_slices(widest, plan)
 
     @property
     def norms(self) -> dict[str, nn.Module]:
@@ -58,12 +54,16 @@ class Narrower(nn.Module):
         """Its weights without those of its norms, parts of the parameters of the widest network."""
         own = {f"{name}.{key}" for name in self.norms for key in ("weight", "bias")}
         return {
-            name: sliced(
-                shared[name], {dim: self.get_buffer(f"indices{i}") for dim, i in self._sliced.get(name, {}).items()}
-            )
+            name: sliced(shared[name], self._slices.get(name, {}))
             for name, _ in self.structure.named_parameters()
             if name not in own
         }
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Narrower:
+        super()._apply(fn, recurse)
+        for dims in self._slices.values():
+            dims.update({dim: fn(left) for dim, left in dims.items() if isinstance(left, Tensor)})
+        return self
 
     def plain(self, shared: Mapping[str, Tensor]) -> nn.Module:
         """A copy of the network, with weights of its own."""
