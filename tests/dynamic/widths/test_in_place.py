@@ -77,6 +77,15 @@ def test_the_widest_does_not_learn_from_the_narrower(families: ModuleType, slimm
     assert widest and all(parameter.grad is None for parameter in widest)
 
 
+def test_norms_see_a_batch_once(families: ModuleType, slimmed: Built) -> None:
+    """Also those of the one-to-many branch, from which the narrower widths learn."""
+    network = slimmed("o2o")
+    losses_of(network, families, "o2o")
+    counts = {name: int(x) for name, x in network.named_buffers() if name.endswith("num_batches_tracked")}
+    assert set(counts.values()) == {1}
+    assert any("one_to_many" in name and "narrower.1" in name for name in counts)
+
+
 def test_nothing_is_kept_between_batches(families: ModuleType, slimmed: Built) -> None:
     network = slimmed("fpnlite")
     losses_of(network, families, "fpnlite")
