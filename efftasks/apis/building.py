@@ -93,7 +93,9 @@ def _context(cfg: Config) -> DecideContext:
     return DecideContext(image_size=size, latency=latency)
 
 
-def load(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu", width: float | None = None) -> Model:
+def load(
+    config: str | Path | Config, checkpoint: str | Path, device: str = "cpu", *, width: float | None = None
+) -> Model:
     """Build the model of a config with the weights of a checkpoint, in evaluation mode.
 
     A compressed checkpoint has the plan of its compression, which is replayed. The config's ``model_transforms`` that
