@@ -10,7 +10,7 @@ from torch import nn
 
 from efftasks.compression.plan import plain
 from efftasks.compression.pruning.slicing import cut
-from efftasks.compression.transform import DecideContext, ModelTransform
+from efftasks.compression.transform import DecideContext, ModelTransform, refuse_early_exit
 from efftasks.dynamic.widths.in_place import default_terms
 from efftasks.dynamic.widths.network import SlimmableNetwork
 from efftasks.dynamic.widths.plans import relative_plan, width_plans
@@ -79,7 +79,7 @@ class Slimmable(ModelTransform):
         The plan of the largest width is on the dense model, the others are on that width.
 
         Raises:
-            UserError: the model cannot be narrower, has a guide, or the config has no image size.
+            UserError: the model cannot be narrower, has a guide or an early exit, or the config has no image size.
         """
         if context.image_size is None:
             raise UserError("Slimmable: the config has no image_size, expected (height, width) in pixels")
@@ -87,6 +87,7 @@ class Slimmable(ModelTransform):
             raise UserError(
                 f"model_transforms: Slimmable: got a {type(model).__name__}, expected a Detector or a Segmentor"
             )
+        refuse_early_exit(model, "model_transforms: Slimmable")
         if model.guide is not None:
             raise UserError(
                 "model_transforms: Slimmable: the model has a guide, whose place the widest width takes; remove "

@@ -61,6 +61,10 @@ def test_models_that_it_does_not_take(families: ModuleType, dense: Callable[...,
     guided.guide = nn.Identity()
     with pytest.raises(UserError, match=r"has a guide.*remove model\.guide"):
         Slimmable().decide(guided, CONTEXT)
+    leaving = dense("o2o")
+    leaving.early_exit = nn.Identity()
+    with pytest.raises(UserError, match="got a model with an early exit"):
+        Slimmable().decide(leaving, CONTEXT)
 
 
 def test_a_single_width_is_a_network_of_that_width(dense: Callable[..., Any], slimmed: Callable[..., Any]) -> None:
