@@ -89,7 +89,7 @@ MODELS = _child(
     "models.losses.set_criterion",
     "models.losses.set_terms",
 )
-# Compression steps of a built model; mmengine has no such registry.
+# Changes of a built model's layers; mmengine has no such registry.
 MODEL_TRANSFORMS = Registry(
     "model transform",
     scope="efftasks",
@@ -99,6 +99,7 @@ MODEL_TRANSFORMS = Registry(
         "efftasks.compression.pruning.prune",
         "efftasks.compression.quantization.quantize_aware",
         "efftasks.dynamic.widths.slimmable",
+        "efftasks.models.conditional",
     ],
 )
 TASK_UTILS = _child(

@@ -69,5 +69,7 @@ def _convolutions(module: torch.nn.Module) -> Iterator[tuple[tuple[int, ...], tu
                 arguments: list[Any] = [*node.args, *_CONV2D[len(node.args) :]]
                 weight, stride, groups = arguments[1], arguments[3], arguments[6]
                 source = weight.args[0] if weight.op == "call_module" else weight  # a quantizer of the weights
+                if source.op != "get_attr":  # a kernel that the graph computes
+                    continue
                 shape = module.get_parameter(source.target).shape
                 yield tuple(shape[2:]), tuple(stride), shape[1] * groups

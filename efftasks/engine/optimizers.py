@@ -15,10 +15,12 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from efftasks.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
+from efftasks.structures.protocols import HasExperts
 
 __all__ = ["MuonAdamW", "MuonConstructor", "orthogonalize", "split_parameters"]
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+_STACK = 5  # dimensions of the kernels of several experts, each of which is a matrix of its own
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
@@ -93,12 +95,14 @@ class MuonAdamW(torch.optim.Optimizer):
         directions = torch._foreach_add(gradients, momenta, alpha=group["momentum"])
         by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
         for i, p in enumerate(params):
-            by_shape[p.shape[0], p[0].numel()].append(i)
+            kernel = p[0] if p.dim() == _STACK else p
+            by_shape[kernel.shape[0], kernel[0].numel()].append(i)
         torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
         for (rows, columns), members in by_shape.items():  # matrices of equal shapes in one batch
-            stack = torch.stack([directions[i].reshape(rows, columns) for i in members]).float()
+            parts = [directions[i].reshape(-1, rows, columns) for i in members]
             part = [params[i] for i in members]
-            updates = [update.view_as(p) for update, p in zip(orthogonalize(stack).unbind(), part)]
+            moved = orthogonalize(torch.cat(parts).float()).split([len(matrices) for matrices in parts])
+            updates = [update.view_as(p) for update, p in zip(moved, part)]
             torch._foreach_add_(part, updates, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
 
     def _adamw(self, group: dict[str, Any], params: list[Tensor]) -> None:
@@ -129,9 +133,9 @@ class MuonAdamW(torch.optim.Optimizer):
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
     """Split trainable parameters into those of Muon, of AdamW with weight decay, and of AdamW without.
 
-    Muon updates linear layers and convolutions without bias that mix channels. AdamW with weight decay updates
-    depthwise convolutions, which are no matrices, and convolutions with bias, which are prediction layers. Norms,
-    biases and scales have no weight decay.
+    Muon updates linear layers and convolutions without bias that mix channels, also those of experts. AdamW with weight
+    decay updates depthwise convolutions, which are no matrices, and convolutions with bias, which are prediction layers.
+    Norms, biases, scales and routers have no weight decay.
     """
     mixing: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
@@ -145,7 +149,7 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
             if name != "weight" or parameter.ndim < 2:
                 plain.append(parameter)
             elif isinstance(module, nn.Linear) or (
-                isinstance(module, nn.Conv2d) and module.bias is None and parameter.shape[1] > 1
+                isinstance(module, (nn.Conv2d, HasExperts)) and module.bias is None and parameter.shape[-3] > 1
             ):
                 mixing.append(parameter)
             else:

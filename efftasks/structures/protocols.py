@@ -21,7 +21,9 @@ __all__ = [
     "Exportable",
     "ExitsEarly",
     "Foldable",
+    "FoldsNorm",
     "GivesCandidates",
+    "HasExperts",
     "HasExportForm",
     "HasSpecs",
     "HasStages",
@@ -48,6 +50,24 @@ class Foldable(Protocol):
     def fold(self) -> nn.Module:
         """The equivalent, in evaluation mode, sharing no tensor with this module."""
         ...
+
+
+@runtime_checkable
+class FoldsNorm(Protocol):
+    """A layer in the place of a convolution, which takes over the batch norm after it."""
+
+    def fold_norm(self, norm: nn.BatchNorm2d, scale: float = 1.0, shift: float = 0.0) -> nn.Module:
+        """A new layer that equals ``scale * norm(self(x)) + shift`` with the running statistics of ``norm``."""
+        ...
+
+
+@runtime_checkable
+class HasExperts(Protocol):
+    """A convolution with several kernels, ``weight`` (experts, out_channels, in_channels / groups, height, width)."""
+
+    experts: int
+    weight: nn.Parameter
+    bias: nn.Parameter | None
 
 
 @runtime_checkable

@@ -127,7 +127,8 @@ class IntegerQuantizer(Quantizer):
                 self.integers.add(node)
                 self._foreign.add(node)
             elif node.target in self.layers:
-                if layer_of(node) not in self.float_layers:
+                # A kernel that the graph computes has no range of its own.
+                if node.args[1].op == "get_attr" and layer_of(node) not in self.float_layers:
                     self._annotate(node, node.args[:1], {node.args[1]: self.weight})
             elif node.target in _JOINTS or bounds_of(node) is not None:
                 inputs = _tensors(node)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from efftasks.structures.protocols import FoldsNorm
+
 __all__ = [
     "ConvNormAct",
     "DepthwiseConv2d",
@@ -17,6 +19,7 @@ __all__ = [
     "build_activation",
     "fold_norm",
     "fold_norm_last",
+    "norm_factors",
     "split_inputs",
     "split_outputs",
 ]
@@ -47,28 +50,44 @@ def build_activation(name: str | None, inplace: bool = True) -> nn.Module:
     raise ValueError(f"act: got {name!r}, allowed {_ACTIVATIONS}")
 
 
-def fold_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, scale: float = 1.0, shift: float = 0.0) -> nn.Conv2d:
-    """A new convolution that equals ``scale * norm(conv(x)) + shift`` with the running statistics of ``norm``.
+def norm_factors(
+    norm: nn.BatchNorm2d, bias: Tensor | None, scale: float = 1.0, shift: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """What folding ``scale * norm(conv(x)) + shift`` makes of a convolution: a factor on its kernels, and its new bias.
 
-    The factors are computed in float64, so that folding itself adds no error beyond the rounding of the result.
+    Computed in float64, so that folding itself adds no error beyond the rounding of the result.
+
+    Args:
+        norm: its running statistics count.
+        bias: of the convolution (out_channels,).
+        scale: of the norm's output.
+        shift: of the norm's output.
+
+    Returns:
+        Both (out_channels,), float64.
     """
     if norm.running_mean is None or norm.running_var is None:
         raise ValueError("norm: got a batch norm without running statistics, expected one with them")
     gain = (norm.running_var.double() + norm.eps).rsqrt()
     center = norm.running_mean.double()
-    if conv.bias is not None:
-        center = center - conv.bias.detach().double()
+    if bias is not None:
+        center = center - bias.detach().double()
     offset = torch.zeros_like(gain)
     if norm.affine:
         gain = gain * norm.weight.detach().double()
         offset = norm.bias.detach().double()
+    return scale * gain, scale * (offset - center * gain) + shift
+
+
+def fold_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, scale: float = 1.0, shift: float = 0.0) -> nn.Conv2d:
+    """A new convolution that equals ``scale * norm(conv(x)) + shift`` with the running statistics of ``norm``."""
+    gain, offset = norm_factors(norm, conv.bias, scale, shift)
     weight, dtype = conv.weight.detach(), conv.weight.dtype
-    folded = (weight.double() * (scale * gain).view(-1, 1, 1, 1)).to(dtype)
-    return _with_weight(conv, folded, (scale * (offset - center * gain) + shift).to(dtype))
+    return _with_weight(conv, (weight.double() * gain.view(-1, 1, 1, 1)).to(dtype), offset.to(dtype))
 
 
 def fold_norm_last(layer: nn.Module, norm: nn.BatchNorm2d, scale: float = 1.0, shift: float = 0.0) -> nn.Module:
-    """As :func:`fold_norm`, for a convolution or a sequence of them, whose last one gets the norm.
+    """As :func:`fold_norm`, for a convolution, a layer that takes its place, or a sequence, whose last one gets the norm.
 
     A low-rank convolution is a sequence of two.
     """
@@ -76,6 +95,8 @@ def fold_norm_last(layer: nn.Module, norm: nn.BatchNorm2d, scale: float = 1.0, s
         *before, (name, last) = layer.named_children()
         parts = [(key, copy.deepcopy(part)) for key, part in before]
         return nn.Sequential(OrderedDict([*parts, (name, fold_norm_last(last, norm, scale, shift))]))
+    if isinstance(layer, FoldsNorm):
+        return layer.fold_norm(norm, scale, shift)
     assert isinstance(layer, nn.Conv2d)
     return fold_norm(layer, norm, scale, shift)
 
