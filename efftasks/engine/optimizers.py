@@ -20,7 +20,7 @@ from efftasks.structures.protocols import HasExperts
 __all__ = ["MuonAdamW", "MuonConstructor", "orthogonalize", "split_parameters"]
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-_STACK = 5  # dimensions of the kernels of several experts, each of which is a matrix of its own
+_STACK = 3  # dimensions of the kernels of several experts, each of which is a matrix of its own
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
@@ -148,13 +148,18 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
             seen.add(id(parameter))
             if name != "weight" or parameter.ndim < 2:
                 plain.append(parameter)
-            elif isinstance(module, nn.Linear) or (
-                isinstance(module, (nn.Conv2d, HasExperts)) and module.bias is None and parameter.shape[-3] > 1
-            ):
+            elif isinstance(module, nn.Linear) or _mixes_channels(module):
                 mixing.append(parameter)
             else:
                 decayed.append(parameter)
     return mixing, decayed, plain
+
+
+def _mixes_channels(module: nn.Module) -> bool:
+    """Whether a module is a convolution without bias, of one kernel or several, that is not depthwise."""
+    if isinstance(module, HasExperts):
+        return module.bias is None and module.kernel_shape[0] > 1
+    return isinstance(module, nn.Conv2d) and module.bias is None and module.weight.shape[1] > 1
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

@@ -63,10 +63,11 @@ class FoldsNorm(Protocol):
 
 @runtime_checkable
 class HasExperts(Protocol):
-    """A convolution with several kernels, ``weight`` (experts, out_channels, in_channels / groups, height, width)."""
+    """A convolution with several kernels."""
 
     experts: int
-    weight: nn.Parameter
+    weight: nn.Parameter  # (experts, out_channels, product of kernel_shape)
+    kernel_shape: tuple[int, ...]  # (in_channels / groups, height, width)
     bias: nn.Parameter | None
 
 

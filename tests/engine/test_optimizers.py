@@ -6,6 +6,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from efftasks.engine.optimizers import MuonAdamW, MuonConstructor, orthogonalize, split_parameters
+from efftasks.models.layers.cond_conv import CondConv2d
 
 
 def plain_newton_schulz(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
@@ -126,6 +127,26 @@ def test_which_parameters_go_where():
     assert {id(p) for p in mixing} == {id(model[0].weight), id(model[4].weight)}
     assert {id(p) for p in decayed} == {id(model[2].weight), id(model[3].weight)}
     assert len(plain) == 4 and sum(map(len, (mixing, decayed, plain))) == len(list(model.parameters()))
+
+
+def test_experts_are_matrices_of_their_own_and_their_router_has_no_decay():
+    pointwise, depthwise = CondConv2d(6, 4, experts=3), CondConv2d(4, 4, (3, 3), groups=4, experts=3)
+    mixing, decayed, plain = split_parameters(nn.Sequential(pointwise, depthwise, CondConv2d(6, 4, bias=True)))
+    assert {id(p) for p in mixing} == {id(pointwise.weight)}
+    assert [p.dim() for p in decayed] == [3, 3] and {id(p) for p in decayed} >= {id(depthwise.weight)}
+    assert {id(pointwise.router), id(pointwise.router_bias)} <= {id(p) for p in plain}
+    # Each moves as the kernel of a plain convolution.
+    kernels = [nn.Parameter(kernel.clone()) for kernel in pointwise.weight.detach()]
+    single = nn.Parameter(torch.randn(4, 6, 1, 1))  # the same shape
+    optimizers = [MuonAdamW([dict(params=params, muon=True)]) for params in ([pointwise.weight, single], kernels)]
+    for _ in range(2):
+        gradient = torch.randn(pointwise.weight.shape)
+        pointwise.weight.grad, single.grad = gradient, torch.randn(4, 6, 1, 1)
+        for kernel, part in zip(kernels, gradient, strict=True):
+            kernel.grad = part.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    assert_close(pointwise.weight.detach(), torch.stack([kernel.detach() for kernel in kernels]), atol=1e-6, rtol=1e-5)
 
 
 def test_wrong_config_is_named():

@@ -36,6 +36,10 @@ class CondConv2d(nn.Module):
         bias: whether it has one.
         experts: number of kernels.
         temperature: of the softmax; None for the sigmoid.
+
+    Attributes:
+        weight: the kernels (experts, out_channels, in_channels / groups * height * width).
+        kernel_shape: of one output channel, (in_channels / groups, height, width).
     """
 
     def __init__(
@@ -53,12 +57,14 @@ class CondConv2d(nn.Module):
         super().__init__()
         self.stride, self.padding, self.groups = tuple(stride), tuple(padding), groups
         self.experts, self.temperature = experts, temperature
-        self.weight = nn.Parameter(torch.empty(experts, out_channels, in_channels // groups, *kernel_size))
+        self.kernel_shape = (in_channels // groups, *kernel_size)
+        # Not in five dimensions, to which PyTorch cannot give the channels-last format of maps.
+        self.weight = nn.Parameter(torch.empty(experts, out_channels, math.prod(self.kernel_shape)))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         # Not a linear layer: optimizers and compression treat those as layers that mix channels of a map.
         self.router = nn.Parameter(torch.zeros(experts, in_channels))
         self.router_bias = nn.Parameter(torch.zeros(experts))
-        nn.init.normal_(self.weight, 0.0, math.sqrt(2.0 / (self.weight[0, 0, 0].numel() * out_channels // groups)))
+        nn.init.normal_(self.weight, 0.0, math.sqrt(2.0 / (math.prod(kernel_size) * out_channels // groups)))
         self._exported = False
 
     @classmethod
@@ -72,7 +78,7 @@ class CondConv2d(nn.Module):
             noise: standard deviation of the differences of the experts, relative to that of the kernel. Their mean is
                 zero. Without any all experts would have the same gradient, and the router none.
         """
-        kernel: Any = conv.weight.detach()
+        kernel: Any = conv.weight.detach().flatten(1)
         new = cls(
             conv.in_channels,
             conv.out_channels,
@@ -83,7 +89,7 @@ class CondConv2d(nn.Module):
             conv.bias is not None,
             experts,
             temperature,
-        ).to(kernel)
+        ).to(kernel.device, kernel.dtype)
         spread = torch.randn_like(new.weight)
         spread = (spread - spread.mean(0)) * (noise * kernel.std(unbiased=False))
         new.weight.data = (kernel + spread) / (1.0 if temperature is not None else experts / 2)  # a sigmoid of 0 is 1/2
@@ -101,7 +107,7 @@ class CondConv2d(nn.Module):
         gates = self.gates(x)
         if not self._is_pointwise:
             return self._sum_of_experts(x, gates) if self._exported else self._grouped(x, gates)
-        kernels = (gates @ self.weight.flatten(1)).unflatten(1, (-1, self.weight.shape[2]))
+        kernels = (gates @ self.weight.flatten(1)).unflatten(1, self.weight.shape[1:])
         height, width = x.shape[2:]
         if self._exported:
             out = kernels @ x.flatten(2)
@@ -112,21 +118,21 @@ class CondConv2d(nn.Module):
 
     @property
     def _is_pointwise(self) -> bool:
-        return self.weight.shape[3:] == (1, 1) and self.groups == 1 and self.stride == (1, 1) and self.padding == (0, 0)
+        return self.kernel_shape[1:] == (1, 1) and self.groups == 1 and self.stride == (1, 1) and self.padding == (0, 0)
 
     def _grouped(self, x: Tensor, gates: Tensor) -> Tensor:
         """Images as groups of channels of one image."""
-        batch, shape = x.shape[0], self.weight.shape[1:]
-        kernels = (gates @ self.weight.flatten(1)).reshape(batch * shape[0], *shape[1:])
+        batch = x.shape[0]
+        kernels = (gates @ self.weight.flatten(1)).reshape(-1, *self.kernel_shape)
         one = x.reshape(1, -1, *x.shape[2:])
         out = F.conv2d(one, kernels, None, self.stride, self.padding, groups=batch * self.groups)
-        out = out.reshape(batch, shape[0], *out.shape[2:])
+        out = out.reshape(batch, -1, *out.shape[2:])
         return out if self.bias is None else out + self.bias[:, None, None]
 
     def _sum_of_experts(self, x: Tensor, gates: Tensor) -> Tensor:
         """The outputs of all experts: a file has no number of groups that depends on the batch."""
         total: Any = 0 if self.bias is None else self.bias[:, None, None]
-        for kernel, gate in zip(self.weight.unbind(), gates.unbind(1)):
+        for kernel, gate in zip(self.weight.unflatten(2, self.kernel_shape).unbind(), gates.unbind(1)):
             out = F.conv2d(x, kernel, None, self.stride, self.padding, groups=self.groups)
             total = total + out * gate[:, None, None, None]
         return total
@@ -139,6 +145,6 @@ class CondConv2d(nn.Module):
         """A new layer that equals ``scale * norm(self(x)) + shift`` with the running statistics of ``norm``."""
         gain, offset = norm_factors(norm, self.bias, scale, shift)
         new = copy.deepcopy(self)
-        new.weight = nn.Parameter((self.weight.detach().double() * gain[:, None, None, None]).to(self.weight.dtype))
+        new.weight = nn.Parameter((self.weight.detach().double() * gain[:, None]).to(self.weight.dtype))
         new.bias = nn.Parameter(offset.to(self.weight.dtype))
         return new

@@ -35,6 +35,10 @@ def layer(kind: str = "pointwise", temperature: float | None = 1.0, experts: int
     return new
 
 
+def kernels_of(conv: CondConv2d) -> list[Tensor]:
+    return [expert.reshape(16, *conv.kernel_shape) for expert in conv.weight]
+
+
 def by_hand(conv: CondConv2d, x: Tensor) -> Tensor:
     """The outputs of single experts, weighted by gates that are written out."""
     logits = x.mean((2, 3)) @ conv.router.T + conv.router_bias
@@ -43,7 +47,7 @@ def by_hand(conv: CondConv2d, x: Tensor) -> Tensor:
     else:
         powers = torch.exp(logits / conv.temperature)
         gates = powers / powers.sum(1, keepdim=True)
-    outputs = [F.conv2d(x, kernel, None, conv.stride, conv.padding, groups=conv.groups) for kernel in conv.weight]
+    outputs = [F.conv2d(x, kernel, None, conv.stride, conv.padding, groups=conv.groups) for kernel in kernels_of(conv)]
     mixed = sum(gate[:, None, None, None] * output for gate, output in zip(gates.T, outputs, strict=True))
     assert isinstance(mixed, Tensor)
     return mixed if conv.bias is None else mixed + conv.bias[:, None, None]
@@ -66,7 +70,7 @@ def test_it_is_the_sum_of_the_experts_for_each_image(kind: str, temperature: flo
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_expert_is_a_plain_convolution(kind: str) -> None:
     conv, x = layer(kind, experts=1), torch.randn(2, 8, 6, 10)
-    assert_close(conv(x), F.conv2d(x, conv.weight[0], conv.bias, conv.stride, conv.padding, groups=conv.groups))
+    assert_close(conv(x), F.conv2d(x, kernels_of(conv)[0], conv.bias, conv.stride, conv.padding, groups=conv.groups))
 
 
 @pytest.mark.parametrize("temperature", [1.0, None])
@@ -118,6 +122,7 @@ def test_state_loads_into_another_one_and_protocols_are_met() -> None:
     assert set(one.state_dict()) == {"weight", "bias", "router", "router_bias"}
     other.load_state_dict(one.state_dict())
     assert torch.equal(one(x), other(x))
+    assert torch.equal(one.to(memory_format=torch.channels_last)(x), other(x))  # as training does
     assert isinstance(one, FoldsNorm) and isinstance(one, HasExperts) and isinstance(one, HasExportForm)
     assert not isinstance(nn.Conv2d(1, 1, 1), (FoldsNorm, HasExperts))
 
