@@ -133,9 +133,9 @@ class MuonAdamW(torch.optim.Optimizer):
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
     """Split trainable parameters into those of Muon, of AdamW with weight decay, and of AdamW without.
 
-    Muon updates linear layers and convolutions without bias that mix channels, also those of experts. AdamW with weight
-    decay updates depthwise convolutions, which are no matrices, and convolutions with bias, which are prediction layers.
-    Norms, biases, scales and routers have no weight decay.
+    Muon updates linear layers and convolutions without bias that mix channels, each expert of a conditional one for
+    itself. AdamW with weight decay updates depthwise convolutions, which are no matrices, and convolutions with bias,
+    which are prediction layers. Norms, biases, scales and routers have no weight decay.
     """
     mixing: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []

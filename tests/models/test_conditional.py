@@ -61,7 +61,9 @@ def test_a_trained_network_is_the_same_at_first_and_its_plan_rebuilds_it() -> No
         assert_close(one, other, atol=1e-4, rtol=1e-4)
     routed(model)
     assert max((one - other).abs().max() for one, other in zip(model(x), dense(x))) > 1e-2
-    again = built(plan=type(plan)(plan.dense, tuple(step._replace(plan=json.loads(json.dumps(step.plan))) for step in plan.steps))).model
+    again = built(
+        plan=type(plan)(plan.dense, tuple(step._replace(plan=json.loads(json.dumps(step.plan))) for step in plan.steps))
+    ).model
     again.load_state_dict(model.state_dict())
     assert all(torch.equal(one, other) for one, other in zip(again.eval()(x), model(x), strict=True))
     assert [spec.channels for spec in again.specs] == [spec.channels for spec in dense.specs]

@@ -87,7 +87,7 @@ def fold_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, scale: float = 1.0, shift: 
 
 
 def fold_norm_last(layer: nn.Module, norm: nn.BatchNorm2d, scale: float = 1.0, shift: float = 0.0) -> nn.Module:
-    """As :func:`fold_norm`, for a convolution, a layer that takes its place, or a sequence, whose last one gets the norm.
+    """As :func:`fold_norm`, for a convolution, a layer in its place, or a sequence of these, whose last gets the norm.
 
     A low-rank convolution is a sequence of two.
     """

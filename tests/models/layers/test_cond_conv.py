@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.testing import assert_close
 from efftasks.bench.complexity import count_complexity
 from efftasks.compression.folding import fold_model
 from efftasks.export.exporters.onnx import write_graph
+from efftasks.export.quantization.layers import Layers
 from efftasks.models.layers.cond_conv import CondConv2d
 from efftasks.models.layers.conv import ConvNormAct
 from efftasks.structures.protocols import FoldsNorm, HasExperts, HasExportForm
@@ -118,30 +120,34 @@ def test_the_norm_folds_into_every_expert(kind: str, temperature: float | None) 
 
 
 def test_state_loads_into_another_one_and_protocols_are_met() -> None:
-    one, other, x = layer("dense"), CondConv2d(8, 16, (3, 3), padding=(1, 1), bias=True, experts=3), torch.randn(2, 8, 5, 5)
+    one, x = layer("dense"), torch.randn(2, 8, 5, 5)
+    other = CondConv2d(8, 16, (3, 3), padding=(1, 1), bias=True, experts=3)
     assert set(one.state_dict()) == {"weight", "bias", "router", "router_bias"}
     other.load_state_dict(one.state_dict())
     assert torch.equal(one(x), other(x))
-    assert torch.equal(one.to(memory_format=torch.channels_last)(x), other(x))  # as training does
+    one.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as training does
+    assert torch.equal(one(x), other(x))
     assert isinstance(one, FoldsNorm) and isinstance(one, HasExperts) and isinstance(one, HasExportForm)
     assert not isinstance(nn.Conv2d(1, 1, 1), (FoldsNorm, HasExperts))
 
 
 class Net(nn.Module):
-    """A stem, a pointwise and a depthwise conditional convolution."""
+    """A stem, a pointwise and a depthwise conditional convolution, and a last layer."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 8, 3, 2, 1)
         self.wide = layer("pointwise")
         self.deep = layer("depthwise", None)
+        self.last = nn.Linear(16 + 16 * 4 * 6, 4)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.stem(images)
-        return torch.cat([self.wide(x).mean((2, 3)), self.deep(x).flatten(1)], 1)
+        return self.last(torch.cat([self.wide(x).mean((2, 3)), self.deep(x).flatten(1)], 1))
 
 
-def test_files_equal_pytorch_for_one_image_and_several(tmp_path: Path) -> None:
+def test_files_equal_pytorch_for_any_batch_and_mixed_kernels_stay_in_float(tmp_path: Path) -> None:
+    import onnx
     import onnxruntime
     import openvino
 
@@ -150,12 +156,14 @@ def test_files_equal_pytorch_for_one_image_and_several(tmp_path: Path) -> None:
         expected = net(images)
     for part in (net.wide, net.deep):
         part.use_export_form()
-    path = write_graph(net, images, tmp_path / "net.onnx", dynamic={0: torch.export.Dim("batch", min=1)})
+    named = nn.Sequential(OrderedDict(model=net))  # as a file has it
+    path = write_graph(named, images, tmp_path / "net.onnx", dynamic={0: torch.export.Dim("batch", min=1)})
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     network = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for count in (1, 3):
         for outputs in (session.run(None, {"images": images[:count].numpy()}), network([images[:count].numpy()])):
             assert_close(torch.tensor(outputs[0]), expected[:count], atol=1e-4, rtol=1e-4)
+    assert Layers(onnx.load(str(path))).names == ("stem", "deep")  # can be quantized
 
 
 def test_operations_are_those_of_the_mixed_kernel_the_mixture_and_the_router() -> None:
