@@ -7,10 +7,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from efftasks.cli.key_frame_options import add_key_frame_options, counted, key_frame_settings
 from efftasks.cli.options import add_width
 from efftasks.cli.tile_options import add_tile_options, tile_progress, tile_settings
 
@@ -18,11 +20,13 @@ if TYPE_CHECKING:
     import numpy as np
 
     from efftasks.imaging.prediction import Prediction
+    from efftasks.runtime.key_frames import KeyFrameSettings
     from efftasks.runtime.outputs import Writer
     from efftasks.runtime.predictor import Predictor
     from efftasks.runtime.sources import Source
     from efftasks.runtime.tile_settings import TileSettings
     from efftasks.structures.errors import UserError
+    from efftasks.structures.pixel_range import PixelRange
 
     Stream = Callable[[Source, Callable[[UserError], object] | None], Iterator[Prediction]]
 
@@ -34,6 +38,7 @@ EXAMPLES = """examples:
   efftasks predict out/model.onnx 0 --max-frames 300
   efftasks predict out/model.onnx rtsp://camera/stream --no-draw --csv
   efftasks predict out/model.onnx photos/ --exit-threshold 0.7
+  efftasks predict out/model.onnx film.mp4 --key-frames
   efftasks predict best.pth photos/ --config my_config.py
   efftasks predict out/model.onnx slides/ --tiles --tile-edges 16     large images, tile by tile
 
@@ -90,6 +95,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "file was exported, or the checkpoint trained)",
     )
     add_tile_options(parser)
+    add_key_frame_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -140,7 +146,9 @@ def _writers(args: argparse.Namespace, source: Source, out: Path) -> Iterator[Wr
     elif not args.no_draw:
         yield PictureWriter(out, args.score_thr)
     if args.csv:
-        yield CsvWriter(out / "predictions.csv", source.place if source.video else None)
+        yield CsvWriter(
+            out / "predictions.csv", source.place if source.video else None, has_carried=args.key_frames is not None
+        )
     yield CocoWriter(out / "predictions.json")
 
 
@@ -225,7 +233,9 @@ def _artifact(args: argparse.Namespace) -> Stream:
 
     if args.width is not None:
         raise UserError(f"--width: got {args.width:g}, but {args.model} is an exported file, which has one width")
-    tiles = tile_settings(args)
+    tiles, key_frames = tile_settings(args), key_frame_settings(args)
+    if tiles is not None and key_frames is not None:
+        raise UserError("--key-frames: got it with --tiles, expected one of them")
     predictor = Predictor(
         args.model,
         args.backend,
@@ -236,6 +246,8 @@ def _artifact(args: argparse.Namespace) -> Stream:
     )
     if tiles is not None:
         return _tiled(args, predictor, tiles)
+    if key_frames is not None:
+        return _key_frames(args, predictor, key_frames, predictor.spec.input.pixel_range)
     return lambda source, skip: predictor.stream(
         source, args.batch_size, skip or "raise", args.readers, keep_pixels=not args.no_draw
     )
@@ -258,6 +270,20 @@ def _tiled(args: argparse.Namespace, predictor: Predictor, tiles: TileSettings) 
     return stream
 
 
+def _key_frames(
+    args: argparse.Namespace,
+    detect: Callable[[np.ndarray], list[Prediction]],
+    settings: KeyFrameSettings,
+    pixel_range: PixelRange | None,
+) -> Stream:
+    from efftasks.runtime.key_frames import KeyFramePredictor
+
+    predictor = KeyFramePredictor(detect, settings, pixel_range)
+    return lambda source, skip: counted(
+        predictor.stream(source, 1, skip or "raise", args.readers, keep_pixels=not args.no_draw)
+    )
+
+
 def _checkpoint(args: argparse.Namespace) -> Stream:
     from efftasks.runtime.backends.table import opened_instead_of
     from efftasks.structures.errors import UserError
@@ -271,8 +297,14 @@ def _checkpoint(args: argparse.Namespace) -> Stream:
         if value is not None:
             raise UserError(f"--{option}: got {value!r}, but {args.model} is a checkpoint, which PyTorch runs")
     from efftasks import apis
+    from efftasks.config import pixel_range
 
+    key_frames = key_frame_settings(args)
     model = apis.load(args.config, args.model, width=args.width)
     if args.exit_threshold is not None:
         apis.set_exit_threshold(model, args.exit_threshold)
+    if key_frames is not None:
+        return _key_frames(
+            args, partial(apis.predict, model, score_thr=args.score_thr), key_frames, pixel_range(model.cfg)
+        )
     return lambda source, skip: apis.stream(model, source, args.score_thr, args.batch_size, skip or "raise")

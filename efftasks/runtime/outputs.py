@@ -54,6 +54,8 @@ class CocoWriter:
         image: dict[str, Any] = {"id": image_id, "file_name": name, "height": height, "width": width}
         if prediction.frame is not None:
             image["frame"] = prediction.frame
+        if prediction.carried_from is not None:
+            image["carried_from"] = prediction.carried_from
         if prediction.segmentation is not None:
             image["segmentation"] = f"{LabelWriter.FOLDER}/{prediction.stem}.png"
         self._annotations.extend(prediction.to_coco(image_id))
@@ -87,10 +89,11 @@ class CsvWriter:
     Args:
         path: of the file, whose folder exists.
         video: what stands for the file in rows of frames; None for the names of the frames.
+        has_carried: whether the last column is the number of the key frame of what was carried; empty for the others.
     """
 
-    def __init__(self, path: str | Path, video: str | None = None) -> None:
-        self._path, self._video = Path(path), video
+    def __init__(self, path: str | Path, video: str | None = None, has_carried: bool = False) -> None:
+        self._path, self._video, self._has_carried = Path(path), video, has_carried
         self._file: IO[str] | None = None
 
     def add(self, name: str, prediction: Prediction) -> None:
@@ -98,7 +101,8 @@ class CsvWriter:
         if self._file is None:
             self._file = self._path.open("w", newline="", encoding="utf-8")
             self._writer = csv.writer(self._file)
-            self._writer.writerow(["file", "frame", "class", "score", *_BOX, *_point_columns(prediction)])
+            header = ["file", "frame", "class", "score", *_BOX, *_point_columns(prediction)]
+            self._writer.writerow([*header, "carried_from"] if self._has_carried else header)
         frame: str | int = ""
         if prediction.frame is not None:
             name, frame = self._video or name, prediction.frame
@@ -109,7 +113,8 @@ class CsvWriter:
             more = (
                 round(value, _SCORE_DIGITS if place % 3 == 2 else _PIXEL_DIGITS) for place, value in enumerate(points)
             )
-            self._writer.writerow([name, frame, prediction.classes[label], score, *box, *more])
+            row = [name, frame, prediction.classes[label], score, *box, *more]
+            self._writer.writerow([*row, prediction.carried_from] if self._has_carried else row)  # None is empty
 
     def close(self) -> None:
         """Close the file."""
