@@ -29,7 +29,7 @@ Detect = Callable[[NDArray[np.uint8]], "list[Prediction]"]
 
 _LEAST_UNCOVERED = 0.002  # share of a frame, below which a strip at its border is noise of the estimated motion
 _MOST_UNCOVERED = 0.1  # share from which the network runs at once
-_WAITS = 3  # frames for which a strip at the border stays uncovered, at most
+_WAITS = 2  # frames on which a strip at the border stays uncovered, at most
 _SURE = 0.3  # score from which an object is known, so that it may change a little
 _AHEAD, _AHEAD_OF_CAMERA = 3, 2  # frames that are read or predicted and not taken yet
 
@@ -169,6 +169,8 @@ class FrameSequence:
         """The boxes of the key frame in a frame; None where the network has to run."""
         if size != key.size or position - key.position >= self._longest:
             return None
+        if self._uncovered_from is not None and position - self._uncovered_from >= _WAITS:
+            return None
         motion = key.picture.follow(gray)
         if motion is None:
             return None
@@ -179,9 +181,8 @@ class FrameSequence:
         change = measure_change(key.picture.gray, gray, motion.camera, known)
         if change.uncovered >= _LEAST_UNCOVERED and self._uncovered_from is None:
             self._uncovered_from = position
-        has_waited = self._uncovered_from is not None and position - self._uncovered_from + 1 >= _WAITS
         has_changed = change.level >= self._settings.threshold or change.uncovered >= _MOST_UNCOVERED
-        return None if has_changed or has_waited else moved
+        return None if has_changed else moved
 
 
 class _Key(NamedTuple):
