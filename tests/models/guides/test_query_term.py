@@ -13,7 +13,7 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 
-from efftasks.models.det_heads.query_decoder import DecoderOutputs
+from efftasks.models.det_heads.layered_decoder import DecoderOutputs
 from efftasks.models.det_heads.query_raw import LayerOutput, QueryRaw
 from efftasks.models.det_heads.query_selection import QuerySelection, SelectedQueries
 from efftasks.models.guides.query_term import SharedQueryTerm, cells_at
