@@ -10,6 +10,7 @@ from efftasks.apis.building import Model, describe
 from efftasks.apis.export_settings import NO_EXIT, ExportSettings
 from efftasks.apis.formats import suffix_of
 from efftasks.apis.forms import exported_spec
+from efftasks.apis.ways import check_branches
 from efftasks.export.exit_graphs import exit_of
 from efftasks.export.exporters.base import Exporter
 from efftasks.export.exporters.table import EXPORTERS
@@ -45,6 +46,7 @@ def described_file(
         raise UserError(f"--input: got 'uint8', --backend {exporter.name} writes files that take {INPUTS[0]} alone")
     spec = exported_spec(model, describe(model), exporter, settings.decode)
     precision = _precision(settings, exporter, trained)
+    check_branches(model, exporter, precision)
     image_input = replace(
         spec.input,
         dynamic_batch=settings.dynamic_batch and not exporter.fixed_size,

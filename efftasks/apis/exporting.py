@@ -23,6 +23,7 @@ from efftasks.apis.halving import forms_of, is_half, verify_forms, write_half
 from efftasks.apis.predicting import predict
 from efftasks.apis.quantizing import quantization_settings, save_sensitivity, write_quantized
 from efftasks.apis.verifying_page import PageReport, verify_page
+from efftasks.apis.ways import joined, verify_ways
 from efftasks.bench.environment import describe_environment, instruction_sets
 from efftasks.compression.quantization.convert import quantization_of
 from efftasks.config import load_config
@@ -134,6 +135,7 @@ def export_model(
         suffix = suffix_of(exporter)
         draft = Path(drafts, f"{exporter.stem}{suffix}")
         spec, rows = _write_draft(model, spec, draft, exporter, settings, quantization, entries)
+        ways = verify_ways(model, spec, draft.parent, exporter, entries, settings.opset)
         # Last: all that is measured on the way takes floats.
         if shipped_input != spec.input and exporter.take_bytes is not None:
             exporter.take_bytes(draft, spec.input)
@@ -141,7 +143,7 @@ def export_model(
             exporter.write_metadata(draft, spec)
         spec.save(draft.with_suffix(".json"))  # for formats without room for a description
         forms = forms_of(draft, spec, exporter)
-        report = verify_forms(model, forms, spec, entries, exporter.backend)
+        report = joined(verify_forms(model, forms, spec, entries, exporter.backend), ways)
         measured: dict[str, Any] = {}
         if settings.evaluate and report.passed:
             measured.update(_metrics(model, forms, spec, exporter))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bounded",
+    "Branches",
     "CountsChannels",
     "Elastic",
     "EndsEarly",
@@ -295,6 +296,24 @@ class SelectsInside(Protocol):
     """A head whose network needs top-k and gather, even where its decoding is left out."""
 
     selects_inside: str  # for what, a clause for messages: "they select ..."
+
+
+@runtime_checkable
+class Branches(Protocol):
+    """A part of a network that takes one of several ways, as the images say; its file has all of them."""
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """Names of the ways; none where it always does the same."""
+        ...
+
+    def force(self, way: str) -> None:
+        """Take this way from now on, whatever the images say; its file still has all of them.
+
+        Raises:
+            ValueError: there is no such way.
+        """
+        ...
 
 
 @runtime_checkable

@@ -249,6 +249,7 @@ class Exporter:
         undecoded: why its files end before their decoders, a clause for messages: "the runtime has no top-k". Empty
             where they contain them, unless it is asked otherwise.
         selects: whether its runtime has top-k and gather, which some networks need in front of their end.
+        branches: whether its files can take one of two ways as the images say, an ``If``.
         fixed_size: whether its files have a batch of one and one size.
         layout: of the images that its files take, as descriptions have it.
         indices: type of whole numbers in its files, labels for one.
@@ -274,6 +275,7 @@ class Exporter:
     stem: str = "model"
     undecoded: str = ""
     selects: bool = True
+    branches: bool = False
     fixed_size: bool = False
     layout: str = "NCHW"
     indices: str = "int64"

@@ -313,6 +313,7 @@ EXPORTER = Exporter(
     take_bytes=_take_bytes,
     modules=("onnx", "onnxscript"),
     extra="export",
+    branches=True,
     quantization=Quantization(prepare_qdq, METHODS, weights="int8", activations="uint8", packages=("onnxruntime",)),
     half=Half(write_half, round_half),
     exits=Exits(

@@ -214,6 +214,7 @@ EXPORTER = Exporter(
     take_bytes=take_bytes,
     modules=("onnx", "onnxscript", "openvino"),
     extra="openvino",
+    branches=True,
     quantization=Quantization(
         prepare_nncf,
         ("minmax", "mean-minmax", "percentile"),

@@ -139,6 +139,7 @@ def _check(path: str | Path) -> None:
 EXPORTER = replace(
     onnx.EXPORTER,
     name="tensorrt",
+    branches=False,
     precisions=("fp16", "fp32", "int8"),
     export=export_tensorrt,
     take_bytes=None,

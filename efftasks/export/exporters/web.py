@@ -52,6 +52,7 @@ def _runtime(options: PageOptions) -> Path:
 EXPORTER = replace(
     onnx.EXPORTER,
     name="web",
+    branches=False,
     page=Page(_check, _write),
     exits=None,  # the page runs one file, with one input
     refuses={"simcc": "a page runs one model, and a top-down estimator needs the boxes of another"},

@@ -11,13 +11,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efftasks.models.det_heads.layered_decoder import DecoderOutputs
 from efftasks.models.det_heads.query_decoder import inverse_sigmoid
 from efftasks.models.det_heads.query_raw import LayerOutput, QueryRaw, QueryTargets, TrainingOutputs
+from efftasks.models.det_heads.query_selection import SelectedQueries
 from efftasks.models.layers.conv import ConvNormAct
 from efftasks.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from efftasks.ops.branches import either
 from efftasks.ops.topk import top_pairs
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
@@ -25,6 +28,9 @@ from efftasks.structures.instances import MASK_STRIDE, MASKS_MEANING, DetectionT
 from efftasks.structures.spec import OutputSpec
 
 __all__ = ["QueryHead", "input_size"]
+
+_NO_LOGIT = -200.0  # of queries that were not decoded: its sigmoid is 0 in float32
+_WAYS = {"few queries": 2.0, "all queries": 0.0}  # -> ``few_below`` that always takes it
 
 
 @MODELS.register_module()
@@ -90,6 +96,8 @@ class QueryHead(nn.Module):
         content, box_logits = selected.content.detach(), selected.box_logits.detach()
         denoising = None
         blocked = None
+        if targets is None and self._may_decode_few(selected):
+            return self._decode_few_or_all(selected, maps, scale)
         if targets is not None and self.denoising is not None:
             denoising = self.denoising(targets, content.shape[1])
             blocked = denoising.blocked
@@ -105,6 +113,39 @@ class QueryHead(nn.Module):
         training = TrainingOutputs(layers, decoded.first, selected.proposals(), denoising)
         last = layers[-1].queries(slice(0 if denoising is None else denoising.boxes.shape[1], None))
         return QueryRaw(last.logits, last.boxes, scale, training, last.masks)
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """As :class:`efftasks.structures.protocols.Branches` has it."""
+        return () if self.selection.few_queries is None else tuple(_WAYS)
+
+    def force(self, way: str) -> None:
+        """As :class:`efftasks.structures.protocols.Branches` has it."""
+        if way not in self.ways:
+            raise ValueError(f"way: got {way!r}, allowed {self.ways}")
+        self.selection.few_below = _WAYS[way]
+
+    def _may_decode_few(self, selected: SelectedQueries) -> bool:
+        few = self.selection.few_queries
+        return few is not None and not self.training and few < selected.content.shape[1]
+
+    def _decode_few_or_all(self, selected: SelectedQueries, maps: Sequence[Tensor], scale: Tensor) -> QueryRaw:
+        """Decode the first queries alone where they suffice; the others then have a score of 0."""
+        few, count = self.selection.few_queries, selected.content.shape[1]
+
+        def decode(content: Tensor, box_logits: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:
+            layer = self.decoder(content, box_logits, maps, None).layers[-1]
+            return (layer.logits, layer.boxes, *(() if self.masks is None else (layer.content,)))
+
+        def decode_few(content: Tensor, box_logits: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:
+            logits, *others = decode(content[:, :few], box_logits[:, :few], *maps)
+            rest = (0, 0, 0, count - few)
+            return (F.pad(logits, rest, value=_NO_LOGIT), *(F.pad(other, rest) for other in others))
+
+        inputs = (selected.content, selected.box_logits, *maps)
+        logits, boxes, *content = either(self.selection.few_suffice(selected), decode_few, decode, inputs)
+        masks = None if self.masks is None else self.masks(content, maps)[-1]
+        return QueryRaw(logits, boxes, scale, None, masks)
 
     def first_layers(self, features: Sequence[Tensor], count: int) -> tuple[QueryRaw, Tensor, tuple[Tensor, ...]]:
         """Run the first decoder layers at inference.

@@ -48,13 +48,30 @@ class QuerySelection(nn.Module):
         num_queries: Q; fewer where the maps have fewer cells.
         project: a linear layer and a layer norm before scoring.
         act: activation of the box head.
+        few_queries: at inference only so many of the selected queries are decoded where they suffice: where no image
+            of the batch has more cells with a score of at least ``few_below``. None always decodes all.
+        few_below: a score, see ``few_queries``. At 0 all are always decoded, above 1 always the few.
+
+    Raises:
+        ValueError: ``few_queries`` is not below ``num_queries``, or ``few_below`` is negative.
     """
 
     def __init__(
-        self, num_classes: int, channels: int, num_queries: int = 300, project: bool = True, act: str = "relu"
+        self,
+        num_classes: int,
+        channels: int,
+        num_queries: int = 300,
+        project: bool = True,
+        act: str = "relu",
+        few_queries: int | None = None,
+        few_below: float = 0.05,
     ) -> None:
         super().__init__()
-        self.num_queries = num_queries
+        if few_queries is not None and not 1 <= few_queries < num_queries:
+            raise ValueError(f"few_queries: got {few_queries}, allowed 1 to {num_queries - 1}, below num_queries")
+        if few_below < 0:
+            raise ValueError(f"few_below: got {few_below}, allowed are numbers from 0")
+        self.num_queries, self.few_queries, self.few_below = num_queries, few_queries, float(few_below)
         self.project: nn.Module = nn.Identity()
         if project:
             linear = nn.Linear(channels, channels)
@@ -78,6 +95,13 @@ class QuerySelection(nn.Module):
         return SelectedQueries(
             content, self.box_head(content) + anchor, logits.gather(1, index.expand(-1, -1, logits.shape[-1]))
         )
+
+    def few_suffice(self, selected: SelectedQueries) -> Tensor:
+        """Bool, a single element: whether ``few_queries`` are enough for all images of the batch."""
+        assert self.few_queries is not None
+        # Queries are in the order of their scores.
+        best_left_out = selected.logits[:, self.few_queries].amax(-1).sigmoid()
+        return best_left_out.amax(0) < self.few_below
 
 
 def _anchors(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
