@@ -82,6 +82,13 @@ def families(module_at: Callable[[Path], ModuleType]) -> ModuleType:
     return module_at(Path(__file__).parent / "models" / "families.py")
 
 
+@pytest.fixture(scope="session")
+def write_sized(module_at: Callable[[Path], ModuleType]) -> Callable[..., Path]:
+    """Writes a file whose answers are known by hand, of one size or of any: see tests/runtime/sized_model.py."""
+    write: Callable[..., Path] = module_at(Path(__file__).parent / "runtime" / "sized_model.py").write_sized
+    return write
+
+
 @pytest.fixture
 def film(tmp_path: Path) -> Path:
     """A video of three frames of 48 x 32, grey at 0, 80 and 160; the test is skipped where OpenCV writes none."""

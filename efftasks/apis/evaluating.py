@@ -27,7 +27,7 @@ from efftasks.linking.linked import LinkedConfig
 from efftasks.registry import DATASETS
 from efftasks.structures.errors import UserError
 
-__all__ = ["Evaluation", "draw_comparison", "evaluate", "test_images"]
+__all__ = ["Evaluation", "draw_comparison", "evaluate", "test_classes", "test_images"]
 
 # The data info of one image of a data set (or of one object, for top-down pose estimation).
 Info = dict[str, Any]
@@ -52,6 +52,22 @@ def test_images(cfg: LinkedConfig) -> list[Info]:
     return [dataset.get_data_info(i) for i in range(len(dataset))]
 
 
+def test_classes(cfg: LinkedConfig, classes: Sequence[str]) -> tuple[str, ...]:
+    """Name of each label in the test data of a config.
+
+    Raises:
+        UserError: they are not the ``classes`` of a model, in any order.
+    """
+    expected = tuple(_test_dataset(cfg).metainfo["classes"])
+    _check_classes(expected, classes)
+    return expected
+
+
+def _check_classes(expected: Sequence[str], classes: Sequence[str]) -> None:
+    if sorted(expected) != sorted(classes):
+        raise UserError(f"the model's classes {tuple(classes)} are not those of the test data, {tuple(expected)}")
+
+
 def evaluate(
     cfg: LinkedConfig, predict: Predict, classes: Sequence[str], batch_size: int = 8, keep: int = 0, check: bool = True
 ) -> Evaluation:
@@ -72,8 +88,7 @@ def evaluate(
         precheck_together(cfg, ("test",), MMLogger.get_current_instance())
     dataset = _test_dataset(cfg)
     expected = list(dataset.metainfo["classes"])
-    if sorted(expected) != sorted(classes):
-        raise UserError(f"the model's classes {tuple(classes)} are not those of the test data, {tuple(expected)}")
+    _check_classes(expected, classes)
     relabel = np.array([expected.index(name) for name in classes], dtype=np.int64)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         evaluator = Evaluator(cfg.test_evaluator)

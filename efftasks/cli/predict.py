@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from efftasks.cli.key_frame_options import add_key_frame_options, counted, key_frame_settings
 from efftasks.cli.options import add_width
+from efftasks.cli.sizes import add_sizes, check_sizes, sized_predictor
 from efftasks.cli.tile_options import add_tile_options, tile_progress, tile_settings
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ EXAMPLES = """examples:
   efftasks predict out/model.onnx film.mp4
   efftasks predict out/model.onnx 0 --max-frames 300
   efftasks predict out/model.onnx rtsp://camera/stream --no-draw --csv
+  efftasks predict out/model.onnx photos/ --sizes 192 256 320
   efftasks predict out/model.onnx photos/ --exit-threshold 0.7
   efftasks predict out/model.onnx film.mp4 --key-frames
   efftasks predict best.pth photos/ --config my_config.py
@@ -86,6 +88,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     group.add_argument("--threads", type=int, help="threads of the runtime (default: its choice)")
     group.add_argument("--readers", type=int, help="threads that read images ahead (default: 1, or 2 on many cores)")
+    add_sizes(parser)
     group = parser.add_argument_group("of a network with an early exit")
     group.add_argument(
         "--exit-threshold",
@@ -108,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
     from efftasks.structures.suffixes import is_checkpoint
 
     _check(args)
+    check_sizes(args)
     stream = _checkpoint(args) if is_checkpoint(args.model) else _artifact(args)
     skipped: list[UserError] = []
     with ExitStack() as stack:
@@ -227,6 +231,18 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--out: {args.out} is a file, expected a folder")
 
 
+def _check_one(args: argparse.Namespace) -> None:
+    """Ways to look at an image or video are given one at a time."""
+    from efftasks.structures.errors import UserError
+
+    ways = {"--sizes": args.sizes or None, "--tiles": args.tiles, "--key-frames": args.key_frames}
+    if args.sizes:
+        ways["--exit-threshold"] = args.exit_threshold
+    given = [name for name, value in ways.items() if value is not None]
+    if len(given) > 1:
+        raise UserError(f"{given[1]}: got it with {given[0]}, expected one of them")
+
+
 def _artifact(args: argparse.Namespace) -> Stream:
     from efftasks.runtime.predictor import Predictor
     from efftasks.structures.errors import UserError
@@ -234,16 +250,14 @@ def _artifact(args: argparse.Namespace) -> Stream:
     if args.width is not None:
         raise UserError(f"--width: got {args.width:g}, but {args.model} is an exported file, which has one width")
     tiles, key_frames = tile_settings(args), key_frame_settings(args)
-    if tiles is not None and key_frames is not None:
-        raise UserError("--key-frames: got it with --tiles, expected one of them")
-    predictor = Predictor(
-        args.model,
-        args.backend,
-        threads=args.threads,
-        score_thr=args.score_thr,
-        provider=args.provider,
-        exit_threshold=args.exit_threshold,
-    )
+    _check_one(args)
+    settings: dict[str, Any] = dict(threads=args.threads, score_thr=args.score_thr, provider=args.provider)
+    if args.sizes:
+        sized = sized_predictor(args, **settings)
+        return lambda source, skip: sized.stream(
+            source, args.batch_size, skip or "raise", args.readers, keep_pixels=not args.no_draw
+        )
+    predictor = Predictor(args.model, args.backend, **settings, exit_threshold=args.exit_threshold)
     if tiles is not None:
         return _tiled(args, predictor, tiles)
     if key_frames is not None:

@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from efftasks.cli.options import add_options, add_skip_check, add_width, parse_options
+from efftasks.cli.sizes import add_sizes, check_sizes, sized_predictor
 from efftasks.cli.tile_options import add_tile_options, tile_settings
 
 EXAMPLES = """examples:
   efftasks test my_config.py work_dirs/my_config/best.pth --out metrics.json
   efftasks test my_config.py out/model.onnx --show-dir out/pictures     the artifact, on the same data
+  efftasks test my_config.py out/model.onnx --sizes 192 256 320         each input size, and a choice for each image
   efftasks test my_config.py out/model.onnx --exit-thresholds auto --beside small.onnx --plot curve.png
 """
+
+_THRESHOLDS = (0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)  # of size rules
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -37,6 +41,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--show-num", type=int, default=16, help="number of pictures (default 16)")
     parser.add_argument("--score-thr", type=float, default=0.3, help="minimum score of drawn detections (default 0.3)")
     add_width(parser)
+    group = add_sizes(parser, thresholds="+")
+    group.add_argument("--fit-sizes", metavar="FILE", help="fit a rule to the test data, and write it to FILE")
+    group.add_argument(
+        "--fit-sizes-on",
+        choices=("picture", "answer"),
+        help="what the fitted rule looks at: a thumbnail of the picture (default), or the answer of the smallest size",
+    )
     add_skip_check(parser)
     _add_exit(parser)
     add_options(parser)
@@ -78,8 +89,12 @@ def run(args: argparse.Namespace) -> int:
     from efftasks.apis.entry_predictors import entry_predictor
     from efftasks.apis.exits import CountedExits
 
+    check_sizes(args)
+    _check_size_options(args)
     options = parse_options(args.cfg_options)
     cfg = apis.load_config(args.config, options)
+    if args.sizes:
+        return _test_sizes(args, cfg)
     if args.exit_thresholds:
         return _exit_curve(args, cfg)
     threshold, tiles = args.exit_threshold, tile_settings(args)
@@ -95,6 +110,46 @@ def run(args: argparse.Namespace) -> int:
     if args.show_dir:
         apis.draw_comparison(cfg, result.predictions, args.show_dir, args.score_thr)
         print(f"pictures: {args.show_dir}")
+    return 0
+
+
+def _check_size_options(args: argparse.Namespace) -> None:
+    from efftasks.structures.errors import UserError
+
+    if args.sizes and args.show_dir:
+        raise UserError("--show-dir: got it with --sizes, which tests several sizes; draw with efftasks predict")
+    others = {
+        "--tiles": args.tiles,
+        "--exit-threshold": args.exit_threshold,
+        "--exit-thresholds": args.exit_thresholds or None,
+    }
+    for name, value in others.items():
+        if args.sizes and value is not None:
+            raise UserError(f"{name}: got it with --sizes, expected one of them")
+    if args.fit_sizes and args.size_rule:
+        raise UserError("--fit-sizes: got it with --size-rule, expected one of them: a rule is fitted, or given")
+
+
+def _test_sizes(args: argparse.Namespace, cfg: Any) -> int:
+    """Evaluate an artifact at several sizes, and as a rule chooses among them."""
+    from efftasks.apis.fitting_sizes import fit_size_rule
+    from efftasks.apis.size_rows import run_sizes, size_columns, size_rows
+    from efftasks.bench.table import to_markdown
+
+    predictor = sized_predictor(args)
+    runs = run_sizes(cfg, predictor, check=not args.skip_check)
+    rule: Any = predictor.rule
+    if args.fit_sizes:
+        rule = fit_size_rule(predictor, runs, args.fit_sizes_on or "picture")
+        rule.save(args.fit_sizes)
+    rows = size_rows(cfg, predictor, runs, rule, args.size_threshold or _THRESHOLDS)
+    columns = size_columns(rows)
+    print(to_markdown([row | {columns[2]: f"{row[columns[2]]:.4f}"} for row in rows], columns))
+    if args.fit_sizes:
+        print(f"{args.fit_sizes}: fitted to these images, so the rows by rule are too good; test it on others")
+    if args.out:
+        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+        Path(args.out).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     return 0
 
 

@@ -41,6 +41,7 @@ class Prediction:
         pixels: the image as it was read, uint8 (H, W, 3) BGR, where it was kept for drawing; or None.
         exit_score: how good the answer at an early exit was, in [0, 1]; None of networks without one.
         exited: whether that answer was taken; None of networks without one.
+        input_size: (height, width) of the network input whose answer it is, where a rule chose it; or None.
         carried_from: number of the key frame whose detections these are, moved; None where the network has run.
     """
 
@@ -64,6 +65,7 @@ class Prediction:
     pixels: np.ndarray | None = None
     exit_score: float | None = None
     exited: bool | None = None
+    input_size: tuple[int, int] | None = None
     carried_from: int | None = None
 
     @classmethod
