@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from efftasks.cli.key_frame_options import add_key_frame_options, counted, key_frame_settings
 from efftasks.cli.options import add_width
-from efftasks.cli.sizes import add_sizes, check_sizes, sized_predictor
+from efftasks.cli.size_options import add_sizes, check_sizes, sized_predictor
 from efftasks.cli.tile_options import add_tile_options, tile_progress, tile_settings
 
 if TYPE_CHECKING:

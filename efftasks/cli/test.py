@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from efftasks.cli.options import add_options, add_skip_check, add_width, parse_options
-from efftasks.cli.sizes import add_sizes, check_sizes, sized_predictor
+from efftasks.cli.size_options import add_sizes, check_sizes, sized_predictor
 from efftasks.cli.tile_options import add_tile_options, tile_settings
 
 EXAMPLES = """examples:

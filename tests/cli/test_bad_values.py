@@ -59,7 +59,7 @@ def test_files_of_unknown_kinds_name_both_lists(capsys, tmp_path):
 def test_every_suffix_of_a_checkpoint_is_one_everywhere(capsys, suffix, tmp_path):
     name = str(tmp_path / f"none{suffix}")
     check_failure(capsys, ["predict", name, "a.png"], "--config: missing, a checkpoint")
-    check_failure(capsys, ["benchmark", name], "no such file")
+    check_failure(capsys, ["benchmark", name], "no such checkpoint file")
 
 
 def test_out_that_is_a_file(capsys, tmp_path):

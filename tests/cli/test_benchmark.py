@@ -159,7 +159,7 @@ def multiply_adds(model, height: int, width: int) -> int:
         (["--backend", "abacus"], "backend: got 'abacus', expected one of torch, torch.compile, onnxruntime"),
         (["--backend", "torch"], "--backend: got 'torch', allowed for"),
         (["--baseline", "other"], "--baseline: got 'other', expected one of the models"),
-        (["none.pth"], "none.pth: no such file"),
+        (["none.pth"], "none.pth: no such checkpoint file"),
         (["backbone:HGNetV2,b0"], "got 'b0', expected argument=value"),
         (["backbone:HGNetV2,variant=b9"], "variant: got 'b9'"),
         (["--size", "100", "64"], "size: got (100, 64), expected multiples of 32"),

@@ -42,9 +42,11 @@ def test_every_command_module_is_in_the_parser() -> None:
         "main",
         "dataset_convert",
         "errors",
+        "key_frame_options",
         "options",
         "parser",
         "quiet",
+        "size_options",
         "tile_options",
     }
     assert set(NAMES) == modules
