@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import efftasks.compat  # noqa: F401
@@ -27,6 +26,7 @@ from efftasks.imaging.images import read_image
 from efftasks.linking.linked import LinkedConfig
 from efftasks.runtime.artifact import Artifact
 from efftasks.runtime.exits import check_threshold
+from efftasks.runtime.names import short_names
 from efftasks.runtime.predictor import Predictor
 from efftasks.structures.errors import UserError
 from efftasks.structures.suffixes import is_checkpoint
@@ -104,7 +104,8 @@ def measure_exit_curve(cfg: LinkedConfig, model: str, settings: CurveSettings) -
         rate = {} if counted.rate is None else {"exit rate": counted.rate}
         network.row.update({**rate, **metrics})
     _time(networks, _spread(entries, settings.images), settings.rounds)
-    rows = [network.row for network in networks]
+    names = short_names([model, *settings.beside])
+    rows = [{**network.row, "model": names[network.row["model"]]} for network in networks]
     verdicts = [_verdict(rows[: len(thresholds)], row, metric) for row in rows[len(thresholds) :]]
     return ExitCurve(rows, metric, verdicts, describe_environment(settings.threads))
 
@@ -218,7 +219,7 @@ def _spread(entries: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any
 
 def _verdict(curve: Sequence[dict[str, Any]], static: dict[str, Any], metric: str) -> str:
     """Whether a threshold is as good as a network without an exit, and as fast, and one of both better."""
-    name, value, mean = Path(static["model"]).name, static[metric], static["mean ms"]
+    name, value, mean = static["model"], static[metric], static["mean ms"]
     beats = [
         row
         for row in curve

@@ -119,7 +119,7 @@ def size_rows(
         Rows with ``size`` or ``threshold``, the metrics of the config, the share of images of each size (``192x192 %``)
         and ``mean ms``, ``p50 ms``, ``p99 ms`` of an image.
     """
-    names = [f"{height}x{width}" for height, width in predictor.sizes]
+    names = predictor.names
     count = len(runs.infos)
     rows = []
     for index, name in enumerate(names):

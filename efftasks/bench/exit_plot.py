@@ -36,7 +36,7 @@ def draw_exit_curve(rows: Sequence[Mapping[str, Any]], metric: str, path: str | 
         axis.plot(row["mean ms"], row[metric], "s", markersize=9, label=f"{name} (threshold {row['threshold']:.3g})")
     for row in rows:
         if "threshold" not in row:
-            axis.plot(row["mean ms"], row[metric], "^", markersize=9, label=Path(row["model"]).name)
+            axis.plot(row["mean ms"], row[metric], "^", markersize=9, label=row["model"])
     axis.set(xlabel="mean ms of an image", ylabel=metric, title="percentages: images that leave at the early exit")
     axis.grid(visible=True, alpha=0.3)
     axis.legend(loc="lower right")

@@ -148,8 +148,7 @@ def _test_sizes(args: argparse.Namespace, cfg: Any) -> int:
     if args.fit_sizes:
         print(f"{args.fit_sizes}: fitted to these images, so the rows by rule are too good; test it on others")
     if args.out:
-        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.out).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        _write(args.out, rows)
     return 0
 
 
@@ -168,7 +167,9 @@ def _exit_curve(args: argparse.Namespace, cfg: Any) -> int:
         ) from None
     settings = CurveSettings(thresholds, tuple(args.beside), args.backend, args.threads, args.rounds)
     curve = measure_exit_curve(cfg, args.model, settings)
-    print(to_markdown(curve.rows, list(dict.fromkeys(key for row in curve.rows for key in row))))
+    exact = ("threshold", curve.metric)
+    rows = [{**row, **{key: f"{row[key]:.4f}" for key in exact if key in row}} for row in curve.rows]
+    print(to_markdown(rows, list(dict.fromkeys(key for row in rows for key in row))))
     print("\n" + ", ".join(f"{key} {value}" for key, value in curve.environment.items()))
     for verdict in curve.verdicts:
         print(verdict)

@@ -52,7 +52,8 @@ class CascadeRule:
     """Begins with the smallest size, and goes on to the next while objects are undecided or small.
 
     The loss of an answer is the larger of two shares of its detections with a score of at least 0.1, each weighted by
-    its score: how undecided they are, 4 s (1 - s), and how many are smaller than 12 pixels of the network input.
+    its score: how undecided they are, 4 s (1 - s), and how many are smaller than 12 pixels of the network input. The
+    second counts where the next size is larger, and not where a wider network follows at the same size.
 
     Args:
         threshold: in [0, 1], see the module.
@@ -69,16 +70,24 @@ class CascadeRule:
 
     def next(self, index: int, answer: Prediction, sizes: Sequence[Size]) -> int:
         """The next larger where the answer may lose too much."""
-        is_last = index == len(sizes) - 1
-        return index if is_last or self.loss(answer, sizes[index]) <= self.threshold else index + 1
+        if index == len(sizes) - 1:
+            return index
+        smallest = _SMALL if sizes[index + 1] != sizes[index] else 0.0
+        return index if self.loss(answer, sizes[index], smallest) <= self.threshold else index + 1
 
-    def loss(self, answer: Prediction, size: Size) -> float:
-        """The estimated loss of an answer, in [0, 1]; 0 of one without detections."""
+    def loss(self, answer: Prediction, size: Size, smallest: float = _SMALL) -> float:
+        """The estimated loss of an answer at a size, in [0, 1]; 0 of one without detections.
+
+        Args:
+            answer: with boxes in pixels of the image.
+            size: (height, width) of the network input that it is of.
+            smallest: pixels of the network input, below which a side of a box is too short to be seen well.
+        """
         shown = answer.scores >= LEAST_SCORE
         scores = answer.scores[shown].astype(np.float64)
         if not len(scores):
             return 0.0
-        small = sides_at(answer, size)[shown] < _SMALL
+        small = sides_at(answer, size)[shown] < smallest
         return float(max((scores * 4 * scores * (1 - scores)).sum(), (scores * small).sum()) / scores.sum())
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from efftasks.imaging.prediction import Prediction
 from efftasks.imaging.sources import LoadedImage, each_image, in_batches
 from efftasks.runtime.artifact import Artifact
+from efftasks.runtime.names import short_names
 from efftasks.runtime.pipeline import run_ahead
 from efftasks.runtime.predictor import Predictor
 from efftasks.runtime.size_features import LEAST_SCORE
@@ -31,15 +32,17 @@ class SizedPredictor:
     """Predictors of one network at several input sizes; a rule chooses the size for each image.
 
     It takes the place of a :class:`efftasks.runtime.predictor.Predictor`. Of a prediction, ``input_size`` is the size
-    whose answer it is.
+    whose answer it is. Networks of several widths at one size are chosen among in the same way.
 
     Args:
-        predictors: of the same classes, the smallest size first; from :func:`open_sizes`.
+        predictors: of the same classes, the smallest size first, of equal sizes the smallest file; from
+            :func:`open_sizes`.
         rule: what chooses.
         score_thr: drop detections below.
 
     Attributes:
         sizes: (height, width) of each.
+        names: of each for tables: its size, of several files at one size also the name of the file.
 
     Raises:
         UserError: there are fewer than two, sizes do not grow, or what they predict differs or has no boxes.
@@ -50,9 +53,13 @@ class SizedPredictor:
         self.sizes = [predictor.size for predictor in self.predictors]
         if len(self.sizes) < 2:
             raise UserError(f"--sizes: got {len(self.sizes)} of them, expected at least two to choose among")
-        areas = [height * width for height, width in self.sizes]
-        if areas != sorted(set(areas)):
-            raise UserError(f"--sizes: got {_names(self.sizes)}, expected each larger than the one before")
+        orders = [_order(predictor) for predictor in self.predictors]
+        if orders != sorted(set(orders)):
+            raise UserError(
+                f"--sizes: got {_names(self.sizes)}, expected each larger than the one before, or another file with "
+                "more weights"
+            )
+        self.names = self._distinct_names()
         self.spec = self.predictors[0].spec
         for predictor in self.predictors:
             spec = predictor.spec
@@ -112,6 +119,13 @@ class SizedPredictor:
                     for image, frame, answer in zip(part.images, part.frames, answers):
                         pixels = image.pixels if keep_pixels else None
                         yield replace(answer, image=image.source, name=image.name, frame=frame, pixels=pixels)
+
+    def _distinct_names(self) -> list[str]:
+        sizes = [f"{height}x{width}" for height, width in self.sizes]
+        if len(set(sizes)) == len(sizes):
+            return sizes
+        names = short_names([str(path) for path in self.paths])
+        return [f"{size} {names[str(path)]}" for size, path in zip(sizes, self.paths)]
 
     @property
     def paths(self) -> list[Path]:
@@ -237,7 +251,7 @@ def open_sizes(
     if files:
         others = [Artifact(file, backend, threads, provider) for file in files]
         predictors += [Predictor(artifact, score_thr=inner) for artifact in (first, *others)]
-    predictors.sort(key=lambda predictor: predictor.size[0] * predictor.size[1])
+    predictors.sort(key=_order)
     chosen = _rule(rule, threshold)
     sized = SizedPredictor(predictors, chosen, score_thr)
     if isinstance(chosen, LearnedRule):
@@ -260,6 +274,12 @@ def _at_size(artifact: Artifact, size: Size, score_thr: float) -> Predictor:
     if any(side % image_input.divisor for side in size):
         raise UserError(f"--sizes: got {size[0]}x{size[1]}, expected multiples of {image_input.divisor}")
     return Predictor(artifact, score_thr=score_thr, size=size)
+
+
+def _order(predictor: Predictor) -> tuple[int, int]:
+    """Pixels of the input, and bytes of the files: a wider network has more of these."""
+    height, width = predictor.size
+    return height * width, sum(part.stat().st_size for part in predictor.session.parts)
 
 
 def _names(sizes: Sequence[Size]) -> str:

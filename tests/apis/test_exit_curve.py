@@ -160,7 +160,7 @@ def row(metric: float, mean: float, **more: Any) -> dict[str, Any]:
 )
 def test_what_beats_is_as_good_and_as_fast_and_one_of_both_better(metric, mean, starts):
     curve = [row(0.4, 3.0, threshold=0.0), row(0.55, 5.0, threshold=0.7), row(0.6, 10.0, threshold=2.0)]
-    assert _verdict(curve, row(metric, mean, model="out/small.onnx"), METRIC).startswith(f"{starts} small.onnx")
+    assert _verdict(curve, row(metric, mean, model="small.onnx"), METRIC).startswith(f"{starts} small.onnx")
 
 
 def test_automatic_thresholds_are_scores_between_the_ends():

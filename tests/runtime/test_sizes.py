@@ -247,3 +247,24 @@ def test_sizes_that_cannot_be(write_sized: Write, model: Path, tmp_path: Path) -
     with pytest.raises(UserError, match="readers: got 0"):
         sized(model).stream([DECIDED], readers=0)
     assert parse_sizes(["480x640"]) == [(480, 640)]
+
+
+def test_files_of_one_size_are_chosen_among_by_their_weights(write_sized, tmp_path):
+    wide = write_sized(tmp_path / "wide.onnx", 64, side=32, source={"config": "more" * 99})
+    narrow = write_sized(tmp_path / "narrow.onnx", 64, side=16)
+    predictor = open_sizes(wide, [narrow], threshold=0.5)
+    assert predictor.names == ["64x64 narrow.onnx", "64x64 wide.onnx"]
+    pictures = [np.full((64, 64, 3), (blue, 0, 0), np.uint8) for blue in (255, 128)]
+    decided, undecided = predictor(pictures)
+    assert decided.boxes[0].tolist() == [0, 0, 16, 16] and undecided.boxes[0].tolist() == [0, 0, 32, 32]
+    with pytest.raises(UserError, match="or another file with more weights"):
+        open_sizes(wide, [wide])
+
+
+def test_small_boxes_ask_for_a_larger_size_and_not_for_a_wider_network(write_sized, tmp_path):
+    wide = write_sized(tmp_path / "wide.onnx", 64, side=4, source={"config": "more" * 99})
+    narrow = write_sized(tmp_path / "narrow.onnx", 64, side=4)
+    (prediction,) = open_sizes(wide, [narrow])([np.full((64, 64, 3), (255, 0, 0), np.uint8)])
+    assert prediction.input_size == (64, 64)
+    rule = CascadeRule()
+    assert rule.next(0, prediction, [(64, 64), (64, 64)]) == 0 and rule.next(0, prediction, [(64, 64), (96, 96)]) == 1
