@@ -112,8 +112,9 @@ def test_each_way_is_written_and_verified_forced(tmp_path: Path, monkeypatch: py
     written: list[float] = []
     verified: list[tuple[float, int]] = []
 
-    def write(model: Any, spec: Any, path: Path, opset: int) -> None:
+    def write(model: Any, spec: Any, path: Path, *, opset: int) -> Path:
         written.append(model.head.selection.few_below)
+        return path
 
     def verify(model: Any, path: Path, spec: Any, entries: Any, backend: str) -> str:
         verified.append((model.head.selection.few_below, len(entries)))
