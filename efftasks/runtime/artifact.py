@@ -12,7 +12,7 @@ import numpy as np
 from efftasks.runtime.backends.base import Backend, Session
 from efftasks.runtime.backends.table import BACKENDS, artifact_suffixes, find_backend
 from efftasks.runtime.decoders import DECODERS, Decoder
-from efftasks.runtime.exits import EXITED, ExitNetwork, check_runs_exits, check_threshold, open_network
+from efftasks.runtime.exits import EXITED, ExitNetwork, check_inputs, check_runs_exits, check_threshold, open_network
 from efftasks.structures.errors import UserError, WorkError
 from efftasks.structures.spec import METADATA_KEY, ArtifactSpec, DecoderSpec
 from efftasks.structures.suffixes import first_part
@@ -65,6 +65,7 @@ class Artifact:
             check_runs_exits(self.path, self.backend, sidecar)
         self.session: Session = self.backend.open(path, threads, provider)
         self.spec = _describe(self.path, self.session.metadata, sidecar)
+        check_inputs(self.path, self.spec, self.backend, self.session)
         self._network_outputs = [output.name for output in self.spec.outputs]
         for kind, stated, names in (
             ("input", [self.spec.input.name], self.session.inputs),

@@ -14,7 +14,7 @@ from efftasks.structures.errors import UserError
 from efftasks.structures.field_checks import is_number
 from efftasks.structures.spec import EXIT_SCORE, EXIT_THRESHOLD, ArtifactSpec, ExitSpec
 
-__all__ = ["EXITED", "ExitNetwork", "check_runs_exits", "check_threshold", "open_network"]
+__all__ = ["EXITED", "ExitNetwork", "check_inputs", "check_runs_exits", "check_threshold", "open_network"]
 
 EXITED = "exited"  # bool (N,) beside the outputs: whether the early answer was taken
 
@@ -44,6 +44,27 @@ def check_runs_exits(path: Path, backend: Backend, spec: ArtifactSpec) -> None:
         )
 
 
+def check_inputs(path: Path, spec: ArtifactSpec, backend: Backend, session: Session) -> None:
+    """Whether a network has one input, and the threshold beside it where it decides by one.
+
+    Args:
+        path: of its file.
+        spec: its description.
+        backend: the runtime, and ``session`` the file as it has it.
+
+    Raises:
+        UserError: it has others, or the runtime cannot run its early exit.
+    """
+    check_runs_exits(path, backend, spec)
+    if not backend.several_inputs:
+        return
+    ports = cast(NamedSession, session).ports
+    decides = spec.early_exit is not None and spec.early_exit.form == "if"
+    if decides and EXIT_THRESHOLD not in ports:
+        raise UserError(f"{path}: early_exit: the network has no input {EXIT_THRESHOLD!r}, but {', '.join(ports)}")
+    check_one_input(path, [port for port in ports if not (decides and port == EXIT_THRESHOLD)])
+
+
 def open_network(
     path: Path,
     spec: ArtifactSpec,
@@ -60,19 +81,12 @@ def open_network(
         backend: the runtime, and ``session``, ``threads`` and ``provider`` how it was loaded.
 
     Raises:
-        UserError: the inputs are not those of the description, or the second file is missing or another one.
+        UserError: the second file is missing or another one.
     """
-    check_runs_exits(path, backend, spec)
     early_exit = spec.early_exit
-    decides = early_exit is not None and early_exit.form == "if"
-    if backend.several_inputs:
-        ports = cast(NamedSession, session).ports
-        if decides and EXIT_THRESHOLD not in ports:
-            raise UserError(f"{path}: early_exit: the network has no input {EXIT_THRESHOLD!r}, but {', '.join(ports)}")
-        check_one_input(path, [port for port in ports if not (decides and port == EXIT_THRESHOLD)])
     if early_exit is None:
         return session
-    if decides:
+    if early_exit.form == "if":
         return _Deciding(cast(NamedSession, session), spec.input.name, early_exit)
     rest = _open_rest(path, spec, early_exit, backend, threads, provider)
     return _TwoFiles(session, rest, early_exit)

@@ -87,7 +87,7 @@ def _metadata(path: Path) -> str:
 
 def test_lower_precision_is_held_against_detections_and_metrics(half, model, photos, tmp_path, monkeypatch):
     metrics = {"pytorch": {"AP": 0.5}, "artifact": {"AP": 0.499}}
-    monkeypatch.setattr("efftasks.apis.exporting._metrics", lambda *arguments: metrics)
+    monkeypatch.setattr("efftasks.apis.exporting._metrics", lambda *arguments: {"metrics": metrics})
     wishes = settings(photos, backend="half", precision="fp16", evaluate=True)
     exported = apis.export_model(model, tmp_path / "good", wishes)
     assert (exported.spec.backend, exported.spec.precision) == ("half", "fp16")
@@ -301,7 +301,7 @@ def test_weights_of_16_bits_are_stated(ncnn, model, photos, tmp_path, monkeypatc
 
 def test_all_files_that_are_not_verified_end_so(ncnn, model, photos, tmp_path, monkeypatch):
     metrics = {"pytorch": {"AP": 0.5}, "artifact": {"AP": 0.1}}
-    monkeypatch.setattr("efftasks.apis.exporting._metrics", lambda *arguments: metrics)
+    monkeypatch.setattr("efftasks.apis.exporting._metrics", lambda *arguments: {"metrics": metrics})
     with pytest.raises(WorkError, match=r"model\.ncnn\.param\.unverified: .* not shipped"):
         apis.export_model(model, tmp_path, settings(photos, backend="ncnn", precision="fp16", evaluate=True))
     assert {path.name for path in tmp_path.iterdir()} == {

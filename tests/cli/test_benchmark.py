@@ -80,6 +80,7 @@ def test_a_config_file_by_another_counter_and_as_a_baseline(tmp_path):
     assert row["GFLOPs"] == pytest.approx(2 * row["GMACs"])
 
 
+@pytest.mark.slow
 def test_backbones_on_several_runtimes_against_a_baseline(tmp_path, capsys):
     small = "backbone:HGNetV2,variant=b0,width=0.5,out_strides=(8,16)"
     line = ["benchmark", "backbone:HGNetV2,variant=b0", small, "--backend", "torch", "onnxruntime"]

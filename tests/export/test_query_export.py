@@ -59,7 +59,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     return model, export(model, tmp_path_factory.mktemp("whole") / "model.onnx")
 
 
-@pytest.mark.parametrize("sampling", ["grid_sample", "discrete"])
+@pytest.mark.parametrize("sampling", ["grid_sample", pytest.param("discrete", marks=pytest.mark.slow)])
 def test_file_equals_model(sampling: str, whole: tuple[Any, Path], tmp_path: Path) -> None:
     model, path = whole
     if sampling != "grid_sample":

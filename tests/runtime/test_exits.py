@@ -21,7 +21,12 @@ from efftasks.runtime.artifact import Artifact
 from efftasks.structures.errors import UserError, WorkError
 
 SCORES = (0.2, 0.8, 0.4)  # of the pictures: the middle one leaves at 0.5
-KINDS = [(form, name) for form in ("if", "split") for name in ("onnx", "openvino")]
+KINDS = [
+    ("if", "onnx"),
+    ("if", "openvino"),
+    ("split", "onnx"),
+    pytest.param("split", "openvino", marks=pytest.mark.slow),
+]
 
 
 @pytest.fixture(scope="module")

@@ -91,6 +91,7 @@ def test_all_widths_are_validated(trained: Path) -> None:
             assert scores[f"{prefix}{name}"] == pytest.approx(value, abs=2e-3), name
 
 
+@pytest.mark.slow
 def test_resumed_it_is_the_uninterrupted_training(trained: Path, data: Path, tmp_path: Path) -> None:
     shutil.copy(trained / "epoch_1.pth", tmp_path)
     train(config(data, tmp_path), resume="auto")
