@@ -18,7 +18,8 @@ def add_sizes(parser: argparse.ArgumentParser, thresholds: int | str = 1) -> arg
         "--sizes",
         nargs="+",
         metavar="SIZE",
-        help="choose among these: sides in pixels (320), HxW, or other exported files of the same network, smaller or narrower",
+        help="choose among these: sides in pixels (320), HxW, or other exported files of the same network, smaller or "
+        "narrower",
     )
     group.add_argument(
         "--size-rule", metavar="FILE", help="rule that `efftasks test --fit-sizes` wrote (default: built in)"
