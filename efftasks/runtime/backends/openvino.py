@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ class _OpenVinoSession:
     def __init__(self, path: Path, threads: int | None, provider: str = _DEFAULT) -> None:
         import openvino
 
-        core = openvino.Core()
+        core = _core(openvino)
         # Its default precision is bfloat16 where the processor has it.
         config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         if threads is not None and provider == _DEFAULT:
@@ -71,10 +72,21 @@ def _names(port: Any) -> list[str]:
     return sorted(port.get_names()) or [port.get_node().get_friendly_name()]
 
 
+@functools.cache
+def _core(openvino: Any) -> Any:
+    """One core for all files, which lives as long as the process.
+
+    A core takes the place of the stack on which the thread handles signals, and puts the one before it back when it
+    goes. Where two go in the order in which they came, that is the freed one of the first, and the next signal, such as
+    that of a data loader's process that has ended, ends this process.
+    """
+    return openvino.Core()
+
+
 def _devices() -> tuple[str, ...]:
     import openvino
 
-    names = [name.lower() for name in openvino.Core().available_devices]
+    names = [name.lower() for name in _core(openvino).available_devices]
     return tuple(sorted(names, key=lambda name: name != _DEFAULT))
 
 
