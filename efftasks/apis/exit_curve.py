@@ -15,9 +15,8 @@ import torch
 from tqdm import tqdm
 
 from efftasks.apis.building import load
-from efftasks.apis.entry_predictors import artifact_predictor
 from efftasks.apis.evaluating import evaluate, test_images
-from efftasks.apis.exits import ALWAYS, NEVER, CountedExits, set_exit_threshold
+from efftasks.apis.exits import CountedExits, set_exit_threshold
 from efftasks.apis.predicting import predict, prepared_input
 from efftasks.bench.environment import describe_environment
 from efftasks.bench.latency import summarise
@@ -25,7 +24,7 @@ from efftasks.export.verify_metrics import main_metrics
 from efftasks.imaging.images import read_image
 from efftasks.linking.linked import LinkedConfig
 from efftasks.runtime.artifact import Artifact
-from efftasks.runtime.exits import check_threshold
+from efftasks.runtime.exits import ALWAYS, NEVER, check_threshold
 from efftasks.runtime.names import short_names
 from efftasks.runtime.predictor import Predictor
 from efftasks.structures.errors import UserError
@@ -127,7 +126,7 @@ def _of_file(path: str, settings: CurveSettings) -> _Subject:
     def at(threshold: float) -> _Network:
         def predict_entries(entries: Sequence[dict[str, Any]]) -> Sequence[Any]:
             artifact.exit_threshold = threshold
-            return predictor([entry["img_path"] for entry in entries], batch_size=len(entries))
+            return _prediction(predictor)(entries)
 
         def run(inputs: np.ndarray) -> object:
             artifact.exit_threshold = threshold
@@ -174,15 +173,23 @@ def _static(path: str, settings: CurveSettings) -> _Network:
     artifact = Artifact(path, settings.backend, settings.threads)
     if artifact.exit_threshold is not None:
         raise UserError(f"--beside: {path} has an early exit, expected a file of a network without one")
-    predict_entries, _ = artifact_predictor(path, settings.backend)
-    return _Network({"model": path}, predict_entries, _preparation(Predictor(artifact)), artifact.run)
+    predictor = Predictor(artifact)
+    return _Network({"model": path}, _prediction(predictor), _preparation(predictor), artifact.run)
+
+
+def _prediction(predictor: Predictor) -> Callable[[Sequence[dict[str, Any]]], Sequence[Any]]:
+    """Entries -> predictions of their images."""
+    return lambda entries: predictor([entry["img_path"] for entry in entries], batch_size=len(entries))
 
 
 def _preparation(predictor: Predictor) -> Callable[[dict[str, Any]], np.ndarray]:
     """Entry -> an array of its own: the network input of one image."""
-    return lambda entry: predictor.preprocess([read_image(entry["img_path"], predictor.spec.input.pixel_range)])[
-        0
-    ].copy()
+
+    def prepare(entry: dict[str, Any]) -> np.ndarray:
+        inputs, _ = predictor.preprocess([read_image(entry["img_path"], predictor.spec.input.pixel_range)])
+        return inputs.copy()
+
+    return prepare
 
 
 def _time(networks: Sequence[_Network], entries: Sequence[dict[str, Any]], rounds: int) -> None:

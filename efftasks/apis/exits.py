@@ -8,13 +8,11 @@ from typing import Any
 
 from efftasks.export.exit_graphs import exit_of
 from efftasks.imaging.prediction import Prediction
-from efftasks.runtime.exits import check_threshold
+from efftasks.runtime.exits import NEVER, check_threshold
 from efftasks.structures.errors import UserError
 from efftasks.structures.spec import ArtifactSpec
 
-__all__ = ["ALWAYS", "NEVER", "CountedExits", "at_threshold", "held_to", "set_exit_threshold"]
-
-ALWAYS, NEVER = 0.0, 2.0  # thresholds that every score, and that none reaches
+__all__ = ["CountedExits", "at_threshold", "held_to", "set_exit_threshold"]
 
 Predict = Callable[[Sequence[dict[str, Any]]], Sequence[Prediction]]
 

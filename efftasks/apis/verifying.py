@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from efftasks.apis.entry_predictors import artifact_predictor
-from efftasks.apis.exits import ALWAYS, NEVER, at_threshold, held_to
+from efftasks.apis.exits import at_threshold, held_to
 from efftasks.apis.predicting import infer, predict
 from efftasks.export.verify import JointReport, Report, Verification, VerifyReport, objects_of, with_objects
 from efftasks.export.verify_exits import Decision, compare_decisions
 from efftasks.export.verify_raw import RawComparison, is_beyond_pictures
 from efftasks.imaging.images import read_image, read_pixels
 from efftasks.imaging.prediction import Prediction
-from efftasks.runtime.exits import EXITED
+from efftasks.runtime.exits import ALWAYS, EXITED, NEVER
 from efftasks.runtime.predictor import Predictor
 from efftasks.runtime.preprocess import as_the_network_sees
 from efftasks.structures.comparison import Tolerance

@@ -9,10 +9,10 @@ import numpy as np
 
 from efftasks.bench.latency import timed
 from efftasks.runtime.artifact import Artifact
+from efftasks.runtime.exits import ALWAYS, NEVER
 
-__all__ = ["NEVER", "Way", "at_threshold", "ways"]
+__all__ = ["Way", "at_threshold", "ways"]
 
-ALWAYS, NEVER = 0.0, 2.0  # thresholds that every score, and that none reaches
 _GOLDEN = (5**0.5 - 1) / 2
 
 Way = tuple[str, float, Callable[[], float]]  # what it is, the share of calls that leave early, a call in milliseconds
@@ -29,12 +29,12 @@ def ways(artifact: Artifact, images: np.ndarray) -> Iterator[Way]:
     def network() -> object:
         return artifact.run_network(images)
 
-    early, whole = (at_threshold(artifact, threshold, network) for threshold in (ALWAYS, NEVER))
-    yield "exit taken", 1.0, timed(early)
-    yield "whole network", 0.0, timed(whole)
+    early_call, full_call = (at_threshold(artifact, threshold, network) for threshold in (ALWAYS, NEVER))
+    yield "exit taken", 1.0, timed(early_call)
+    yield "whole network", 0.0, timed(full_call)
     rate = artifact.spec.verify.get("exit_rate")
     if isinstance(rate, (int, float)):
-        yield "as on the test data", float(rate), timed(_mixed(early, whole, float(rate)))
+        yield "as on the test data", float(rate), timed(_mixed(early_call, full_call, float(rate)))
 
 
 def at_threshold(artifact: Artifact, threshold: float, call: Callable[[], object]) -> Callable[[], object]:
@@ -47,7 +47,7 @@ def at_threshold(artifact: Artifact, threshold: float, call: Callable[[], object
     return run
 
 
-def _mixed(early: Callable[[], object], whole: Callable[[], object], rate: float) -> Callable[[], object]:
+def _mixed(early_call: Callable[[], object], full_call: Callable[[], object], rate: float) -> Callable[[], object]:
     """A call that is this often the first one: every second of its calls, too, since each of those is timed alone."""
     steps = count()
-    return lambda: early() if next(steps) * _GOLDEN % 1 < rate else whole()
+    return lambda: early_call() if next(steps) * _GOLDEN % 1 < rate else full_call()

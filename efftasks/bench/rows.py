@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from efftasks.bench.engines import TORCH_ENGINES, artifact_call, engines, random_input
-from efftasks.bench.exit_rows import NEVER, at_threshold, ways
+from efftasks.bench.exit_rows import at_threshold, ways
 from efftasks.bench.latency import timed
 from efftasks.bench.memory import peak_rss_of, predict
 from efftasks.runtime.artifact import Artifact
 from efftasks.runtime.backends.table import find_backend
+from efftasks.runtime.exits import NEVER
 from efftasks.runtime.predictor import Predictor
 from efftasks.structures.errors import UserError
 
@@ -107,8 +108,8 @@ def artifact_rows(path: str, size: tuple[int, int] | None, settings: BenchmarkSe
             continue
         for kind, rate, call in ways(artifact, random_input(artifact, predictor.size)):
             yield {**row, "backend": f"{name}, {kind}", "exit rate": rate}, call
-        whole = at_threshold(artifact, NEVER, functools.partial(predictor, image))
-        yield {**end_to_end, "exit rate": 0.0}, timed(whole)
+        full_call = at_threshold(artifact, NEVER, functools.partial(predictor, image))
+        yield {**end_to_end, "exit rate": 0.0}, timed(full_call)
 
 
 def label_of(model: str) -> str:

@@ -78,9 +78,7 @@ def _add_exit(parser: argparse.ArgumentParser) -> None:
         "--plot", metavar="FILE", help="with --exit-thresholds: a picture of the metric over the mean latency"
     )
     group.add_argument("--threads", type=int, help="with --exit-thresholds: of the runtime (default: its choice)")
-    group.add_argument(
-        "--rounds", type=int, default=3, help="with --exit-thresholds: timed calls on each image (default 3)"
-    )
+    group.add_argument("--rounds", type=int, help="with --exit-thresholds: timed calls on each image (default 3)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -91,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
     check_sizes(args)
     _check_size_options(args)
+    _check_exit_options(args)
     options = parse_options(args.cfg_options)
     cfg = apis.load_config(args.config, options)
     if args.sizes:
@@ -130,6 +129,28 @@ def _check_size_options(args: argparse.Namespace) -> None:
         raise UserError("--fit-sizes: got it with --size-rule, expected one of them: a rule is fitted, or given")
 
 
+def _check_exit_options(args: argparse.Namespace) -> None:
+    """Options of the curve are for the curve, and others are not."""
+    from efftasks.structures.errors import UserError
+
+    of_curve = {
+        "--beside": args.beside or None,
+        "--plot": args.plot,
+        "--threads": args.threads,
+        "--rounds": args.rounds,
+    }
+    of_others = {
+        "--show-dir": args.show_dir,
+        "--tiles": args.tiles,
+        "--width": args.width,
+        "--exit-threshold": args.exit_threshold,
+    }
+    for name, value in (of_others if args.exit_thresholds else of_curve).items():
+        if value is not None:
+            got, expected = ("with", "one of them") if args.exit_thresholds else ("without", "both")
+            raise UserError(f"{name}: got it {got} --exit-thresholds, expected {expected}")
+
+
 def _test_sizes(args: argparse.Namespace, cfg: Any) -> int:
     """Evaluate an artifact at several sizes, and as a rule chooses among them."""
     from efftasks.apis.fitting_sizes import fit_size_rule
@@ -165,7 +186,8 @@ def _exit_curve(args: argparse.Namespace, cfg: Any) -> int:
         raise UserError(
             f"--exit-thresholds: got {' '.join(args.exit_thresholds)}, expected numbers from 0, or auto"
         ) from None
-    settings = CurveSettings(thresholds, tuple(args.beside), args.backend, args.threads, args.rounds)
+    rounds = {} if args.rounds is None else {"rounds": args.rounds}
+    settings = CurveSettings(thresholds, tuple(args.beside), args.backend, args.threads, **rounds)
     curve = measure_exit_curve(cfg, args.model, settings)
     exact = ("threshold", curve.metric)
     rows = [{**row, **{key: f"{row[key]:.4f}" for key in exact if key in row}} for row in curve.rows]

@@ -74,10 +74,10 @@ def carry(key: Prediction, moved: Moved, size: Shape) -> Prediction:
         moved: its boxes in the later frame.
         size: (height, width) of the image.
     """
-    whole = moved.boxes
+    unclipped = moved.boxes
     limits = np.tile(np.array(size[::-1], np.float64), 2)
-    clipped = np.clip(whole, 0, limits)
-    sides, visible = whole[:, 2:] - whole[:, :2], clipped[:, 2:] - clipped[:, :2]
+    clipped = np.clip(unclipped, 0, limits)
+    sides, visible = unclipped[:, 2:] - unclipped[:, :2], clipped[:, 2:] - clipped[:, :2]
     keep = visible.prod(1) > _LEAST_VISIBLE * sides.prod(1)
     tolerance = _AT_BORDER * limits
     low, high = key.boxes[:, :2] <= tolerance[:2], key.boxes[:, 2:] >= (limits - tolerance)[2:]
@@ -105,24 +105,24 @@ def _own_shifts(boxes: NDArray[np.float64], motion: Motion) -> NDArray[np.float6
     counts = astray.sum(1)
     alone = np.flatnonzero((counts >= _LEAST_STRAYS) & (counts > _MOST_STRAY * inside.sum(1)))
     if alone.size:
-        own = motion.targets - apply(motion.camera, motion.sources)
-        shifts[alone] = _common(own, astray[alone])
+        residuals = motion.targets - apply(motion.camera, motion.sources)
+        shifts[alone] = _common(residuals, astray[alone])
     return shifts
 
 
-def _common(own: NDArray, members: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _common(residuals: NDArray, members: NDArray[np.bool_]) -> NDArray[np.float64]:
     """The mean of what most of the members of each row have moved; zero where they do not agree.
 
     Args:
-        own: (P, 2).
+        residuals: (P, 2), what points have moved beside the camera.
         members: bool (N, P).
     """
-    mean = members @ own / members.sum(1, keepdims=True)
-    distance = np.abs(own - mean[:, None]).max(-1)
+    mean = members @ residuals / members.sum(1, keepdims=True)
+    distance = np.abs(residuals - mean[:, None]).max(-1)
     spread = np.sqrt((members * distance**2).sum(1, keepdims=True) / members.sum(1, keepdims=True))
     near = members & (distance <= np.maximum(_AGREE, spread))
-    mean = near @ own / np.maximum(near.sum(1, keepdims=True), 1)
-    agree = near & (np.abs(own - mean[:, None]).max(-1) <= _AGREE)
+    mean = near @ residuals / np.maximum(near.sum(1, keepdims=True), 1)
+    agree = near & (np.abs(residuals - mean[:, None]).max(-1) <= _AGREE)
     enough = agree.sum(1) >= np.maximum(_LEAST_STRAYS, members.sum(1) / 2)
     return np.where(enough[:, None], mean, 0)
 

@@ -14,8 +14,18 @@ from efftasks.structures.errors import UserError
 from efftasks.structures.field_checks import is_number
 from efftasks.structures.spec import EXIT_SCORE, EXIT_THRESHOLD, ArtifactSpec, ExitSpec
 
-__all__ = ["EXITED", "ExitNetwork", "check_inputs", "check_runs_exits", "check_threshold", "open_network"]
+__all__ = [
+    "ALWAYS",
+    "EXITED",
+    "NEVER",
+    "ExitNetwork",
+    "check_inputs",
+    "check_runs_exits",
+    "check_threshold",
+    "open_network",
+]
 
+ALWAYS, NEVER = 0.0, 2.0  # thresholds that every score, and that none reaches
 EXITED = "exited"  # bool (N,) beside the outputs: whether the early answer was taken
 
 

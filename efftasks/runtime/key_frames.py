@@ -30,7 +30,7 @@ Detect = Callable[[NDArray[np.uint8]], "list[Prediction]"]
 _LEAST_UNCOVERED = 0.002  # share of a frame, below which a strip at its border is noise of the estimated motion
 _MOST_UNCOVERED = 0.1  # share from which the network runs at once
 _WAITS = 2  # frames on which a strip at the border stays uncovered, at most
-_SURE = 0.3  # score from which an object is known, so that it may change a little
+_CONFIDENT = 0.3  # score from which a box is that of an object, which may change a little
 _AHEAD, _AHEAD_OF_CAMERA = 3, 2  # frames that are read or predicted and not taken yet
 
 
@@ -177,8 +177,8 @@ class FrameSequence:
         moved = move_boxes(key.prediction.boxes, motion, size, gray.shape)
         if self._settings.every is not None:
             return moved
-        known = to_small(moved.boxes[key.prediction.scores >= _SURE], size, gray.shape)
-        change = measure_change(key.picture.gray, gray, motion.camera, known)
+        object_boxes = to_small(moved.boxes[key.prediction.scores >= _CONFIDENT], size, gray.shape)
+        change = measure_change(key.picture.gray, gray, motion.camera, object_boxes)
         if change.uncovered >= _LEAST_UNCOVERED and self._uncovered_from is None:
             self._uncovered_from = position
         has_changed = change.level >= self._settings.threshold or change.uncovered >= _MOST_UNCOVERED

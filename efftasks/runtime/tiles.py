@@ -143,14 +143,14 @@ class TiledPredictor:
     def grids(self, image_size: tuple[int, int]) -> list[Grid]:
         """The tiles of an image (height, width) at each scale that is looked at, the finest first."""
         scale, stride = self.settings.scales, self.spec.input.divisor
-        whole = max(image_size[0] * scale[1] / self.size[0], image_size[1] * scale[0] / self.size[1])
+        full_factor = max(image_size[0] * scale[1] / self.size[0], image_size[1] * scale[0] / self.size[1])
         levels = self.settings.levels if self.finds_objects else 1
         # Candidates, and the labels of tiles that are skipped, are those of the next smaller scale.
         looks_coarsely = self.settings.select or (self.maps_labels and self.settings.edges)
         most = max(levels, 2 if looks_coarsely else 1)
         grids = [make_grid(image_size, scale, self.size, self.margin, stride)]
         while len(grids) < most and len(grids[-1].tiles) > 1:
-            factor = min(grids[-1].factor * self.settings.step, whole)
+            factor = min(grids[-1].factor * self.settings.step, full_factor)
             grids.append(make_grid(image_size, scale, self.size, self.margin, stride, factor))
         return grids
 
@@ -242,9 +242,9 @@ class _Image:
         owning = min(self._tiled.settings.levels, len(self._grids))
         if level >= owning:
             return np.inf, np.inf
-        whole = 2 * self._tiled.margin  # what a tile sees whole, wherever in its core the center is
-        low = whole * self._grids[level - 1].factor if level else 0.0
-        return low, whole * self._grids[level].factor if level < owning - 1 else np.inf
+        visible_side = 2 * self._tiled.margin  # what a tile sees whole, wherever in its core the center is
+        low = visible_side * self._grids[level - 1].factor if level else 0.0
+        return low, visible_side * self._grids[level].factor if level < owning - 1 else np.inf
 
     def _selected(self, tiles: list[Tile]) -> list[Tile]:
         """Those in which there may be something."""

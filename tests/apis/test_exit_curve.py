@@ -144,6 +144,22 @@ def test_thresholds_of_a_command_are_numbers(painted, root, files, tmp_path, cap
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--plot", "a.png"], "--plot: got it without --exit-thresholds, expected both"),
+        (["--beside", "a.onnx"], "--beside: got it without --exit-thresholds, expected both"),
+        (["--rounds", "2"], "--rounds: got it without --exit-thresholds, expected both"),
+        (["--threads", "1"], "--threads: got it without --exit-thresholds, expected both"),
+        (["--exit-thresholds", "auto", "--show-dir", "a"], "--show-dir: got it with --exit-thresholds, expected one"),
+        (["--exit-thresholds", "auto", "--tiles"], "--tiles: got it with --exit-thresholds, expected one"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(given, message, capsys):
+    assert main(["test", "o2o-n_mobilenetv4-conv-s_1xb16-18e_shapes-128", "model.onnx", *given]) == 2
+    assert message in capsys.readouterr().err
+
+
 def row(metric: float, mean: float, **more: Any) -> dict[str, Any]:
     return {METRIC: metric, "mean ms": mean, **more}
 

@@ -18,13 +18,14 @@ import torch
 
 from efftasks import Predictor, apis
 from efftasks.apis.describing import described_file
-from efftasks.apis.exits import ALWAYS, NEVER, CountedExits
+from efftasks.apis.exits import CountedExits
 from efftasks.apis.formats import parts_of, suffix_of
 from efftasks.apis.verifying import verify
 from efftasks.export.exporters.table import EXPORTERS
 from efftasks.export.quantization.recipe import CalibrationImages, Recipe
 from efftasks.export.verify import JointReport
 from efftasks.export.verify_exits import Decision, ExitReport, compare_decisions
+from efftasks.runtime.exits import ALWAYS, NEVER
 from efftasks.structures.comparison import POLICIES, Tolerance
 from efftasks.structures.errors import UserError
 

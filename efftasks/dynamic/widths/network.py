@@ -52,11 +52,11 @@ class Narrower(nn.Module):
 
     def weights(self, shared: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Its weights without those of its norms, parts of the parameters of the widest network."""
-        own = {f"{name}.{key}" for name in self.norms for key in ("weight", "bias")}
+        norm_parameters = {f"{name}.{key}" for name in self.norms for key in ("weight", "bias")}
         return {
             name: sliced(shared[name], self._slices.get(name, {}))
             for name, _ in self.structure.named_parameters()
-            if name not in own
+            if name not in norm_parameters
         }
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Narrower:

@@ -75,8 +75,8 @@ class EarlyExit(nn.Module, ABC):
         """What does not learn."""
         if self.train_only is None:
             return []
-        own = [part for part in self.children() if part is not self.gate] if self.train_only == "gate" else []
-        return [getattr(model, part) for part in _PARTS] + own
+        of_exit = [part for part in self.children() if part is not self.gate] if self.train_only == "gate" else []
+        return [getattr(model, part) for part in _PARTS] + of_exit
 
     def freeze(self, model: Any) -> None:
         """Take the gradients from what does not learn, once the exit is complete."""

@@ -157,7 +157,7 @@ class LearnedGate(ExitGate):
         return self.network(self.norm(torch.cat([*pooled, score_statistics(detections.scores)], 1)))[:, 0]
 
     def loss(self, logits: Tensor, answers: BothAnswers) -> Tensor:
-        """Cross-entropy against the quality of the early answers, which is known in training."""
+        """Binary cross-entropy against the quality of the early answers, see :meth:`target`."""
         with torch.no_grad():
             target = self.target(answers)
         return F.binary_cross_entropy_with_logits(logits, target)
