@@ -102,6 +102,7 @@ def test_calibration_is_refused(model: Any, photos: Path, tmp_path: Path) -> Non
         apis.export_model(model, tmp_path, settings)
 
 
+@pytest.mark.slow
 def test_before_fake_quantization_it_is_a_float_file(
     model: Any, toys: ModuleType, photos: Path, tmp_path: Path
 ) -> None:

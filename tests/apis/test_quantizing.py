@@ -120,6 +120,7 @@ def test_methods_are_compared_on_the_held_out_images_alone(model, tmp_path):
     assert sorted(seen) == sorted(entry["img_id"] for entry in images.held_out)
 
 
+@pytest.mark.slow
 def test_auto_takes_the_method_with_the_best_metric(model, tmp_path, monkeypatch):
     scores = {"minmax": 0.5, "percentile": 0.6, "entropy": 0.6}
     order = []

@@ -64,6 +64,7 @@ def test_a_file(model, tmp_path, capsys):
     assert {row["input"] for row in json.loads((tmp_path / "stem.json").read_text())} == {"128x64", "64x64"}
 
 
+@pytest.mark.slow
 def test_a_config_file_by_another_counter_and_as_a_baseline(tmp_path):
     from efftasks import apis
 

@@ -164,6 +164,7 @@ def test_mixed_precision_on_a_cpu_trains(shapes, tmp_path):
     assert ("FairThreadsHook" in others) != torch.cuda.is_available()
 
 
+@pytest.mark.slow
 def test_a_number_of_threads_is_fixed_in_a_dumped_config_too(shapes, tmp_path):
     cfg = config(shapes, tmp_path, epochs=1)
     cfg.default_hooks.threads = dict(type="FairThreadsHook")  # as an earlier run left it

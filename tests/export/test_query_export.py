@@ -72,6 +72,7 @@ def test_file_equals_model(sampling: str, whole: tuple[Any, Path], tmp_path: Pat
     assert apis.describe(model).outputs[0].shape == ("N", 60, 4)  # 20 queries with 3 classes each
 
 
+@pytest.mark.slow
 def test_fewer_layers_give_a_smaller_file(whole: tuple[Any, Path], tmp_path: Path) -> None:
     model, path = whole
     short = build(sampling="grid_sample", eval_layers=1)

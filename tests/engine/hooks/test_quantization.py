@@ -112,6 +112,7 @@ def test_the_best_checkpoint_is_of_the_quantized_model(trained: tuple[Path, Any]
     assert read_checkpoint(folder / "best.pth")["meta"]["epoch"] > PHASES["quantize"]  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_after_an_interruption_the_score_of_the_float_model_stays_forgotten(
     trained: tuple[Path, Any], data: Path, tmp_path: Path
 ) -> None:

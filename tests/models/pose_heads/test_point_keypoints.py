@@ -147,7 +147,8 @@ def test_the_assigner_gets_whether_keypoints_affect_the_score(affects_score):
     assert [overlap.affects_score for overlap in overlaps(zero, zero, zero)] == [affects_score]
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(17, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 17])
 def test_learns_the_keypoints_of_a_scene(count):
     torch.manual_seed(0)
     head = make_head(count)
