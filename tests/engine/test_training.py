@@ -191,7 +191,7 @@ def test_an_image_set_without_a_single_object_in_a_batch(shapes, tmp_path):
 def queries(family: str, data: Path) -> Config:
     """The family's config for one's own data, small."""
     shipped = {name for name, path in apis.shipped_configs().items() if path.parent.name == family}
-    (name,) = (name for name in shipped if name.startswith(f"{family}-") and "custom" in name)
+    (name,) = (name for name in shipped if name.startswith(f"{family}-") and name.endswith("_finetune"))
     options = {
         "data_root": f"{data}/",
         "image_size": (64, 64),
