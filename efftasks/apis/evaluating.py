@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import efftasks.compat  # noqa: F401
@@ -19,9 +20,11 @@ from mmengine.registry import DefaultScope
 from tqdm import tqdm
 
 from efftasks.apis.precheck import precheck_together
+from efftasks.apis.recording import LabelMaps, Recorder
 from efftasks.config import innermost, pixel_range
 from efftasks.datasets.coco_masks import decode_mask
 from efftasks.datasets.transforms.loading import LoadSegMap
+from efftasks.evaluation.records import EvaluationRecord
 from efftasks.imaging.prediction import Prediction, class_metadata
 from efftasks.linking.linked import LinkedConfig
 from efftasks.registry import DATASETS
@@ -39,6 +42,8 @@ class Evaluation(NamedTuple):
 
     metrics: dict[str, float]
     predictions: dict[int, Prediction]  # index into the data set -> prediction, of ``keep`` images
+    record: EvaluationRecord | None = None  # where it was asked for
+    worst_maps: Sequence[LabelMaps] = ()  # of the images with the most wrong pixels, the worst first
 
 
 def _test_dataset(cfg: LinkedConfig) -> Any:
@@ -69,7 +74,15 @@ def _check_classes(expected: Sequence[str], classes: Sequence[str]) -> None:
 
 
 def evaluate(
-    cfg: LinkedConfig, predict: Predict, classes: Sequence[str], batch_size: int = 8, keep: int = 0, check: bool = True
+    cfg: LinkedConfig,
+    predict: Predict,
+    classes: Sequence[str],
+    batch_size: int = 8,
+    keep: int = 0,
+    check: bool = True,
+    record: bool = False,
+    model: str = "",
+    keep_maps: int = 0,
 ) -> Evaluation:
     """Evaluate predictions on the test data of a config with the metrics of the config.
 
@@ -80,9 +93,13 @@ def evaluate(
         batch_size: images at a time.
         keep: number of predictions to return, spread evenly over the data.
         check: check the data first, see :func:`efftasks.apis.precheck.precheck`.
+        record: return the record of the evaluation, too, with all predictions.
+        model: name of the model in the record.
+        keep_maps: with a record: number of pairs of label maps to return, those with the most wrong pixels.
 
     Raises:
-        UserError: the data cannot be evaluated, or the classes are not those of the data set.
+        UserError: the data cannot be evaluated, the classes are not those of the data set, or there is no record of
+            metrics of that kind.
     """
     if check:
         precheck_together(cfg, ("test",), MMLogger.get_current_instance())
@@ -94,16 +111,26 @@ def evaluate(
         evaluator = Evaluator(cfg.test_evaluator)
     evaluator.dataset_meta = dataset.metainfo
 
+    recorder = Recorder(evaluator, keep_maps) if record else None
     returned_indices = set(_evenly_spaced(len(dataset), keep))
     returned: dict[int, Prediction] = {}
     for start in tqdm(range(0, len(dataset), batch_size), desc="test", unit="batch", disable=None):
         infos = [dataset.get_data_info(i) for i in range(start, min(start + batch_size, len(dataset)))]
+        began = perf_counter()
         predictions = predict(infos)
+        seconds = perf_counter() - began
         if len(predictions) != len(infos):
             raise ValueError(f"predict: got {len(predictions)} predictions for {len(infos)} images, expected one each")
         returned.update({i: x for i, x in enumerate(predictions, start) if i in returned_indices})
-        evaluator.process(data_samples=[_data_sample(info, x, relabel) for info, x in zip(infos, predictions)])
-    return Evaluation(evaluator.evaluate(len(dataset)), returned)
+        samples = [_data_sample(info, x, relabel) for info, x in zip(infos, predictions)]
+        if recorder is not None:
+            recorder.add(infos, samples, seconds)
+        evaluator.process(data_samples=samples)
+    if recorder is None:
+        return Evaluation(evaluator.evaluate(len(dataset)), returned)
+    recorded = recorder.finish(model)
+    metrics = evaluator.evaluate(len(dataset))
+    return Evaluation(metrics, returned, replace(recorded, metrics=metrics), recorder.worst_maps)
 
 
 def _evenly_spaced(count: int, number: int) -> list[int]:

@@ -20,7 +20,7 @@ from efftasks.evaluation.coco_ground_truth import complete_ground_truth
 from efftasks.registry import METRICS
 from efftasks.structures.errors import UserError
 
-__all__ = ["CocoMetric", "coco_scores"]
+__all__ = ["CocoMetric", "CocoRecord", "coco_scores"]
 
 _EVALUATORS = ("faster-coco-eval", "pycocotools")
 _NEEDED = {"segm": "masks", "keypoints": "keypoints"}  # annotations that a kind of score needs
@@ -69,6 +69,15 @@ def coco_scores(
     if scores.without_size:
         warnings.warn(without_size_warning("ground_truth", scores.without_size), stacklevel=2)
     return scores.values, scores.classwise
+
+
+class CocoRecord(NamedTuple):
+    """What a :class:`CocoMetric` scores: detections beside the ground truth."""
+
+    kinds: tuple[str, ...]
+    ground_truth: dict[str, Any]  # a COCO dict with the classes of the data set
+    detections: list[dict[str, Any]]  # COCO results: bbox, and segmentation and keypoints where they are scored
+    sigmas: tuple[float, ...] | None  # of keypoints, where they are scored
 
 
 class _Scores(NamedTuple):
@@ -316,6 +325,22 @@ class CocoMetric(BaseMetric):
             # mmengine's logger shows the same warning only once, wherever it comes from.
             logger.warning(without_size_warning(self.ann_file, without_size))
         return values
+
+    def collected(self) -> CocoRecord:
+        """The detections so far, and the ground truth that they are scored against; before :meth:`evaluate`.
+
+        Raises:
+            UserError: as :meth:`compute_metrics`.
+        """
+        assert self.dataset_meta is not None
+        ids = self.dataset_meta["category_ids"]
+        kinds = ("bbox", *(kind for kind in self.kinds if kind != "bbox"))
+        detections = []
+        for image in self.results:
+            by_kind = [image.rows(kind, ids) for kind in kinds]
+            detections += [{key: value for row in rows for key, value in row.items()} for rows in zip(*by_kind)]
+        sigmas = tuple(map(float, self.dataset_meta["keypoints"]["sigmas"])) if "keypoints" in kinds else None
+        return CocoRecord(self.kinds, self._ground_truth(ids), detections, sigmas)
 
     def _ground_truth(self, category_ids: Sequence[int]) -> dict[str, Any]:
         data = read_coco(self.ann_file)
