@@ -21,7 +21,7 @@ __all__ = ["LabelMaps", "Recorder"]
 class LabelMaps(NamedTuple):
     """The label maps of one image."""
 
-    index: int  # into the images of the record
+    image: int  # index into the images of the record
     prediction: np.ndarray  # uint8 (H, W)
     truth: np.ndarray  # uint8 (H, W)
     wrong: float  # share of the annotated pixels whose label is wrong

@@ -26,7 +26,7 @@ def root(painted: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return painted.write_pictures(tmp_path_factory.mktemp("painted") / "data")
 
 
-def jittered(prediction: Prediction, seed: int) -> Prediction:
+def jittered(prediction: Any, seed: int) -> Prediction:
     """Predictions that are off by odd amounts, so that every digit of their scores matters."""
     random = np.random.default_rng(seed)
     boxes = prediction.boxes + random.normal(0, 2, prediction.boxes.shape).astype(np.float32)
@@ -57,7 +57,7 @@ def evaluated(painted: ModuleType, root: Path, **changes: Any) -> Any:
 def test_scores_of_the_record_are_those_of_the_evaluation(painted, root, tmp_path):
     result = evaluated(painted, root)
     result.record.save(tmp_path)
-    record = EvaluationRecord.load(tmp_path)
+    record: Any = EvaluationRecord.load(tmp_path)
     assert record.kinds == KINDS and record.task == "instance segmentation+pose" and record.model == "best.pth"
     assert 0 < record.metrics["coco/bbox_mAP"] < 1
     recomputed: dict[str, float] = {}
@@ -143,10 +143,10 @@ def test_iou_is_computed_from_the_pixels_of_the_record(maps):
     assert record.metrics["mIoU"] == pytest.approx(ious.mean(), abs=0.00501)
     assert record.metrics["aAcc"] == pytest.approx(100 * total.trace() / total.sum(), abs=0.00501)
     wrong = 1 - np.trace(record.confusion, axis1=1, axis2=2) / record.confusion.sum((1, 2))
-    assert [kept.index for kept in result.worst_maps] == np.argsort(-wrong)[:2].tolist()
+    assert [kept.image for kept in result.worst_maps] == np.argsort(-wrong)[:2].tolist()
     for kept in result.worst_maps:
-        assert (kept.prediction != kept.truth).mean() == pytest.approx(wrong[kept.index]) == pytest.approx(kept.wrong)
-        assert [record.images[kept.index][side] for side in ("height", "width")] == list(kept.truth.shape)
+        assert (kept.prediction != kept.truth).mean() == pytest.approx(wrong[kept.image]) == pytest.approx(kept.wrong)
+        assert [record.images[kept.image][side] for side in ("height", "width")] == list(kept.truth.shape)
 
 
 def test_metrics_without_a_record_are_named(painted, root):
