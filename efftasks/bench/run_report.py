@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from efftasks.reports import page
+
 __all__ = ["RunReport", "draw_curves", "in_points", "read_scalars", "write_page"]
-
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --dim: #888; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
-h1 { margin-bottom: 0; } h2 { margin-top: 2.2rem; border-bottom: 1px solid var(--line); }
-.lead, figcaption, footer { color: var(--dim); }
-table { border-collapse: collapse; display: block; overflow-x: auto; }
-td, th { padding: .3rem .9rem .3rem 0; text-align: left; vertical-align: top; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
-tr { border-bottom: 1px solid var(--line); }
-.cards { display: flex; flex-wrap: wrap; gap: 1rem; margin: 1.2rem 0; }
-.card { border: 1px solid var(--line); border-radius: 8px; padding: .6rem 1rem; }
-.card b { display: block; font-size: 1.5rem; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); gap: 1rem; }
-figure { margin: 0; } img { max-width: 100%; border-radius: 4px; image-rendering: auto; }
-.pictures img { width: 100%; } pre { overflow-x: auto; background: #8881; padding: .7rem; border-radius: 6px; }
-"""
-
 
 _QUALITIES = {  # metrics to draw: name, and the most it can be
     "coco/bbox_mAP": ("AP", 1.0),
@@ -116,55 +99,19 @@ def draw_curves(scalars: Sequence[Mapping[str, Any]], path: str | Path) -> None:
 
 def write_page(report: RunReport, path: str | Path) -> Path:
     """Write the page; everything shown is escaped."""
-    text = html.escape
-    cards = "".join(
-        f'<div class="card">{text(label)}<b>{text(value)}</b></div>' for label, value in report.cards.items()
-    )
-    tables = "".join(
-        f"<h2>{text(heading)}</h2>{_table(columns, rows)}" for heading, (columns, rows) in report.tables.items()
-    )
-    pictures = "".join(
-        f'<figure><img src="{text(name)}" alt="{text(Path(name).stem)}" loading="lazy">'
-        f"<figcaption>{text(Path(name).stem)}</figcaption></figure>"
-        for name in report.pictures
-    )
-    figures = "".join(_figure(heading, name) for heading, name in report.figures.items())
-    more_figures = "".join(_figure(heading, name) for heading, name in report.more_figures.items())
-    curves = _figure("Training", report.curves) if report.curves else ""
-    heading = "<h2>Pictures: ground truth left, predictions right</h2>"
-    pictures = f'{heading}<div class="pictures">{pictures}</div>' if pictures else ""
-    lines = text(chr(10).join(report.commands))
-    commands = f"<h2>The same, one by one</h2><pre>{lines}</pre>" if report.commands else ""
-    environment = text(", ".join(f"{key} {value}" for key, value in report.environment.items()))
-    page = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{text(report.title)}</title><style>{_STYLE}</style></head><body>
-<h1>{text(report.title)}</h1><p class="lead">{text(report.lead)}</p>
-<div class="cards">{cards}</div>
-{figures}{curves}
-{tables}
-{more_figures}
-{pictures}
-{commands}
-<footer><p>Measured on: {environment}</p></footer>
-</body></html>
-"""
-    path = Path(path)
-    path.write_text(page, encoding="utf-8")
-    return path
+    environment = ", ".join(f"{key} {value}" for key, value in report.environment.items())
+    pictures = [page.Picture(name, Path(name).stem) for name in report.pictures]
+    training = {"Training": report.curves} if report.curves else {}
+    body = [
+        page.cards(report.cards),
+        *_figures({**report.figures, **training}),
+        *(page.section(heading, page.table(columns, rows)) for heading, (columns, rows) in report.tables.items()),
+        *_figures(report.more_figures),
+        page.section("Pictures: ground truth left, predictions right", page.gallery(pictures)),
+        page.section("The same, one by one", page.preformatted("\n".join(report.commands))),
+    ]
+    return page.write_page(path, page.page(report.title, report.lead, body, f"Measured on: {environment}"))
 
 
-def _figure(heading: str, name: str) -> str:
-    return f'<h2>{html.escape(heading)}</h2><img src="{html.escape(name)}" alt="{html.escape(heading.lower())}">'
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
-    body = "".join("<tr>" + "".join(_cell(value) for value in row) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f'<td class="number">{value:.4g}</td>'
-    return f"<td>{html.escape(str(value))}</td>"
+def _figures(figures: Mapping[str, str]) -> list[str]:
+    return [page.section(heading, page.figure(source, heading.lower())) for heading, source in figures.items()]

@@ -51,7 +51,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "export": {"registry", "structures", "ops", "imaging"},
     "engine": {"registry", "structures", "ops", "checkpoints", "compression"},
     "runtime": {"structures", "imaging"},
-    "bench": {"structures", "runtime"},
+    "reports": {"structures", "imaging", "annotations", "evaluation"},
+    "bench": {"structures", "runtime", "reports"},  # the page of a run is made of the parts of all pages
     "linking": {"registry", "compat", "structures", "imaging", "datasets"},
     "config": {"registry", "compat", "structures", "datasets", "linking"},
 }
