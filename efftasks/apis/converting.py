@@ -121,7 +121,7 @@ def _best_fit(family: str, tensors: Mapping[str, Tensor], layout: Layout, count:
         model_scale = model.head.reg_scale
         if scale is not None and model_scale is not None and model_scale != scale:
             conversion.mismatched.append(f"reg_scale {scale} for {model_scale}")
-        class_rows = {f"head.{parameter}": rows for parameter, rows in model.head.class_rows().items()}
+        class_rows = {f"head.{parameter}": count for parameter in model.head.class_rows()}
         fit = _Fit(name, conversion, class_rows)
         if conversion.complete:
             return fit

@@ -18,7 +18,8 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
 from efftasks.checkpoints.atomic import whole_or_nothing
-from efftasks.checkpoints.files import load_matching, read_checkpoint, weights_of
+from efftasks.checkpoints.class_rows import CarriedClasses, ClassCarry
+from efftasks.checkpoints.files import dataset_meta_of, load_matching, read_checkpoint, weights_of
 from efftasks.checkpoints.loading import check_resumable, fitting_weights
 from efftasks.checkpoints.newest import newest_intact_checkpoint
 from efftasks.compression.plan import KEY as PLAN_KEY
@@ -31,7 +32,7 @@ from efftasks.engine.hooks.sync_buffers import SyncBuffers
 from efftasks.engine.hooks.validate_resumed import ValidateResumed
 from efftasks.engine.hooks.validate_widths import ValidateWidths
 from efftasks.engine.resuming import ScheduleOfConfig, check_same_groups
-from efftasks.engine.starting import StartingModel, starting_model
+from efftasks.engine.starting import StartingModel, check_rows_known, starting_model
 from efftasks.engine.wrapped import bare_model, networks_of
 from efftasks.registry import RUNNERS
 from efftasks.structures.features import EXIT_MODULE
@@ -115,7 +116,8 @@ class EffRunner(Runner):
         if self._resume and file is None:
             file = self._newest[0]
         transforms = self.cfg.get("model_transforms") or ()
-        self._start = starting_model(model, transforms, file, self._resume, self._context())
+        classes = ClassCarry.of_config(self.cfg)
+        self._start = starting_model(model, transforms, file, self._resume, self._context(), classes)
         if self._start.plan is not None:
             steps = ", ".join(step.type for step in self._start.plan.steps)
             self.logger.info(f"compressed by {steps}, as {'the config' if self._start.decided else file} says")
@@ -222,21 +224,36 @@ class EffRunner(Runner):
             if isinstance(self.optim_wrapper, OptimWrapper):
                 check_same_groups(self.optim_wrapper, checkpoint["optimizer"], filename)
             checkpoint["meta"].pop("config", None)  # mmengine would execute it as Python
-        weights = checkpoint["state_dict"] if self._resume else weights_of(checkpoint, filename)
         model = bare_model(self.model)
         # A complete state dict with the shapes of the model, since hooks (EMA) load it as well.
         if self._start is not None and self._start.fitted is not None and filename == self._load_from:
-            checkpoint["state_dict"], report = self._start.fitted
+            checkpoint["state_dict"], report, carried = self._start.fitted
         else:
-            checkpoint["state_dict"], report = fitting_weights(model, weights, filename, not (self._resume or strict))
+            carried = self._with_classes(model, checkpoint, filename)
+            checkpoint["state_dict"], report = fitting_weights(
+                model, carried.weights, filename, not (self._resume or strict)
+            )
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         load_matching(model, checkpoint["state_dict"], name=filename)
         level = logging.WARNING if report.mismatched or report.missing else logging.INFO
         is_new = any(name.startswith(f"{EXIT_MODULE}.") for name in report.missing)
         note = "; the early exit is new, and starts untrained" if is_new else ""
         self.logger.log(level, f"{filename}: {report.summary()}{note}")
+        for sentence in carried.infos:
+            self.logger.info(sentence)
+        for sentence in carried.warnings:
+            self.logger.warning(sentence)
         self._has_loaded = True
         return checkpoint
+
+    def _with_classes(self, model: torch.nn.Module, checkpoint: dict[str, Any], file: str) -> CarriedClasses:
+        """The weights of a checkpoint, to start with rows of the config's classes, to resume as they are."""
+        if self._resume:
+            return CarriedClasses(checkpoint["state_dict"])
+        carry, trained_on = ClassCarry.of_config(self.cfg), dataset_meta_of(checkpoint, file)
+        if self.compression_plan is not None:
+            check_rows_known(self.compression_plan, trained_on, carry, file)
+        return carry.apply(model, weights_of(checkpoint, file), trained_on, file)
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """Save a checkpoint, with the compression plan, atomically: write it beside its target, then rename it.

@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from efftasks.checkpoints.files import MatchReport, load_matching, read_checkpoint, weights_of
+from efftasks.checkpoints.class_rows import CarriedClasses, ClassCarry
+from efftasks.checkpoints.files import MatchReport, dataset_meta_of, load_matching, read_checkpoint, weights_of
 from efftasks.checkpoints.loading import fitting_weights
 from efftasks.compression.building import build_model
 from efftasks.compression.plan import CompressionPlan, plan_of, undecided
 from efftasks.compression.transform import DecideContext
 from efftasks.structures.errors import UserError
 
-__all__ = ["StartingModel", "starting_model"]
+__all__ = ["StartingModel", "check_rows_known", "starting_model"]
 
 
 class StartingModel(NamedTuple):
@@ -24,8 +25,9 @@ class StartingModel(NamedTuple):
     model: nn.Module
     plan: CompressionPlan | None  # None for a dense model
     decided: bool = True  # false if the plan is that of a checkpoint
-    # The weights after the transforms, and how the dense weights of the checkpoint matched; None without both.
-    fitted: tuple[dict[str, Tensor], MatchReport] | None = None
+    # The weights after the transforms, how the dense weights of the checkpoint matched, and their classes; None without
+    # both.
+    fitted: tuple[dict[str, Tensor], MatchReport, CarriedClasses] | None = None
 
 
 def starting_model(
@@ -34,6 +36,7 @@ def starting_model(
     checkpoint: str | Path | None,
     resume: bool,
     context: DecideContext = DecideContext(),  # noqa: B008  (frozen)
+    classes: ClassCarry = ClassCarry(),  # noqa: B008  (frozen)
 ) -> StartingModel:
     """Build the model of a config.
 
@@ -46,6 +49,7 @@ def starting_model(
         checkpoint: the file whose weights are loaded later; None for training from scratch.
         resume: to resume from the checkpoint, not only to start from its weights.
         context: what transforms decide from, see :class:`~efftasks.compression.transform.DecideContext`.
+        classes: which rows of prediction layers are taken from the checkpoint.
 
     Raises:
         UserError: the file cannot be read, is of another architecture, or was compressed by other steps; or it has not
@@ -65,10 +69,29 @@ def starting_model(
     reports = []
 
     def load(model: nn.Module) -> None:
-        weights, report = fitting_weights(model, weights_of(data, checkpoint), str(checkpoint), True)
+        meta = dataset_meta_of(data, checkpoint)
+        carried = classes.apply(model, weights_of(data, checkpoint), meta, checkpoint)
+        weights, report = fitting_weights(model, carried.weights, str(checkpoint), True)
         load_matching(model, weights, name=str(checkpoint))
-        reports.append(report)
+        reports.append((report, carried))
 
     model, plan = build_model(config, transforms, plan, load, checkpoint, context)
     weights = {key: value.clone() for key, value in model.state_dict().items()}
-    return StartingModel(model, plan, fitted=(weights, reports[0]))
+    return StartingModel(model, plan, fitted=(weights, *reports[0]))
+
+
+def check_rows_known(plan: CompressionPlan, trained_on: Mapping[str, Any], classes: ClassCarry, source: Any) -> None:
+    """Refuse other classes than those of a checkpoint of quantization-aware training: its graphs do not name rows.
+
+    Raises:
+        UserError: they are others, or in another order.
+    """
+    if not any(step.type == "QuantizeAware" for step in plan.steps):
+        return
+    for kind, names in classes.classes.items():
+        old = tuple(trained_on.get(kind) or names)
+        if old != tuple(names):
+            raise UserError(
+                f"{source}: it is of quantization-aware training, whose {kind} cannot be changed (it has "
+                f"{', '.join(old[:5])}, the config {', '.join(names[:5])}); start from the checkpoint before it"
+            )

@@ -28,7 +28,7 @@ LINKED_KEYS = (
 _OTHER_KEYS = (
     *("model_wrapper_cfg", "sync_bn", "find_unused_parameters", "activation_checkpointing", "efficient_conv_bn_eval"),
     *("compile", "gpu_ids", "runner_type", "custom_imports", "tta_model", "tta_pipeline"),
-    *("model_transforms", "quantization", "compression"),
+    *("model_transforms", "quantization", "compression", "carry_classes"),
 )
 _READ_KEYS = {*LINKED_KEYS, *_OTHER_KEYS, *inspect.signature(Runner.__init__).parameters} - {"self", "cfg"}
 

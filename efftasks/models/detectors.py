@@ -16,7 +16,7 @@ from efftasks.imaging.masks import masks_on_image
 from efftasks.models.backbones.base import build_backbone
 from efftasks.models.exits.base import ExitingDetector, build_exit
 from efftasks.models.guides.base import build_guide, guide_losses, recorded_for_guide
-from efftasks.models.seg_heads.channels import labels_on_original, with_channels
+from efftasks.models.seg_heads.channels import class_rows_of, labels_on_original, with_channels
 from efftasks.models.targets import IGNORED_LABEL, pad_targets
 from efftasks.ops.semantic import class_scores, label_map
 from efftasks.registry import MODELS
@@ -84,6 +84,11 @@ class Detector(BaseModel):
         if mode and self.early_exit is not None:
             self.early_exit.set_modes(self)
         return self
+
+    def class_rows(self) -> dict[str, str]:
+        """See :class:`~efftasks.structures.protocols.HasClassRows`: those of the semantic head."""
+        head = self.semantic_head
+        return {} if head is None else class_rows_of(head, "semantic_head", "semantic_classes")
 
     @property
     def exits_early(self) -> ExitingDetector | None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from efftasks.models.backbones.base import build_backbone
 from efftasks.models.guides.base import build_guide, guide_losses, recorded_for_guide
-from efftasks.models.seg_heads.channels import labels_on_original, with_channels
+from efftasks.models.seg_heads.channels import class_rows_of, labels_on_original, with_channels
 from efftasks.ops.semantic import class_scores, label_map
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec, Stages
@@ -111,6 +111,17 @@ class Segmentor(EncoderDecoder):
         heads = [auxiliary_head] if isinstance(auxiliary_head, Mapping) else auxiliary_head
         self._init_auxiliary_head([with_channels(head, specs) for head in heads] or None)
         self.guide = build_guide(guide, specs, self.num_classes, self)
+
+    def class_rows(self) -> dict[str, str]:
+        """See :class:`~efftasks.structures.protocols.HasClassRows`."""
+        heads = {"decode_head": self.decode_head}
+        if self.with_auxiliary_head:
+            part = self.auxiliary_head
+            children = part.named_children() if isinstance(part, nn.ModuleList) else ()
+            heads.update({f"auxiliary_head.{i}": head for i, head in children} or {"auxiliary_head": part})
+        return {
+            name: kind for place, head in heads.items() for name, kind in class_rows_of(head, place, "classes").items()
+        }
 
     def set_progress(self, fraction: float) -> None:
         """Set training progress, in [0, 1], on which a guide may depend."""

@@ -24,6 +24,7 @@ __all__ = [
     "Foldable",
     "FoldsNorm",
     "GivesCandidates",
+    "HasClassRows",
     "HasExperts",
     "HasExportForm",
     "HasSpecs",
@@ -82,6 +83,18 @@ class Strippable(Protocol):
 
     def strip(self) -> nn.Module:
         """A copy for inference, sharing no tensor with this module."""
+        ...
+
+
+@runtime_checkable
+class HasClassRows(Protocol):
+    """A module with tensors that have a row for each class, which a checkpoint of other classes can start in part.
+
+    Rows are those of the first dimension. Those of the classes are the first, in the order of the classes.
+    """
+
+    def class_rows(self) -> dict[str, str]:
+        """Names of the tensors below the module -> which classes: ``classes`` or ``semantic_classes`` of a config."""
         ...
 
 

@@ -17,7 +17,7 @@ from efftasks.compression.pruning.slices import parameter_slices, sliced
 from efftasks.compression.pruning.slicing import cut
 from efftasks.dynamic.widths.in_place import InPlaceGuide, Terms, WidestStages
 from efftasks.structures.errors import UserError
-from efftasks.structures.protocols import Progressive
+from efftasks.structures.protocols import HasClassRows, Progressive
 
 __all__ = ["SlimmableNetwork", "width_name"]
 
@@ -132,6 +132,11 @@ class SlimmableNetwork(BaseModel):
     def choices(self) -> tuple[float, ...]:
         """The widths, the largest first."""
         return self.widths
+
+    def class_rows(self) -> dict[str, str]:
+        """See :class:`~efftasks.structures.protocols.HasClassRows`: those of the model itself; its heads are parts."""
+        widest = self._networks.widest
+        return widest.class_rows() if isinstance(widest, HasClassRows) else {}
 
     def activate(self, choice: float) -> None:
         """Predict with a width from now on.

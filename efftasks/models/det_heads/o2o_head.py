@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from efftasks.models.assigners.task_aligned import Overlap
 from efftasks.models.det_heads.o2o_parts import ObjectPart, Pairs
 from efftasks.models.layers.conv import ConvNormAct
+from efftasks.models.layers.prediction import outputs_of
 from efftasks.ops.boxes import decode_distances, encode_distances
 from efftasks.ops.topk import top_pairs
 from efftasks.registry import MODELS, TASK_UTILS
@@ -89,6 +90,13 @@ class DecoupledBranch(nn.Module):
             )
             for spec in in_specs
         )
+
+    def class_rows(self) -> dict[str, str]:
+        """See :class:`~efftasks.structures.protocols.HasClassRows`: the last layer of each level's classes."""
+        names = [
+            name for level, branch in self.classes.named_children() for name in outputs_of(branch, f"classes.{level}")
+        ]
+        return dict.fromkeys(names, "classes")
 
     def init_biases(self, strides: Sequence[int], prior_objects: float, image_side: int, start_side: float) -> None:
         """Start with the prior of the focal loss and with boxes of ``2 * start_side`` strides."""

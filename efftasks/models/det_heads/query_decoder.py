@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from efftasks.models.det_heads.layered_decoder import LayeredDecoder, for_inference
 from efftasks.models.det_heads.query_raw import Bins, LayerOutput
 from efftasks.models.layers.deformable_attention import DeformableAttention
+from efftasks.models.layers.prediction import outputs_of
 from efftasks.models.layers.transformer import MLP, AddNorm, FeedForward, Gate, SelfAttention, SwiGLU
 from efftasks.ops.distribution import bin_values, distances_to_boxes
 from efftasks.registry import MODELS
@@ -32,6 +33,14 @@ def inverse_sigmoid(x: Tensor, eps: float = _EPS) -> Tensor:
     """The logit of x in [0, 1], held to about +-log(eps): +-11.5."""
     x = x.clamp(0, 1)
     return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
+
+
+def score_rows(head: Any) -> list[str]:
+    """Names of the tensors with a row for each class in the selection and the decoder of a head of queries."""
+    names = outputs_of(head.selection.score_head, "selection.score_head")
+    for layer, scores in head.decoder.score_heads.named_children():
+        names += outputs_of(scores, f"decoder.score_heads.{layer}")
+    return names
 
 
 def class_heads(num_classes: int, channels: int, count: int) -> nn.ModuleList:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efftasks.models.det_heads.layered_decoder import DecoderOutputs
-from efftasks.models.det_heads.query_decoder import inverse_sigmoid
+from efftasks.models.det_heads.query_decoder import inverse_sigmoid, score_rows
 from efftasks.models.det_heads.query_raw import LayerOutput, QueryRaw, QueryTargets, TrainingOutputs
 from efftasks.models.det_heads.query_selection import SelectedQueries
 from efftasks.models.layers.conv import ConvNormAct
@@ -244,13 +244,11 @@ class QueryHead(nn.Module):
         bins = self.decoder.bins()
         return None if bins is None else bins.reg_scale
 
-    def class_rows(self) -> dict[str, int]:
-        """Names of the parameters with a row for each class -> C, the number of these rows; they are the first.
-
-        The denoising embedding has one more row, for padding.
-        """
-        prefixes = ("selection.score_head.", "decoder.score_heads.", "denoising.embedding.")
-        return {name: self.num_classes for name, _ in self.named_parameters() if name.startswith(prefixes)}
+    def class_rows(self) -> dict[str, str]:
+        """See :class:`~efftasks.structures.protocols.HasClassRows`; the embedding of denoising has one row more."""
+        return dict.fromkeys(
+            [*score_rows(self), *(["denoising.embedding.weight"] if self.denoising else [])], "classes"
+        )
 
     def loss_by_feat(self, raw: QueryRaw, targets: QueryTargets) -> dict[str, Tensor]:
         """Losses of a raw prediction that was made with ``targets``."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from efftasks.models.det_heads.o2o_parts import Pairs
 from efftasks.models.layers.conv import ConvNormAct
+from efftasks.models.layers.prediction import outputs_of
 from efftasks.ops.masks import box_window, mask_iou
 from efftasks.registry import MODELS
 from efftasks.structures.features import FeatureSpec
@@ -126,6 +127,10 @@ class PrototypeMasks(nn.Module):
         self.prototypes = PrototypeNet(in_specs, channels, num_prototypes)
         self.mask_losses = nn.ModuleDict({name: MODELS.build(loss) for name, loss in losses.items()})
         self.semantic: nn.Module | None = nn.Conv2d(channels, num_classes, 1) if semantic_weight else None
+
+    def class_rows(self) -> dict[str, str]:
+        """See :class:`~efftasks.structures.protocols.HasClassRows`: the semantic branch."""
+        return {} if self.semantic is None else dict.fromkeys(outputs_of(self.semantic, "semantic"), "classes")
 
     def new_branch(self) -> nn.Module:
         """A module that gives the coefficients (B, R, A)."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from efftasks.models.layers.conv import ConvNormAct
+from efftasks.models.layers.prediction import outputs_of
 
 __all__ = ["InstanceBranch", "Instances", "MaskBranch", "with_coordinates"]
 
@@ -86,6 +87,10 @@ class InstanceBranch(nn.Module):
         nn.init.zeros_(self.kernels.bias)
         nn.init.kaiming_uniform_(self.mix.weight, a=1)
         nn.init.zeros_(self.mix.bias)
+
+    def class_rows(self) -> dict[str, str]:
+        """See :class:`~efftasks.structures.protocols.HasClassRows`."""
+        return dict.fromkeys(outputs_of(self.classes, "classes"), "classes")
 
     def forward(self, x: Tensor) -> Instances:
         """Features (B, in_channels, h, w) -> predictions of the N instances."""

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from efftasks.models.det_heads.query_decoder import score_rows
 from efftasks.models.det_heads.query_head import input_size
 from efftasks.models.layers.conv import ConvNormAct
 from efftasks.models.pose_heads.detrpose_decoder import PoseDecoderOutputs
@@ -110,6 +111,10 @@ class DETRPoseHead(nn.Module):
         training = PoseTrainingOutputs(decoded.layers, decoded.first, selected.proposals, denoising)
         count = 0 if denoising is None else denoising.poses.shape[1]
         return PoseRaw(last.logits[:, count:], last.poses[:, count:], size, training)
+
+    def class_rows(self) -> dict[str, str]:
+        """See :class:`~efftasks.structures.protocols.HasClassRows`."""
+        return dict.fromkeys([*score_rows(self), *(["denoising.label_tokens"] if self.denoising else [])], "classes")
 
     def count_detections(self, height: int, width: int) -> int:
         """K for an input of this size in pixels."""

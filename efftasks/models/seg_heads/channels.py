@@ -5,13 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import efftasks.compat  # noqa: F401
+
+# isort: split
 import torch
-from torch import Tensor
+from mmseg.models.decode_heads import STDCHead
+from torch import Tensor, nn
 
 from efftasks.imaging.label_maps import cell_indices
+from efftasks.models.layers.prediction import outputs_of
 from efftasks.structures.features import FeatureSpec
 
-__all__ = ["labels_on_original", "with_channels"]
+__all__ = ["class_rows_of", "labels_on_original", "with_channels"]
+
+# Layers of mmseg's heads, and of those that inherit from them, with an output for each class.
+_CLASS_LAYERS = ("conv_seg", "p_cls_seg", "aux_cls_seg")
+
+
+def class_rows_of(head: nn.Module, prefix: str, kind: str) -> dict[str, str]:
+    """The ``class_rows`` of a head of mmseg's form, see :class:`~efftasks.structures.protocols.HasClassRows`.
+
+    A head of edges (STDCHead) has none.
+    """
+    if isinstance(head, STDCHead):
+        return {}
+    layers = [(name, layer) for name, layer in head.named_children() if name in _CLASS_LAYERS]
+    return dict.fromkeys([tensor for name, layer in layers for tensor in outputs_of(layer, f"{prefix}.{name}")], kind)
 
 
 def with_channels(head: Mapping[str, Any], specs: Sequence[FeatureSpec]) -> dict[str, Any]:
