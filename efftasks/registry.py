@@ -148,6 +148,9 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child(
     "engine.optimizers",
     "engine.param_groups",
 )
+VIS_BACKENDS = _child(
+    "vis_backend", _roots.VISBACKENDS, "engine.loggers.clearml", "engine.loggers.mlflow", "engine.loggers.wandb"
+)
 
 # Registries without members: mmengine warns if a scope lacks the registry of a lookup.
 _EMPTY = (
@@ -155,7 +158,6 @@ _EMPTY = (
     _child("data sampler", _roots.DATA_SAMPLERS),
     _child("parameter scheduler", _roots.PARAM_SCHEDULERS),
     _child("visualizer", _roots.VISUALIZERS),
-    _child("vis_backend", _roots.VISBACKENDS),
     _child("log_processor", _roots.LOG_PROCESSORS),
     _child("optimizer", _roots.OPTIMIZERS),
     _child("weight initializer", _roots.WEIGHT_INITIALIZERS),

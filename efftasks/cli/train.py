@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from efftasks.cli.logger_options import add_loggers, apply_loggers
 from efftasks.cli.options import add_options, add_skip_check, parse_options
 
 EXAMPLES = """examples:
@@ -13,6 +14,7 @@ EXAMPLES = """examples:
   efftasks train my_config.py --work-dir work_dirs/first --amp
   efftasks train my_config.py --resume                        continue from the newest intact checkpoint
   efftasks train my_config.py --epochs 50 --cfg-options data_root=/data/mine
+  efftasks train my_config.py --logger mlflow wandb
   torchrun --nproc_per_node 2 -m efftasks train my_config.py --launcher pytorch
 """
 
@@ -53,6 +55,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     add_skip_check(parser)
+    add_loggers(parser)
     add_options(parser)
     parser.set_defaults(run=run)
 
@@ -69,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         options["train_cfg.max_epochs"] = args.epochs  # linking adapts the schedule
     cfg = apis.load_config(args.config, options)
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(args.config).stem))
+    apply_loggers(cfg, args)
     if cfg.get("compression"):
         return _compress(cfg, args)
     apis.train(

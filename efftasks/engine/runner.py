@@ -15,6 +15,7 @@ from mmengine.dist import is_distributed
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.visualization import Visualizer
 from torch.utils.data import DataLoader
 
 from efftasks.checkpoints.atomic import whole_or_nothing
@@ -29,8 +30,12 @@ from efftasks.engine.batches import training_losses
 from efftasks.engine.cpu import crashes_channels_last, flush_denormals, keep_freed_memory
 from efftasks.engine.dataloaders import build_dataloader
 from efftasks.engine.hooks.sync_buffers import SyncBuffers
+from efftasks.engine.hooks.tracking import TrackRun
 from efftasks.engine.hooks.validate_resumed import ValidateResumed
 from efftasks.engine.hooks.validate_widths import ValidateWidths
+from efftasks.engine.loggers.building import guarded_backends
+from efftasks.engine.loggers.guard import GuardedTracker
+from efftasks.engine.loggers.tracker import TrackedRun
 from efftasks.engine.resuming import ScheduleOfConfig, check_same_groups
 from efftasks.engine.starting import StartingModel, check_rows_known, starting_model
 from efftasks.engine.wrapped import bare_model, networks_of
@@ -54,6 +59,8 @@ class EffRunner(Runner):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._start: StartingModel | None = None  # None if the Runner got a built model
+        self._trackers: list[GuardedTracker] = []  # in the main process
+        self._resume = kwargs.get("resume", False)  # mmengine sets it after the visualizer is built
         if get_device() == "cpu":
             flush_denormals()
             keep_freed_memory()
@@ -100,7 +107,31 @@ class EffRunner(Runner):
             self.model.to(memory_format=torch.channels_last)
         log = Path(self.log_dir, f"{self.timestamp}.log")
         self.logger.info(f"work dir {self.work_dir}; the resolved config and the environment are in {log}")
-        return super().train()
+        if self._trackers:
+            self.register_hook(TrackRun(self._trackers))
+        try:
+            return super().train()
+        except BaseException:
+            for tracker in self._trackers:
+                tracker.abort()
+            raise
+
+    def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
+        """Build the visualizer; a backend of a config that fails is a warning, see :class:`GuardedBackend`.
+
+        Raises:
+            UserError: the package of an experiment tracker is not installed.
+        """
+        if not isinstance(visualizer, dict) or not visualizer.get("vis_backends"):
+            return super().build_visualizer(visualizer)
+        axis = "epoch" if self.log_processor.by_epoch else "iter"
+        backends = guarded_backends(visualizer["vis_backends"], TrackedRun(Path(self.work_dir), self._resume, axis))
+        names = [backend["name"] for backend in backends]  # mmengine removes them
+        built = super().build_visualizer(dict(visualizer, vis_backends=backends))
+        if self.rank == 0:
+            guards = [built.get_backend(name) for name in names]
+            self._trackers = [guard for guard in guards if isinstance(guard, GuardedTracker)]
+        return built
 
     def build_model(self, model: torch.nn.Module | dict) -> torch.nn.Module:
         """Build the model, compressed by the plan of the checkpoint or the ``model_transforms`` of the config.

@@ -43,6 +43,7 @@ def test_every_command_module_is_in_the_parser() -> None:
         "dataset_convert",
         "errors",
         "key_frame_options",
+        "logger_options",
         "options",
         "parser",
         "quiet",
