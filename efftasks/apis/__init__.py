@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from efftasks.apis.exporting import Exported, export, export_model
     from efftasks.apis.predicting import infer, predict, stream
     from efftasks.apis.training import train
+    from efftasks.apis.zoo import published_artifact, published_checkpoint
     from efftasks.bench.rows import BenchmarkSettings
     from efftasks.config import config_folder, config_path, load_config, shipped_configs
 
@@ -51,6 +52,8 @@ _MODULES = {
     "load": "apis.building",
     "load_config": "config",
     "predict": "apis.predicting",
+    "published_artifact": "apis.zoo",
+    "published_checkpoint": "apis.zoo",
     "read_published": "apis.converting",
     "set_exit_threshold": "apis.exits",
     "set_input_size": "apis.building",

@@ -15,6 +15,7 @@ from mmengine.config import Config
 from efftasks.apis.building import build
 from efftasks.apis.latency import exported_latency
 from efftasks.apis.precheck import precheck, precheck_together
+from efftasks.apis.zoo import local_checkpoint
 from efftasks.checkpoints.newest import newest_intact_checkpoint
 from efftasks.config import check_complete, linked_config
 from efftasks.engine.runner import EffRunner
@@ -75,6 +76,8 @@ def train(
         elif launcher == "none":
             cfg.merge_from_dict({"default_hooks.threads": dict(type="FairThreadsHook")})
     warnings = _resume(cfg, resume)
+    if cfg.get("load_from"):
+        cfg.load_from = str(local_checkpoint(cfg.load_from))
     _check_before_decisions(cfg)
     # Transforms read the data while the runner is built; with a launcher the processes are not connected before.
     checked_first = check and launcher == "none" and bool(cfg.get("model_transforms"))

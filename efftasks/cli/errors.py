@@ -17,10 +17,11 @@ USER, WORK, INTERRUPTED = 2, 1, 130
 # Import name -> the extra that brings it. Runtimes and exporters state theirs themselves.
 _EXTRAS: dict[str, str | None] = {
     **dict.fromkeys(
-        ("torch", "mmengine", "mmcv", "mmdet", "mmseg", "pycocotools", "faster_coco_eval", "tensorboard"),
+        ("torch", "mmengine", "mmcv", "mmdet", "mmseg", "pycocotools", "faster_coco_eval", "tensorboard", "yaml"),
         "train",
     ),
     **dict.fromkeys(("timm", "torchvision"), "timm"),
+    **dict.fromkeys(("huggingface_hub",), "hub"),
     **dict.fromkeys(("numpy", "cv2", "tqdm")),  # the base installation
 }
 _UNREGISTERED = re.compile(r"(?P<type>[^\s'\"`]+) is not in the (?:(?P<scope>\w+)::)?(?P<registry>.+?) registry")

@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   efftasks export my_config.py best.pth --precision int8 --sensitivity   also which layers lose most
   efftasks export my_config.py best.pth --exit split                  of a model with an early exit: two files
   efftasks export my_config.py best.pth --width 0.5                   one of the widths of a slimmable network
+  efftasks export dfine-n-coco --images photos/ --out out             a published checkpoint: efftasks zoo
   efftasks export --list                                              backends, and the models they take
   efftasks export my_config.py best.pth --backend web --out page      a page that runs the model in a browser
 
@@ -44,8 +45,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--list", action=_List, help="print what each backend writes, and which families of models it takes; and exit"
     )
-    parser.add_argument("config", metavar="CONFIG", help="path, or name of a shipped config")
-    parser.add_argument("checkpoint", metavar="CHECKPOINT")
+    parser.add_argument(
+        "config", metavar="CONFIG", help="path, or name of a shipped config; or of a published checkpoint, which has one"
+    )
+    parser.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help="left out after the name of a published one")
     parser.add_argument(
         "--backend", choices=tuple(EXPORTERS), default=default, help=f"what to write (default: {default})"
     )
@@ -175,6 +178,7 @@ def run(args: argparse.Namespace) -> int:
     """Export and verify a checkpoint, and print the report."""
     from efftasks.apis.export_settings import ExportSettings
     from efftasks.apis.exporting import export
+    from efftasks.apis.zoo import config_and_checkpoint
     from efftasks.export.exporters.table import EXPORTERS
 
     settings = ExportSettings(
@@ -201,7 +205,8 @@ def run(args: argparse.Namespace) -> int:
     options = parse_options(args.cfg_options)
     if args.output is not None:
         options["model.test_cfg.output"] = args.output
-    exported = export(args.config, args.checkpoint, args.out, settings, options)
+    config, checkpoint = config_and_checkpoint(args.config, args.checkpoint)
+    exported = export(config, checkpoint, args.out, settings, options)
     if exported.sensitivity:
         print(_table(exported.sensitivity))
     print(exported.report)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     Stream = Callable[[Source, Callable[[UserError], object] | None], Iterator[Prediction]]
 
 EXAMPLES = """examples:
+  efftasks predict dfine-n-coco photo.jpg                            a published checkpoint: efftasks zoo
   efftasks predict out/model.onnx photo.jpg
   efftasks predict out/model.onnx photos/ --out results --score-thr 0.4
   efftasks predict out/model.onnx "photos/**/*.jpg" --batch-size 8 --no-draw --csv
@@ -63,7 +64,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="MODEL", help=f"artifact ({suffixes}), or checkpoint (.pth) with --config")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help=f"artifact ({suffixes}), name of a published checkpoint (efftasks zoo), or checkpoint (.pth) with --config",
+    )
     parser.add_argument(
         "source",
         metavar="SOURCE",

@@ -13,6 +13,7 @@ from efftasks.cli.tile_options import add_tile_options, tile_settings
 
 EXAMPLES = """examples:
   efftasks test my_config.py work_dirs/my_config/best.pth --out metrics.json
+  efftasks test dfine-n-coco --cfg-options data_root=data/coco          a published checkpoint: efftasks zoo
   efftasks test my_config.py out/model.onnx --show-dir out/pictures     the artifact, on the same data
   efftasks test my_config.py out/model.onnx --sizes 192 256 320         each input size, and a choice for each image
   efftasks test my_config.py out/model.onnx --exit-thresholds auto --beside small.onnx --plot curve.png
@@ -33,8 +34,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("config", metavar="CONFIG", help="path, or name of a shipped config")
-    parser.add_argument("model", metavar="MODEL", help=f"checkpoint (.pth) or artifact ({suffixes})")
+    parser.add_argument(
+        "config", metavar="CONFIG", help="path, or name of a shipped config; or of a published checkpoint, which has one"
+    )
+    parser.add_argument(
+        "model",
+        nargs="?",
+        metavar="MODEL",
+        help=f"checkpoint (.pth) or artifact ({suffixes}); left out after the name of a published checkpoint",
+    )
     parser.add_argument("--backend", choices=tuple(BACKENDS), help="runtime of an artifact (default: by its suffix)")
     parser.add_argument("--out", metavar="FILE", help="write the metrics as flat JSON")
     parser.add_argument("--show-dir", metavar="DIR", help="write pictures: ground truth left, predictions right")
@@ -86,7 +94,9 @@ def run(args: argparse.Namespace) -> int:
     from efftasks import apis
     from efftasks.apis.entry_predictors import entry_predictor
     from efftasks.apis.exits import CountedExits
+    from efftasks.apis.zoo import config_and_checkpoint
 
+    args.config, args.model = config_and_checkpoint(args.config, args.model)
     check_sizes(args)
     _check_size_options(args)
     _check_exit_options(args)

@@ -13,6 +13,7 @@ EXAMPLES = """examples:
   efftasks train o2o-n_mobilenetv4-conv-s_1xb16-18e_shapes-128
   efftasks train my_config.py --work-dir work_dirs/first --amp
   efftasks train my_config.py --resume                        continue from the newest intact checkpoint
+  efftasks train my_config.py --cfg-options load_from=zoo:dfine-n-coco    start from a published checkpoint
   efftasks train my_config.py --epochs 50 --cfg-options data_root=/data/mine
   efftasks train my_config.py --logger mlflow wandb
   torchrun --nproc_per_node 2 -m efftasks train my_config.py --launcher pytorch

@@ -16,6 +16,7 @@ from efftasks.runtime.exits import EXITED, ExitNetwork, check_inputs, check_runs
 from efftasks.structures.errors import UserError, WorkError
 from efftasks.structures.spec import METADATA_KEY, ArtifactSpec, DecoderSpec
 from efftasks.structures.suffixes import first_part
+from efftasks.zoo.artifacts import artifact_path
 
 __all__ = ["Artifact", "check_files"]
 
@@ -29,7 +30,7 @@ class Artifact:
     files with digests is held against them before anything is loaded.
 
     Args:
-        path: the file.
+        path: the file, or the name of a published checkpoint; see :func:`efftasks.zoo.artifacts.artifact_path`.
         backend: name of the runtime; None takes the one for the suffix of ``path``.
         threads: threads of the runtime; None leaves it to the runtime.
         provider: what the runtime runs it on, such as ``"cuda"``; None for the runtime's processor, the CPU.
@@ -56,6 +57,7 @@ class Artifact:
     ) -> None:
         if threads is not None and threads < 1:
             raise UserError(f"threads: got {threads}, expected an integer from 1, or None")
+        path = artifact_path(path)
         self.path = Path(path)
         _check_no_folder(self.path)
         self.backend: Backend = find_backend(path, backend)

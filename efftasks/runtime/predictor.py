@@ -71,8 +71,9 @@ class Predictor:
     """An exported model, ready to predict.
 
     Args:
-        path: the artifact, or one that is loaded already; ``backend``, ``threads`` and ``provider`` are then those it
-            was loaded with.
+        path: the artifact; the name of a published checkpoint, such as ``"dfine-n-coco"``, which is fetched and
+            exported the first time; or an artifact that is loaded already, whose ``backend``, ``threads`` and
+            ``provider`` are then those it was loaded with.
         backend: name of the runtime; None takes the one for the suffix of ``path``.
         threads: threads of the runtime; None leaves it to the runtime.
         provider: what the runtime runs it on: an execution provider of ONNX Runtime such as ``"cuda"``, or a device of

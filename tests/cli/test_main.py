@@ -49,6 +49,7 @@ def test_every_command_module_is_in_the_parser() -> None:
         "quiet",
         "size_options",
         "tile_options",
+        "zoo_hub",
     }
     assert set(NAMES) == modules
 

@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "structures": BASE,
     "ops": BASE,
     "imaging": {"structures"},
+    "zoo": {"structures"},
     "annotations": {"structures"},
     "checkpoints": {"structures"},
     "codecs": {"registry", "structures", "ops"},
@@ -50,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "dynamic": {"registry", "structures", "ops", "compression", "models"},  # losses between widths are those of guides
     "export": {"registry", "structures", "ops", "imaging"},
     "engine": {"registry", "structures", "ops", "checkpoints", "compression"},
-    "runtime": {"structures", "imaging"},
+    "runtime": {"structures", "imaging", "zoo"},
     "reports": {"structures", "imaging", "annotations", "evaluation"},
     "bench": {"structures", "runtime", "reports"},  # the page of a run is made of the parts of all pages
     "linking": {"registry", "compat", "structures", "imaging", "datasets"},
@@ -67,7 +68,7 @@ BUILT_ON = {PACKAGE / "runtime" / "backends" / "executorch.py": {"torch"}}
 # What a person without PyTorch runs.
 TORCH_FREE = [
     file
-    for part in ("structures", "imaging", "annotations", "runtime")
+    for part in ("structures", "imaging", "annotations", "runtime", "zoo")
     for file in sorted((PACKAGE / part).rglob("*.py"))
     if file != PACKAGE / "runtime" / "backends" / "aotinductor.py"  # its runtime is PyTorch
 ]

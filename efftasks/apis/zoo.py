@@ -1,0 +1,89 @@
+"""Published checkpoints by name: fetched, converted, exported, and kept."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from efftasks.apis.converting import read_published, write_published
+from efftasks.apis.export_settings import ExportSettings
+from efftasks.apis.exporting import export
+from efftasks.datasets.shapes import write_shapes
+from efftasks.structures.errors import UserError, WorkError
+from efftasks.zoo.cache import artifact_file, check_digest, checkpoint_file, one_at_a_time, record_digest
+from efftasks.zoo.catalog import PREFIX, find
+from efftasks.zoo.fetching import address, fetch
+
+__all__ = ["config_and_checkpoint", "local_checkpoint", "published_artifact", "published_checkpoint"]
+
+_SCENES = 4  # that an exported file is verified on
+_SIDE = 640  # of them, in pixels
+
+
+def published_checkpoint(name: str) -> Path:
+    """The converted checkpoint of a name; the first time it is fetched, its digest checked, and every tensor mapped.
+
+    It has the names and category ids of its classes, so that trainings that start from it know them.
+
+    Raises:
+        UserError: there is no such name.
+        WorkError: it cannot be fetched, is another file than before, or not every tensor has its place.
+    """
+    entry = find(name)
+    target = checkpoint_file(entry)
+    if target.is_file():
+        return target
+    with one_at_a_time(entry) as folder:
+        if target.is_file():  # another process was first
+            return target
+        source = folder / f"fetched-{entry.file}"
+        if not source.is_file():
+            fetch(address(entry.url, entry.file), source, entry.name)
+        digest = check_digest(entry, source)
+        try:
+            write_published(read_published(entry.family, source, entry.config), target)
+        except UserError as error:
+            raise WorkError(f"{entry.name}: {entry.url} is not what was expected, so it was removed: {error}") from error
+        finally:
+            source.unlink()
+        record_digest(entry, digest)
+    return target
+
+
+def published_artifact(name: str) -> Path:
+    """The exported file of a name; the first time it is made of :func:`published_checkpoint`, and verified.
+
+    There are no data of its config on most machines, so it is verified on scenes of the built-in set.
+
+    Raises:
+        UserError, WorkError: as :func:`published_checkpoint`, or the file does not agree with its model.
+    """
+    entry = find(name)
+    target = artifact_file(entry)
+    checkpoint = published_checkpoint(name)
+    if target.is_file() and target.with_suffix(".json").is_file():
+        return target
+    with one_at_a_time(entry) as folder:
+        if target.is_file() and target.with_suffix(".json").is_file():
+            return target
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".scenes-") as scenes:
+            images = write_shapes(Path(scenes, "shapes"), train=1, val=_SCENES, size=_SIDE) / "images" / "val"
+            export(entry.config, checkpoint, folder, ExportSettings(images=images, num_images=_SCENES))
+    return target
+
+
+def config_and_checkpoint(config: str, checkpoint: str | None) -> tuple[str, str]:
+    """What ``export`` takes: a config and a checkpoint, or a name, which has both.
+
+    Args:
+        config: path or name of a config; or a name of the zoo.
+        checkpoint: a file, or a name with ``zoo:`` in front; None if ``config`` is a name of the zoo.
+    """
+    if checkpoint is None:
+        return find(config).config, str(published_checkpoint(config))
+    return config, str(local_checkpoint(checkpoint))
+
+
+def local_checkpoint(checkpoint: str | Path) -> str | Path:
+    """The file of a checkpoint that may be given as ``zoo:NAME``."""
+    return published_checkpoint(str(checkpoint)) if str(checkpoint).startswith(PREFIX) else checkpoint

@@ -1,0 +1,64 @@
+"""The published checkpoints as a table: from the catalog, the metafiles of their configs, and the cache."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from efftasks.config import config_path
+from efftasks.structures.errors import UserError
+from efftasks.zoo.cache import bytes_of
+from efftasks.zoo.catalog import Entry, catalog
+
+__all__ = ["model_of_metafile", "zoo_rows"]
+
+
+def zoo_rows(task: str | None = None) -> list[dict[str, Any]]:
+    """A row for each published checkpoint: what it is, what its authors measured, and how much of it is here.
+
+    Args:
+        task: det, pose or semseg; None for all.
+
+    Raises:
+        UserError: there is no such task.
+    """
+    tasks = list(dict.fromkeys(entry.task for entry in catalog().values()))
+    if task is not None and task not in tasks:
+        raise UserError(f"--task: got {task!r}, expected one of {', '.join(tasks)}")
+    return [_row(entry) for entry in catalog().values() if task in (None, entry.task)]
+
+
+def model_of_metafile(config: str) -> dict[str, Any]:
+    """What the metafile of a shipped config's folder has of it; empty for other configs."""
+    path = config_path(config)
+    return _models(path.with_name("metafile.yml")).get(path.stem, {})
+
+
+@cache
+def _models(metafile: Path) -> dict[str, dict[str, Any]]:
+    if not metafile.is_file():
+        return {}
+    return {model["Name"]: model for model in yaml.safe_load(metafile.read_text(encoding="utf-8"))["Models"]}
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    model = model_of_metafile(entry.config)
+    results = model["Results"][0]
+    ((metric, value),) = results["Metrics"].items()
+    return {
+        "name": entry.name,
+        "task": entry.task,
+        "published": f"{metric} {value}",
+        "data": results["Dataset"],
+        "params M": model["Metadata"]["Parameters (M)"],
+        "input": model["Metadata"]["Input Size"],
+        "ms": entry.latency_ms,
+        "license": entry.license,
+        "source": entry.page,
+        "config": entry.config,
+        "url": entry.url,
+        "MB here": round(bytes_of(entry) / 1e6, 1),
+    }
