@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["contact_sheet", "draw_instances", "jpeg_of", "palette"]
+__all__ = ["contact_sheet", "draw_instances", "jpeg_of", "palette", "track_palette"]
 
 Color = tuple[int, int, int]
 Image = NDArray[np.uint8]
@@ -22,6 +22,7 @@ Image = NDArray[np.uint8]
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _GOLDEN = 0.61803398875  # steps of the golden ratio on the hue circle never come close to an earlier one
 _MASK_ALPHA = 0.42
+_TRACK_COLORS = 64  # of which tracks take turns
 _JPEG_LIMIT = 65500  # pixels in a direction, of libjpeg
 
 
@@ -32,6 +33,11 @@ def palette(n: int) -> list[Color]:
         hsv[i, 0] = ((0.02 + i * _GOLDEN) % 1.0 * 360.0, (0.85, 0.6, 0.95)[i // 2 % 3], (1.0, 0.82)[i % 2])
     bgr = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR) if len(hsv) else hsv
     return [(int(b), int(g), int(r)) for b, g, r in np.rint(bgr[:, 0] * 255)]
+
+
+def track_palette() -> list[Color]:
+    """The colors (b, g, r) of tracks: that of a track is at its number modulo their number."""
+    return palette(_TRACK_COLORS)
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ def draw_instances(
     keypoints: ArrayLike | None = None,
     skeleton: Sequence[Sequence[int]] = (),
     keypoint_hidden: ArrayLike | None = None,
+    track_ids: ArrayLike | None = None,
 ) -> Image:
     """Draw objects on a copy of a picture: large objects first, so that small ones stay visible, and captions last.
 
@@ -74,6 +81,7 @@ def draw_instances(
         keypoints: (K, P, 3) x, y and a score or visibility; only those above 0 are drawn.
         skeleton: pairs of indices of keypoints, from 0 (COCO files count from 1).
         keypoint_hidden: (K, P), true for keypoints to be drawn hollow.
+        track_ids: (K,) numbers of tracks: they choose the color and are in the caption; below 0 for no track.
 
     Raises:
         ValueError: an array has another number of objects than ``labels``, or masks have another size than the picture.
@@ -87,24 +95,27 @@ def draw_instances(
     values = _as_array("scores", scores, (count,))
     anchors = boxes if boxes is not None else _extents(object_masks, points, count)
     order = _large_first(anchors)
-    colors = palette(max([len(names), *(int(i) + 1 for i in ids)]))
+    tracks = None if track_ids is None else _as_array("track_ids", track_ids, (count,))
+    colors = _object_colors(ids, tracks, len(names))
     pen = _Pen.of(canvas)
     if object_masks is not None:
         for k in order:
-            _draw_mask(canvas, object_masks[k], colors[ids[k]], pen)
+            _draw_mask(canvas, object_masks[k], colors[k], pen)
     if boxes is not None:
         for k in order:
-            _draw_box(canvas, boxes[k], colors[ids[k]], pen)
+            _draw_box(canvas, boxes[k], colors[k], pen)
     if points is not None:
         hidden = np.zeros(points.shape[:2], bool) if keypoint_hidden is None else np.asarray(keypoint_hidden, bool)
         for k in order:
-            _draw_keypoints(canvas, points[k], hidden[k], skeleton, colors[ids[k]], pen)
+            _draw_keypoints(canvas, points[k], hidden[k], skeleton, colors[k], pen)
     occupied: list[tuple[int, int, int, int]] = []
     for k in order[::-1]:
         name = names[ids[k]] if 0 <= ids[k] < len(names) else str(ids[k])
         text = name if values is None else f"{name} {values[k]:.2f}"
+        if tracks is not None and tracks[k] >= 0:
+            text = f"#{tracks[k]:.0f} {text}"
         if np.isfinite(anchors[k]).all():
-            _draw_caption(canvas, text, anchors[k], colors[ids[k]], pen, occupied)
+            _draw_caption(canvas, text, anchors[k], colors[k], pen, occupied)
     return canvas
 
 
@@ -136,6 +147,17 @@ def contact_sheet(images: Sequence[Image], columns: int, cell: int, gap: int = 6
         left = gap + (k % columns) * (cell + gap) + (cell - size[0]) // 2
         sheet[top : top + size[1], left : left + size[0]] = small
     return sheet
+
+
+def _object_colors(labels: NDArray[np.int64], tracks: NDArray[np.float64] | None, num_classes: int) -> list[Color]:
+    """The color of each object: that of its track, else that of its class."""
+    by_class = palette(max([num_classes, *(int(label) + 1 for label in labels)]))
+    if tracks is None:
+        return [by_class[label] for label in labels]
+    by_track = track_palette()
+    return [
+        by_class[label] if track < 0 else by_track[int(track) % _TRACK_COLORS] for label, track in zip(labels, tracks)
+    ]
 
 
 def _as_array(field: str, value: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.float64] | None:

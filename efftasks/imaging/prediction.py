@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ class Prediction:
         exited: whether that answer was taken; None of networks without one.
         input_size: (height, width) of the network input whose answer it is, where a rule chose it; or None.
         carried_from: number of the key frame whose detections these are, moved; None where the network has run.
+        track_ids: int64 (K,), number of the track that each detection continues, from 0; -1 of one without a track; or
+            None where nothing was tracked.
     """
 
     image: str | np.ndarray
@@ -67,6 +69,7 @@ class Prediction:
     exited: bool | None = None
     input_size: tuple[int, int] | None = None
     carried_from: int | None = None
+    track_ids: np.ndarray | None = None
 
     @classmethod
     def of_labels(cls, image: str | np.ndarray, segmentation: np.ndarray, **fields: Any) -> Prediction:
@@ -79,6 +82,28 @@ class Prediction:
         """
         none = np.zeros(0, np.float32)
         return cls(image, none.reshape(0, 4), none, none.astype(np.int64), segmentation=segmentation, **fields)
+
+    @classmethod
+    def from_supervision(
+        cls, detections: Any, image: str | np.ndarray, classes: Sequence[str], key_points: Any = None, **fields: Any
+    ) -> Prediction:
+        """The prediction that ``supervision.Detections`` stand for: what :meth:`to_supervision` gives, and back.
+
+        Detections are sorted by descending score; without ``confidence`` every score is 1.
+
+        Args:
+            detections: with ``class_id``, indices into ``classes``; ``mask`` and ``tracker_id`` are taken along.
+            image: see the attribute.
+            classes: see the attribute.
+            key_points: ``supervision.KeyPoints`` of the same objects in the same order; or None.
+            fields: other attributes, such as ``keypoint_names``; ``category_ids`` are 0, 1, ... unless stated.
+
+        Raises:
+            UserError: the objects have no classes, or others, or ``key_points`` are those of other objects.
+        """
+        from efftasks.imaging.supervision import from_detections
+
+        return from_detections(detections, image, classes, key_points, fields)
 
     @property
     def stem(self) -> str:
@@ -123,7 +148,22 @@ class Prediction:
             labels=self.labels[keep],
             masks=None if self.masks is None else self.masks[keep],
             keypoints=None if self.keypoints is None else self.keypoints[keep],
+            track_ids=None if self.track_ids is None else self.track_ids[keep],
         )
+
+    def read_pixels(self) -> np.ndarray:
+        """The image, uint8 (H, W, 3) BGR: as it was kept, or read again.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        from efftasks.imaging.images import read_image, to_eight_bits
+
+        if self.pixels is not None:
+            return self.pixels
+        if isinstance(self.image, str):
+            return read_image(self.image, self.pixel_range)
+        return to_eight_bits(self.image, self.pixel_range)
 
     def draw(self, out: str | Path | None = None, score_thr: float = 0.3) -> np.ndarray:
         """Draw the label map, and the masks, boxes and keypoints with a sufficient score, on the image.
@@ -140,15 +180,9 @@ class Prediction:
             WorkError: the picture cannot be written.
         """
         from efftasks.imaging.drawing import draw_instances
-        from efftasks.imaging.images import read_image, to_eight_bits
         from efftasks.imaging.semantic_drawing import draw_semantic
 
-        if self.pixels is not None:
-            image = self.pixels
-        elif isinstance(self.image, str):
-            image = read_image(self.image, self.pixel_range)
-        else:
-            image = to_eight_bits(self.image, self.pixel_range)
+        image = self.read_pixels()
         if self.segmentation is not None:
             image = draw_semantic(image, self.segmentation, self._colors())
         shown = self.filter(score_thr)
@@ -161,6 +195,7 @@ class Prediction:
             masks=shown.masks,
             keypoints=shown._keypoints_from(score_thr),
             skeleton=self.skeleton,
+            track_ids=shown.track_ids,
         )
         if out is not None:
             self._write(picture, Path(out, f"{self.stem}.jpg"))
@@ -221,7 +256,8 @@ class Prediction:
         """COCO results: one dict per detection.
 
         ``bbox`` is xywh in pixels of the image. Predictions with masks have ``segmentation``, compressed run lengths,
-        and those with keypoints have ``keypoints``, the flat list of x, y and score.
+        and those with keypoints have ``keypoints``, the flat list of x, y and score. Detections of a track have
+        ``track_id``.
         """
         sides = np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], axis=1)
         rows: list[dict[str, Any]] = [
@@ -239,14 +275,18 @@ class Prediction:
         if self.keypoints is not None:
             for row, points in zip(rows, self.keypoints.astype(np.float64)):
                 row["keypoints"] = points.round(3).ravel().tolist()
+        if self.track_ids is not None:
+            for row, track in zip(rows, self.track_ids.tolist()):
+                if track >= 0:
+                    row["track_id"] = track
         return rows
 
     def to_supervision(self) -> Any:
         """``supervision.Detections``, for the annotators, trackers and zones of that package.
 
         Returns:
-            ``xyxy`` float32 (K, 4), ``confidence`` (K,), ``class_id`` (K,), ``mask`` bool (K, H, W) or None, and
-            ``data["class_name"]``. A label map is not in it.
+            ``xyxy`` float32 (K, 4), ``confidence`` (K,), ``class_id`` (K,), ``mask`` bool (K, H, W) or None,
+            ``tracker_id`` (K,) or None, and ``data["class_name"]``. A label map is not in it.
 
         Raises:
             UserError: the package ``supervision`` is not installed.

@@ -86,6 +86,8 @@ class CocoWriter:
 class CsvWriter:
     """One row an object: file, frame, class, score, box xyxy in pixels of the image, and x, y, score of each keypoint.
 
+    Predictions with tracks have ``track_id``, empty for an object without one.
+
     Args:
         path: of the file, whose folder exists.
         video: what stands for the file in rows of frames; None for the names of the frames.
@@ -102,6 +104,7 @@ class CsvWriter:
             self._file = self._path.open("w", newline="", encoding="utf-8")
             self._writer = csv.writer(self._file)
             header = ["file", "frame", "class", "score", *_BOX, *_point_columns(prediction)]
+            header += [] if prediction.track_ids is None else ["track_id"]
             self._writer.writerow([*header, "carried_from"] if self._has_carried else header)
         frame: str | int = ""
         if prediction.frame is not None:
@@ -114,6 +117,8 @@ class CsvWriter:
                 round(value, _SCORE_DIGITS if place % 3 == 2 else _PIXEL_DIGITS) for place, value in enumerate(points)
             )
             row = [name, frame, prediction.classes[label], score, *box, *more]
+            if prediction.track_ids is not None:
+                row.append("" if prediction.track_ids[i] < 0 else int(prediction.track_ids[i]))
             self._writer.writerow([*row, prediction.carried_from] if self._has_carried else row)  # None is empty
 
     def close(self) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from efftasks.imaging.drawing import contact_sheet, draw_instances, palette
+from efftasks.imaging.drawing import contact_sheet, draw_instances, palette, track_palette
 
 
 def gray(height: int = 120, width: int = 160) -> np.ndarray:
@@ -78,3 +78,19 @@ def test_contact_sheet_keeps_proportions_and_order():
     assert not is_red[:48, 48:].any() and not is_green[:, :48].any()
     with pytest.raises(ValueError, match="images: got none"):
         contact_sheet([], 2, 10)
+
+
+def test_a_track_has_its_color_and_its_number_in_the_caption():
+    image = np.full((80, 400, 3), 90, np.uint8)
+    boxes = [[10, 30, 40, 70], [220, 30, 260, 70]]
+
+    def edge(picture, x):
+        return tuple(int(value) for value in picture[50, x])
+
+    by_class = draw_instances(image, boxes, [0, 1], ["cat", "dog"], [0.5, 0.5])
+    tracks = draw_instances(image, boxes, [0, 1], ["cat", "dog"], [0.5, 0.5], track_ids=[67, -1])
+    assert edge(tracks, 10) == track_palette()[67 % len(track_palette())] != edge(by_class, 10)
+    assert edge(tracks, 220) == edge(by_class, 220)
+    assert (tracks[:30, 10:200] != by_class[:30, 10:200]).any() and (tracks[:, 200:] == by_class[:, 200:]).all()
+    with pytest.raises(ValueError, match="track_ids"):
+        draw_instances(image, boxes, [0, 1], ["cat", "dog"], track_ids=[1])

@@ -103,6 +103,17 @@ def test_csv_of_keypoints_of_a_video(tmp_path, names):
     assert second == "film.mp4,3,cat,0.25,0.0,0.0,5.0,5.0,0.0,0.0,0.0,-1.0,7.0,0.125"
 
 
+def test_tracks_are_in_csv_and_coco_results(tmp_path):
+    writer = CsvWriter(tmp_path / "a.csv", "film.mp4", has_carried=True)
+    tracked = replace(PREDICTION, frame=3, track_ids=np.array([12, -1]))
+    writer.add("film_000003.jpg", tracked)
+    writer.close()
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+        assert [(row["track_id"], row["carried_from"]) for row in csv.DictReader(file)] == [("12", ""), ("", "")]
+    assert [row.get("track_id") for row in tracked.to_coco()] == [12, None]
+    assert tracked.filter(0.5).track_ids.tolist() == [12]
+
+
 def test_label_maps_have_files_of_their_own(tmp_path):
     writer = LabelWriter(tmp_path)
     writer.add("a.jpg", PREDICTION)
