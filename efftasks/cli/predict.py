@@ -16,6 +16,7 @@ from efftasks.cli.key_frame_options import add_key_frame_options, counted, key_f
 from efftasks.cli.options import add_width
 from efftasks.cli.size_options import add_sizes, check_sizes, sized_predictor
 from efftasks.cli.tile_options import add_tile_options, tile_progress, tile_settings
+from efftasks.cli.track_options import add_track_options, check_track_options, make_tracker, model_score, tracked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +43,7 @@ EXAMPLES = """examples:
   efftasks predict out/model.onnx photos/ --sizes 192 256 320
   efftasks predict out/model.onnx photos/ --exit-threshold 0.7
   efftasks predict out/model.onnx film.mp4 --key-frames
+  efftasks predict out/model.onnx film.mp4 --track
   efftasks predict best.pth photos/ --config my_config.py
   efftasks predict out/model.onnx slides/ --tiles --tile-edges 16     large images, tile by tile
 
@@ -104,6 +106,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     add_tile_options(parser)
     add_key_frame_options(parser)
+    add_track_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -121,11 +124,13 @@ def run(args: argparse.Namespace) -> int:
     skipped: list[UserError] = []
     with ExitStack() as stack:
         source = stack.enter_context(closing(open_source(args.source)))
+        tracker = make_tracker(args, source)
         out = Path(args.out)
         out.mkdir(parents=True, exist_ok=True)
         writers = [stack.enter_context(closing(writer)) for writer in _writers(args, source, out)]
         summary = _Summary()
-        predictions = stream(source, None if source.total == 1 and not source.video else skipped.append)
+        skip = None if source.total == 1 and not source.video else skipped.append
+        predictions = tracked(stream(source, skip), tracker)
         start = time.perf_counter()
         # A camera has no end of its own: an interrupt is the way to leave it.
         with suppress(*[KeyboardInterrupt] if source.live else []):
@@ -147,13 +152,15 @@ def run(args: argparse.Namespace) -> int:
 def _writers(args: argparse.Namespace, source: Source, out: Path) -> Iterator[Writer]:
     from efftasks.runtime.outputs import CocoWriter, CsvWriter, LabelWriter
     from efftasks.runtime.pictures import FreeStems, PictureWriter, VideoWriter
+    from efftasks.runtime.tracking import Trails
 
+    annotate = None if args.track is None else Trails()
     yield LabelWriter(out)
     if not args.no_draw and source.video and not args.save_frames:
         stem = FreeStems(out, (".mp4", ".avi"), [args.source]).take(source.name)
-        yield VideoWriter(out / stem, source.fps, args.score_thr)
+        yield VideoWriter(out / stem, source.fps, args.score_thr, annotate)
     elif not args.no_draw:
-        yield PictureWriter(out, args.score_thr)
+        yield PictureWriter(out, args.score_thr, annotate)
     if args.csv:
         yield CsvWriter(
             out / "predictions.csv", source.place if source.video else None, has_carried=args.key_frames is not None
@@ -232,6 +239,7 @@ def _check(args: argparse.Namespace) -> None:
     if not 0 <= args.score_thr <= 1:
         raise UserError(f"--score-thr: got {args.score_thr}, expected a number in 0 to 1")
     tile_settings(args)
+    check_track_options(args)
     if Path(args.out).exists() and not Path(args.out).is_dir():
         raise UserError(f"--out: {args.out} is a file, expected a folder")
 
@@ -256,7 +264,7 @@ def _artifact(args: argparse.Namespace) -> Stream:
         raise UserError(f"--width: got {args.width:g}, but {args.model} is an exported file, which has one width")
     tiles, key_frames = tile_settings(args), key_frame_settings(args)
     _check_one(args)
-    settings: dict[str, Any] = dict(threads=args.threads, score_thr=args.score_thr, provider=args.provider)
+    settings: dict[str, Any] = dict(threads=args.threads, score_thr=model_score(args), provider=args.provider)
     if args.sizes:
         sized = sized_predictor(args, **settings)
         return lambda source, skip: sized.stream(
@@ -324,6 +332,6 @@ def _checkpoint(args: argparse.Namespace) -> Stream:
         apis.set_exit_threshold(model, args.exit_threshold)
     if key_frames is not None:
         return _key_frames(
-            args, partial(apis.predict, model, score_thr=args.score_thr), key_frames, pixel_range(model.cfg)
+            args, partial(apis.predict, model, score_thr=model_score(args)), key_frames, pixel_range(model.cfg)
         )
-    return lambda source, skip: apis.stream(model, source, args.score_thr, args.batch_size, skip or "raise")
+    return lambda source, skip: apis.stream(model, source, model_score(args), args.batch_size, skip or "raise")

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["contact_sheet", "draw_instances", "jpeg_of", "palette", "track_palette"]
+__all__ = ["contact_sheet", "draw_instances", "jpeg_of", "line_width", "palette", "track_palette"]
 
 Color = tuple[int, int, int]
 Image = NDArray[np.uint8]
@@ -40,6 +40,11 @@ def track_palette() -> list[Color]:
     return palette(_TRACK_COLORS)
 
 
+def line_width(picture: Image) -> int:
+    """Width in pixels of the lines on a picture of that size."""
+    return max(1, round(min(picture.shape[:2]) / 240))
+
+
 @dataclass(frozen=True)
 class _Pen:
     """Line widths and text size for one picture."""
@@ -54,7 +59,7 @@ class _Pen:
         side = min(image.shape[:2])
         font = min(max(side / 900.0, 0.33), 2.5)
         weight, pad = max(1, round(font * 1.7)), max(2, round(font * 5))
-        return cls(line=max(1, round(side / 240)), font=font, weight=weight, pad=pad)
+        return cls(line=line_width(image), font=font, weight=weight, pad=pad)
 
 
 def draw_instances(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import repeat
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +17,7 @@ from efftasks.runtime.carrying import Moved, carry, move_boxes, to_small
 from efftasks.runtime.change import measure_change
 from efftasks.runtime.motion import KeyPicture, Shape, small_picture
 from efftasks.runtime.pipeline import run_ahead
-from efftasks.runtime.sources import Item, OnError, Skip, Source, error_handler, open_source
+from efftasks.runtime.sources import Item, OnError, Skip, check_sequence, error_handler, open_source
 from efftasks.structures.errors import UserError
 from efftasks.structures.pixel_range import PixelRange
 
@@ -254,7 +252,7 @@ class _Work:
 
 def _stream(source: Any, readers: int, work: _Work) -> Iterator[Prediction]:
     with closing(open_source(source)) as opened:
-        _check_sequence(opened)
+        check_sequence(opened, "key frames")
         items = iter(opened)
         if opened.video:  # the reader decodes the frames, too; of a camera it waits for them, and few are held
             ahead = _AHEAD_OF_CAMERA if opened.live else _AHEAD
@@ -269,21 +267,3 @@ def _stream(source: Any, readers: int, work: _Work) -> Iterator[Prediction]:
                     return
                 else:
                     work.skip(error)
-
-
-def _check_sequence(source: Source) -> None:
-    """Files are a sequence if their names end with ascending numbers."""
-    if not source.paths:
-        return
-    if len(source.paths) == 1:
-        raise UserError(f"{source.paths[0]}: key frames: got one image, expected a video or a folder of its frames")
-    last = -1
-    for path in source.paths:
-        digits = re.search(r"\d+$", Path(path).stem)
-        if digits is None or int(digits[0]) <= last:
-            what = "no number" if digits is None else f"number {int(digits[0])} after {last}"
-            raise UserError(
-                f"{path}: key frames: got {what} at the end of the name, expected frames in order, such as "
-                "frame_0001.jpg with leading zeros"
-            )
-        last = int(digits[0])

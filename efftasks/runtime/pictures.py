@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from efftasks.imaging.drawing import jpeg_of
 from efftasks.imaging.prediction import Prediction
 from efftasks.structures.errors import WorkError
 
-__all__ = ["DEFAULT_FPS", "FreeStems", "PictureWriter", "VideoWriter"]
+__all__ = ["DEFAULT_FPS", "Annotate", "FreeStems", "PictureWriter", "VideoWriter"]
 
 _LOG = logging.getLogger("efftasks")
+Annotate = Callable[[NDArray[np.uint8], Prediction], NDArray[np.uint8]]
 DEFAULT_FPS = 25.0  # of sources that state none
 # Container and codec, in the order of trial. OpenCV's wheels have no encoder for H.264; MPEG-4 Part 2 needs the FFmpeg
 # in them, and Motion JPEG is written by OpenCV itself.
@@ -55,10 +57,11 @@ class PictureWriter:
     Args:
         out: folder, which exists.
         score_thr: see :meth:`efftasks.imaging.prediction.Prediction.draw`.
+        annotate: draws more on each picture; None for nothing.
     """
 
-    def __init__(self, out: str | Path, score_thr: float) -> None:
-        self._out, self._score_thr = Path(out), score_thr
+    def __init__(self, out: str | Path, score_thr: float, annotate: Annotate | None = None) -> None:
+        self._out, self._score_thr, self._annotate = Path(out), score_thr, annotate
 
     def add(self, name: str, prediction: Prediction) -> None:
         """Draw and write a picture.
@@ -68,7 +71,7 @@ class PictureWriter:
             WorkError: the picture cannot be written.
         """
         path = self._out / f"{prediction.stem}.jpg"
-        picture = prediction.draw(score_thr=self._score_thr)
+        picture = _drawn(prediction, self._score_thr, self._annotate)
         try:
             path.write_bytes(jpeg_of(picture))
         except OSError as error:
@@ -87,13 +90,14 @@ class VideoWriter:
         path: of the file, without suffix.
         fps: frames per second; None for 25.
         score_thr: see :meth:`efftasks.imaging.prediction.Prediction.draw`.
+        annotate: draws more on each picture; None for nothing.
 
     Attributes:
         path: of the file; None before the first frame.
     """
 
-    def __init__(self, path: str | Path, fps: float | None, score_thr: float) -> None:
-        self._stem, self._fps, self._score_thr = Path(path), fps or DEFAULT_FPS, score_thr
+    def __init__(self, path: str | Path, fps: float | None, score_thr: float, annotate: Annotate | None = None) -> None:
+        self._stem, self._fps, self._score_thr, self._annotate = Path(path), fps or DEFAULT_FPS, score_thr, annotate
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
         self.path: Path | None = None
@@ -104,7 +108,7 @@ class VideoWriter:
         Raises:
             WorkError: no video can be written.
         """
-        picture = prediction.draw(score_thr=self._score_thr)
+        picture = _drawn(prediction, self._score_thr, self._annotate)
         if self._writer is None:
             self._size = (picture.shape[1], picture.shape[0])
             self._writer = self._open()
@@ -125,3 +129,8 @@ class VideoWriter:
                 return writer
             _LOG.warning("%s: this OpenCV writes no %s", self.path, codec)
         raise WorkError(f"{self._stem}: this OpenCV writes neither {' nor '.join(codec for _, codec in _CODECS)} video")
+
+
+def _drawn(prediction: Prediction, score_thr: float, annotate: Annotate | None) -> NDArray[np.uint8]:
+    picture = prediction.draw(score_thr=score_thr)
+    return picture if annotate is None else annotate(picture, prediction)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -12,7 +13,18 @@ from efftasks.imaging.sources import LoadedImage, each_image, find_images, load_
 from efftasks.runtime.video import Video, is_stream_url
 from efftasks.structures.errors import UserError
 
-__all__ = ["Images", "Item", "OnError", "Skip", "Source", "VideoFrames", "error_handler", "is_video", "open_source"]
+__all__ = [
+    "Images",
+    "Item",
+    "OnError",
+    "Skip",
+    "Source",
+    "VideoFrames",
+    "check_sequence",
+    "error_handler",
+    "is_video",
+    "open_source",
+]
 
 _LOG = logging.getLogger("efftasks")
 
@@ -126,6 +138,32 @@ def open_source(source: Any) -> Source:
         return Images(source)
     camera = _camera(source)
     return VideoFrames(source if camera is None else camera)
+
+
+def check_sequence(source: Source, purpose: str) -> None:
+    """Files are frames of a video if their names end with ascending numbers.
+
+    Args:
+        source: any; videos are, and lists are taken as they are.
+        purpose: what needs it, for the message.
+
+    Raises:
+        UserError: it is one image, or numbers are missing or out of order.
+    """
+    if not source.paths:
+        return
+    if len(source.paths) == 1:
+        raise UserError(f"{source.paths[0]}: {purpose}: got one image, expected a video or a folder of its frames")
+    last = -1
+    for path in source.paths:
+        digits = re.search(r"\d+$", Path(path).stem)
+        if digits is None or int(digits[0]) <= last:
+            what = "no number" if digits is None else f"number {int(digits[0])} after {last}"
+            raise UserError(
+                f"{path}: {purpose}: got {what} at the end of the name, expected frames in order, such as "
+                "frame_0001.jpg with leading zeros"
+            )
+        last = int(digits[0])
 
 
 def error_handler(on_error: OnError) -> Skip | None:

@@ -50,6 +50,7 @@ def test_every_command_module_is_in_the_parser() -> None:
         "size_options",
         "tile_options",
         "zoo_hub",
+        "track_options",
     }
     assert set(NAMES) == modules
 

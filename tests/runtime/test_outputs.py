@@ -111,7 +111,7 @@ def test_tracks_are_in_csv_and_coco_results(tmp_path):
     with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
         assert [(row["track_id"], row["carried_from"]) for row in csv.DictReader(file)] == [("12", ""), ("", "")]
     assert [row.get("track_id") for row in tracked.to_coco()] == [12, None]
-    assert tracked.filter(0.5).track_ids.tolist() == [12]
+    assert [row.get("track_id") for row in tracked.filter(0.5).to_coco()] == [12]
 
 
 def test_label_maps_have_files_of_their_own(tmp_path):
