@@ -101,9 +101,11 @@ class Prediction:
         Raises:
             UserError: the objects have no classes, or others, or ``key_points`` are those of other objects.
         """
-        from efftasks.imaging.supervision import from_detections
+        from efftasks.imaging.supervision import detection_fields
 
-        return from_detections(detections, image, classes, key_points, fields)
+        read = detection_fields(detections, image, len(classes), key_points)
+        ids = tuple(range(len(classes)))
+        return cls(image, classes=tuple(classes), **{"category_ids": ids, **read, **fields})
 
     @property
     def stem(self) -> str:

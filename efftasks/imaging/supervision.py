@@ -5,15 +5,16 @@ The package need not be installed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from efftasks.imaging.prediction import Prediction
 from efftasks.structures.errors import UserError
 
-__all__ = ["from_detections", "supervision_package", "to_detections", "to_key_points"]
+if TYPE_CHECKING:
+    from efftasks.imaging.prediction import Prediction
+
+__all__ = ["detection_fields", "supervision_package", "to_detections", "to_key_points"]
 
 
 def to_detections(prediction: Prediction) -> Any:
@@ -43,25 +44,23 @@ def to_key_points(prediction: Prediction) -> Any:
     )
 
 
-def from_detections(
-    detections: Any, image: str | np.ndarray, classes: Sequence[str], key_points: Any, fields: Mapping[str, Any]
-) -> Prediction:
-    """See :meth:`efftasks.imaging.prediction.Prediction.from_supervision`."""
+def detection_fields(
+    detections: Any, image: str | np.ndarray, num_classes: int, key_points: Any = None
+) -> dict[str, Any]:
+    """Attributes of a prediction; see :meth:`efftasks.imaging.prediction.Prediction.from_supervision`."""
     count = len(detections.xyxy)
-    labels = _class_ids(detections, count, len(classes))
+    labels = _class_ids(detections, count, num_classes)
     scores = np.ones(count) if detections.confidence is None else np.asarray(detections.confidence)
     order = np.argsort(-scores, kind="stable")
     masks, tracks = detections.mask, detections.tracker_id
-    return Prediction(
-        image,
-        np.asarray(detections.xyxy, np.float32).reshape(-1, 4)[order],
-        scores.astype(np.float32)[order],
-        labels[order],
-        classes=tuple(classes),
-        **{"category_ids": tuple(range(len(classes))), "size": _size(image, masks), **fields},
+    return dict(
+        boxes=np.asarray(detections.xyxy, np.float32).reshape(-1, 4)[order],
+        scores=scores.astype(np.float32)[order],
+        labels=labels[order],
         masks=None if masks is None else np.asarray(masks, bool)[order],
         keypoints=None if key_points is None else _keypoints(key_points, count)[order],
         track_ids=None if tracks is None else np.asarray(tracks, np.int64)[order],
+        size=_size(image, masks),
     )
 
 
