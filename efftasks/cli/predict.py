@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efftasks.cli.key_frame_options import add_key_frame_options, counted, key_frame_settings
+from efftasks.cli.label_options import add_label_options, check_label_options, label_writers
 from efftasks.cli.options import add_width
 from efftasks.cli.size_options import add_sizes, check_sizes, sized_predictor
 from efftasks.cli.tile_options import add_tile_options, tile_progress, tile_settings
@@ -44,6 +45,7 @@ EXAMPLES = """examples:
   efftasks predict out/model.onnx photos/ --exit-threshold 0.7
   efftasks predict out/model.onnx film.mp4 --key-frames
   efftasks predict out/model.onnx film.mp4 --track
+  efftasks predict out/model.onnx photos/ --save-labels coco labelme
   efftasks predict best.pth photos/ --config my_config.py
   efftasks predict out/model.onnx slides/ --tiles --tile-edges 16     large images, tile by tile
 
@@ -88,6 +90,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--no-draw", action="store_true", help="no pictures and no video; drawing may take the most time"
     )
     group.add_argument("--save-frames", action="store_true", help="a picture of each frame instead of a video")
+    add_label_options(group)
     group = parser.add_argument_group("how an artifact is run")
     group.add_argument("--backend", choices=tuple(BACKENDS), help="runtime of an artifact (default: by its suffix)")
     group.add_argument(
@@ -165,6 +168,7 @@ def _writers(args: argparse.Namespace, source: Source, out: Path) -> Iterator[Wr
         yield CsvWriter(
             out / "predictions.csv", source.place if source.video else None, has_carried=args.key_frames is not None
         )
+    yield from label_writers(args)
     yield CocoWriter(out / "predictions.json")
 
 
@@ -240,6 +244,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--score-thr: got {args.score_thr}, expected a number in 0 to 1")
     tile_settings(args)
     check_track_options(args)
+    check_label_options(args)
     if Path(args.out).exists() and not Path(args.out).is_dir():
         raise UserError(f"--out: {args.out} is a file, expected a folder")
 

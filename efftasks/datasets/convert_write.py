@@ -19,6 +19,7 @@ from efftasks.datasets.coco_convert import Report, is_converted
 from efftasks.datasets.coco_file import write_json
 from efftasks.datasets.convert_run import convert
 from efftasks.datasets.convert_source import Item, Part, Source, part_name
+from efftasks.imaging.placing import link_or_copy
 from efftasks.structures.errors import UserError
 
 __all__ = ["Pictures", "Written", "render_written", "write_file", "write_folder"]
@@ -201,13 +202,10 @@ def _place_image(item: Item, target: Path, pictures: Pictures) -> str:
             return "copied"
         _check_absent(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    if pictures == "link":
-        try:
-            os.link(item.path.resolve(), target)
-            return "linked"
-        except OSError:  # another file system, or one without hard links
-            pass
-    shutil.copyfile(item.path, target)
+    if pictures == "link" and link_or_copy(item.path, target):
+        return "linked"
+    if pictures == "copy":
+        shutil.copyfile(item.path, target)
     return "copied"
 
 

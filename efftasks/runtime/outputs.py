@@ -58,10 +58,14 @@ class CocoWriter:
             image["carried_from"] = prediction.carried_from
         if prediction.segmentation is not None:
             image["segmentation"] = f"{LabelWriter.FOLDER}/{prediction.stem}.png"
-        self._annotations.extend(prediction.to_coco(image_id))
+        self._annotations.extend(self.rows(prediction, image_id))
         self._images.extend([image])
         self._categories.update((category["id"], category) for category in _categories(prediction))
         self._semantic_classes = prediction.semantic_classes
+
+    def rows(self, prediction: Prediction, image_id: int) -> list[dict[str, Any]]:
+        """What stands in the file for the objects of an image."""
+        return prediction.to_coco(image_id)
 
     def close(self) -> None:
         """Join the parts, and replace the file."""

@@ -44,6 +44,7 @@ def test_every_command_module_is_in_the_parser() -> None:
         "errors",
         "key_frame_options",
         "logger_options",
+        "label_options",
         "options",
         "parser",
         "quiet",
