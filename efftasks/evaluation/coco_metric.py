@@ -15,8 +15,8 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from pycocotools import mask as coco_mask
 
-from efftasks.annotations.coco import check_coco_entries, image_size_of, read_coco, without_size_warning
-from efftasks.evaluation.coco_ground_truth import complete_ground_truth
+from efftasks.annotations.coco import check_coco_entries, read_coco, without_size_warning
+from efftasks.evaluation.coco_input import FIELDS, check_choice, evaluator_input
 from efftasks.registry import METRICS
 from efftasks.structures.errors import UserError
 
@@ -24,7 +24,6 @@ __all__ = ["CocoMetric", "CocoRecord", "coco_scores"]
 
 _EVALUATORS = ("faster-coco-eval", "pycocotools")
 _NEEDED = {"segm": "masks", "keypoints": "keypoints"}  # annotations that a kind of score needs
-_FIELDS = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}  # of annotations and of results
 _KEYS = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
 _KEYS_OF_KEYPOINTS = tuple(key for key in _KEYS if key != "mAP_s")  # COCO annotates none on small objects
 
@@ -94,77 +93,23 @@ def _scores(
     evaluator: str,
     sigmas: Sequence[float] | None,
 ) -> _Scores:
-    _check_choice("kind", kind, tuple(_FIELDS))
-    _check_choice("evaluator", evaluator, _EVALUATORS)
-    if (sigmas is None) == (kind == "keypoints"):
-        raise ValueError(f"sigmas: got {sigmas} for {kind!r}, expected one for each keypoint, and for keypoints alone")
+    check_choice("evaluator", evaluator, _EVALUATORS)
+    given = evaluator_input(name, ground_truth, detections, kind, sigmas)
     keys = [f"{kind}_{key}" for key in (_KEYS_OF_KEYPOINTS if kind == "keypoints" else _KEYS)]
     categories = sorted(category["id"] for category in ground_truth["categories"])
-    points = 0 if sigmas is None else len(sigmas)
-    # Only the scored field: given a box beside a mask, the evaluators would take the object's size from the box.
-    fields = ("image_id", "category_id", "score", _FIELDS[kind])
-    results = [{key: row[key] for key in fields} for row in detections]
-    sizes = _check_detections(name, ground_truth["images"], results, kind, points)
-    completed = complete_ground_truth(name, ground_truth, kind, points, sizes)
-    objects = {row["category_id"] for row in completed.annotations if _is_object(row)}
-    if not results or not objects:  # evaluators fail on empty lists
+    objects = {row["category_id"] for row in given.dataset["annotations"] if _is_object(row)}
+    if not given.results or not objects:  # evaluators fail on empty lists
         values = dict.fromkeys(keys, 0.0 if objects else -1.0)
-        return _Scores(values, np.array([0.0 if i in objects else np.nan for i in categories]), completed.without_size)
-    numbers = _image_numbers(ground_truth["images"])
-    dataset = dict(
-        # Evaluators read the sizes but do not need them, since all masks are RLEs.
-        images=[dict(id=number, height=1, width=1) for number in numbers.values()],
-        categories=ground_truth["categories"],
-        annotations=[dict(row, image_id=numbers[row["image_id"]]) for row in completed.annotations],
-    )
-    results = [dict(row, image_id=numbers[row["image_id"]]) for row in results]
-    stats, precision = _evaluate(dataset, results, kind, evaluator, sigmas)
+        return _Scores(values, np.array([0.0 if i in objects else np.nan for i in categories]), given.without_size)
+    stats, precision = _evaluate(given.dataset, given.results, kind, evaluator, sigmas)
     precisions = [values[values > -1] for values in np.moveaxis(precision[:, :, :, 0, -1], 2, 0)]
     classwise = [values.mean() if values.size else np.nan for values in precisions]
-    return _Scores({key: float(stats[i]) for i, key in enumerate(keys)}, np.asarray(classwise), completed.without_size)
+    return _Scores({key: float(stats[i]) for i, key in enumerate(keys)}, np.asarray(classwise), given.without_size)
 
 
 def _is_object(row: Mapping[str, Any]) -> bool:
     """Whether an annotation must be detected; crowds and objects without labeled keypoints need not be."""
     return not row["iscrowd"] and row.get("num_keypoints", 1) > 0
-
-
-def _image_numbers(images: Sequence[Mapping[str, Any]]) -> dict[Any, int]:
-    """An integer for each image id, since evaluators do not take strings. The order decides among equal scores."""
-    ids = [image["id"] for image in images]
-    ordered = sorted(i for i in ids if not isinstance(i, str)) + sorted(i for i in ids if isinstance(i, str))
-    return {key: number for number, key in enumerate(ordered, start=1)}
-
-
-def _check_choice(argument: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{argument}: got {value!r}, allowed are {', '.join(map(repr, allowed))}")
-
-
-def _check_detections(
-    name: str, images: Sequence[dict], results: Sequence[dict], kind: str, points: int
-) -> dict[Any, tuple[int, int]]:
-    """Check that the detections fit the ground truth; evaluators would fail, or find no overlap.
-
-    Returns:
-        The (height, width) of each image that has a detected mask.
-    """
-    annotated_sizes = {image["id"]: image_size_of(image) for image in images}
-    sizes: dict[Any, tuple[int, int]] = {}
-    for row in results:
-        image = row["image_id"]
-        if image not in annotated_sizes:
-            raise UserError(f"{name}: has no image {image!r}, in which there are detections; expected that of the data")
-        if kind == "segm":
-            height, width = row["segmentation"]["size"]
-            sizes[image] = annotated_sizes[image] or sizes.get(image, (height, width))
-            if (height, width) != sizes[image]:
-                expected = list(sizes[image])
-                raise ValueError(f"detections: got a mask of {[height, width]} in image {image}, expected {expected}")
-        if kind == "keypoints" and len(row["keypoints"]) != 3 * points:
-            number = len(row["keypoints"])
-            raise ValueError(f"detections: got {number} numbers in keypoints, expected {3 * points}, 3 for each sigma")
-    return sizes
 
 
 def _evaluate(
@@ -219,7 +164,7 @@ class _Detections:
             values = [pose.ravel().tolist() for pose in self.keypoints]
         scored = zip(self.scores.tolist(), self.labels.tolist(), values)
         return [
-            {"image_id": self.image_id, "category_id": category_ids[label], "score": score, _FIELDS[kind]: value}
+            {"image_id": self.image_id, "category_id": category_ids[label], "score": score, FIELDS[kind]: value}
             for score, label, value in scored
         ]
 
@@ -257,8 +202,8 @@ class CocoMetric(BaseMetric):
     ) -> None:
         super().__init__(collect_device=collect_device)
         for kind in kinds:
-            _check_choice("kinds", kind, tuple(_FIELDS))
-        _check_choice("evaluator", evaluator, _EVALUATORS)
+            check_choice("kinds", kind, tuple(FIELDS))
+        check_choice("evaluator", evaluator, _EVALUATORS)
         self.ann_file = ann_file
         self.kinds = tuple(kinds)
         self.evaluator = evaluator
@@ -347,7 +292,7 @@ class CocoMetric(BaseMetric):
         category_set = set(category_ids)
         annotations = [a for a in data["annotations"] if a["category_id"] in category_set]
         for kind, description in (("segm", "masks"), ("keypoints", "keypoints")):
-            field = _FIELDS[kind]
+            field = FIELDS[kind]
             if kind in self.kinds and annotations and not any(a.get(field) for a in annotations):
                 raise UserError(f"{self.ann_file}: has no {field}, expected {description} to score")
         return {
