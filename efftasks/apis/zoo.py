@@ -43,7 +43,9 @@ def published_checkpoint(name: str) -> Path:
         try:
             write_published(read_published(entry.family, source, entry.config), target)
         except UserError as error:
-            raise WorkError(f"{entry.name}: {entry.url} is not what was expected, so it was removed: {error}") from error
+            raise WorkError(
+                f"{entry.name}: {entry.url} is not what was expected, so it was removed: {error}"
+            ) from error
         finally:
             source.unlink()
         record_digest(entry, digest)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-__all__ = ["LatencyStats", "measure", "summarise", "timed"]
+__all__ = ["LatencyStats", "measure", "measure_times", "summarise", "timed"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,11 @@ def timed(call: Callable[[], object], clock: Callable[[], float] = time.perf_cou
 
 
 def measure(calls: Mapping[str, Callable[[], float]], warmup: int = 10, runs: int = 100) -> dict[str, LatencyStats]:
+    """Run every call ``runs`` times, in turn; see :func:`measure_times`."""
+    return {name: summarise(times) for name, times in measure_times(calls, warmup, runs).items()}
+
+
+def measure_times(calls: Mapping[str, Callable[[], float]], warmup: int = 10, runs: int = 100) -> dict[str, np.ndarray]:
     """Run every call ``runs`` times, in turn.
 
     Each turn begins with one call that does not count: the others have taken the caches meanwhile, and the time
@@ -65,6 +70,9 @@ def measure(calls: Mapping[str, Callable[[], float]], warmup: int = 10, runs: in
         calls: name -> call that returns its milliseconds, see :func:`timed`.
         warmup: turns of each before that do not count.
         runs: turns of each that count.
+
+    Returns:
+        Milliseconds (runs,) of each; those of one turn are at the same place.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for i in tqdm(range(warmup + runs), desc="measuring", leave=False, disable=None):  # silent where nobody watches
@@ -73,4 +81,4 @@ def measure(calls: Mapping[str, Callable[[], float]], warmup: int = 10, runs: in
             milliseconds = call()
             if i >= warmup:
                 times[name].append(milliseconds)
-    return {name: summarise(np.array(values)) for name, values in times.items()}
+    return {name: np.array(values) for name, values in times.items()}

@@ -46,9 +46,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--list", action=_List, help="print what each backend writes, and which families of models it takes; and exit"
     )
     parser.add_argument(
-        "config", metavar="CONFIG", help="path, or name of a shipped config; or of a published checkpoint, which has one"
+        "config",
+        metavar="CONFIG",
+        help="path, or name of a shipped config; or of a published checkpoint, which has one",
     )
-    parser.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help="left out after the name of a published one")
+    parser.add_argument(
+        "checkpoint", nargs="?", metavar="CHECKPOINT", help="left out after the name of a published one"
+    )
     parser.add_argument(
         "--backend", choices=tuple(EXPORTERS), default=default, help=f"what to write (default: {default})"
     )

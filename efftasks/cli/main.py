@@ -8,7 +8,20 @@ import os
 import sys
 from collections.abc import Sequence
 
-from efftasks.cli import benchmark, convert, dataset, export, predict, quickstart, runtimes, scale, test, train, zoo
+from efftasks.cli import (
+    benchmark,
+    compare,
+    convert,
+    dataset,
+    export,
+    predict,
+    quickstart,
+    runtimes,
+    scale,
+    test,
+    train,
+    zoo,
+)
 from efftasks.cli.errors import explain
 from efftasks.cli.parser import parser_of
 from efftasks.cli.quiet import quiet
@@ -16,7 +29,7 @@ from efftasks.cli.quiet import quiet
 __all__ = ["build_parser", "main", "parse_args"]
 
 # In the order of the help. Importing these modules imports only the standard library.
-COMMANDS = (train, test, predict, export, benchmark, runtimes, scale, convert, zoo, dataset, quickstart)
+COMMANDS = (train, test, compare, predict, export, benchmark, runtimes, scale, convert, zoo, dataset, quickstart)
 
 
 def build_parser() -> argparse.ArgumentParser:

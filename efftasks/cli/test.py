@@ -35,7 +35,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "config", metavar="CONFIG", help="path, or name of a shipped config; or of a published checkpoint, which has one"
+        "config",
+        metavar="CONFIG",
+        help="path, or name of a shipped config; or of a published checkpoint, which has one",
     )
     parser.add_argument(
         "model",

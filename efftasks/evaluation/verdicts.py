@@ -1,0 +1,37 @@
+"""Differences in words."""
+
+from __future__ import annotations
+
+from efftasks.evaluation.comparison import MetricRow
+from efftasks.evaluation.differences import LEVEL
+
+__all__ = ["verdict"]
+
+
+def verdict(row: MetricRow, number: int, first: str, other: str, images: int, family: int) -> str:
+    """One sentence: how the metric of a model differs from the first's, and whether the images show it.
+
+    Args:
+        row: of the group ``main``.
+        number: of the model, from 1 for the one after the first.
+        first: name of the first model.
+        other: name of the model.
+        images: number of images.
+        family: number of differences that p was adjusted for.
+    """
+    difference = row.differences[number - 1]
+    metric = f"{row.name} of {row.part}"
+    if difference.low == difference.high == difference.value == 0:
+        return f"{other} has the same {metric} as {first}, in every resample: no difference"
+    side = "higher" if difference.value > 0 else "lower"
+    numbers = (
+        f"{abs(difference.value):.2f} {side}, {LEVEL:.0%} interval {difference.low:+.2f} to {difference.high:+.2f}"
+    )
+    adjusted = f", adjusted for {family} comparisons" if family > 1 else ""
+    tested = f"p = {difference.p_adjusted:.3f}{adjusted}"
+    if difference.is_real:
+        return f"{other} against {first}: {metric} is {numbers} ({tested}): a difference"
+    return (
+        f"{other} against {first}: {metric} is {numbers} ({tested}): no difference that these {images} images can "
+        f"show; one of less than {difference.detectable:.2f} would often not be seen"
+    )
