@@ -9,7 +9,7 @@ __all__ = ["verdict"]
 
 
 def verdict(row: MetricRow, number: int, first: str, other: str, images: int, family: int) -> str:
-    """One sentence: how the metric of a model differs from the first's, and whether the images show it.
+    """One sentence: whether the images show a difference from the first model, a colon, and the figures.
 
     Args:
         row: of the group ``main``.
@@ -22,16 +22,17 @@ def verdict(row: MetricRow, number: int, first: str, other: str, images: int, fa
     difference = row.differences[number - 1]
     metric = f"{row.name} of {row.part}"
     if difference.low == difference.high == difference.value == 0:
-        return f"{other} has the same {metric} as {first}, in every resample: no difference"
+        return f"No difference: {metric} of {other} is that of {first} in every resample"
     side = "higher" if difference.value > 0 else "lower"
-    numbers = (
-        f"{abs(difference.value):.2f} {side}, {LEVEL:.0%} interval {difference.low:+.2f} to {difference.high:+.2f}"
-    )
+    interval = f"{LEVEL:.0%} interval {difference.low:+.2f} to {difference.high:+.2f}"
     adjusted = f", adjusted for {family} comparisons" if family > 1 else ""
-    tested = f"p = {difference.p_adjusted:.3f}{adjusted}"
+    figures = (
+        f"{metric} of {other} is {abs(difference.value):.2f} {side} than of {first}, {interval} "
+        f"(p = {difference.p_adjusted:.3f}{adjusted})"
+    )
     if difference.is_real:
-        return f"{other} against {first}: {metric} is {numbers} ({tested}): a difference"
+        return f"A difference: {figures}"
     return (
-        f"{other} against {first}: {metric} is {numbers} ({tested}): no difference that these {images} images can "
-        f"show; one of less than {difference.detectable:.2f} would often not be seen"
+        f"No difference that these {images} images can show: {figures}; "
+        f"one of less than {difference.detectable:.2f} would often not be seen"
     )

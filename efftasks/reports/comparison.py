@@ -106,6 +106,8 @@ def _interval(value: Interval) -> str:
 
 
 def _difference(value: Difference) -> str:
+    if value.value == value.low == value.high == 0:
+        return "0"
     return "-" if math.isnan(value.value) else f"{value.value:+.2f} ({value.low:+.2f} to {value.high:+.2f})"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -45,7 +47,7 @@ def write_comparison_page(comparison: Comparison, pictures: Sequence[Picture], p
     lead = f"{comparison.images} images, {comparison.resamples} resamples, seed {comparison.seed}; points of 100."
     body = [
         cards(_cards(comparison)),
-        section("Verdict", *(paragraph(text) for text in comparison.verdicts)),
+        section("Verdict", *map(_verdict, comparison.verdicts)),
         section("Metrics", _text_table(main_table(comparison))),
         section("Differences", figure(_forest(comparison), "differences with intervals")),
         section("Cost", _text_table(cost_table(comparison))),
@@ -68,6 +70,11 @@ def _has_objects(comparison: Comparison) -> bool:
     return any(row.part != "label maps" for row in comparison.rows)
 
 
+def _verdict(sentence: str) -> str:
+    verdict, _, figures = sentence.partition(":")
+    return f"<p><b>{html.escape(verdict)}</b>:{html.escape(figures)}.</p>"
+
+
 def _cards(comparison: Comparison) -> dict[str, str]:
     mains = [row for row in comparison.rows if row.group == "main"]
     return {
@@ -85,7 +92,7 @@ def _forest(comparison: Comparison) -> str:
     """All differences with their intervals, as a picture: a row for each metric."""
     from matplotlib.figure import Figure
 
-    rows = [row for row in comparison.rows if not all(x.value != x.value for x in row.differences)]
+    rows = [row for row in comparison.rows if not all(math.isnan(x.value) for x in row.differences)]
     others = comparison.models[1:]
     several = len({row.part for row in rows}) > 1
     drawn = Figure(figsize=(9, 0.9 + 0.26 * len(rows) * max(1.0, 0.6 * len(others))), layout="constrained")
