@@ -45,12 +45,17 @@ class KeptRecords:
     def __init__(self, config: str, options: dict[str, Any], folder: Path, check: bool) -> None:
         self._options, self._folder, self._check = options, folder, check
         self.cfg: LinkedConfig = load_config(config, options)
+        self._configs = {config: self.cfg}
         self._infos = test_images(self.cfg)
         self._data_key = _digest([_file_states(self._infos), self._infos, _evaluators(self.cfg)])
 
     def config_of(self, subject: Subject) -> LinkedConfig:
         """The config of a checkpoint; that of the data for others."""
-        return self.cfg if subject.config is None else load_config(subject.config, self._options)
+        if subject.config is None:
+            return self.cfg
+        if subject.config not in self._configs:
+            self._configs[subject.config] = load_config(subject.config, self._options)
+        return self._configs[subject.config]
 
     def record(self, subject: Subject) -> EvaluationRecord:
         """The record of a model.

@@ -41,8 +41,8 @@ def read_subjects(models: Sequence[str], config: str | None) -> list[Subject]:
     """What was given, with the config of each checkpoint.
 
     Args:
-        models: ``CONFIG:CHECKPOINT``, a checkpoint, a name of the zoo, an exported file, or the folder of a report. A checkpoint without a
-            config has the one beside it, or else ``config``.
+        models: ``CONFIG:CHECKPOINT``, a checkpoint, a name of the zoo, an exported file, or the folder of a report. A
+            checkpoint without a config has the one beside it, or else ``config``.
         config: of checkpoints that have none beside them.
 
     Raises:

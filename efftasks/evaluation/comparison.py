@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from tqdm import tqdm
 
 from efftasks.evaluation.bootstrap import ResampledAP, ap_of_resamples, iou_of_resamples, resample
 from efftasks.evaluation.differences import (
@@ -125,8 +126,9 @@ def _in_order(record: EvaluationRecord, ids: Sequence[int | str]) -> np.ndarray:
 def _ap_rows(kind: str, matches: Sequence[Matches], weights: np.ndarray, classes: Sequence[str]) -> list[MetricRow]:
     ones = np.ones((1, weights.shape[1]), np.int32)
     exact = [ap_of_resamples(one, ones) for one in matches]
-    resampled = [ap_of_resamples(one, weights) for one in matches]
     part = PARTS[kind]
+    shown = tqdm(matches, desc=f"resamples, {part}", disable=None, leave=False)
+    resampled = [ap_of_resamples(one, weights) for one in shown]
 
     def row(group: str, name: str, key: str) -> MetricRow:
         values = [[100 * result.values[f"{kind}_{key}"] for result in results] for results in (exact, resampled)]

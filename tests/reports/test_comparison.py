@@ -1,0 +1,154 @@
+"""A comparison as page, JSON, CSV and tables; pictures side by side."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from efftasks.evaluation.comparison import MetricRow
+from efftasks.evaluation.differences import Difference, Interval
+from efftasks.evaluation.records import EvaluationRecord, digest_of
+from efftasks.reports.compare_pictures import side_by_side
+from efftasks.reports.comparison import ComparedModel, Comparison, cost_table, main_table, write_data
+from efftasks.reports.comparison_page import write_comparison_page
+from efftasks.reports.page import Picture
+
+NONE = float("nan")
+
+
+def comparison(several_parts: bool = False) -> Comparison:
+    loss = Difference(-2.0, -3.0, -1.0, 1.4, 0.01, 0.02)
+    unknown = Difference(NONE, NONE, NONE, NONE, 1.0, 1.0)
+    same = Difference(0.0, 0.0, 0.0, 0.0, 1.0, 1.0)
+    rows = [
+        MetricRow("boxes", "main", "AP", (Interval(50, 48, 52), Interval(48, 46, 50)), (loss,)),
+        MetricRow("boxes", "more", "AP50", (Interval(70, 68, 72), Interval(70, 68, 72)), (same,)),
+        MetricRow("boxes", "class", "<cat>", (Interval(NONE, NONE, NONE), Interval(1, 0, 2)), (unknown,)),
+    ]
+    if several_parts:
+        rows.append(MetricRow("label maps", "main", "mIoU", (Interval(40, 39, 41), Interval(40, 39, 41)), (same,)))
+    models = [
+        ComparedModel("a.pth", "x/a.pth", 8.5, 2.1, 10.0, None, 0.02),
+        ComparedModel("b.onnx", "x/b.onnx", 2.5, None, 4.0, Interval(0.4, 0.39, 0.42), 0.01),
+    ]
+    return Comparison(models, rows, ["A difference: AP is < lower"], 87, 2000, 3, {"cpu": "one"})
+
+
+def test_tables() -> None:
+    first, second = main_table(comparison())
+    assert first == {
+        "metric": "AP",
+        "a.pth": "50.00 (48.0 to 52.0)",
+        "b.onnx": "48.00 (46.0 to 50.0)",
+        "b.onnx - a.pth": "-2.00 (-3.00 to -1.00)",
+    }
+    assert second["b.onnx - a.pth"] == "0"
+    assert main_table(comparison(True))[2]["metric"] == "label maps: mIoU"
+    assert [x["a.pth"] for x in main_table(comparison(), ("class",))] == ["-"]
+    assert cost_table(comparison())[1] == {
+        "model": "b.onnx",
+        "file MB": "2.50",
+        "parameters M": "",
+        "ms (median)": "4.00",
+        "time / a.pth": "0.400 (0.390 to 0.420)",
+    }
+
+
+def test_data_hold_all_figures(tmp_path: Path) -> None:
+    data, sheet = write_data(comparison(), tmp_path / "compare")
+    read = json.loads(data.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert read["rows"][0]["differences"][0] == {
+        **dict(value=-2.0, low=-3.0, high=-1.0, detectable=1.4, p=0.01, p_adjusted=0.02),
+        "is_real": True,
+    }
+    assert read["rows"][2]["values"] == [dict(value=None, low=None, high=None), dict(value=1, low=0, high=2)]
+    assert read["models"][1]["ratio"] == dict(value=0.4, low=0.39, high=0.42)
+    assert (read["images"], read["resamples"], read["seed"]) == (87, 2000, 3)
+    with sheet.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    assert rows[1]["model"] == "b.onnx"
+    assert [float(rows[1][key]) for key in ("value", "difference", "difference_low", "p_adjusted")] == [
+        48,
+        -2,
+        -3,
+        0.02,
+    ]
+    assert rows[0]["difference"] is None or rows[0]["difference"] == ""
+
+
+@pytest.mark.parametrize("several_parts", [False, True])
+def test_page_is_one_file_with_everything_escaped(tmp_path: Path, several_parts: bool) -> None:
+    pictures = [Picture("data:image/jpeg;base64,AAAA", "1.png. a.pth: 0 missed")]
+    path = write_comparison_page(comparison(several_parts), pictures, tmp_path / "compare.html", 0.25)
+    text = path.read_text()
+    for part in ("a.pth against b.onnx", "87 images, 2000 resamples, seed 3", "AP is &lt; lower", "&lt;cat&gt;"):
+        assert part in text
+    assert "<cat>" not in text
+    assert "score of 0.25 or more" in text
+    assert all(source.startswith("data:") for source in re.findall(r'src="([^"]+)"', text))
+    headings = re.findall(r"<h2[^>]*>(.*?)</h2>", text)
+    assert headings == [
+        *("Verdict", "Metrics", "Differences", "Cost", "By class"),
+        *("Where they differ most", "How to read it"),
+    ]
+
+
+def record(path: Path, detections: list[dict[str, Any]], classes: tuple[str, ...] = ()) -> EvaluationRecord:
+    images = [dict(id=1, file_name=path.name, height=60, width=100, path=str(path))]
+    mask = [[10, 10, 40, 10, 40, 50, 10, 50]]
+    truth = dict(
+        images=images,
+        annotations=[
+            dict(id=1, image_id=1, category_id=4, bbox=[10, 10, 30, 40], area=1200, iscrowd=0, segmentation=mask)
+        ],
+        categories=[dict(id=4, name="cat")],
+    )
+    confusion = np.ones((1, len(classes), len(classes)), np.int64) if classes else None
+    task = "detection"
+    digest = digest_of(images, truth, confusion)
+    return EvaluationRecord("m", task, ("bbox",), images, truth, detections, None, classes, confusion, {}, 0.1, digest)
+
+
+def halves(data: bytes, count: int) -> list[np.ndarray]:
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    width = (picture.shape[1] + 6) // count
+    return [picture[24:, i * width : (i + 1) * width - 6].astype(int) for i in range(count)]
+
+
+def test_pictures_show_truth_and_each_model(tmp_path: Path) -> None:
+    path = tmp_path / "1.png"
+    cv2.imwrite(str(path), np.full((60, 100, 3), 128, np.uint8))
+    box = dict(image_id=1, category_id=4, bbox=[50, 10, 40, 40])
+    records = [record(path, [dict(box, score=0.9)]), record(path, [dict(box, score=0.2)])]
+    drawn = side_by_side(records, 0, ["a", "b"])
+    assert drawn is not None
+    truth, first, second = halves(drawn, 3)
+    marked = [
+        [(np.abs(part - 128) > 60).any() for part in np.array_split(one, 2, axis=1)] for one in (truth, first, second)
+    ]
+    assert marked == [[True, False], [False, True], [False, False]]  # object left, detection right, score too low
+    path.unlink()
+    assert side_by_side(records, 0, ["a", "b"]) is None
+
+
+def test_pictures_of_label_maps(tmp_path: Path) -> None:
+    path = tmp_path / "1.png"
+    cv2.imwrite(str(path), np.full((60, 100, 3), 128, np.uint8))
+    maps = [np.zeros((60, 100), np.uint8), np.ones((60, 100), np.uint8), np.full((60, 100), 255, np.uint8)]
+    alone = [record(path, [], ("floor", "wall")) for _ in range(2)]
+    for one in alone:
+        object.__setattr__(one, "ground_truth", None)
+    drawn = side_by_side(alone, 0, ["a", "b"], maps)
+    assert drawn is not None
+    colors = [part.mean((0, 1)) for part in halves(drawn, 3)]
+    assert np.abs(colors[0] - colors[1]).max() > 20
+    assert np.abs(colors[2] - 128).max() < 3  # ignored pixels are not colored
