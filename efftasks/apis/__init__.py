@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from efftasks.apis.benchmarking import benchmark
     from efftasks.apis.building import Model, build, describe, fold, fuse, input_size, load, set_input_size, strip
+    from efftasks.apis.comparing import Compared, CompareSettings, compare
     from efftasks.apis.compressing import compress
     from efftasks.apis.compression_report import CompressionReport
     from efftasks.apis.converting import read_published, write_published
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 # Name -> module. Imported on first access, since some of them work without PyTorch.
 _MODULES = {
     "BenchmarkSettings": "bench.rows",
+    "CompareSettings": "apis.comparing",
+    "Compared": "apis.comparing",
     "CompressionReport": "apis.compression_report",
     "Evaluation": "apis.evaluating",
     "ExportSettings": "apis.export_settings",
@@ -37,6 +40,7 @@ _MODULES = {
     "Model": "apis.building",
     "benchmark": "apis.benchmarking",
     "build": "apis.building",
+    "compare": "apis.comparing",
     "compress": "apis.compressing",
     "config_folder": "config",
     "config_path": "config",

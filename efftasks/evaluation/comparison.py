@@ -76,11 +76,13 @@ def shared_kinds(records: Sequence[EvaluationRecord]) -> tuple[str, ...]:
 
 
 def match_record(record: EvaluationRecord, kinds: Iterable[str]) -> dict[str, Matches]:
-    """Detections matched with objects, by kind."""
-    truth = record.ground_truth
-    assert truth is not None
+    """Detections matched with objects, by kind; none of label maps alone."""
+    if record.ground_truth is None:
+        return {}
     sigmas = {"keypoints": record.sigmas}
-    return {kind: match(truth, record.detections, kind, sigmas.get(kind), record.model) for kind in kinds}
+    return {
+        kind: match(record.ground_truth, record.detections, kind, sigmas.get(kind), record.model) for kind in kinds
+    }
 
 
 def compare_records(

@@ -154,5 +154,6 @@ def test_what_cannot_be_compared(tmp_path: Path, models: list[str], words: str) 
 
 @pytest.mark.parametrize("name", ["resamples", "runs", "threads", "pictures"])
 def test_settings_out_of_range(name: str) -> None:
+    options: Any = {name: -1}
     with pytest.raises(UserError, match=f"--{name}: got -1, expected an integer from"):
-        CompareSettings(**{name: -1})
+        CompareSettings(**options)

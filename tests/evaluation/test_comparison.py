@@ -138,6 +138,16 @@ def test_label_maps_are_matched_with_images_by_id() -> None:
     assert (difference.value, difference.low, difference.high) == (0, 0, 0)
 
 
+def test_label_maps_alone() -> None:
+    alone = record(kinds=(), ground_truth=None, detections=[], data_digest="x")
+    rows = compared(alone, alone)
+    assert [(x.part, x.group, x.name) for x in rows] == [
+        ("label maps", "main", "mIoU"),
+        ("label maps", "class", "floor"),
+        ("label maps", "class", "animal"),
+    ]
+
+
 def test_different_data_and_tasks_are_refused() -> None:
     other = truth()
     other["annotations"][0]["bbox"] = [0.0, 0.0, 3.0, 3.0]

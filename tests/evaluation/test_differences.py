@@ -61,3 +61,11 @@ def test_holm_by_hand() -> None:
     adjusted = adjust_by_holm([replace(base, p=p) for p in (0.04, 0.01, 0.03)])
     assert [x.p_adjusted for x in adjusted] == pytest.approx([0.06, 0.03, 0.06])
     assert [x.is_real for x in adjusted] == [False, True, False]
+
+
+def test_more_comparisons_need_larger_differences() -> None:
+    random = np.random.default_rng(4)
+    one = difference_of(0.0, np.zeros(20000), random.normal(0, 1, 20000))
+    assert one.detectable == pytest.approx(1.960 + 0.842, rel=0.02)
+    assert adjust_by_holm([one])[0] == one
+    assert adjust_by_holm([one] * 5)[0].detectable == pytest.approx(2.576 + 0.842, rel=0.02)  # 1 % two-sided
