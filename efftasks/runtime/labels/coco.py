@@ -51,10 +51,9 @@ def _row(entry: LabeledObject, key: int, image_id: int, category_id: int) -> dic
         "bbox": [round(value, _PIXEL_DIGITS) for value in (x1, y1, x2 - x1, y2 - y1)],
         "area": round(area, _PIXEL_DIGITS),
         "iscrowd": 0,
+        "segmentation": [] if entry.mask is None else encode_rle(entry.mask),  # some tools need the field
         "score": round(entry.score, _SCORE_DIGITS),
     }
-    if entry.mask is not None:
-        row["segmentation"] = encode_rle(entry.mask)
     if entry.keypoints is not None:
         row["keypoints"] = entry.keypoints.round(_PIXEL_DIGITS).ravel().tolist()
         row["num_keypoints"] = int((entry.keypoints[:, 2] > 0).sum())

@@ -109,7 +109,7 @@ def test_keypoints_come_back(form, photo, tmp_path):
     data = converted(READERS[form](write(form, tmp_path, points_of(photo))))
     np.testing.assert_allclose([row["bbox"] for row in data["annotations"]], EXPECTED, atol=1e-3)
     points = [row["keypoints"] for row in data["annotations"]]
-    expected = [[20, 30, 2, 25.5, 31, 2, 0, 0, 0], [80, 10, 2, 0, 0, 0, 95, 12, 2], [0] * 9]
+    expected = np.array([[20, 30, 2, 25.5, 31, 2, 0, 0, 0], [80, 10, 2, 0, 0, 0, 95, 12, 2], [0] * 9])
     np.testing.assert_allclose(points, expected, atol=1e-3)
     assert data["categories"][0]["keypoints"] == list(NAMES)
 
