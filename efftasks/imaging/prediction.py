@@ -307,6 +307,21 @@ class Prediction:
 
         return to_key_points(self)
 
+    def to_fiftyone(self) -> dict[str, Any]:
+        """Labels of FiftyOne, by the names of fields for them: ``sample.update_fields(prediction.to_fiftyone())``.
+
+        Returns:
+            ``detections`` (``fiftyone.Detections`` with masks), ``keypoints`` (``fiftyone.Keypoints``) and
+            ``segmentation`` (``fiftyone.Segmentation``), those that the prediction has. Coordinates are shares of the
+            image, masks the part inside the box, ``index`` the number of the track.
+
+        Raises:
+            UserError: the package ``fiftyone`` is not installed, or the size of the image is not known.
+        """
+        from efftasks.imaging.fiftyone import to_labels
+
+        return to_labels(self)
+
 
 def class_metadata(meta: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of predictions and artifacts on classes and keypoints, from the metadata of a data set."""
