@@ -60,6 +60,7 @@ def _keypoint(prediction: Prediction, i: int, sides: NDArray[np.float64]) -> dic
 
 def _facts(prediction: Prediction, i: int) -> dict[str, Any]:
     """Class, and the number of the track where there is one."""
-    label = prediction.classes[prediction.labels[i]]
-    tracked = prediction.track_ids is not None and prediction.track_ids[i] >= 0
-    return {"label": label, "index": int(prediction.track_ids[i])} if tracked else {"label": label}
+    facts: dict[str, Any] = {"label": prediction.classes[prediction.labels[i]]}
+    if prediction.track_ids is not None and prediction.track_ids[i] >= 0:
+        facts["index"] = int(prediction.track_ids[i])
+    return facts

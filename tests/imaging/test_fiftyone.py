@@ -39,7 +39,7 @@ def labels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "fiftyone", None)
-    with pytest.raises(UserError, match="fiftyone is not installed .*: pip install fiftyone"):
+    with pytest.raises(UserError, match=r"fiftyone is not installed .*: pip install fiftyone"):
         PREDICTION.to_fiftyone()
 
 
