@@ -89,6 +89,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--images", metavar="DIR", help="images to verify on (default: the config's test data)")
     parser.add_argument("--num-images", type=int, default=16, help="number of images (default 16)")
+    parser.add_argument(
+        "--x-anylabeling",
+        action="store_true",
+        help="also write the detector as a custom model of the labeling tool X-AnyLabeling (--backend onnx)",
+    )
     parser.add_argument("--eval", action="store_true", help="also evaluate model and file on the test data")
     _add_exit(parser)
     add_width(parser)
@@ -185,6 +190,7 @@ def run(args: argparse.Namespace) -> int:
     from efftasks.apis.zoo import config_and_checkpoint
     from efftasks.export.exporters.table import EXPORTERS
 
+    _check_x_anylabeling(args)
     settings = ExportSettings(
         backend=args.backend,
         precision=args.precision,
@@ -219,6 +225,10 @@ def run(args: argparse.Namespace) -> int:
     sidecar = exported.path.with_suffix(".json")
     size = sum(file.bytes for file in exported.spec.files) / 1e6
     print(f"{exported.path} ({size:.1f} MB), {sidecar}")
+    if args.x_anylabeling:
+        from efftasks.export.x_anylabeling import write_x_anylabeling
+
+        print(f"{write_x_anylabeling(exported.path, exported.spec)} (load it in X-AnyLabeling: Load Custom Model)")
     if exported.page_report is not None:
         print(exported.page_report)
     next_step = EXPORTERS[settings.backend].next_step
@@ -228,6 +238,16 @@ def run(args: argparse.Namespace) -> int:
         how = "open it" if args.single_file else f"serve it: python -m http.server --directory {exported.page.parent}"
         print(f"{exported.page} ({how})")
     return 0
+
+
+def _check_x_anylabeling(args: argparse.Namespace) -> None:
+    """What the options say already, before anything is exported."""
+    from efftasks.structures.errors import UserError
+
+    for option, expected in (("backend", ("onnx",)), ("input", ("float32",)), ("decode", (None, "inside"))):
+        value = getattr(args, option)
+        if args.x_anylabeling and value not in expected:
+            raise UserError(f"--{option}: got {value} with --x-anylabeling, expected {expected[-1]}")
 
 
 def _table(rows: Sequence[Any]) -> str:
