@@ -68,7 +68,7 @@ class Tracker:
         UserError: there is no such tracker, or the package ``trackers`` is not installed.
     """
 
-    def __init__(self, name: str = next(iter(TRACKERS)), score_thr: float = 0.3, fps: float | None = None) -> None:
+    def __init__(self, name: str = "bytetrack", score_thr: float = 0.3, fps: float | None = None) -> None:
         if name not in TRACKERS:
             raise UserError(f"tracker: got {name!r}, expected one of {', '.join(TRACKERS)}")
         kind = TRACKERS[name]
