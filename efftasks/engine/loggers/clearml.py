@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import torch
 from mmengine.config import Config
 
 from efftasks.engine.loggers.config_values import flat, portable
@@ -20,6 +21,12 @@ from efftasks.registry import VIS_BACKENDS
 __all__ = ["ClearmlTracker"]
 
 _SECONDS = 10  # ClearML itself tries to connect without end
+# What ClearML would replace by code of its own, and the search for the source repository, for which the end of a training
+# waits up to five minutes.
+_UNUSED = (
+    *("catboost", "detect_repository", "fastai", "gradio", "hydra", "joblib", "lightgbm", "matplotlib", "megengine"),
+    *("pytorch", "scikit", "tensorboard", "tensorflow", "tfdefines", "xgboost"),
+)
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -57,8 +64,9 @@ class ClearmlTracker(Tracker):
             reuse_last_task_id=False,
             continue_last_task=last if is_continued else False,
             auto_connect_arg_parser=False,
-            auto_connect_frameworks=False,
+            auto_connect_frameworks=dict.fromkeys(_UNUSED, False),
             auto_connect_streams=False,
+            auto_resource_monitoring=torch.cuda.is_available(),
         )
         if is_continued:
             self._task.set_initial_iteration(0)  # steps are counted from the beginning of the training

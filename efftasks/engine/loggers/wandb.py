@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ class WandbTracker(Tracker):
             group=self._group,
             name=self.run_name,
             dir=str(self._run.work_dir),
-            id=run_id or wandb.util.generate_id(),
+            id=run_id or uuid.uuid4().hex[:8],
             resume="allow",
         )
         self._wandb_run = self._start(settings)
