@@ -1,6 +1,6 @@
 """Run the steps of the Dockerfile in a new environment, where there is no Docker, and predict with it.
 
-    python tests/dockerfile_steps.py FOLDER [--python python3.12] [-- ARGUMENT ...]
+    python tests/dockerfile_steps.py [--python python3.12] FOLDER [ARGUMENT ...]
 
 COPY copies what .dockerignore leaves, RUN lines with pip run in the environment, and those of the system (apt-get, useradd) are
 printed. Then the entry point runs with ``--version`` and, if there are any, with the arguments.
@@ -66,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="is made")
     parser.add_argument("--python", default="python3")
-    parser.add_argument("arguments", nargs="*", help="of efftasks")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of efftasks")
     args = parser.parse_args()
     folder = args.folder.resolve()
     folder.mkdir(parents=True)

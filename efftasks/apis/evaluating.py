@@ -29,8 +29,9 @@ from efftasks.imaging.prediction import Prediction, class_metadata
 from efftasks.linking.linked import LinkedConfig
 from efftasks.registry import DATASETS
 from efftasks.structures.errors import UserError
+from efftasks.structures.pixel_range import PixelRange
 
-__all__ = ["Evaluation", "draw_comparison", "evaluate", "test_classes", "test_images"]
+__all__ = ["Evaluation", "comparison", "draw_comparison", "evaluate", "test_classes", "test_images"]
 
 # The data info of one image of a data set (or of one object, for top-down pose estimation).
 Info = dict[str, Any]
@@ -188,15 +189,29 @@ def draw_comparison(
     paths: list[Path] = []
     for i, prediction in predictions.items():
         info = dataset.get_data_info(i)
-        ground_truth = replace(_ground_truth(info, dataset.metainfo), pixel_range=pixel_range(cfg)).draw()
-        predicted = prediction.draw(score_thr=score_thr)
-        border = np.full_like(ground_truth[:, :4], 255)
         stem = prediction.name or Path(info["img_path"]).stem
         # Images may have the same name, and an image several objects that are predicted one by one.
         candidates = (folder / f"{stem}{end}.png" for end in ("", *(f"_{n}" for n in range(1, len(predictions) + 1))))
         paths.append(next(path for path in candidates if path not in paths))
-        cv2.imwrite(str(paths[-1]), np.concatenate([ground_truth, border, predicted], axis=1))
+        cv2.imwrite(str(paths[-1]), comparison(info, dataset.metainfo, prediction, pixel_range(cfg), score_thr))
     return paths
+
+
+def comparison(
+    info: Info, meta: dict[str, Any], prediction: Prediction, span: PixelRange | None, score_thr: float = 0.3
+) -> np.ndarray:
+    """A picture uint8 (H, 2 W + 4, 3) BGR with the ground truth on the left and the prediction on the right.
+
+    Args:
+        info: of the image, with its annotations.
+        meta: of the data set.
+        prediction: for the image.
+        span: values of black and white in an image of more than 8 bits.
+        score_thr: minimum score of drawn detections.
+    """
+    ground_truth = replace(_ground_truth(info, meta), pixel_range=span).draw()
+    border = np.full_like(ground_truth[:, :4], 255)
+    return np.concatenate([ground_truth, border, prediction.draw(score_thr=score_thr)], axis=1)
 
 
 def _ground_truth(info: Info, meta: dict[str, Any]) -> Prediction:

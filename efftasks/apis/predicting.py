@@ -22,7 +22,7 @@ from efftasks.imaging.sources import LoadedImage, each_image, in_batches, load_i
 from efftasks.runtime.sources import OnError, Skip, error_handler, open_source
 from efftasks.structures.errors import UserError
 
-__all__ = ["infer", "predict", "prepared_input", "stream"]
+__all__ = ["infer", "predict", "prediction_of", "prepared_input", "stream"]
 
 
 def predict(
@@ -146,6 +146,18 @@ def _prediction(entry: dict[str, Any] | LoadedImage, sample: Any, model: Model, 
     else:
         image, fields["name"], fields["size"] = entry.source, entry.name, entry.pixels.shape[:2]
     fields.update(exit_score=sample.get("exit_score"), exited=sample.get("exited"))
+    return prediction_of(sample, image, score_thr, **fields)
+
+
+def prediction_of(sample: Any, image: str | np.ndarray, score_thr: float, **fields: Any) -> Prediction:
+    """The prediction in a data sample of a model.
+
+    Args:
+        sample: with ``pred_instances``, ``pred_sem_seg``, or both.
+        image: path, or the image uint8 (H, W, 3) BGR.
+        score_thr: minimum score of detections.
+        fields: others of :class:`Prediction`.
+    """
     labels: Any = sample.pred_sem_seg.data[0].cpu().numpy() if "pred_sem_seg" in sample else None
     if "pred_instances" not in sample:
         return Prediction.of_labels(image, labels, **fields)

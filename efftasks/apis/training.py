@@ -15,9 +15,10 @@ from mmengine.config import Config
 from efftasks.apis.building import build
 from efftasks.apis.latency import exported_latency
 from efftasks.apis.precheck import precheck, precheck_together
+from efftasks.apis.validation_pictures import ValidationPictures
 from efftasks.apis.zoo import local_checkpoint
 from efftasks.checkpoints.newest import newest_intact_checkpoint
-from efftasks.config import check_complete, linked_config
+from efftasks.config import check_complete, linked_config, pixel_range
 from efftasks.engine.runner import EffRunner
 from efftasks.engine.wrapped import bare_model
 from efftasks.linking.linked import LinkedConfig
@@ -89,6 +90,7 @@ def train(
         precheck_together(cfg, ("train", "val"), runner.logger)
     for sentence in (*warnings, *schedule_warnings(cfg), *(finding.message for finding in check_pipelines(cfg))):
         runner.logger.warning(sentence)
+    runner.register_hook(ValidationPictures(pixel_range(cfg)))
     runner.train()
     return runner
 
