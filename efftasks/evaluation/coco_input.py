@@ -9,7 +9,7 @@ from efftasks.annotations.coco import image_size_of
 from efftasks.evaluation.coco_ground_truth import complete_ground_truth
 from efftasks.structures.errors import UserError
 
-__all__ = ["FIELDS", "EvaluatorInput", "check_choice", "evaluator_input"]
+__all__ = ["FIELDS", "EvaluatorInput", "check_choice", "evaluator_input", "image_numbers"]
 
 FIELDS = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}  # of annotations and of results
 
@@ -51,7 +51,7 @@ def evaluator_input(
     results = [{key: row[key] for key in fields} for row in detections]
     sizes = _check_detections(name, ground_truth["images"], results, kind, points)
     completed = complete_ground_truth(name, ground_truth, kind, points, sizes)
-    numbers = _image_numbers(ground_truth["images"])
+    numbers = image_numbers(ground_truth["images"])
     dataset = dict(
         # Evaluators read the sizes but do not need them, since all masks are RLEs.
         images=[dict(id=number, height=1, width=1) for number in numbers.values()],
@@ -62,7 +62,7 @@ def evaluator_input(
     return EvaluatorInput(dataset, results, numbers, completed.without_size)
 
 
-def _image_numbers(images: Sequence[Mapping[str, Any]]) -> dict[Any, int]:
+def image_numbers(images: Sequence[Mapping[str, Any]]) -> dict[Any, int]:
     """An integer for each image id, since evaluators do not take strings. The order decides among equal scores."""
     ids = [image["id"] for image in images]
     ordered = sorted(i for i in ids if not isinstance(i, str)) + sorted(i for i in ids if isinstance(i, str))

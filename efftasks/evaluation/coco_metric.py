@@ -1,10 +1,7 @@
-"""COCO average precision of boxes, masks and keypoints: a pure function, and an mmengine metric that calls it."""
+"""COCO average precision of boxes, masks and keypoints as an mmengine metric; the function is in `coco_scores.py`."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -15,59 +12,15 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from pycocotools import mask as coco_mask
 
-from efftasks.annotations.coco import check_coco_entries, read_coco, without_size_warning
-from efftasks.evaluation.coco_input import FIELDS, check_choice, evaluator_input
+from efftasks.annotations.coco import read_coco, without_size_warning
+from efftasks.evaluation.coco_input import FIELDS, check_choice
+from efftasks.evaluation.coco_scores import EVALUATORS, coco_scores, score_coco
 from efftasks.registry import METRICS
 from efftasks.structures.errors import UserError
 
 __all__ = ["CocoMetric", "CocoRecord", "coco_scores"]
 
-_EVALUATORS = ("faster-coco-eval", "pycocotools")
 _NEEDED = {"segm": "masks", "keypoints": "keypoints"}  # annotations that a kind of score needs
-_KEYS = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
-_KEYS_OF_KEYPOINTS = tuple(key for key in _KEYS if key != "mAP_s")  # COCO annotates none on small objects
-
-
-def coco_scores(
-    ground_truth: dict[str, Any],
-    detections: Sequence[dict[str, Any]],
-    kind: str = "bbox",
-    evaluator: str = "faster-coco-eval",
-    sigmas: Sequence[float] | None = None,
-) -> tuple[dict[str, float], np.ndarray]:
-    """Average precision as COCO defines it: IoU of boxes or masks, or OKS of keypoints, 0.50 to 0.95.
-
-    For each image and category the 100 detections of the highest scores count, of keypoints 20. An object without the
-    annotation that is scored is ignored, like a crowd region: detections in its box (``segm``) or its doubled box
-    (``keypoints``, as in COCO) count neither as right nor as wrong. An object without size (a box of zero, negative or
-    unknown width or height, no mask and no keypoints) is left out, and one warning counts them: no detection could
-    match it, so it would always count as missed.
-
-    Args:
-        ground_truth: a COCO dict with images, annotations and categories; it is not changed. ``iscrowd`` may be
-            missing; a missing ``area`` is that of the box; ``num_keypoints`` is counted from the keypoints. Image ids
-            are integers or strings. Image sizes are only needed for masks; missing ones are taken from the detections.
-        detections: COCO results: image_id, category_id, score, and one of these in pixels of the original image:
-            ``bbox`` xywh, ``segmentation`` as compressed RLE, or ``keypoints`` as a flat list of x, y, v.
-        kind: ``bbox``, ``segm`` or ``keypoints``.
-        evaluator: ``faster-coco-eval``, or ``pycocotools``, the reference.
-        sigmas: OKS sigmas of the P keypoints; only for ``keypoints``.
-
-    Returns:
-        ``bbox_mAP``, ``bbox_mAP_50``, ``_75``, ``_s``, ``_m``, ``_l`` in [0, 1], -1 where there are no objects
-        (``segm_mAP`` likewise; ``keypoints_mAP`` without ``_s``); and the AP of each category, ordered by id, NaN
-        where it has no objects. With objects and without detections all are 0.
-
-    Raises:
-        ValueError: an unknown kind or evaluator, sigmas missing or superfluous, a broken annotation, a detection of an
-            image that is not in the ground truth, a mask of another size than its image, or a number of keypoints that
-            differs from the number of sigmas.
-    """
-    check_coco_entries(ground_truth, "ground_truth")
-    scores = _scores("ground_truth", ground_truth, detections, kind, evaluator, sigmas)
-    if scores.without_size:
-        warnings.warn(without_size_warning("ground_truth", scores.without_size), stacklevel=2)
-    return scores.values, scores.classwise
 
 
 class CocoRecord(NamedTuple):
@@ -77,65 +30,6 @@ class CocoRecord(NamedTuple):
     ground_truth: dict[str, Any]  # a COCO dict with the classes of the data set
     detections: list[dict[str, Any]]  # COCO results: bbox, and segmentation and keypoints where they are scored
     sigmas: tuple[float, ...] | None  # of keypoints, where they are scored
-
-
-class _Scores(NamedTuple):
-    values: dict[str, float]
-    classwise: np.ndarray  # AP of each category, ordered by id
-    without_size: int  # number of objects left out
-
-
-def _scores(
-    name: str,
-    ground_truth: Mapping[str, Any],
-    detections: Sequence[dict[str, Any]],
-    kind: str,
-    evaluator: str,
-    sigmas: Sequence[float] | None,
-) -> _Scores:
-    check_choice("evaluator", evaluator, _EVALUATORS)
-    given = evaluator_input(name, ground_truth, detections, kind, sigmas)
-    keys = [f"{kind}_{key}" for key in (_KEYS_OF_KEYPOINTS if kind == "keypoints" else _KEYS)]
-    categories = sorted(category["id"] for category in ground_truth["categories"])
-    objects = {row["category_id"] for row in given.dataset["annotations"] if _is_object(row)}
-    if not given.results or not objects:  # evaluators fail on empty lists
-        values = dict.fromkeys(keys, 0.0 if objects else -1.0)
-        return _Scores(values, np.array([0.0 if i in objects else np.nan for i in categories]), given.without_size)
-    stats, precision = _evaluate(given.dataset, given.results, kind, evaluator, sigmas)
-    precisions = [values[values > -1] for values in np.moveaxis(precision[:, :, :, 0, -1], 2, 0)]
-    classwise = [values.mean() if values.size else np.nan for values in precisions]
-    return _Scores({key: float(stats[i]) for i, key in enumerate(keys)}, np.asarray(classwise), given.without_size)
-
-
-def _is_object(row: Mapping[str, Any]) -> bool:
-    """Whether an annotation must be detected; crowds and objects without labeled keypoints need not be."""
-    return not row["iscrowd"] and row.get("num_keypoints", 1) > 0
-
-
-def _evaluate(
-    ground_truth: dict[str, Any], results: list[dict], kind: str, evaluator: str, sigmas: Sequence[float] | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """COCO's 12 statistics (10 for keypoints), and the precision by (IoU, recall, class, area, detections)."""
-    if evaluator == "pycocotools":
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval as Evaluator
-    else:
-        from faster_coco_eval import COCO
-        from faster_coco_eval import COCOeval_faster as Evaluator
-
-    with contextlib.redirect_stdout(io.StringIO()):  # both print their progress
-        coco = COCO()
-        coco.dataset = ground_truth
-        coco.createIndex()
-        evaluation = Evaluator(coco, coco.loadRes(results), kind)
-        evaluation.params.imgIds = sorted(image["id"] for image in ground_truth["images"])
-        evaluation.params.catIds = sorted(category["id"] for category in ground_truth["categories"])
-        if sigmas is not None:
-            evaluation.params.kpt_oks_sigmas = np.asarray(sigmas, float)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return np.asarray(evaluation.stats), np.asarray(evaluation.eval["precision"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +97,7 @@ class CocoMetric(BaseMetric):
         super().__init__(collect_device=collect_device)
         for kind in kinds:
             check_choice("kinds", kind, tuple(FIELDS))
-        check_choice("evaluator", evaluator, _EVALUATORS)
+        check_choice("evaluator", evaluator, EVALUATORS)
         self.ann_file = ann_file
         self.kinds = tuple(kinds)
         self.evaluator = evaluator
@@ -260,7 +154,7 @@ class CocoMetric(BaseMetric):
         for kind in self.kinds:
             sigmas = self.dataset_meta["keypoints"]["sigmas"] if kind == "keypoints" else None
             detections = [row for image_detections in results for row in image_detections.rows(kind, ids)]
-            scores = _scores(self.ann_file, ground_truth, detections, kind, self.evaluator, sigmas)
+            scores = score_coco(self.ann_file, ground_truth, detections, kind, self.evaluator, sigmas)
             values.update(scores.values)
             without_size = max(without_size, scores.without_size)
             if self.classwise:

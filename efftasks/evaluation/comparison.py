@@ -80,9 +80,7 @@ def match_record(record: EvaluationRecord, kinds: Iterable[str]) -> dict[str, Ma
     if record.ground_truth is None:
         return {}
     sigmas = {"keypoints": record.sigmas}
-    return {
-        kind: match(record.ground_truth, record.detections, kind, sigmas.get(kind), record.model) for kind in kinds
-    }
+    return {kind: match(record.ground_truth, record.detections, kind, sigmas.get(kind), record.model) for kind in kinds}
 
 
 def compare_records(

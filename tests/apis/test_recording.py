@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from efftasks import apis
-from efftasks.evaluation.coco_metric import coco_scores
+from efftasks.evaluation.coco_scores import coco_scores
 from efftasks.evaluation.records import EvaluationRecord
 from efftasks.imaging.prediction import Prediction
 from efftasks.structures.errors import UserError
