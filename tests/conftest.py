@@ -6,9 +6,10 @@ import gc
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 # Before torch and numpy: threads beyond one make small tests slower and sums differ.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -87,6 +88,15 @@ def write_sized(module_at: Callable[[Path], ModuleType]) -> Callable[..., Path]:
     """Writes a file whose answers are known by hand, of one size or of any: see tests/runtime/sized_model.py."""
     write: Callable[..., Path] = module_at(Path(__file__).parent / "runtime" / "sized_model.py").write_sized
     return write
+
+
+@pytest.fixture
+def server(module_at: Callable[[Path], ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """A server in the place of the authors' addresses, and a cache of its own: see tests/zoo/file_server.py."""
+    with module_at(Path(__file__).parent / "zoo" / "file_server.py").serving() as server:
+        monkeypatch.setenv("EFFTASKS_ZOO_MIRROR", server.url)
+        monkeypatch.setenv("EFFTASKS_CACHE", str(tmp_path / "cache"))
+        yield server
 
 
 @pytest.fixture

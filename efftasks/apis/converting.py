@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import efftasks
 from efftasks.apis.building import build
 from efftasks.checkpoints.atomic import whole_or_nothing
 from efftasks.checkpoints.files import read_checkpoint, weights_of
-from efftasks.config import load_config, shipped_configs
+from efftasks.config import class_metainfo, load_config, shipped_configs
 from efftasks.datasets.coco import match_classes, read_coco
 from efftasks.linking.declared import registered
 from efftasks.models.det_heads.query_head import QueryHead
@@ -38,6 +38,7 @@ class Published:
     rows: tuple[int, ...]  # label in the file of each class
     class_rows: dict[str, int]  # tensor of the model -> the number of its first rows that belong to classes
     conversion: Conversion
+    metainfo: Mapping[str, Any] = field(default_factory=dict)  # of the checkpoint, beside classes and ids
 
 
 def read_published(
@@ -50,9 +51,9 @@ def read_published(
     """Read a published checkpoint and find the config that fits.
 
     Args:
-        family: dfine, deim, deimv2 or rtdetrv2.
+        family: dfine, deim, deimv2, rtdetrv2 or mmseg.
         source: the authors' ``.pth``, or ``.safetensors`` or ``.bin`` of transformers (its ``config.json`` beside it
-            names the classes).
+            names the classes). The classes of segmentors are those of the config.
         config: path or name of the config; None searches the shipped ones.
         categories: a COCO annotation file whose categories become the classes, matched by id.
         plain_ids: the labels of the file are category ids, as in the authors' code for custom data. This is assumed of
@@ -69,8 +70,26 @@ def read_published(
     count = foreign_files.class_count(tensors)
     fit = _best_fit(family, tensors, layout, count, config)
     fit.conversion.unused += placeholders
+    if family == foreign_files.MMSEG:
+        return _segmentor(Path(source), count, categories, fit)
     classes, ids, rows = _classes(Path(source), count, categories, plain_ids)
     return Published(family, Path(source).name, fit.config, classes, ids, rows, fit.class_rows, fit.conversion)
+
+
+def _segmentor(source: Path, count: int, categories: str | Path | None, fit: _Fit) -> Published:
+    """A segmentor, whose classes are the config's."""
+    if categories is not None:
+        raise UserError(f"--categories: got {categories}, but label maps have no category ids; leave it out")
+    metainfo = class_metainfo(load_config(fit.config))
+    classes = tuple(metainfo.get("classes") or ())
+    if len(classes) != count:
+        raise UserError(
+            f"{source}: it has {count} classes, and {fit.config} names {len(classes)}; give the config it was trained "
+            "with by --config"
+        )
+    return Published(
+        foreign_files.MMSEG, source.name, fit.config, classes, (), tuple(range(count)), {}, fit.conversion, metainfo
+    )
 
 
 def write_published(published: Published, out: str | Path, allow_unmapped: bool = False) -> None:
@@ -91,8 +110,9 @@ def write_published(published: Published, out: str | Path, allow_unmapped: bool 
             f"{published.file}: not every tensor has its place in {published.config} ({conversion.summary()}; first "
             f"{_first(conversion)}); --list shows all, --allow-unmapped writes it all the same"
         )
+    ids = {"category_ids": list(published.category_ids)} if published.category_ids else {}
     meta = dict(
-        dataset_meta=dict(classes=list(published.classes), category_ids=list(published.category_ids)),
+        dataset_meta={**published.metainfo, "classes": list(published.classes), **ids},
         efftasks_version=efftasks.__version__,
         published=dict(family=published.family, file=published.file, config=published.config),
     )
@@ -116,12 +136,14 @@ def _best_fit(family: str, tensors: Mapping[str, Tensor], layout: Layout, count:
     names = [config] if config is not None else _configs_of(family)
     tried: list[tuple[int, _Fit]] = []
     for name in names:
-        model = _empty_model(name, count)
+        model = _empty_model(name, count, family)
         conversion = convert(tensors, model.state_dict(), layout)
-        model_scale = model.head.reg_scale
-        if scale is not None and model_scale is not None and model_scale != scale:
-            conversion.mismatched.append(f"reg_scale {scale} for {model_scale}")
-        class_rows = {f"head.{parameter}": count for parameter in model.head.class_rows()}
+        class_rows = {}
+        if family != foreign_files.MMSEG:
+            model_scale = model.head.reg_scale
+            if scale is not None and model_scale is not None and model_scale != scale:
+                conversion.mismatched.append(f"reg_scale {scale} for {model_scale}")
+            class_rows = {f"head.{parameter}": count for parameter in model.head.class_rows()}
         fit = _Fit(name, conversion, class_rows)
         if conversion.complete:
             return fit
@@ -139,14 +161,20 @@ def _best_fit(family: str, tensors: Mapping[str, Tensor], layout: Layout, count:
 
 
 def _configs_of(family: str) -> list[str]:
-    return [name for name in shipped_configs() if name.startswith(f"{family}-") and "_coco-" in name]
+    families, data = (family,), "_coco-"
+    if family == foreign_files.MMSEG:
+        families, data = foreign_files.MMSEG_FAMILIES, "_cityscapes-"
+    return [name for name in shipped_configs() if name.split("-")[0] in families and data in name]
 
 
-def _empty_model(config: str, count: int) -> Any:
+def _empty_model(config: str, count: int, family: str) -> Any:
     """The model of a config with ``count`` classes, on the meta device."""
     cfg = load_config(config, {"classes": [f"class {i}" for i in range(count)]})
     kind = (cfg.model.get("head") or {}).get("type")
-    if not issubclass(registered(kind) or object, QueryHead):
+    if family == foreign_files.MMSEG:
+        if not cfg.model.get("decode_head"):
+            raise UserError(f"--config: {config} has no decode_head, expected the config of a segmentor")
+    elif not issubclass(registered(kind) or object, QueryHead):
         raise UserError(f"--config: {config} has a head of type {kind}, expected the config of a query detector")
     with torch.device("meta"):
         return build(cfg)

@@ -8,10 +8,11 @@ from pathlib import Path
 from efftasks.apis.converting import read_published, write_published
 from efftasks.apis.export_settings import ExportSettings
 from efftasks.apis.exporting import export
+from efftasks.config import shipped_configs
 from efftasks.datasets.shapes import write_shapes
 from efftasks.structures.errors import UserError, WorkError
 from efftasks.zoo.cache import artifact_file, check_digest, checkpoint_file, one_at_a_time, record_digest
-from efftasks.zoo.catalog import PREFIX, find
+from efftasks.zoo.catalog import PREFIX, catalog, find, is_name
 from efftasks.zoo.fetching import address, fetch
 
 __all__ = ["config_and_checkpoint", "local_checkpoint", "published_artifact", "published_checkpoint"]
@@ -80,8 +81,13 @@ def config_and_checkpoint(config: str, checkpoint: str | None) -> tuple[str, str
     Args:
         config: path or name of a config; or a name of the zoo.
         checkpoint: a file, or a name with ``zoo:`` in front; None if ``config`` is a name of the zoo.
+
+    Raises:
+        UserError: the checkpoint is missing, or there is no such name.
     """
     if checkpoint is None:
+        if not is_name(config) or (config in shipped_configs() and config not in catalog()):
+            raise UserError(f"{config}: got it alone, expected a checkpoint after the config")
         return find(config).config, str(published_checkpoint(config))
     return config, str(local_checkpoint(checkpoint))
 

@@ -8,6 +8,7 @@ EXAMPLES = """examples:
   efftasks convert --from dfine dfine_n_coco.pth --out dfine-n.pth
   efftasks convert --from deimv2 hub/model.safetensors --out pico.pth       transformers' file, config.json beside it
   efftasks convert --from rtdetrv2 mine.pth --out mine-eff.pth --categories annotations/train.json
+  efftasks convert --from mmseg pidnet-s_2xb6-120k_1024x1024-cityscapes.pth --out pidnet.pth
   efftasks test dfine-n_hgnetv2-b0_8xb16-160e_coco-640 dfine-n.pth --cfg-options data_root=data/coco
 
 The config is found from the shapes of the tensors. A tensor that is not in its model is an error. The result has the
@@ -20,11 +21,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "convert",
         help="turn a published checkpoint into this package's",
-        description="Convert a checkpoint of D-FINE, DEIM, DEIMv2 (HGNetV2) or RT-DETRv2: theirs, or transformers'.",
+        description="Convert a checkpoint of D-FINE, DEIM, DEIMv2 (HGNetV2) or RT-DETRv2: theirs, or transformers'; or "
+        "of mmseg: BiSeNetV2, DDRNet, Fast-SCNN, PIDNet, STDC.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--from", dest="family", required=True, choices=("dfine", "deim", "deimv2", "rtdetrv2"))
+    parser.add_argument(
+        "--from", dest="family", required=True, choices=("dfine", "deim", "deimv2", "rtdetrv2", "mmseg")
+    )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help=".pth of the authors; .safetensors of transformers")
     parser.add_argument("--out", required=True, metavar="FILE", help="the checkpoint to write")
     parser.add_argument("--config", metavar="CONFIG", help="its config (default: the shipped one that fits)")

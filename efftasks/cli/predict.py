@@ -71,7 +71,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help=f"artifact ({suffixes}), name of a published checkpoint (efftasks zoo), or checkpoint (.pth) with --config",
+        help=f"artifact ({suffixes}); name of a published checkpoint (efftasks zoo); or checkpoint (.pth) with "
+        "--config",
     )
     parser.add_argument(
         "source",

@@ -45,8 +45,8 @@ def artifact_path(path: str | Path) -> str | Path:
         answer = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError) as error:
         raise WorkError(
-            f"{entry.name}: the process that converts it ended early (exit code {done.returncode}); run efftasks zoo get "
-            f"{entry.name} --export to see why"
+            f"{entry.name}: the process that converts it ended early (exit code {done.returncode}); run efftasks zoo "
+            f"get {entry.name} --export to see why"
         ) from error
     if "error" in answer:
         raise (UserError if done.returncode == 2 else WorkError)(answer["error"])

@@ -94,8 +94,8 @@ def check_digest(entry: Entry, file: Path) -> str:
         origin = "its authors state" if entry.sha256 else f"{record} has from an earlier fetch"
         again = "" if entry.sha256 else f"; if its authors replaced it: efftasks zoo get {entry.name} --new-digest"
         raise WorkError(
-            f"{entry.name}: the fetched file has the SHA-256 {digest[:16]}..., expected {expected[:16]}... as {origin}, "
-            f"so it was removed{again}"
+            f"{entry.name}: the fetched file has the SHA-256 {digest[:16]}..., expected {expected[:16]}... as "
+            f"{origin}, so it was removed{again}"
         )
     return digest
 

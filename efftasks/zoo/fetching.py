@@ -144,8 +144,8 @@ def _check_room(part: Path, missing: int, name: str) -> None:
 
 def _full(part: Path, name: str, what: str) -> WorkError:
     return WorkError(
-        f"{name}: the disk of {part.parent} is full ({what}); free some (efftasks zoo remove), or set EFFTASKS_CACHE to "
-        "a folder on another one"
+        f"{name}: the disk of {part.parent} is full ({what}); free some (efftasks zoo remove), or set EFFTASKS_CACHE "
+        "to a folder on another one"
     )
 
 

@@ -15,13 +15,26 @@ from efftasks.models.published.authors import AUTHORS
 from efftasks.models.published.rules import Layout
 from efftasks.structures.errors import UserError
 
-__all__ = ["COCO_IDS", "FAMILIES", "class_count", "layout_of", "regression_scale", "take_rows", "without_placeholders"]
+__all__ = [
+    "COCO_IDS",
+    "FAMILIES",
+    "MMSEG",
+    "MMSEG_FAMILIES",
+    "class_count",
+    "layout_of",
+    "regression_scale",
+    "take_rows",
+    "without_placeholders",
+]
 
-FAMILIES = ("dfine", "deim", "deimv2", "rtdetrv2")
+MMSEG = "mmseg"  # segmentors that are made of mmseg's parts alone, and have its names:
+MMSEG_FAMILIES = ("bisenetv2", "ddrnet", "fastscnn", "pidnet", "stdc")
+FAMILIES = ("dfine", "deim", "deimv2", "rtdetrv2", MMSEG)
 
 # Ids of COCO's 80 categories in order: label i of a model trained on COCO is category COCO_IDS[i].
 COCO_IDS = tuple(i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 
+_SEGMENTATION = "decode_head.conv_seg.bias"
 _HUGGINGFACE = {
     "rtdetrv2": huggingface.RTDETRV2,
     "dfine": huggingface.DFINE,
@@ -36,20 +49,25 @@ def layout_of(foreign: Mapping[str, Tensor], family: str) -> Layout:
     Raises:
         UserError: neither the authors' names nor those of transformers.
     """
-    if "decoder.enc_score_head.bias" in foreign:
+    if family == MMSEG:
+        if _SEGMENTATION in foreign:
+            return Layout(rules=())
+    elif "decoder.enc_score_head.bias" in foreign:
         return AUTHORS
-    if "model.enc_score_head.bias" in foreign:
+    elif "model.enc_score_head.bias" in foreign:
         return _HUGGINGFACE[family]
     first = ", ".join(list(foreign)[:3])
     raise UserError(
         f"the file has neither the names of the authors' checkpoints nor of transformers' (it begins with {first}); "
-        f"expected a checkpoint of one of {', '.join(FAMILIES)}"
+        f"expected a checkpoint of {family}, one of {', '.join(FAMILIES)}"
     )
 
 
 def class_count(foreign: Mapping[str, Tensor]) -> int:
     """The number of classes of a file's model."""
-    return next(len(tensor) for name, tensor in foreign.items() if name.endswith("enc_score_head.bias"))
+    return next(
+        len(tensor) for name, tensor in foreign.items() if name.endswith(("enc_score_head.bias", _SEGMENTATION))
+    )
 
 
 def regression_scale(foreign: Mapping[str, Tensor]) -> float | None:
