@@ -13,7 +13,7 @@ from efftasks.structures.errors import UserError
 from efftasks.zoo.cache import bytes_of
 from efftasks.zoo.catalog import Entry, catalog
 
-__all__ = ["model_of_metafile", "zoo_rows"]
+__all__ = ["collection_of_metafile", "model_of_metafile", "zoo_rows"]
 
 
 def zoo_rows(task: str | None = None) -> list[dict[str, Any]]:
@@ -34,14 +34,20 @@ def zoo_rows(task: str | None = None) -> list[dict[str, Any]]:
 def model_of_metafile(config: str) -> dict[str, Any]:
     """What the metafile of a shipped config's folder has of it; empty for other configs."""
     path = config_path(config)
-    return _models(path.with_name("metafile.yml")).get(path.stem, {})
+    models: list[dict[str, Any]] = _metafile(path.with_name("metafile.yml")).get("Models", [])
+    return next((model for model in models if model["Name"] == path.stem), {})
+
+
+def collection_of_metafile(config: str) -> dict[str, Any]:
+    """What the metafile of a shipped config's folder has of its method: Name, License, Paper and perhaps Code."""
+    collection: dict[str, Any] = _metafile(config_path(config).with_name("metafile.yml"))["Collections"][0]
+    return collection
 
 
 @cache
-def _models(metafile: Path) -> dict[str, dict[str, Any]]:
-    if not metafile.is_file():
-        return {}
-    return {model["Name"]: model for model in yaml.safe_load(metafile.read_text(encoding="utf-8"))["Models"]}
+def _metafile(path: Path) -> dict[str, Any]:
+    data: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return data
 
 
 def _row(entry: Entry) -> dict[str, Any]:
