@@ -15,15 +15,19 @@ import efftasks
 from efftasks.apis.building import build
 from efftasks.checkpoints.atomic import whole_or_nothing
 from efftasks.checkpoints.files import read_checkpoint, weights_of
-from efftasks.config import class_metainfo, load_config, shipped_configs
+from efftasks.config import load_config, shipped_configs
 from efftasks.datasets.coco import match_classes, read_coco
 from efftasks.linking.declared import registered
 from efftasks.models.det_heads.query_head import QueryHead
+from efftasks.models.pose_heads.detrpose_head import DETRPoseHead
 from efftasks.models.published import checkpoint as foreign_files
 from efftasks.models.published.rules import Conversion, Layout, convert
 from efftasks.structures.errors import UserError
 
 __all__ = ["Published", "read_published", "write_published"]
+
+
+_Named = tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]]  # names, category ids, and labels in the file
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ def read_published(
     """Read a published checkpoint and find the config that fits.
 
     Args:
-        family: dfine, deim, deimv2, rtdetrv2 or mmseg.
+        family: dfine, deim, deimv2, rtdetrv2, detrpose or mmseg.
         source: the authors' ``.pth``, or ``.safetensors`` or ``.bin`` of transformers (its ``config.json`` beside it
             names the classes). The classes of segmentors are those of the config.
         config: path or name of the config; None searches the shipped ones.
@@ -71,25 +75,35 @@ def read_published(
     fit = _best_fit(family, tensors, layout, count, config)
     fit.conversion.unused += placeholders
     if family == foreign_files.MMSEG:
-        return _segmentor(Path(source), count, categories, fit)
-    classes, ids, rows = _classes(Path(source), count, categories, plain_ids)
-    return Published(family, Path(source).name, fit.config, classes, ids, rows, fit.class_rows, fit.conversion)
+        named = _segmentor_classes(Path(source), count, categories, fit.config)
+    elif family == foreign_files.POSE and categories is None:
+        named = _pose_classes(fit.config)
+    else:
+        named = _classes(Path(source), count, categories, plain_ids)
+    cfg = load_config(fit.config)
+    metainfo = {"keypoints": cfg.keypoints.to_dict()} if family == foreign_files.POSE else {}
+    names, ids, rows = named
+    return Published(family, Path(source).name, fit.config, names, ids, rows, fit.class_rows, fit.conversion, metainfo)
 
 
-def _segmentor(source: Path, count: int, categories: str | Path | None, fit: _Fit) -> Published:
-    """A segmentor, whose classes are the config's."""
+def _segmentor_classes(source: Path, count: int, categories: str | Path | None, config: str) -> _Named:
+    """The classes of a segmentor are the config's."""
     if categories is not None:
         raise UserError(f"--categories: got {categories}, but label maps have no category ids; leave it out")
-    metainfo = class_metainfo(load_config(fit.config))
-    classes = tuple(metainfo.get("classes") or ())
+    classes = tuple(load_config(config).get("classes") or ())
     if len(classes) != count:
         raise UserError(
-            f"{source}: it has {count} classes, and {fit.config} names {len(classes)}; give the config it was trained "
-            "with by --config"
+            f"{source}: it has {count} classes, and {config} names {len(classes)}; give the config it was trained with "
+            "by --config"
         )
-    return Published(
-        foreign_files.MMSEG, source.name, fit.config, classes, (), tuple(range(count)), {}, fit.conversion, metainfo
-    )
+    return classes, (), tuple(range(count))
+
+
+def _pose_classes(config: str) -> _Named:
+    """The classes of a pose estimator are the config's, the first ones of COCO; its labels are their ids."""
+    classes = tuple(load_config(config).classes)
+    ids = foreign_files.COCO_IDS[: len(classes)]
+    return classes, ids, ids
 
 
 def write_published(published: Published, out: str | Path, allow_unmapped: bool = False) -> None:
@@ -174,8 +188,8 @@ def _empty_model(config: str, count: int, family: str) -> Any:
     if family == foreign_files.MMSEG:
         if not cfg.model.get("decode_head"):
             raise UserError(f"--config: {config} has no decode_head, expected the config of a segmentor")
-    elif not issubclass(registered(kind) or object, QueryHead):
-        raise UserError(f"--config: {config} has a head of type {kind}, expected the config of a query detector")
+    elif not issubclass(registered(kind) or object, DETRPoseHead if family == foreign_files.POSE else QueryHead):
+        raise UserError(f"--config: {config} has a head of type {kind}, expected the config of a model of {family}")
     with torch.device("meta"):
         return build(cfg)
 
@@ -188,9 +202,7 @@ def _first(conversion: Conversion) -> str:
     return "none"
 
 
-def _classes(
-    source: Path, count: int, categories: str | Path | None, plain_ids: bool
-) -> tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]]:
+def _classes(source: Path, count: int, categories: str | Path | None, plain_ids: bool) -> _Named:
     """Names and category ids of the classes, and their labels in the file."""
     named = _named_classes(source, count)
     if categories is None:

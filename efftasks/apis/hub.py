@@ -128,7 +128,8 @@ def _exported_file(path: Path) -> Path:
     if len(described) != 1:
         names = ", ".join(file.name for file in described) or "none"
         raise UserError(
-            f"{path}: got {names}, expected an exported file ({artifact_suffixes()}) with its .json, or a folder with one"
+            f"{path}: got {names}, expected an exported file ({artifact_suffixes()}) with its .json, or a folder with "
+            "one"
         )
     return described[0]
 

@@ -21,8 +21,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "convert",
         help="turn a published checkpoint into this package's",
-        description="Convert a checkpoint of D-FINE, DEIM, DEIMv2 (HGNetV2) or RT-DETRv2: theirs, or transformers'; or "
-        "of mmseg: BiSeNetV2, DDRNet, Fast-SCNN, PIDNet, STDC.",
+        description="Convert a checkpoint of D-FINE, DEIM, DEIMv2 (HGNetV2) or RT-DETRv2: theirs, or transformers'; of "
+        "DETRPose; or of mmseg: BiSeNetV2, DDRNet, Fast-SCNN, PIDNet, STDC.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -68,6 +68,6 @@ def test_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "url": "",
         "MB here": 0.0,
     }
-    assert len(rows) + len(zoo_rows("semseg")) == len(zoo_rows()) == len(ENTRIES)
-    with pytest.raises(UserError, match="--task: got 'dte', expected one of det, semseg"):
+    assert sum(len(zoo_rows(task)) for task in ("det", "semseg", "pose")) == len(zoo_rows()) == len(ENTRIES)
+    with pytest.raises(UserError, match="--task: got 'dte', expected one of det, semseg, pose"):
         zoo_rows("dte")

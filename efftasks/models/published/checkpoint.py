@@ -12,6 +12,7 @@ from torch import Tensor
 
 from efftasks.models.published import huggingface
 from efftasks.models.published.authors import AUTHORS
+from efftasks.models.published.detrpose import DETRPOSE
 from efftasks.models.published.rules import Layout
 from efftasks.structures.errors import UserError
 
@@ -20,6 +21,7 @@ __all__ = [
     "FAMILIES",
     "MMSEG",
     "MMSEG_FAMILIES",
+    "POSE",
     "class_count",
     "layout_of",
     "regression_scale",
@@ -29,11 +31,13 @@ __all__ = [
 
 MMSEG = "mmseg"  # segmentors that are made of mmseg's parts alone, and have its names:
 MMSEG_FAMILIES = ("bisenetv2", "ddrnet", "fastscnn", "pidnet", "stdc")
-FAMILIES = ("dfine", "deim", "deimv2", "rtdetrv2", MMSEG)
+POSE = "detrpose"  # its labels are category ids
+FAMILIES = ("dfine", "deim", "deimv2", "rtdetrv2", POSE, MMSEG)
 
 # Ids of COCO's 80 categories in order: label i of a model trained on COCO is category COCO_IDS[i].
 COCO_IDS = tuple(i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 
+_POSE_LABELS = "transformer.label_enc.weight"
 _SEGMENTATION = "decode_head.conv_seg.bias"
 _HUGGINGFACE = {
     "rtdetrv2": huggingface.RTDETRV2,
@@ -52,6 +56,9 @@ def layout_of(foreign: Mapping[str, Tensor], family: str) -> Layout:
     if family == MMSEG:
         if _SEGMENTATION in foreign:
             return Layout(rules=())
+    elif family == POSE:
+        if _POSE_LABELS in foreign:
+            return DETRPOSE
     elif "decoder.enc_score_head.bias" in foreign:
         return AUTHORS
     elif "model.enc_score_head.bias" in foreign:
@@ -65,22 +72,31 @@ def layout_of(foreign: Mapping[str, Tensor], family: str) -> Layout:
 
 def class_count(foreign: Mapping[str, Tensor]) -> int:
     """The number of classes of a file's model."""
-    return next(
-        len(tensor) for name, tensor in foreign.items() if name.endswith(("enc_score_head.bias", _SEGMENTATION))
-    )
+    last_layers = ("enc_score_head.bias", "enc_out_class_embed.bias", _SEGMENTATION)
+    return next(len(tensor) for name, tensor in foreign.items() if name.endswith(last_layers))
 
 
 def regression_scale(foreign: Mapping[str, Tensor]) -> float | None:
     """The scale of the distributions of box sides; None where the file has none."""
-    return next((float(tensor) for name, tensor in foreign.items() if name.endswith("decoder.reg_scale")), None)
+    return next(
+        (
+            float(tensor)
+            for name, tensor in foreign.items()
+            if name.endswith(("decoder.reg_scale", "transformer.reg_scale"))
+        ),
+        None,
+    )
 
 
 def without_placeholders(foreign: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """A file's tensors without those of a projection that is exactly the identity, and the names left out.
 
     transformers has a linear layer and a layer norm before the query selection of DEIMv2 which the authors' HGNetV2
-    models do not have; its converted checkpoints carry the identity and a norm of ones there.
+    models do not have; its converted checkpoints carry the identity and a norm of ones there. DETRPose has 81 rows of
+    denoising labels, of which it uses those of its classes.
     """
+    if _POSE_LABELS in foreign:
+        return {**foreign, _POSE_LABELS: foreign[_POSE_LABELS][: class_count(foreign)]}, []
     names = [f"model.enc_output.{layer}.{parameter}" for layer in (0, 1) for parameter in ("weight", "bias")]
     if not all(name in foreign for name in names):
         return dict(foreign), []
