@@ -16,7 +16,7 @@ from efftasks.apis.building import build
 from efftasks.apis.latency import exported_latency
 from efftasks.apis.precheck import precheck, precheck_together
 from efftasks.apis.validation_pictures import ValidationPictures
-from efftasks.apis.zoo import local_checkpoint
+from efftasks.apis.zoo import resolve_names
 from efftasks.checkpoints.newest import newest_intact_checkpoint
 from efftasks.config import check_complete, linked_config, pixel_range
 from efftasks.engine.runner import EffRunner
@@ -77,8 +77,7 @@ def train(
         elif launcher == "none":
             cfg.merge_from_dict({"default_hooks.threads": dict(type="FairThreadsHook")})
     warnings = _resume(cfg, resume)
-    if cfg.get("load_from"):
-        cfg.load_from = str(local_checkpoint(cfg.load_from))
+    resolve_names(cfg)
     _check_before_decisions(cfg)
     # Transforms read the data while the runner is built; with a launcher the processes are not connected before.
     checked_first = check and launcher == "none" and bool(cfg.get("model_transforms"))

@@ -5,17 +5,23 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import efftasks.compat  # noqa: F401
+
+# isort: split
+from mmengine.config import Config
+
 from efftasks.apis.converting import read_published, write_published
 from efftasks.apis.export_settings import ExportSettings
 from efftasks.apis.exporting import export
 from efftasks.config import shipped_configs
 from efftasks.datasets.shapes import write_shapes
+from efftasks.models.backbones.base import build_backbone
 from efftasks.structures.errors import UserError, WorkError
 from efftasks.zoo.cache import artifact_file, check_digest, checkpoint_file, one_at_a_time, record_digest
-from efftasks.zoo.catalog import PREFIX, catalog, find, is_name
+from efftasks.zoo.catalog import PREFIX, Entry, catalog, find, find_model, is_name
 from efftasks.zoo.fetching import address, fetch
 
-__all__ = ["config_and_checkpoint", "local_checkpoint", "published_artifact", "published_checkpoint"]
+__all__ = ["config_and_checkpoint", "local_checkpoint", "published_artifact", "published_checkpoint", "resolve_names"]
 
 _SCENES = 4  # that an exported file is verified on
 _SIDE = 640  # of them, in pixels
@@ -42,13 +48,16 @@ def published_checkpoint(name: str) -> Path:
             fetch(address(entry.url, entry.file), source, entry.name)
         digest = check_digest(entry, source)
         try:
-            write_published(read_published(entry.family, source, entry.config), target)
+            if entry.backbone:
+                _keep(entry, source, target)
+            else:
+                write_published(read_published(entry.family, source, entry.config), target)
         except UserError as error:
             raise WorkError(
                 f"{entry.name}: {entry.url} is not what was expected, so it was removed: {error}"
             ) from error
         finally:
-            source.unlink()
+            source.unlink(missing_ok=True)
         record_digest(entry, digest)
     return target
 
@@ -61,7 +70,7 @@ def published_artifact(name: str) -> Path:
     Raises:
         UserError, WorkError: as :func:`published_checkpoint`, or the file does not agree with its model.
     """
-    entry = find(name)
+    entry = find_model(name)
     target = artifact_file(entry)
     checkpoint = published_checkpoint(name)
     if target.is_file() and target.with_suffix(".json").is_file():
@@ -88,10 +97,33 @@ def config_and_checkpoint(config: str, checkpoint: str | None) -> tuple[str, str
     if checkpoint is None:
         if not is_name(config) or (config in shipped_configs() and config not in catalog()):
             raise UserError(f"{config}: got it alone, expected a checkpoint after the config")
-        return find(config).config, str(published_checkpoint(config))
+        return find_model(config).config, str(published_checkpoint(config))
     return config, str(local_checkpoint(checkpoint))
 
 
 def local_checkpoint(checkpoint: str | Path) -> str | Path:
     """The file of a checkpoint that may be given as ``zoo:NAME``."""
     return published_checkpoint(str(checkpoint)) if str(checkpoint).startswith(PREFIX) else checkpoint
+
+
+def resolve_names(cfg: Config) -> None:
+    """Replace the names that a training starts from, ``zoo:NAME`` in load_from and model.backbone.weights, by files."""
+    if cfg.get("load_from"):
+        cfg.load_from = str(local_checkpoint(cfg.load_from))
+    backbone = cfg.model.get("backbone") or {}
+    if str(backbone.get("weights") or "").startswith(PREFIX):
+        backbone["weights"] = str(local_checkpoint(backbone["weights"]))
+
+
+def _keep(entry: Entry, source: Path, target: Path) -> None:
+    """Keep a backbone's file as it is, if the backbone has its tensors.
+
+    Raises:
+        UserError: none of them fits.
+    """
+    kind, variant = entry.backbone
+    try:
+        build_backbone(dict(type=kind, variant=variant, weights=str(source)))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    source.replace(target)

@@ -20,7 +20,7 @@ def zoo_rows(task: str | None = None) -> list[dict[str, Any]]:
     """A row for each published checkpoint: what it is, what its authors measured, and how much of it is here.
 
     Args:
-        task: det, pose or semseg; None for all.
+        task: det, semseg, pose or backbone; None for all.
 
     Raises:
         UserError: there is no such task.
@@ -51,20 +51,21 @@ def _metafile(path: Path) -> dict[str, Any]:
 
 
 def _row(entry: Entry) -> dict[str, Any]:
-    model = model_of_metafile(entry.config)
-    results = model["Results"][0]
-    ((metric, value),) = results["Metrics"].items()
+    model = model_of_metafile(entry.config) if entry.config else {}
+    (results,) = model.get("Results") or [{}]
+    metrics = [f"{metric} {value}" for metric, value in results.get("Metrics", {}).items()]
     return {
         "name": entry.name,
         "task": entry.task,
-        "published": f"{metric} {value}",
-        "data": results["Dataset"],
-        "params M": model["Metadata"]["Parameters (M)"],
-        "input": model["Metadata"]["Input Size"],
+        "published": metrics[0] if metrics else None,
+        "data": results.get("Dataset", "ImageNet-1k"),
+        "params M": model.get("Metadata", {}).get("Parameters (M)"),
+        "input": model.get("Metadata", {}).get("Input Size"),
         "ms": entry.latency_ms,
         "license": entry.license,
         "source": entry.page,
-        "config": entry.config,
+        "config": entry.config or None,
+        "backbone": " ".join(entry.backbone) or None,
         "url": entry.url,
         "MB here": round(bytes_of(entry) / 1e6, 1),
     }

@@ -39,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--task", metavar="TASK", help="list those of a task: det, pose, semseg")
+    parser.add_argument("--task", metavar="TASK", help="list those of a task: det, semseg, pose, backbone")
     parser.add_argument("--json", action="store_true", help="print JSON, with all columns")
     parser.set_defaults(run=run)
     actions = parser.add_subparsers(dest="action", metavar="ACTION")

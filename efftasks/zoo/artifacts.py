@@ -12,7 +12,7 @@ from pathlib import Path
 import efftasks
 from efftasks.structures.errors import UserError, WorkError
 from efftasks.zoo.cache import artifact_file
-from efftasks.zoo.catalog import find, is_name
+from efftasks.zoo.catalog import find_model, is_name
 
 __all__ = ["artifact_path"]
 
@@ -31,7 +31,7 @@ def artifact_path(path: str | Path) -> str | Path:
     """
     if not is_name(path):
         return path
-    entry = find(str(path))
+    entry = find_model(str(path))
     file = artifact_file(entry)
     if file.is_file() and file.with_suffix(".json").is_file():
         return file

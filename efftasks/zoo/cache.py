@@ -49,8 +49,8 @@ def folder_of(entry: Entry) -> Path:
 
 
 def checkpoint_file(entry: Entry) -> Path:
-    """The converted checkpoint, which may not exist."""
-    return folder_of(entry) / f"{entry.name}.pth"
+    """The checkpoint as this package reads it, which may not exist."""
+    return folder_of(entry) / entry.converted_file
 
 
 def artifact_file(entry: Entry) -> Path:

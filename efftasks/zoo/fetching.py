@@ -162,7 +162,7 @@ def _copy(response: Any, part: Path, start: int, total: int | None, name: str) -
                 bar.update(len(chunk))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _full(part, name, error.strerror) from error
+            raise _full(part, name, os.strerror(error.errno)) from error
         raise
 
 

@@ -15,21 +15,37 @@ from efftasks.zoo.catalog import Entry, catalog
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRIES = list(catalog().values())
+MODELS = [entry for entry in ENTRIES if not entry.backbone]
+BACKBONES = [entry for entry in ENTRIES if entry.backbone]
 FREE = {"Apache-2.0", "MIT", "BSD-3-Clause"}  # may be used and passed on
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", MODELS, ids=lambda entry: entry.name)
 def test_entry(entry: Entry) -> None:
     assert entry.family in FAMILIES
     assert entry.config in shipped_configs()
     model = entry.config.split("-")[0]
     assert model in MMSEG_FAMILIES if entry.family == MMSEG else model == entry.family
-    assert entry.license in FREE
+    assert entry.license in FREE and entry.config
     assert all(urlsplit(address).scheme == "https" for address in (entry.url, entry.page))
     assert entry.file in (f"{entry.name}.pth", f"{entry.name}.safetensors")
     assert len(model_of_metafile(entry.config)["Results"]) == 1
     if entry.sha256:  # OpenMMLab ends the names of files in its first digits
         assert entry.url.endswith(f"-{entry.sha256}.pth")
+
+
+@pytest.mark.parametrize("entry", BACKBONES, ids=lambda entry: entry.name)
+def test_backbone(entry: Entry) -> None:
+    """timm states the license, and has a network of that name whose file the backbone reads."""
+    timm = pytest.importorskip("timm", exc_type=ImportError)
+    name = entry.page.removeprefix("https://huggingface.co/timm/")
+    stated = timm.get_pretrained_cfg(name)
+    assert stated.hf_hub_id == f"timm/{name}" and stated.license == entry.license.lower()
+    assert entry.license in FREE and not entry.config
+    kind, variant = entry.backbone
+    family = {"RegNet": "regnet", "HGNetV2": "hgnetv2_"}.get(kind, f"{kind.lower()}_")
+    words = {"conv-s": "conv_small", "conv-m": "conv_medium"}
+    assert name.startswith(f"{family}{words.get(variant, variant)}")
 
 
 @pytest.mark.parametrize("entry", [entry for entry in ENTRIES if entry.latency_ms], ids=lambda entry: entry.name)
@@ -65,9 +81,10 @@ def test_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "license": "Apache-2.0",
         "source": "https://github.com/Peterande/D-FINE",
         "config": "",
+        "backbone": None,
         "url": "",
         "MB here": 0.0,
     }
-    assert sum(len(zoo_rows(task)) for task in ("det", "semseg", "pose")) == len(zoo_rows()) == len(ENTRIES)
-    with pytest.raises(UserError, match="--task: got 'dte', expected one of det, semseg, pose"):
+    assert sum(len(zoo_rows(task)) for task in ("det", "semseg", "pose", "backbone")) == len(zoo_rows()) == len(ENTRIES)
+    with pytest.raises(UserError, match="--task: got 'dte', expected one of det, semseg, pose, backbone"):
         zoo_rows("dte")
