@@ -14,7 +14,7 @@ from mmengine.config import Config
 
 from efftasks.linking.data import DERIVED, METAINFO, describe_missing, leaves, link_classes, link_data_root
 from efftasks.linking.declared import declared, fit_of
-from efftasks.linking.hooks import link_hooks
+from efftasks.linking.hooks import link_freeze, link_hooks
 from efftasks.linking.linked import LinkedConfig
 from efftasks.linking.links import Links, unshared_copy
 from efftasks.linking.overrides import check_used, merge_options
@@ -221,6 +221,7 @@ def _link(cfg: Config, links: Links) -> None:
     apply_scale(cfg)
     link_teacher(cfg, links, _teacher_config)
     link_hooks(cfg, links)
+    link_freeze(cfg, links)
     link_schedule(cfg, links)
     size = cfg.get("image_size")
     link_sizes(cfg, links, None if size is None else tuple(size))

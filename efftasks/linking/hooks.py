@@ -9,8 +9,9 @@ from mmengine.config import Config
 
 from efftasks.linking.declared import bare_name, declared
 from efftasks.linking.links import Links, Place
+from efftasks.structures.errors import UserError
 
-__all__ = ["hooks_of", "link_hooks"]
+__all__ = ["hooks_of", "link_freeze", "link_hooks"]
 
 # Configs of earlier versions had all hooks that run once in custom_hooks, and these two in every list.
 _COMPLETE = {"EpochSeed", "ReportSkippedImages"}
@@ -40,6 +41,30 @@ def link_hooks(cfg: Config, links: Links) -> None:
                 links.remove(("default_hooks", name), "default_hooks")
         elif _is_replaced(_type_of(hook), custom):
             links.remove(("default_hooks", name), "custom_hooks")
+
+
+def link_freeze(cfg: Config, links: Links) -> None:
+    """Fill the hook of ``freeze``: names of parts of the model, or ``dict(parts=..., until=...)``.
+
+    Raises:
+        UserError: it has another form.
+    """
+    value = cfg.get("freeze")
+    if not value:
+        return
+    stated = {"parts": value} if isinstance(value, (str, list, tuple)) else value
+    parts = stated.get("parts") if isinstance(stated, dict) else None
+    parts = [parts] if isinstance(parts, str) else parts
+    is_list = isinstance(parts, (list, tuple)) and all(isinstance(part, str) for part in parts)
+    if not (is_list and parts) or not set(stated) <= {"parts", "until"}:
+        raise UserError(
+            f"freeze: got {value!r}, expected names of parts of the model, as ('backbone', 'neck'), or "
+            "dict(parts=('backbone',), until=0.3)"
+        )
+    hook = dict(type="Freeze", parts=list(parts), until=stated.get("until"))
+    links.fill(("default_hooks", "freeze"), hook, "freeze")
+    if cfg.get("find_unused_parameters") is None:
+        links.fill(("find_unused_parameters",), True, "freeze")  # distributed training waits for all gradients
 
 
 def _is_replaced(kind: str, custom: set[str]) -> bool:

@@ -22,7 +22,7 @@ __all__ = ["LINKED_KEYS", "check_used", "merge_options"]
 LINKED_KEYS = (
     *("data_root", "classes", "keypoints", "semantic_classes", "palette", "semantic_palette", "ignore"),
     *("label_values", "pixel_range"),
-    *("image_size", "crop_size", "scale", "max_epochs", "schedule", "vis_backends", "teacher_weights"),
+    *("image_size", "crop_size", "scale", "max_epochs", "schedule", "vis_backends", "teacher_weights", "freeze"),
 )
 # Keys that mmengine's runner reads from the config besides its arguments, and those that `apis` reads.
 _OTHER_KEYS = (

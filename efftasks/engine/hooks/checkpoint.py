@@ -15,7 +15,7 @@ from efftasks.checkpoints.files import read_checkpoint
 from efftasks.registry import HOOKS
 from efftasks.structures.errors import UserError
 
-__all__ = ["SafeCheckpointHook"]
+__all__ = ["NO_OBJECTS_AP", "SafeCheckpointHook"]
 
 BEST = "best.pth"
 NO_OBJECTS_AP = -1.0  # COCO's average precision for data without objects
