@@ -10,6 +10,7 @@ from mmengine.registry import Registry
 __all__ = [
     "DATASETS",
     "HOOKS",
+    "LOOPS",
     "METRICS",
     "MODELS",
     "MODEL_TRANSFORMS",
@@ -142,6 +143,7 @@ HOOKS = _child(
     "engine.hooks.restart",
     "engine.hooks.skipped_images",
 )
+LOOPS = _child("loop", _roots.LOOPS, "engine.loops")
 RUNNERS = _child("runner", _roots.RUNNERS, "engine.runner")
 OPTIM_WRAPPERS = _child("optimizer wrapper", _roots.OPTIM_WRAPPERS, "engine.amp")
 OPTIM_WRAPPER_CONSTRUCTORS = _child(
@@ -156,7 +158,6 @@ VIS_BACKENDS = _child(
 
 # Registries without members: mmengine warns if a scope lacks the registry of a lookup.
 _EMPTY = (
-    _child("loop", _roots.LOOPS),
     _child("data sampler", _roots.DATA_SAMPLERS),
     _child("parameter scheduler", _roots.PARAM_SCHEDULERS),
     _child("visualizer", _roots.VISUALIZERS),

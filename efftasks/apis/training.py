@@ -12,9 +12,11 @@ import efftasks.compat  # noqa: F401
 import torch
 from mmengine.config import Config
 
+from efftasks.apis.batch_size import fitting_batch, set_batch_size
 from efftasks.apis.building import build
 from efftasks.apis.latency import exported_latency
 from efftasks.apis.precheck import precheck, precheck_together
+from efftasks.apis.time_limit import TimeLimit
 from efftasks.apis.validation_pictures import ValidationPictures
 from efftasks.apis.zoo import resolve_names
 from efftasks.checkpoints.newest import newest_intact_checkpoint
@@ -41,6 +43,9 @@ def train(
     launcher: str = "none",
     threads: int | None = None,
     check: bool = True,
+    batch_size: int | str | None = None,
+    keep_lr: bool = False,
+    limit: TimeLimit | None = None,
 ) -> Any:
     """Train a config in its ``work_dir``.
 
@@ -53,6 +58,10 @@ def train(
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
         threads: of PyTorch on a CPU; None takes all cores, and fewer while other programs use them.
         check: check the data before the first step, see :func:`efftasks.apis.precheck.precheck`.
+        batch_size: images of a batch, or ``auto`` for what fits the memory; learning rates are scaled, see
+            :func:`efftasks.apis.batch_size.set_batch_size`. None for the config's.
+        keep_lr: do not scale them.
+        limit: a time in which training is to end; None for the config's number of epochs.
 
     Returns:
         The runner, after training.
@@ -80,18 +89,36 @@ def train(
     resolve_names(cfg)
     _check_before_decisions(cfg)
     # Transforms read the data while the runner is built; with a launcher the processes are not connected before.
-    checked_first = check and launcher == "none" and bool(cfg.get("model_transforms"))
+    is_auto = batch_size == "auto"
+    checked_first = check and launcher == "none" and (bool(cfg.get("model_transforms")) or is_auto)
     if checked_first:
         warnings += precheck(cfg, ("train", "val"))
+    decisions = [] if batch_size is None else [_batch(cfg, batch_size, keep_lr)]
+    if limit is not None:
+        limit.prepare(cfg)
     runner = build_runner(cfg)
+    if limit is not None:
+        runner.register_hook(limit.hook(cfg))
     check_divisor(cfg, bare_model(runner.model))
     if check and not checked_first:
         precheck_together(cfg, ("train", "val"), runner.logger)
     for sentence in (*warnings, *schedule_warnings(cfg), *(finding.message for finding in check_pipelines(cfg))):
         runner.logger.warning(sentence)
     runner.register_hook(ValidationPictures(pixel_range(cfg)))
+    for sentence in decisions:
+        runner.logger.info(sentence)
     runner.train()
     return runner
+
+
+def _batch(cfg: LinkedConfig, size: int | str, keep_lr: bool) -> str:
+    """Set the batch size of a config, and say what was changed."""
+    if size != "auto":
+        return set_batch_size(cfg, int(size), keep_lr=keep_lr)
+    if cfg.launcher != "none":
+        raise UserError("--batch-size auto: it measures in one process, expected a number with --launcher")
+    fit = fitting_batch(cfg)
+    return f"{set_batch_size(cfg, fit.size, fit.steps, keep_lr)}; {fit.reason}"
 
 
 def build_runner(cfg: Config) -> Any:

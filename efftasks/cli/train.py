@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 from typing import Any
 
 from efftasks.cli.logger_options import add_loggers, apply_loggers
 from efftasks.cli.options import add_options, add_skip_check, parse_options
+from efftasks.cli.train_options import add_training, check_no_training, overrides_of, time_limit_of
 
 EXAMPLES = """examples:
   efftasks train o2o-n_mobilenetv4-conv-s_1xb16-18e_shapes-128
@@ -16,6 +18,8 @@ EXAMPLES = """examples:
   efftasks train my_config.py --cfg-options load_from=zoo:dfine-n-coco    start from a published checkpoint
   efftasks train my_config.py --epochs 50 --cfg-options data_root=/data/mine
   efftasks train my_config.py --logger mlflow wandb
+  efftasks train my_config.py --max-minutes 30                as many epochs as fit
+  efftasks train my_config.py --freeze backbone --cfg-options load_from=published.pth
   torchrun --nproc_per_node 2 -m efftasks train my_config.py --launcher pytorch
 """
 
@@ -39,7 +43,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="CKPT",
         help="continue from CKPT, or from the newest intact checkpoint of the work dir",
     )
-    parser.add_argument("--epochs", type=int, metavar="N", help="train for N epochs; the schedule is adapted")
     parser.add_argument(
         "--amp",
         nargs="?",
@@ -55,6 +58,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    add_training(parser)
     add_skip_check(parser)
     add_loggers(parser)
     add_options(parser)
@@ -63,14 +67,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train the config."""
+    started = time.monotonic()  # PyTorch is imported below, and the user waits for that, too
     from efftasks import apis
     from efftasks.structures.errors import UserError
 
     if args.threads is not None and args.threads < 1:
         raise UserError(f"--threads: got {args.threads}, expected an integer from 1")
-    options = parse_options(args.cfg_options)
-    if args.epochs is not None:
-        options["train_cfg.max_epochs"] = args.epochs  # linking adapts the schedule
+    options = {**parse_options(args.cfg_options), **overrides_of(args)}
     cfg = apis.load_config(args.config, options)
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(args.config).stem))
     apply_loggers(cfg, args)
@@ -83,6 +86,9 @@ def run(args: argparse.Namespace) -> int:
         launcher=args.launcher,
         threads=args.threads,
         check=not args.skip_check,
+        batch_size=args.batch_size,
+        keep_lr=args.keep_lr,
+        limit=time_limit_of(args, started),
     )
     return 0
 
@@ -98,6 +104,7 @@ def _compress(cfg: Any, args: argparse.Namespace) -> int:
             f"--launcher: got {args.launcher}, but compression steps run in one process, since they also export and "
             "measure; leave it out"
         )
+    check_no_training(args)
     if args.epochs is not None:
         raise UserError(
             f"--epochs: got {args.epochs}, but each compression step states its own; for the dense model give "

@@ -57,7 +57,7 @@ class MuonAdamW(torch.optim.Optimizer):
         eps: of AdamW.
     """
 
-    LR, WEIGHT_DECAY = 2e-3, 0.05
+    LR, MUON_LR, WEIGHT_DECAY = 2e-3, 0.02, 0.05
 
     def __init__(
         self,
@@ -196,7 +196,7 @@ class MuonConstructor:
         decay = arguments.get("weight_decay", MuonAdamW.WEIGHT_DECAY)
         lr = arguments.get("lr", MuonAdamW.LR)
         groups: list[dict[str, Any]] = [
-            dict(params=mixing, muon=True, lr=arguments.pop("muon_lr", 0.02), weight_decay=decay),
+            dict(params=mixing, muon=True, lr=arguments.pop("muon_lr", MuonAdamW.MUON_LR), weight_decay=decay),
             dict(params=decayed, lr=lr, weight_decay=decay),
             dict(params=plain, lr=lr, weight_decay=0.0),
         ]

@@ -30,6 +30,7 @@ from efftasks.engine.batches import training_losses
 from efftasks.engine.cpu import crashes_channels_last, flush_denormals, keep_freed_memory
 from efftasks.engine.dataloaders import build_dataloader
 from efftasks.engine.hooks.sync_buffers import SyncBuffers
+from efftasks.engine.hooks.time_budget import TimeBudget
 from efftasks.engine.hooks.tracking import TrackRun
 from efftasks.engine.hooks.validate_resumed import ValidateResumed
 from efftasks.engine.hooks.validate_widths import ValidateWidths
@@ -232,7 +233,7 @@ class EffRunner(Runner):
             self.logger.warning(
                 f"resumed at epoch {self.epoch} with another schedule, that of the config: {'; '.join(changes)}"
             )
-        if by_epoch and self.epoch >= self.max_epochs:
+        if by_epoch and self.epoch >= self.max_epochs and not any(isinstance(hook, TimeBudget) for hook in self.hooks):
             self.logger.warning(
                 f"nothing to do: {self.epoch} epochs are done; give --epochs M with M above {self.epoch}"
             )

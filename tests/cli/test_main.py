@@ -52,6 +52,7 @@ def test_every_command_module_is_in_the_parser() -> None:
         "tile_options",
         "zoo_hub",
         "track_options",
+        "train_options",
     }
     assert set(NAMES) == modules
 

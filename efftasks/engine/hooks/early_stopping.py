@@ -29,6 +29,7 @@ class EarlyStopping(EarlyStoppingHook):
     """
 
     runs_once: ClassVar[bool] = True
+    monitor: str
 
     def __init__(self, patience: int = 10, monitor: str | None = None) -> None:
         if not isinstance(patience, int) or patience < 1:

@@ -38,7 +38,9 @@ def test_parts_learn_again_from_the_epoch_that_is_given(toy, tmp_path):
     _, start, states = train(toy, tmp_path, parts=["stem", "norm"], until=2)
     steps = 4  # of an epoch
     assert all(equal(start, states[2 * steps - 1], "stem.")) and all(equal(start, states[2 * steps - 1], "norm."))
-    assert not any(equal(start, states[2 * steps], "stem.")) and not any(equal(start, states[2 * steps], "norm.running"))
+    assert not any(equal(start, states[2 * steps], "stem.")) and not any(
+        equal(start, states[2 * steps], "norm.running")
+    )
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3])
