@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from efftasks.config import load_config
 from efftasks.engine.hooks.time_budget import NewSchedule, TimeBudget
@@ -30,11 +32,15 @@ class TimeLimit:
     most_epochs: int | None = None
     started: float = field(default_factory=time.monotonic)
 
-    def prepare(self, cfg: LinkedConfig) -> None:
-        """Set the loop of a config.
+    def prepare(self, cfg: LinkedConfig) -> Callable[[LinkedConfig], TimeBudget]:
+        """Set the loop of a config, before its batch size is set.
+
+        Returns:
+            The same config, with its final batch size -> the hook that chooses the number of epochs.
 
         Raises:
-            UserError: the time is not positive, or training does not count epochs or has several optimizers.
+            UserError: the time is not positive, training does not count epochs, has several optimizers, or runs in
+                several processes, each of which would have its own clock.
         """
         if not self.minutes > 0:
             raise UserError(f"--max-minutes: got {self.minutes:g}, expected a number above 0")
@@ -43,16 +49,26 @@ class TimeLimit:
             raise UserError(f"--max-minutes: train_cfg.type is {loop.get('type')}, expected EpochBasedTrainLoop")
         if not isinstance(schedulers, (list, tuple)):
             raise UserError("--max-minutes: param_scheduler has parts for several optimizers, expected a list")
+        if cfg.get("launcher", "none") != "none":
+            raise UserError("--max-minutes: it plans in one process, expected --epochs with --launcher")
         loop.pop("by_epoch", None)
         loop["type"] = "CutEpochLoop"
+        linked = LinkedConfig.of(copy.deepcopy(cfg))
 
-    def hook(self, cfg: LinkedConfig) -> TimeBudget:
-        """The hook that chooses the number of epochs of a prepared config."""
-        return TimeBudget(60 * self.minutes, _schedules(cfg), self.started, self.most_epochs)
+        def hook(final: LinkedConfig) -> TimeBudget:
+            schedules = _schedules(linked, final.get("param_scheduler") or [])
+            return TimeBudget(60 * self.minutes, schedules, self.started, self.most_epochs)
+
+        return hook
 
 
-def _schedules(cfg: LinkedConfig) -> Callable[[int], NewSchedule]:
-    """Number of epochs -> what it changes since the last call."""
+def _schedules(cfg: LinkedConfig, scaled: Sequence[Mapping[str, Any]]) -> Callable[[int], NewSchedule]:
+    """Number of epochs -> what it changes since the last call.
+
+    Args:
+        cfg: is linked for each number.
+        scaled: the schedulers with what the batch size has changed in them: absolute rates, and numbers of steps.
+    """
     current = cfg
 
     def schedule(epochs: int) -> NewSchedule:
@@ -66,6 +82,16 @@ def _schedules(cfg: LinkedConfig) -> Callable[[int], NewSchedule]:
             if place in before and before[place].get(key) != hook.get(key)
         ]
         current = new
-        return NewSchedule(epochs, [dict(scheduler) for scheduler in new.get("param_scheduler") or []], tuple(changed))
+        schedulers = [dict(scheduler) for scheduler in new.get("param_scheduler") or []]
+        if len(schedulers) == len(scaled):
+            schedulers = [_with_batch(*pair) for pair in zip(schedulers, scaled)]
+        return NewSchedule(epochs, schedulers, tuple(changed))
 
     return schedule
+
+
+def _with_batch(scheduler: dict[str, Any], scaled: Mapping[str, Any]) -> dict[str, Any]:
+    """A scheduler with what the batch size has changed in it."""
+    if not scheduler.get("by_epoch", True):
+        return dict(scaled)
+    return {**scheduler, **({"eta_min": scaled["eta_min"]} if scaled.get("eta_min") else {})}

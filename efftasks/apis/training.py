@@ -93,12 +93,11 @@ def train(
     checked_first = check and launcher == "none" and (bool(cfg.get("model_transforms")) or is_auto)
     if checked_first:
         warnings += precheck(cfg, ("train", "val"))
+    budget = None if limit is None else limit.prepare(cfg)
     decisions = [] if batch_size is None else [_batch(cfg, batch_size, keep_lr)]
-    if limit is not None:
-        limit.prepare(cfg)
     runner = build_runner(cfg)
-    if limit is not None:
-        runner.register_hook(limit.hook(cfg))
+    if budget is not None:
+        runner.register_hook(budget(cfg))
     check_divisor(cfg, bare_model(runner.model))
     if check and not checked_first:
         precheck_together(cfg, ("train", "val"), runner.logger)

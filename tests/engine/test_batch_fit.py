@@ -16,7 +16,8 @@ class Machine:
 
     def __init__(self, fixed: float = 0.0, fails_from: int = 10**9) -> None:
         self.fixed, self.fails_from = fixed, fails_from
-        self.used, self.sizes = GIB, []
+        self.used = GIB
+        self.sizes: list[int] = []
 
     def step(self, size: int) -> float:
         self.sizes.append(size)

@@ -32,7 +32,8 @@ class Spend(Hook):
     priority = "VERY_HIGH"
 
     def __init__(self, clock: Clock) -> None:
-        self.clock, self.rates = clock, []
+        self.clock = clock
+        self.rates: list[float] = []
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         self.rates.append(runner.optim_wrapper.param_groups[0]["lr"])
