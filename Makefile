@@ -18,7 +18,7 @@ NEEDS := setup.py pyproject.toml requirements/constraints.txt
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all test-mobile coverage mutants check format docs clean
+.PHONY: help quickstart test test-all test-mobile coverage mutants check format docs docs-check clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -29,7 +29,7 @@ quickstart: $(VENV)/.run  ## train, test, export and verify a detector on the bu
 test: $(VENV)/.dev  ## the tests, without the slow ones
 	$(TEST_ENV) $(PY) -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
 
-test-all: $(VENV)/.dev  ## all tests
+test-all: $(VENV)/.docs  ## all tests, with the notebooks and the documentation site
 	$(TEST_ENV) $(PY) -m pytest -n $(WORKERS) $(ARGS)
 
 test-mobile: $(MOBILE)/.dev  ## the tests of ExecuTorch and LiteRT, in an environment of their own (1 GB more)
@@ -50,8 +50,12 @@ format: $(VENV)/.dev  ## rewrite the sources as `make check` wants them
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-docs: $(VENV)/.dev  ## check links, command lines, config names and Python snippets of the documentation
-	$(TEST_ENV) $(PY) -m pytest tests/contracts/test_docs.py tests/contracts/test_docstrings.py $(ARGS)
+docs: $(VENV)/.docs  ## build the documentation site into build/site, and check its links
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	$(PY) -m tools.docs.check_site build/site
+
+docs-check: $(VENV)/.dev  ## check links, command lines, config names and Python snippets of the documentation
+	$(TEST_ENV) $(PY) -m pytest -m "not slow" tests/docs tests/contracts/test_docs.py tests/contracts/test_docstrings.py $(ARGS)
 
 clean:  ## remove what the other targets made; work_dirs stays
 	rm -rf $(VENV) build dist *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache
@@ -75,6 +79,11 @@ $(VENV)/.dev: $(NEEDS)
 	@echo "installing efftasks[train,export,compress,ncnn,dev] into $(VENV)"
 	@$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e ".[train,export,compress,ncnn,dev]" -c requirements/constraints.txt
 	@touch $@ $(VENV)/.run
+
+$(VENV)/.docs: $(VENV)/.dev
+	@echo "installing efftasks[docs] into $(VENV)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e ".[docs]" -c requirements/constraints.txt
+	@touch $@
 
 # The converter of LiteRT asks for older versions of some packages than the constraints have.
 $(MOBILE)/.dev: PY := $(MOBILE)/bin/python

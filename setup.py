@@ -21,7 +21,7 @@ class BuildWithConfigs(build_py):
         for name in SHIPPED:
             target = Path(self.build_lib, "efftasks", ".mim", name)
             shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(name, target, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(name, target, ignore=shutil.ignore_patterns("__pycache__", "docs"))
 
 
 setup(cmdclass={"build_py": BuildWithConfigs})
