@@ -1,4 +1,8 @@
-"""Channel pruning at several ratios: accuracy, FLOPs and measured time of one detector, dense and pruned.
+# %% [markdown]
+"""
+# Channel pruning
+
+Channel pruning at several ratios: accuracy, FLOPs and measured time of one detector, dense and pruned.
 
 The dense detector is trained, then pruned at each ratio and fine-tuned, and all are exported and timed in turn. What is
 done stays in the folder: the same command goes on where it was interrupted. See channel_pruning.md.
@@ -6,12 +10,13 @@ done stays in the folder: the same command goes on where it was interrupted. See
     python docs/tutorials/channel_pruning.py --data-root data/bccd/ --out work_dirs/channel_pruning
 """
 
+# %%
 from __future__ import annotations
 
 import argparse
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +39,16 @@ COLUMNS = ("model", "backend", "AP", "AP50", "AP without tuning", "params M", "G
 GAPS = ("speed-up", "FLOPs saved", "gap")
 
 
+# %% [markdown]
+"""
+## Training and pruning
+
+The dense detector is trained first. Each ratio starts from its checkpoint: `Prune` is a step of `model_transforms`,
+which is applied when the model is built, and what follows is fine-tuning.
+"""
+
+
+# %%
 def config_of(args: argparse.Namespace, work_dir: Path, epochs: int) -> Config:
     """The detector of the experiment, trained for some epochs."""
     options = {"data_root": args.data_root, "max_epochs": epochs, "train_cfg.val_interval": epochs}
@@ -95,6 +110,15 @@ def experiment(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     return rows
 
 
+# %% [markdown]
+"""
+## Measuring
+
+All models are exported and timed in turn in one process, so that a busy machine slows all of them.
+"""
+
+
+# %%
 def timed(args: argparse.Namespace, rows: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
     """A row for each model and runtime, all measured in turn."""
     table: list[dict[str, Any]] = []
@@ -143,9 +167,16 @@ def draw(table: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def main() -> None:
+# %% [markdown]
+"""
+## All steps
+"""
+
+
+# %%
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is not done yet, then print and draw the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--config", default=CONFIG)
     parser.add_argument("--data-root", default="data/bccd/")
     parser.add_argument("--options", default="{}", help="overrides of the config, as JSON")
@@ -162,7 +193,7 @@ def main() -> None:
     parser.add_argument("--backends", nargs="+", default=["onnxruntime", "openvino"])
     parser.add_argument("--threads", type=int, default=1, help="of the runtimes")
     parser.add_argument("--runs", type=int, default=200)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
 
     table = timed(args, experiment(args))
     columns = [*COLUMNS, *GAPS]
@@ -172,5 +203,24 @@ def main() -> None:
     print(f"{args.out}/table.md, {args.out}/plot.png")
 
 
+# %% tags=["active-py"]
 if __name__ == "__main__":
     main()
+
+# %% [markdown]
+"""
+## Run it
+
+The arguments are those of the script. What is done stays in the folder: after an interruption run the cell again.
+"""
+
+# %% tags=["active-ipynb", "parameters"]
+# arguments = ["--data-root", "data/bccd/", "--out", "work_dirs/channel_pruning"]
+
+# %% tags=["active-ipynb"]
+# main(arguments)
+
+# %% tags=["active-ipynb"]
+# from IPython.display import Image
+#
+# Image(filename="work_dirs/channel_pruning/plot.png")

@@ -1,4 +1,8 @@
-"""Students with and without a teacher, over several seeds: what each term of a distillation brings.
+# %% [markdown]
+"""
+# Distillation
+
+Students with and without a teacher, over several seeds: what each term of a distillation brings.
 
 The teacher is trained first. Runs that are finished are not repeated, and an interrupted one is resumed, so that the
 same command continues after an interruption. The table is printed and written at the end.
@@ -7,6 +11,7 @@ same command continues after an interruption. The table is printed and written a
     python docs/tutorials/distillation.py camvid --data-root data/camvid/ --out work_dirs/distil
 """
 
+# %%
 from __future__ import annotations
 
 import argparse
@@ -15,12 +20,19 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from efftasks.bench.environment import describe_environment
 
+# %% [markdown]
+"""
+## What is compared
+"""
 
+
+# %%
 class Experiment(NamedTuple):
     """What is trained on a data set."""
 
@@ -54,6 +66,13 @@ EXPERIMENTS = {
 }
 
 
+# %% [markdown]
+"""
+## Training, testing, and the table
+"""
+
+
+# %%
 class Result(NamedTuple):
     """A trained network."""
 
@@ -105,9 +124,16 @@ def table(experiment: Experiment, teacher: Result, results: dict[str, list[Resul
     return "\n".join([f"`{experiment.student}`, {experiment.metric}. {teacher_row}", "", *lines, ""])
 
 
-def main() -> None:
+# %% [markdown]
+"""
+## All steps
+"""
+
+
+# %%
+def main(arguments: Sequence[str] | None = None) -> None:
     """Train all, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("experiment", choices=tuple(EXPERIMENTS))
     parser.add_argument("--data-root", required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -116,7 +142,7 @@ def main() -> None:
     parser.add_argument("--teacher-epochs", type=int, help="default: twice those of the students")
     parser.add_argument("--only", nargs="+", help="names of terms, none or all")
     parser.add_argument("--threads", type=int, help="of PyTorch")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     experiment = EXPERIMENTS[args.experiment]
     out = args.out / args.experiment
     epochs = args.epochs or experiment.epochs
@@ -140,5 +166,19 @@ def main() -> None:
     print(json.dumps(describe_environment(), indent=2))
 
 
+# %% tags=["active-py"]
 if __name__ == "__main__":
     main()
+
+# %% [markdown]
+"""
+## Run it
+
+The arguments are those of the script. What is done stays in the folder: after an interruption run the cell again.
+"""
+
+# %% tags=["active-ipynb", "parameters"]
+# arguments = ["bccd", "--data-root", "data/bccd/", "--out", "work_dirs/distil"]
+
+# %% tags=["active-ipynb"]
+# main(arguments)

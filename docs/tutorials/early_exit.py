@@ -1,4 +1,8 @@
-"""Dynamic depth: a detector with an early exit, its easy and its hard images, and what each gate knows of them.
+# %% [markdown]
+"""
+# Early exits
+
+Dynamic depth: a detector with an early exit, its easy and its hard images, and what each gate knows of them.
 
 A detector with an exit is trained, then each gate on the finished detector. For many thresholds the images that exit
 get the early answer and the others the late one; the average precision is compared with that of as many images chosen
@@ -7,6 +11,7 @@ at random. What is done stays in the folder: the same command goes on where it w
     python docs/tutorials/early_exit.py --data-root data/bccd/ --out work_dirs/early_exit
 """
 
+# %%
 from __future__ import annotations
 
 import argparse
@@ -33,6 +38,15 @@ COLUMNS = ("gate", "threshold", "exit rate", "AP", "AP at random")
 Answers = dict[str, Prediction]  # path of an image -> answer
 
 
+# %% [markdown]
+"""
+## The detector and its gates
+
+The exit is trained with the detector, a gate on the finished detector.
+"""
+
+
+# %%
 def trained(args: argparse.Namespace, folder: Path, epochs: int, options: Mapping[str, Any]) -> Path:
     """The last checkpoint of a training in a folder, which is done where it is not yet."""
     last = folder / f"epoch_{epochs}.pth"
@@ -62,6 +76,15 @@ def with_gate(args: argparse.Namespace, gate: str, detector: Path) -> Any:
     return model
 
 
+# %% [markdown]
+"""
+## The curve
+
+For each threshold the images that exit get the early answer, the others the late one.
+"""
+
+
+# %%
 def answers(model: Any, infos: Sequence[Any], threshold: float) -> Answers:
     """The answers of a model with a threshold."""
     model.exits_early.exit_threshold = threshold
@@ -93,6 +116,13 @@ def curve(args: argparse.Namespace, gate: str, cfg: Any, model: Any) -> tuple[li
     return rows, early, late
 
 
+# %% [markdown]
+"""
+## Pictures
+"""
+
+
+# %%
 def sheet(early: Answers, late: Answers, path: Path, count: int = 4) -> None:
     """The images that leave first and those that leave last, two rows each: the early and the late answer."""
     order = sorted(early, key=lambda name: -float(early[name].exit_score or 0))
@@ -127,9 +157,16 @@ def draw(table: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def main() -> None:
+# %% [markdown]
+"""
+## All steps
+"""
+
+
+# %%
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is not done yet, then print and draw the table and the pictures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--config", default=CONFIG)
     parser.add_argument("--data-root", default="data/bccd/")
     parser.add_argument("--out", type=Path, default=Path("work_dirs/early_exit"))
@@ -140,7 +177,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=10, help="random choices of images for each exit rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--amp", action="store_true", help="mixed precision")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
 
     detector = args.checkpoint or trained(args, args.out / "detector", args.epochs, {})
     table: list[dict[str, Any]] = []
@@ -155,5 +192,24 @@ def main() -> None:
     print(f"{args.out}/table.md, {args.out}/curve.png, {args.out}/exits_*.jpg")
 
 
+# %% tags=["active-py"]
 if __name__ == "__main__":
     main()
+
+# %% [markdown]
+"""
+## Run it
+
+The arguments are those of the script. What is done stays in the folder: after an interruption run the cell again.
+"""
+
+# %% tags=["active-ipynb", "parameters"]
+# arguments = ["--data-root", "data/bccd/", "--out", "work_dirs/early_exit"]
+
+# %% tags=["active-ipynb"]
+# main(arguments)
+
+# %% tags=["active-ipynb"]
+# from IPython.display import Image
+#
+# Image(filename="work_dirs/early_exit/curve.png")

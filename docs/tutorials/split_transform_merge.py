@@ -1,4 +1,8 @@
-"""Split, transform, merge against dense: the same detector on three RegNets, trained and timed.
+# %% [markdown]
+"""
+# Split, transform, merge
+
+Split, transform, merge against dense: the same detector on three RegNets, trained and timed.
 
 The first has the published 3x3 in groups of 8. The other two have dense 3x3s, made narrower until their backbone has
 the first one's parameters, or its FLOPs. See split_transform_merge.md.
@@ -6,11 +10,12 @@ the first one's parameters, or its FLOPs. See split_transform_merge.md.
     python docs/tutorials/split_transform_merge.py --data-root data/bccd/ --out work_dirs/stm
 """
 
+# %%
 from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +37,15 @@ DENSE = 10_000  # wider than any stage: one group
 COLUMNS = ("backbone", "width", "params M", "GFLOPs", "AP", "AP50")
 
 
+# %% [markdown]
+"""
+## Networks of equal cost
+
+The dense networks are made narrower until they have as many parameters, or FLOPs.
+"""
+
+
+# %%
 def cost(options: dict[str, Any], size: tuple[int, int]) -> Complexity:
     """Parameters and FLOPs of the fused backbone."""
     net = inference_model(RegNet(**options))
@@ -48,6 +62,13 @@ def matched_width(target: float, measured: Callable[[Complexity], float], size: 
     return low
 
 
+# %% [markdown]
+"""
+## Training and timing
+"""
+
+
+# %%
 def train(options: dict[str, Any], args: argparse.Namespace, work_dir: Path) -> dict[str, float]:
     """Train the detector on this backbone; its metrics after the last epoch."""
     epochs = {"train_cfg.max_epochs": args.epochs, "train_cfg.val_interval": args.epochs}
@@ -70,15 +91,22 @@ def calls(options: dict[str, Any], size: tuple[int, int], folder: Path) -> dict[
     return {"torch": torch_call(model.infer, size), **files}
 
 
-def main() -> None:
+# %% [markdown]
+"""
+## All steps
+"""
+
+
+# %%
+def main(arguments: Sequence[str] | None = None) -> None:
     """Match the widths, train and time the networks, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--data-root", default="data/bccd/")
     parser.add_argument("--out", type=Path, default=Path("work_dirs/split_transform_merge"))
     parser.add_argument("--epochs", type=int, default=48)
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     size = apis.input_size(apis.load_config(CONFIG))
 
     split = cost({}, size)
@@ -113,5 +141,19 @@ def main() -> None:
     write_report(args.out / "table", rows, columns, describe_environment())
 
 
+# %% tags=["active-py"]
 if __name__ == "__main__":
     main()
+
+# %% [markdown]
+"""
+## Run it
+
+The arguments are those of the script. What is done stays in the folder: after an interruption run the cell again.
+"""
+
+# %% tags=["active-ipynb", "parameters"]
+# arguments = ["--data-root", "data/bccd/", "--out", "work_dirs/stm"]
+
+# %% tags=["active-ipynb"]
+# main(arguments)

@@ -1,24 +1,16 @@
-"""Docstrings as Markdown: the roles of Sphinx become links to the API reference, where it has the name."""
+"""What griffe calls while it reads docstrings for the API reference."""
 
 from __future__ import annotations
 
-import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import griffe
 
-ROLE = re.compile(r":(?:func|class|meth|mod|attr|data|exc):`(?P<short>~?)(?P<name>[\w.]+)`")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # griffe loads this file by its path
 
-
-def without_roles(text: str) -> str:
-    """A docstring whose roles are links, without a warning where they lead nowhere."""
-
-    def link(match: re.Match[str]) -> str:
-        name = match["name"]
-        shown = name.rpartition(".")[2] if name.startswith("efftasks.") else name
-        return f'<autoref identifier="{name}" optional>`{shown}`</autoref>'
-
-    return ROLE.sub(link, text)
+from tools.docs.docstring_roles import without_roles
 
 
 class Roles(griffe.Extension):

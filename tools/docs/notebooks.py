@@ -7,13 +7,9 @@ from pathlib import Path
 import jupytext
 
 from tools.docs.links import ROOT
+from tools.docs.sources import Notebook
 
 TUTORIALS = ROOT / "docs" / "tutorials"
-
-
-def tutorials() -> list[Path]:
-    """The scripts that are notebooks: those with cells."""
-    return [file for file in sorted(TUTORIALS.glob("*.py")) if "\n# %%" in file.read_text(encoding="utf-8")]
 
 
 def read(script: Path) -> jupytext.jupytext.NotebookNode:
@@ -33,7 +29,13 @@ def notebook_page(script: Path) -> str:
     notebook = read(script)
     parts = []
     for i, cell in enumerate(notebook.cells):
-        parts.append(cell.source if cell.cell_type == "markdown" else f"```python\n{cell.source}\n```")
+        if cell.cell_type != "raw":  # what only the script runs
+            parts.append(cell.source if cell.cell_type == "markdown" else f"```python\n{cell.source}\n```")
         if i == 0:
             parts.append(f'<a href="{script.stem}.ipynb" download>Download the notebook</a>')
     return "\n\n".join(part for part in parts if part.strip()) + "\n"
+
+
+def notebooks() -> dict[Path, Notebook]:
+    """Script of each tutorial -> its notebook."""
+    return {script: Notebook(notebook_page(script), to_notebook(script)) for script in sorted(TUTORIALS.glob("*.py"))}
