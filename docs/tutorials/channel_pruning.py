@@ -5,7 +5,7 @@
 Channel pruning at several ratios: accuracy, FLOPs and measured time of one detector, dense and pruned.
 
 The dense detector is trained, then pruned at each ratio and fine-tuned, and all are exported and timed in turn. What is
-done stays in the folder: the same command goes on where it was interrupted. See channel_pruning.md.
+done stays in the folder: the same command goes on where it was interrupted. [Results](channel_pruning.md).
 
     python docs/tutorials/channel_pruning.py --data-root data/bccd/ --out work_dirs/channel_pruning
 """

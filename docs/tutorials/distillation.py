@@ -5,7 +5,8 @@
 Students with and without a teacher, over several seeds: what each term of a distillation brings.
 
 The teacher is trained first. Runs that are finished are not repeated, and an interrupted one is resumed, so that the
-same command continues after an interruption. The table is printed and written at the end.
+same command continues after an interruption. The table is printed and written at the end. Results are
+in the [benchmark](../benchmarks/compression_cpu-2-cores_torch-2.13_2026-11-29.md#distillation).
 
     python docs/tutorials/distillation.py bccd --data-root data/bccd/ --out work_dirs/distil
     python docs/tutorials/distillation.py camvid --data-root data/camvid/ --out work_dirs/distil

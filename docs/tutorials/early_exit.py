@@ -6,7 +6,8 @@ Dynamic depth: a detector with an early exit, its easy and its hard images, and 
 
 A detector with an exit is trained, then each gate on the finished detector. For many thresholds the images that exit
 get the early answer and the others the late one; the average precision is compared with that of as many images chosen
-at random. What is done stays in the folder: the same command goes on where it was interrupted. See early_exit.md.
+at random. What is done stays in the folder: the same command goes on where it was interrupted.
+[Results](early_exit.md).
 
     python docs/tutorials/early_exit.py --data-root data/bccd/ --out work_dirs/early_exit
 """

@@ -5,7 +5,7 @@
 Split, transform, merge against dense: the same detector on three RegNets, trained and timed.
 
 The first has the published 3x3 in groups of 8. The other two have dense 3x3s, made narrower until their backbone has
-the first one's parameters, or its FLOPs. See split_transform_merge.md.
+the first one's parameters, or its FLOPs. [Results](split_transform_merge.md).
 
     python docs/tutorials/split_transform_merge.py --data-root data/bccd/ --out work_dirs/stm
 """

@@ -103,7 +103,9 @@ def models_table(family: Family, extra: Mapping[str, Row]) -> str:
             values = ", ".join(f"{name} {value}" for name, value in result["Metrics"].items())
             results.append(f"{values} on {result['Dataset']} ({sources.index(source) + 1})")
         readme = extra.get(model["Name"], {})
-        plain = next((cell for column, cell in readme.items() if re.search(r"\bAP\b|mIoU", column)), "")
+        column, plain = next((item for item in readme.items() if re.search(r"\bAP\b|mIoU", item[0])), ("", ""))
+        if re.fullmatch(r"[\d.]+", plain):
+            plain = f"{column} {plain}"
         meta = model["Metadata"]
         numbers = [str(meta["Input Size"]), str(meta["Parameters (M)"]), str(meta.get("FLOPs (G)", ""))]
         name = f"[`{model['Name']}`]({model['Config'].removeprefix(family.folder + '/')})"
