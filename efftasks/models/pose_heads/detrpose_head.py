@@ -94,11 +94,6 @@ class DETRPoseHead(nn.Module):
         """The scale of the distributions of distances."""
         return self.decoder.reg_scale
 
-    def class_rows(self) -> dict[str, int]:
-        """Names of the parameters with a row for each class -> C, the number of these rows."""
-        prefixes = ("selection.score_head.", "decoder.score_heads.", "denoising.label_tokens")
-        return {name: self.num_classes for name, _ in self.named_parameters() if name.startswith(prefixes)}
-
     def set_progress(self, fraction: float) -> None:
         """Training progress, in [0, 1], which this head does not use."""
 
