@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from efftasks.cli.main import main
+from efftasks.runtime.predictor import Predictor
 from efftasks.runtime.video import Video
 from efftasks.structures.spec import ArtifactSpec, InputSpec, OutputSpec
 
@@ -125,6 +127,22 @@ def test_numbers_of_a_film(model, film, tmp_path, capsys, options):
     *_, last = Video(out / "film.mp4")
     trail = last.pixels[20:23, 40:100].astype(int)  # where the first shape came from, black in the film
     assert (trail.max(-1) > 60).any(0).mean() > 0.8
+
+
+@pytest.mark.parametrize(("options", "least"), [(["bytetrack"], 0.1), (["sort"], 0.3)])
+def test_the_model_gives_the_low_scores_that_a_tracker_takes(model, film, tmp_path, monkeypatch, options, least):
+    pytest.importorskip("trackers")
+    given = []
+
+    class Recorded(Predictor):
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            given.append(settings["score_thr"])
+            super().__init__(*args, **settings)
+
+    monkeypatch.setattr("efftasks.runtime.predictor.Predictor", Recorded)
+    line = ["predict", model, str(film), "--out", str(tmp_path / "out"), "--no-draw", "--max-frames", "3"]
+    assert main([*line, "--track", *options]) == 0
+    assert given == [least]
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,17 @@ def test_outlines_are_the_mask(seed):
     assert (filled([joined_ring(outline)], mask.shape) == mask).all()
 
 
+def test_parts_are_joined_where_they_are_closest():
+    mask = np.zeros((12, 40), bool)
+    mask[1:11, 2:12] = mask[4:8, 20:38] = True
+    outline = mask_outlines(mask, simplified=False)
+    length = sum(np.abs(np.roll(ring, -1, axis=0) - ring).sum() for ring in outline.outer)  # rings without diagonals
+    joined = joined_ring(outline)
+    cut = np.hypot(8.5, 3)  # from (11.75, 1.25) or (11.75, 10.75) to (20.25, 4.25) or (20.25, 7.75)
+    sides = np.hypot(*(np.roll(joined, -1, axis=0) - joined).T)
+    assert sides.sum() == pytest.approx(length + 2 * cut, abs=0.01)
+
+
 def test_simplified_outlines_are_close_and_short():
     mask = np.zeros((90, 120), np.uint8)
     cv2.ellipse(mask, (60, 45), (50, 30), 20, 0, 360, 1, -1)

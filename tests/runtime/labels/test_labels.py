@@ -158,6 +158,7 @@ def test_a_labelme_file(photo, tmp_path):
     ]
     shapes = json.loads((write("labelme", tmp_path / "m", masks_of(photo)) / "a.json").read_text())["shapes"]
     assert [shape["shape_type"] for shape in shapes] == ["polygon", "mask", "rectangle"]
+    assert shapes[1]["points"] == [[72, 8], [107, 37]]  # the first and the last pixel
 
 
 def image_element(folder: Path) -> ElementTree.Element:
