@@ -1,7 +1,7 @@
 # efftasks on CPUs: predict, train, test, export. The steps are those of docs/get_started.md.
 #   docker build -t efftasks .
 #   docker run --rm -v "$PWD":/work -u "$(id -u):$(id -g)" efftasks predict model.onnx photos/ --out out
-FROM python:3.12-slim-bookworm
+FROM python:3.11-slim-bookworm
 
 # Libraries that the wheel of opencv-python links and does not contain.
 RUN apt-get update \

@@ -2,8 +2,8 @@
 
     python tests/dockerfile_steps.py [--python python3.12] FOLDER [ARGUMENT ...]
 
-COPY copies what .dockerignore leaves, RUN lines with pip run in the environment, and those of the system (apt-get, useradd) are
-printed. Then the entry point runs with ``--version`` and, if there are any, with the arguments.
+COPY copies what .dockerignore leaves, RUN lines with pip run in the environment, and those of the system (apt-get,
+useradd) are printed. Then the entry point runs with ``--version`` and, if there are any, with the arguments.
 """
 
 from __future__ import annotations

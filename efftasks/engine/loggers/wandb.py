@@ -49,7 +49,7 @@ class WandbTracker(Tracker):
             group=self._group,
             name=self.run_name,
             dir=str(self._run.work_dir),
-            id=run_id or uuid.uuid4().hex[:8],
+            id=run_id or _new_id(),
             resume="allow",
         )
         self._wandb_run = self._start(settings)
@@ -75,6 +75,7 @@ class WandbTracker(Tracker):
             return wandb.init(**settings, settings=options)
         except wandb.Error as error:
             self.warn(f"no connection ({first_line(error)}), so the run is kept offline")
+            settings["id"] = _new_id()  # the other is in use by the attempt
             return wandb.init(**settings, mode="offline", settings=options)
 
     def add_config(self, config: Any, **kwargs: Any) -> None:
@@ -105,3 +106,7 @@ class WandbTracker(Tracker):
     def finish(self, is_complete: bool) -> None:
         """Close the run as finished or as failed."""
         self._wandb_run.finish(exit_code=0 if is_complete else 1)
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex[:8]
