@@ -1,4 +1,4 @@
-"""The Dockerfile does what the README says: the same extras, constraints and entry point, and copies what that needs."""
+"""The Dockerfile does what the README says: the same extras, constraints and entry point, and copies what it needs."""
 
 from __future__ import annotations
 
