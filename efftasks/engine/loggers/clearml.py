@@ -21,8 +21,8 @@ from efftasks.registry import VIS_BACKENDS
 __all__ = ["ClearmlTracker"]
 
 _SECONDS = 10  # ClearML itself tries to connect without end
-# What ClearML would replace by code of its own, and the search for the source repository, for which the end of a training
-# waits up to five minutes.
+# What ClearML would replace by code of its own, and the search for the source repository, for which the end of a
+# training waits up to five minutes.
 _UNUSED = (
     *("catboost", "detect_repository", "fastai", "gradio", "hydra", "joblib", "lightgbm", "matplotlib", "megengine"),
     *("pytorch", "scikit", "tensorboard", "tensorflow", "tfdefines", "xgboost"),

@@ -94,7 +94,7 @@ def test_wandb_offline(tmp_path: Path, toy: ModuleType, monkeypatch: pytest.Monk
     assert [row["iter"] for row in losses] == [2, 4, 6, 8]
     scores = [row for row in rows if "val/toy/score" in row]
     assert [(row["epoch"], row["val/toy/score"]) for row in scores] == [(1, 0.3), (2, 0.2)]
-    assert any("pictures/validation_1" in row for row in rows)
+    assert any("pictures/validation_1/path" in row for row in rows)
     config = "".join(item.value_json for record in records["config"] for item in record.update)
     assert "data/mine/" in config
     assert "someone" not in config
