@@ -75,6 +75,11 @@ def to_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def millions(value: float) -> str:
+    """Parameters with three digits, as they were counted."""
+    return f"{value:#.3g}".removesuffix(".")
+
+
 def facts(collection: Mapping[str, Any]) -> str:
     """Paper, code and licence, a line each."""
     lines = []
@@ -107,7 +112,7 @@ def models_table(family: Family, extra: Mapping[str, Row]) -> str:
         if re.fullmatch(r"[\d.]+", plain):
             plain = f"{column} {plain}"
         meta = model["Metadata"]
-        numbers = [str(meta["Input Size"]), str(meta["Parameters (M)"]), str(meta.get("FLOPs (G)", ""))]
+        numbers = [str(meta["Input Size"]), millions(meta["Parameters (M)"]), str(meta.get("FLOPs (G)", ""))]
         name = f"[`{model['Name']}`]({model['Config'].removeprefix(family.folder + '/')})"
         rows.append([name, *(readme.get(column, "") for column in more), *numbers, "; ".join(results) or plain])
     table = to_table(["config", *more, "input", "parameters M, fused", "GFLOPs", "result"], rows)
@@ -199,7 +204,7 @@ def overview(pages: Mapping[str, Family]) -> str:
             if family.task == task:
                 models = family.metafile["Models"]
                 parameters = [float(model["Metadata"]["Parameters (M)"]) for model in models]
-                low, high = f"{min(parameters):g}", f"{max(parameters):g}"
+                low, high = millions(min(parameters)), millions(max(parameters))
                 paper = family.metafile["Collections"][0].get("Paper")
                 title = f"[{paper['Title']}]({paper['URL']})" if paper else ""
                 span = low if low == high else f"{low} to {high}"
