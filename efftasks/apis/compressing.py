@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import uuid
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from efftasks.apis.compression_state import StepStates, digest, fingerprint, set
 from efftasks.apis.compression_steps import KEY, Chain, CompressionStep, read_chain, with_references
 from efftasks.apis.precheck import precheck
 from efftasks.apis.training import train
+from efftasks.apis.zoo import resolve_names
 from efftasks.checkpoints.newest import newest_intact_checkpoint
 from efftasks.config import linked_config
 from efftasks.linking.linked import LinkedConfig
@@ -59,7 +61,8 @@ def compress(
         UserError: a step cannot work; all are checked before the first one runs.
         WorkError: a file does not agree with its model. After any error the report of the steps before it is written.
     """
-    cfg = linked_config(cfg)
+    cfg = LinkedConfig.of(copy.deepcopy(linked_config(cfg)))
+    resolve_names(cfg)
     if not cfg.get(KEY):
         raise UserError(f"{KEY}: the config has none, expected steps; train it with efftasks.apis.train")
     _new_logger(log_level="ERROR")  # warnings of models that are built to be checked come again when they are trained
