@@ -175,9 +175,9 @@ def _best_fit(family: str, tensors: Mapping[str, Tensor], layout: Layout, count:
 
 
 def _configs_of(family: str) -> list[str]:
-    families, data = (family,), "_coco-"
-    if family == foreign_files.MMSEG:
-        families, data = foreign_files.MMSEG_FAMILIES, "_cityscapes-"
+    segmentors = family == foreign_files.MMSEG
+    families = foreign_files.MMSEG_FAMILIES if segmentors else (family,)
+    data = "_cityscapes-" if segmentors else "_coco-"
     return [name for name in shipped_configs() if name.split("-")[0] in families and data in name]
 
 

@@ -60,8 +60,8 @@ def push(
     check_files(file, spec)
     rows = read_benchmark(benchmark) if benchmark is not None else []
     with tempfile.TemporaryDirectory() as folder:
-        for name in [sidecar.name, *(part.name for part in spec.files)]:
-            _place(file.with_name(name), Path(folder, name))
+        for uploaded in [sidecar.name, file.name, *(part.name for part in spec.files[1:])]:
+            _place(file.with_name(uploaded), Path(folder, uploaded))
         if checkpoint is not None:
             if not Path(checkpoint).is_file():
                 raise UserError(f"--checkpoint: {checkpoint}: no such file")
