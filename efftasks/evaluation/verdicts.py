@@ -24,7 +24,7 @@ def verdict(row: MetricRow, number: int, first: str, other: str, images: int, fa
     if difference.low == difference.high == difference.value == 0:
         return f"No difference: {metric} of {other} is that of {first} in every resample"
     side = "higher" if difference.value > 0 else "lower"
-    interval = f"{LEVEL:.0%} interval {difference.low:+.2f} to {difference.high:+.2f}"
+    interval = f"{100 * LEVEL:.0f} % interval {difference.low:+.2f} to {difference.high:+.2f}"
     adjusted = f", adjusted for {family} comparisons" if family > 1 else ""
     figures = (
         f"{metric} of {other} is {abs(difference.value):.2f} {side} than of {first}, {interval} "

@@ -85,7 +85,7 @@ def cost_table(comparison: Comparison) -> list[dict[str, str]]:
             "model": model.name,
             "file MB": _number(model.megabytes, ".2f"),
             "parameters M": _number(model.parameters, ".2f"),
-            "ms (median)": _number(model.milliseconds, ".2f"),
+            "network ms (median)": _number(model.milliseconds, ".2f"),
             f"time / {comparison.models[0].name}": "" if model.ratio is None else _ratio(model.ratio),
         }
         table.append(cells)

@@ -107,7 +107,7 @@ def test_a_loss_is_seen_and_noise_is_not() -> None:
     assert lost.low < lost.value < lost.high < 0
     assert noise.low < 0 < noise.high
     sentence = verdict(row(rows, "AP"), 1, "a", "b", IMAGES, 4)
-    assert sentence.startswith(f"A difference: AP of boxes of b is {-lost.value:.2f} lower than of a, 95% interval")
+    assert sentence.startswith(f"A difference: AP of boxes of b is {-lost.value:.2f} lower than of a, 95 % interval")
     assert "adjusted for 4 comparisons" in sentence
     sentence = verdict(row(rows, "AP"), 2, "a", "c", IMAGES, 4)
     assert sentence.startswith("No difference that these 80 images can show: ")

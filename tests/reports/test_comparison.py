@@ -56,7 +56,7 @@ def test_tables() -> None:
         "model": "b.onnx",
         "file MB": "2.50",
         "parameters M": "",
-        "ms (median)": "4.00",
+        "network ms (median)": "4.00",
         "time / a.pth": "0.400 (0.390 to 0.420)",
     }
 
