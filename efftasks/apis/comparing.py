@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,9 +18,10 @@ from efftasks.evaluation.bootstrap import resample
 from efftasks.evaluation.comparison import MetricRow, check_comparable, compare_records, match_record, shared_kinds
 from efftasks.evaluation.differences import Interval, interval_of
 from efftasks.evaluation.image_differences import most_different
+from efftasks.evaluation.matches import Matches
 from efftasks.evaluation.records import EvaluationRecord
 from efftasks.evaluation.verdicts import verdict
-from efftasks.reports.compare_pictures import side_by_side
+from efftasks.reports.compare_pictures import SideBySide
 from efftasks.reports.comparison import ComparedModel, Comparison, write_data
 from efftasks.reports.comparison_page import write_comparison_page
 from efftasks.reports.page import Picture, data_uri
@@ -118,18 +119,32 @@ def compare(
         environment=describe_environment(settings.threads),
     )
     out.mkdir(parents=True, exist_ok=True)
+    pictures = _pictures(subjects, records, matches, kept, settings)
+    page = write_comparison_page(comparison, pictures, out / PAGE, settings.score_thr)
+    return Compared(comparison, page, write_data(comparison, out / Path(PAGE).stem))
+
+
+def _pictures(
+    subjects: Sequence[Subject],
+    records: Sequence[EvaluationRecord],
+    matches: Sequence[Mapping[str, Matches]],
+    kept: KeptRecords | None,
+    settings: CompareSettings,
+) -> list[Picture]:
+    """The images where the models differ most."""
+    names = [subject.name for subject in subjects]
     pictures = []
+    drawing = SideBySide(records, matches, names, settings.score_thr)
     for image in most_different(records, matches, settings.pictures, settings.score_thr):
         maps = kept.label_maps(subjects, image.position) if kept is not None else []
-        if truth is None and not maps:
+        if not matches[0] and not maps:
             continue  # nothing to draw: reports have no label maps
-        drawn = side_by_side(records, image.position, names, maps, settings.score_thr)
+        drawn = drawing.draw(image.position, maps)
         if drawn is not None:
             texts = "; ".join(f"{name}: {text}" for name, text in zip(names, image.texts))
             file_name = records[0].images[image.position]["file_name"]
             pictures.append(Picture(data_uri(drawn, "image/jpeg"), f"{file_name}. {texts}"))
-    page = write_comparison_page(comparison, pictures, out / PAGE, settings.score_thr)
-    return Compared(comparison, page, write_data(comparison, out / Path(PAGE).stem))
+    return pictures
 
 
 def _kept_records(

@@ -10,7 +10,7 @@ import numpy as np
 from efftasks.evaluation.matches import Matches
 from efftasks.evaluation.records import EvaluationRecord
 
-__all__ = ["ImageDifference", "most_different"]
+__all__ = ["ImageDifference", "most_different", "shown_kind"]
 
 
 class ImageDifference(NamedTuple):
@@ -46,6 +46,11 @@ def most_different(
     return images[:count]
 
 
+def shown_kind(matches: Mapping[str, Matches]) -> str:
+    """The kind by which images are compared: keypoints or masks, where there are any, else boxes."""
+    return next(kind for kind in ("keypoints", "segm", "bbox") if kind in matches)
+
+
 class _Errors(NamedTuple):
     found: list[set[int]]  # numbers of objects, of each image
     missed: np.ndarray  # (N,)
@@ -55,7 +60,7 @@ class _Errors(NamedTuple):
 def _by_objects(
     records: Sequence[EvaluationRecord], matches: Sequence[Mapping[str, Matches]], score_thr: float
 ) -> list[ImageDifference]:
-    kind = next(kind for kind in ("keypoints", "segm", "bbox") if kind in matches[0])
+    kind = shown_kind(matches[0])
     errors = [_errors(one[kind], score_thr) for one in matches]
     truth = records[0].ground_truth
     assert truth is not None

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from efftasks.reports.compare_pictures import LEGEND
 from efftasks.reports.comparison import Comparison, cost_table, main_table
 from efftasks.reports.page import (
     FIGURE_COLOR,
@@ -55,7 +56,9 @@ def write_comparison_page(comparison: Comparison, pictures: Sequence[Picture], p
         section("By class", _text_table(main_table(comparison, ("class",)))),
         section(
             "Where they differ most",
-            paragraph(f"Detections with a score of {score_thr:g} or more." if _has_objects(comparison) else "")
+            paragraph(
+                f"Detections with a score of {score_thr:g} or more; {LEGEND}." if _has_objects(comparison) else ""
+            )
             if pictures
             else "",
             gallery(pictures, "wide"),

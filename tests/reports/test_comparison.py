@@ -1,4 +1,4 @@
-"""A comparison as page, JSON, CSV and tables; pictures side by side."""
+"""A comparison as page, JSON, CSV and tables."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ import csv
 import json
 import re
 from pathlib import Path
-from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 
 from efftasks.evaluation.comparison import MetricRow
 from efftasks.evaluation.differences import Difference, Interval
-from efftasks.evaluation.records import EvaluationRecord, digest_of
-from efftasks.reports.compare_pictures import side_by_side
 from efftasks.reports.comparison import ComparedModel, Comparison, cost_table, main_table, write_data
 from efftasks.reports.comparison_page import write_comparison_page
 from efftasks.reports.page import Picture
@@ -99,56 +94,3 @@ def test_page_is_one_file_with_everything_escaped(tmp_path: Path, several_parts:
         *("Verdict", "Metrics", "Differences", "Cost", "By class"),
         *("Where they differ most", "How to read it"),
     ]
-
-
-def record(path: Path, detections: list[dict[str, Any]], classes: tuple[str, ...] = ()) -> EvaluationRecord:
-    images = [dict(id=1, file_name=path.name, height=60, width=100, path=str(path))]
-    mask = [[10, 10, 40, 10, 40, 50, 10, 50]]
-    truth = dict(
-        images=images,
-        annotations=[
-            dict(id=1, image_id=1, category_id=4, bbox=[10, 10, 30, 40], area=1200, iscrowd=0, segmentation=mask)
-        ],
-        categories=[dict(id=4, name="cat")],
-    )
-    confusion = np.ones((1, len(classes), len(classes)), np.int64) if classes else None
-    task = "detection"
-    digest = digest_of(images, truth, confusion)
-    return EvaluationRecord("m", task, ("bbox",), images, truth, detections, None, classes, confusion, {}, 0.1, digest)
-
-
-def halves(data: bytes, count: int) -> list[np.ndarray]:
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    assert picture is not None
-    width = (picture.shape[1] + 6) // count
-    return [picture[24:, i * width : (i + 1) * width - 6].astype(int) for i in range(count)]
-
-
-def test_pictures_show_truth_and_each_model(tmp_path: Path) -> None:
-    path = tmp_path / "1.png"
-    cv2.imwrite(str(path), np.full((60, 100, 3), 128, np.uint8))
-    box = dict(image_id=1, category_id=4, bbox=[50, 10, 40, 40])
-    records = [record(path, [dict(box, score=0.9)]), record(path, [dict(box, score=0.2)])]
-    drawn = side_by_side(records, 0, ["a", "b"])
-    assert drawn is not None
-    truth, first, second = halves(drawn, 3)
-    marked = [
-        [(np.abs(part - 128) > 60).any() for part in np.array_split(one, 2, axis=1)] for one in (truth, first, second)
-    ]
-    assert marked == [[True, False], [False, True], [False, False]]  # object left, detection right, score too low
-    path.unlink()
-    assert side_by_side(records, 0, ["a", "b"]) is None
-
-
-def test_pictures_of_label_maps(tmp_path: Path) -> None:
-    path = tmp_path / "1.png"
-    cv2.imwrite(str(path), np.full((60, 100, 3), 128, np.uint8))
-    maps = [np.zeros((60, 100), np.uint8), np.ones((60, 100), np.uint8), np.full((60, 100), 255, np.uint8)]
-    alone = [record(path, [], ("floor", "wall")) for _ in range(2)]
-    for one in alone:
-        object.__setattr__(one, "ground_truth", None)
-    drawn = side_by_side(alone, 0, ["a", "b"], maps)
-    assert drawn is not None
-    colors = [part.mean((0, 1)) for part in halves(drawn, 3)]
-    assert np.abs(colors[0] - colors[1]).max() > 20
-    assert np.abs(colors[2] - 128).max() < 3  # ignored pixels are not colored
