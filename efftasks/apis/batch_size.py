@@ -56,7 +56,8 @@ def set_batch_size(cfg: LinkedConfig, size: int, steps: int | None = None, keep_
         raise UserError("--batch-size: expected a config with train_dataloader.batch_size and one optimizer")
     old_steps = wrapper.get("accumulative_counts", 1)
     ratio = size * (steps or old_steps) / (loader["batch_size"] * old_steps)
-    sentence = f"batch size {size} instead of {loader['batch_size']}"
+    is_old = size == loader["batch_size"]
+    sentence = f"batch size {size}" + (", as in the config" if is_old else f" instead of {loader['batch_size']}")
     loader["batch_size"] = size
     if steps is not None and steps != old_steps:
         wrapper["accumulative_counts"] = steps

@@ -4,11 +4,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from efftasks.apis import build, load_config
 from efftasks.apis.training import build_runner
+from efftasks.checkpoints.class_rows import ClassCarry
 from efftasks.checkpoints.files import read_checkpoint
+from efftasks.compression.plan import CompressionPlan, Step
 from efftasks.engine.runner import EffRunner
+from efftasks.engine.starting import check_rows_known
+from efftasks.models.layers.prediction import outputs_of
+from efftasks.structures.errors import UserError
 
 CONFIG = "o2o-n_mobilenetv4-conv-s_1xb16-18e_shapes-128"
 OLD = ("circle", "square", "triangle", "star", "ring", "cross")
@@ -81,3 +87,21 @@ def test_what_is_resumed_is_not_touched(shapes, tmp_path, published):
     runner = started(shapes, tmp_path / "first", published, OLD)
     runner._resume = True
     assert runner._with_classes(runner.model, data, "x").weights is data["state_dict"]
+
+
+@pytest.mark.parametrize(("names", "refused"), [(OLD, False), (OLD[::-1], True)])
+def test_quantization_aware_checkpoints_keep_their_classes(names, refused):
+    plan = CompressionPlan("digest", (Step("QuantizeAware", {}),))
+    carry = ClassCarry({"classes": names})
+    if not refused:
+        check_rows_known(plan, {"classes": list(OLD)}, carry, "qat.pth")
+        return
+    with pytest.raises(UserError, match="quantization-aware training, whose classes cannot be changed"):
+        check_rows_known(plan, {"classes": list(OLD)}, carry, "qat.pth")
+    check_rows_known(CompressionPlan("digest", ()), {"classes": list(OLD)}, carry, "pruned.pth")
+
+
+def test_a_prediction_layer_of_low_rank_has_its_rows_in_the_second_of_two():
+    branch = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Sequential(nn.Conv2d(4, 2, 1, bias=False), nn.Conv2d(2, 3, 1)))
+    assert outputs_of(branch, "classes.0") == ["classes.0.1.1.weight", "classes.0.1.1.bias"]
+    assert outputs_of(nn.Identity(), "classes.0") == []

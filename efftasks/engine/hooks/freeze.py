@@ -72,12 +72,12 @@ class Freeze(Hook):
             parameter.grad = None
         if frozen:
             count = sum(parameter.numel() for parameter in self._parameters) / 1e6
-            end = "" if self.until is None else f" until epoch {self.until}"
+            end = "" if self.until is None else f" for the first {self.until} epochs"
             runner.logger.info(
                 f"frozen{end}: {', '.join(self.parts)}, {count:.2f} M parameters and {len(self._norms)} batch norms"
             )
         elif self._is_frozen:
-            runner.logger.info(f"{', '.join(self.parts)} learns again from epoch {runner.epoch + 1} on")
+            runner.logger.info(f"no longer frozen from epoch {runner.epoch + 1} on: {', '.join(self.parts)}")
         self._is_frozen = frozen
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
