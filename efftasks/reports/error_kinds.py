@@ -98,8 +98,8 @@ def _kinds_of(
 def _without(matches: Matches, kinds: np.ndarray, objects: np.ndarray, missed: np.ndarray, name: str) -> float:
     """AP where the errors of one kind are mended.
 
-    Errors of class and place become right, one for each object that has not been detected: that of the highest score.
-    The others disappear; missed objects, too.
+    Of the errors of class and place about an object that is not detected, the one of the highest score becomes right.
+    All others disappear; missed objects, too.
     """
     positives = matches.positives
     if name == "missed":
@@ -107,9 +107,10 @@ def _without(matches: Matches, kinds: np.ndarray, objects: np.ndarray, missed: n
         return _mean_ap(matches, matches.scores, matches.hits, matches.labels, ~matches.ignored, positives)
     wrong = kinds == KINDS.index(name)
     hits, labels, kept = matches.hits.copy(), matches.labels.copy(), ~matches.ignored & ~wrong
-    mended = np.flatnonzero(wrong & (objects >= 0))
-    mended = mended[np.argsort(-matches.scores[mended], kind="stable")]
-    mended = mended[np.unique(objects[mended], return_index=True)[1]]
+    about = np.flatnonzero(objects >= 0)
+    about = about[np.argsort(-matches.scores[about], kind="stable")]
+    best = about[np.unique(objects[about], return_index=True)[1]]
+    mended = best[wrong[best]]
     hits[mended], kept[mended] = True, True
     labels[mended] = matches.object_labels[objects[mended]]
     return _mean_ap(matches, matches.scores, hits, labels, kept, positives)

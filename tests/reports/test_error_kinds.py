@@ -50,7 +50,7 @@ def test_an_object_is_mended_once_by_the_detection_of_the_highest_score(record_o
     errors = find_errors(match(record_of([(0, "cat", A)], detections), "bbox"))
     assert errors.counts == {**dict.fromkeys(KINDS, 0), "class": 1, "place": 2}
     assert errors.costs["place"] == pytest.approx(1.0)
-    assert errors.costs["class"] == pytest.approx(1 / 3)  # right, behind two wrong ones
+    assert errors.costs["class"] == 0  # the object is that of a better detection
 
 
 def test_detections_in_a_crowd_region_are_no_errors(record_of: Callable) -> None:
@@ -79,6 +79,8 @@ def of_tide(record: EvaluationRecord) -> tuple[float, dict[str, float], dict[str
 @pytest.mark.parametrize("seed", range(6))
 def test_all_is_as_in_the_package_of_the_authors(seed: int, random_record: Callable) -> None:
     record = random_record(seed, crowds=False)
+    for i, row in enumerate(record.detections):
+        row["score"] += 1e-6 * i  # the package orders equal scores differently before and after mending
     ap, costs, counts = of_tide(record)
     errors = find_errors(match(record, "bbox"))
     assert errors.counts == counts and min(counts.values()) > 0
