@@ -77,7 +77,11 @@ def of_tide(record: EvaluationRecord) -> tuple[float, dict[str, float], dict[str
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_all_is_as_in_the_package_of_the_authors(seed: int, random_record: Callable) -> None:
+def test_all_is_as_in_the_package_of_the_authors(
+    seed: int, random_record: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # COCO's recalls differ from these in the last bit of some.
+    monkeypatch.setattr("efftasks.reports.curves._RECALLS", np.arange(101) / 100)
     record = random_record(seed, crowds=False)
     for i, row in enumerate(record.detections):
         row["score"] += 1e-6 * i  # the package orders equal scores differently before and after mending
