@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from efftasks.apis.export_settings import ExportSettings
     from efftasks.apis.exporting import Exported, export, export_model
     from efftasks.apis.predicting import infer, predict, stream
+    from efftasks.apis.reporting import write_report
     from efftasks.apis.training import train
     from efftasks.apis.zoo import published_artifact, published_checkpoint
     from efftasks.bench.rows import BenchmarkSettings
@@ -67,6 +68,7 @@ _MODULES = {
     "test_images": "apis.evaluating",
     "train": "apis.training",
     "write_published": "apis.converting",
+    "write_report": "apis.reporting",
 }
 
 __all__ = sorted(_MODULES)

@@ -20,7 +20,7 @@ from mmengine.registry import DefaultScope
 from tqdm import tqdm
 
 from efftasks.apis.precheck import precheck_together
-from efftasks.apis.recording import LabelMaps, Recorder
+from efftasks.apis.recording import Recorder
 from efftasks.config import innermost, pixel_range
 from efftasks.datasets.coco_masks import decode_mask
 from efftasks.datasets.transforms.loading import LoadSegMap
@@ -28,6 +28,7 @@ from efftasks.evaluation.records import EvaluationRecord
 from efftasks.imaging.prediction import Prediction, class_metadata
 from efftasks.linking.linked import LinkedConfig
 from efftasks.registry import DATASETS
+from efftasks.reports.label_maps import LabelMaps
 from efftasks.structures.errors import UserError
 from efftasks.structures.pixel_range import PixelRange
 
@@ -45,6 +46,7 @@ class Evaluation(NamedTuple):
     predictions: dict[int, Prediction]  # index into the data set -> prediction, of ``keep`` images
     record: EvaluationRecord | None = None  # where it was asked for
     worst_maps: Sequence[LabelMaps] = ()  # of the images with the most wrong pixels, the worst first
+    palette: Sequence[tuple[int, int, int]] = ()  # RGB of each class of label maps; with a record
 
 
 def _test_dataset(cfg: LinkedConfig) -> Any:
@@ -131,7 +133,8 @@ def evaluate(
         return Evaluation(evaluator.evaluate(len(dataset)), returned)
     recorded = recorder.finish(model)
     metrics = evaluator.evaluate(len(dataset))
-    return Evaluation(metrics, returned, replace(recorded, metrics=metrics), recorder.worst_maps)
+    palette = class_metadata(dataset.metainfo)["palette"]
+    return Evaluation(metrics, returned, replace(recorded, metrics=metrics), recorder.worst_maps, palette)
 
 
 def _evenly_spaced(count: int, number: int) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from mmengine.evaluator import Evaluator
@@ -13,18 +13,10 @@ from efftasks.evaluation.coco_metric import CocoMetric
 from efftasks.evaluation.label_counts import confusion_of
 from efftasks.evaluation.records import EvaluationRecord, digest_of, task_of
 from efftasks.evaluation.semantic_metric import SemanticIoU
+from efftasks.reports.label_maps import LabelMaps
 from efftasks.structures.errors import UserError
 
-__all__ = ["LabelMaps", "Recorder"]
-
-
-class LabelMaps(NamedTuple):
-    """The label maps of one image."""
-
-    image: int  # index into the images of the record
-    prediction: np.ndarray  # uint8 (H, W)
-    truth: np.ndarray  # uint8 (H, W)
-    wrong: float  # share of the annotated pixels whose label is wrong
+__all__ = ["Recorder"]
 
 
 class Recorder:

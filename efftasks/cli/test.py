@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from efftasks.cli.options import add_options, add_skip_check, add_width, parse_options
+from efftasks.cli.report_options import add_report, check_report, wants_record, write_report
 from efftasks.cli.size_options import add_sizes, check_sizes, sized_predictor
 from efftasks.cli.tile_options import add_tile_options, tile_settings
 
@@ -15,6 +16,7 @@ EXAMPLES = """examples:
   efftasks test my_config.py work_dirs/my_config/best.pth --out metrics.json
   efftasks test dfine-n-coco --cfg-options data_root=data/coco          a published checkpoint: efftasks zoo
   efftasks test my_config.py out/model.onnx --show-dir out/pictures     the artifact, on the same data
+  efftasks test my_config.py out/model.onnx --report out/report         curves, errors by kind, pictures
   efftasks test my_config.py out/model.onnx --sizes 192 256 320         each input size, and a choice for each image
   efftasks test my_config.py out/model.onnx --exit-thresholds auto --beside small.onnx --plot curve.png
 """
@@ -50,6 +52,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--show-dir", metavar="DIR", help="write pictures: ground truth left, predictions right")
     parser.add_argument("--show-num", type=int, default=16, help="number of pictures (default 16)")
     parser.add_argument("--score-thr", type=float, default=0.3, help="minimum score of drawn detections (default 0.3)")
+    add_report(parser)
     add_width(parser)
     group = add_sizes(parser, thresholds="+")
     group.add_argument("--fit-sizes", metavar="FILE", help="fit a rule to the test data, and write it to FILE")
@@ -102,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
     check_sizes(args)
     _check_size_options(args)
     _check_exit_options(args)
+    check_report(args)
     options = parse_options(args.cfg_options)
     cfg = apis.load_config(args.config, options)
     if args.sizes:
@@ -112,7 +116,8 @@ def run(args: argparse.Namespace) -> int:
     predict, classes = entry_predictor(cfg, args.model, args.backend, threshold, tiles, args.width)
     counted = CountedExits(predict)
     keep = args.show_num if args.show_dir else 0
-    result = apis.evaluate(cfg, counted, classes, keep=keep, check=not args.skip_check)
+    wanted = dict(record=wants_record(args), model=args.model, keep_maps=8)
+    result = apis.evaluate(cfg, counted, classes, keep=keep, check=not args.skip_check, **wanted)
     metrics = result.metrics if counted.rate is None else {**result.metrics, "exit_rate": counted.rate}
     for key, value in metrics.items():
         print(f"{key:<20} {value:.4f}")
@@ -121,6 +126,7 @@ def run(args: argparse.Namespace) -> int:
     if args.show_dir:
         apis.draw_comparison(cfg, result.predictions, args.show_dir, args.score_thr)
         print(f"pictures: {args.show_dir}")
+    write_report(args, cfg, result)
     return 0
 
 

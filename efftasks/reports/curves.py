@@ -9,7 +9,16 @@ import numpy as np
 
 from efftasks.reports.matches import Matches
 
-__all__ = ["Bin", "Curve", "average_precision", "best_thresholds", "calibration", "class_curve", "calibration_error"]
+__all__ = [
+    "Bin",
+    "Curve",
+    "average_precision",
+    "best_thresholds",
+    "calibration",
+    "calibration_error",
+    "class_curve",
+    "pooled_curve",
+]
 
 _RECALLS = np.linspace(0, 1, 101)  # at which COCO takes the precision
 
@@ -55,14 +64,22 @@ class Curve:
 
 def class_curve(matches: Matches, label: int) -> Curve:
     """The curve of a class; its detections are those that are right or wrong, not the ignored ones."""
-    chosen = np.flatnonzero((matches.labels == label) & ~matches.ignored)
+    return _curve(matches, matches.names[label], matches.labels == label, int(matches.positives[label]))
+
+
+def pooled_curve(matches: Matches) -> Curve:
+    """The curve of all classes together, by number of detections."""
+    return _curve(matches, "all", np.ones(len(matches.labels), bool), int(matches.positives.sum()))
+
+
+def _curve(matches: Matches, name: str, of_class: np.ndarray, positives: int) -> Curve:
+    chosen = np.flatnonzero(of_class & ~matches.ignored)
     chosen = chosen[np.argsort(-matches.scores[chosen], kind="stable")]
     scores = matches.scores[chosen]
     right = matches.hits[chosen].cumsum()
     last = np.flatnonzero(np.diff(scores, append=-np.inf) != 0)  # of each score
-    positives = int(matches.positives[label])
     recall = right[last] / positives if positives else np.full(len(last), np.nan)
-    return Curve(matches.names[label], positives, scores[last], right[last] / (last + 1), recall)
+    return Curve(name, positives, scores[last], right[last] / (last + 1), recall)
 
 
 def best_thresholds(matches: Matches) -> dict[str, float]:

@@ -48,6 +48,7 @@ def test_every_command_module_is_in_the_parser() -> None:
         "options",
         "parser",
         "quiet",
+        "report_options",
         "size_options",
         "tile_options",
         "zoo_hub",
