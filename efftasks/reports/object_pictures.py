@@ -131,7 +131,10 @@ def _worst_images(
         if drawn is not None:
             name = names.get(matches.image_ids[image], matches.image_ids[image])
             pictures.append(Picture(as_jpeg(drawn), f"{name}: {right} right, {false} false, {missed} missed"))
-    note = f"Ground truth on the left, detections with scores from {score_thr:.3g} on the right; the most errors first."
+    note = (
+        "Objects on the left, missed ones in red; on the right detections with scores from "
+        f"{score_thr:.3g} on, false ones in red. The most errors first."
+    )
     return (
         page.section("Images with the most errors", page.paragraph(note), page.gallery(pictures, "wide"))
         if pictures

@@ -56,7 +56,8 @@ th[data-order="up"]::after { content: " \\2191"; } th[data-order="down"]::after 
 .pictures.wide { grid-template-columns: 1fr; }
 figure { margin: 0; } img { max-width: 100%; border-radius: 4px; image-rendering: auto; }
 figcaption { font-size: .85rem; overflow-wrap: anywhere; }
-.pictures img { width: 100%; } pre { overflow-x: auto; background: #8881; padding: .7rem; border-radius: 6px; }
+.pictures img { width: 100%; } .pictures.wide img { width: auto; }
+pre { overflow-x: auto; background: #8881; padding: .7rem; border-radius: 6px; }
 """
 
 # A click on the heading of a column sorts the rows: numbers by value, from the largest first; the rest as text.

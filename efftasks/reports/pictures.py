@@ -10,7 +10,6 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from efftasks.evaluation.records import EvaluationRecord
-from efftasks.imaging.drawing import draw_instances
 from efftasks.imaging.images import UnreadableImage, read_image
 from efftasks.reports.matches import Matches
 from efftasks.reports.page import Picture, data_uri
@@ -18,9 +17,9 @@ from efftasks.structures.pixel_range import PixelRange
 
 __all__ = ["Album", "as_jpeg", "fitted"]
 
-TRUTH, PREDICTED = (70, 190, 70), (40, 120, 250)  # (b, g, r): green and orange
+TRUTH, PREDICTED, _FALSE = (70, 190, 70), (40, 120, 250), (50, 50, 235)  # (b, g, r): green, orange and red
 _CROP, _CONTEXT, _LEAST = 150, 1.6, 24  # side of a crop on the page, around the box, and in the image
-_WIDTH = 520  # of an image on the page
+_WIDTH, _LARGEST = 520, 3.0  # of an image on the page, and how much larger than it is
 _QUALITY = 82
 
 
@@ -123,7 +122,7 @@ class Album:
         x, y, width, height = row["bbox"]
         corners = (np.array([[x, y], [x + width, y + height]]) - origin) * scale
         (left, top), (right, bottom) = np.rint(corners).astype(int).tolist()
-        cv2.rectangle(crop, (left, top), (right, bottom), color, 1)
+        cv2.rectangle(crop, (left, top), (right, bottom), color, 1 if color == TRUTH else 2)
         if self._matches.kind == "keypoints":
             points = np.array(row["keypoints"], float).reshape(-1, 3)
             places = np.rint((points[:, :2] - origin) * scale).astype(int)
@@ -135,38 +134,42 @@ class Album:
                 cv2.circle(crop, place, 2, color, -1, cv2.LINE_AA)
 
     def pair(self, image: int, score_thr: float) -> np.ndarray | None:
-        """The whole image twice, with its objects, and with its detections from a score on."""
+        """The whole image twice: objects, missed ones in red; and detections from a score on, false ones in red.
+
+        Where there are several classes, those in red are named.
+        """
         picture = self._read(image)
         if picture is None:
             return None
         matches = self._matches
+        scale = min(_LARGEST, _WIDTH / max(picture.shape[:2]))
+        size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
+        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+        left, right = small.copy(), small.copy()
         objects = np.flatnonzero((matches.object_images == image) & matches.must_match)
-        detections = np.flatnonzero((matches.images == image) & (matches.scores >= score_thr))
-        truth = [matches.annotations[i] for i in objects]
-        found = [self._record.detections[matches.rows[i]] for i in detections]
-        scale = min(1.0, _WIDTH / max(picture.shape[:2]))
-        small = fitted(picture)
-        left = self._drawn(small, scale, truth, matches.object_labels[objects], None)
-        right = self._drawn(small, scale, found, matches.labels[detections], matches.scores[detections])
+        detections = np.flatnonzero((matches.images == image) & (matches.scores >= score_thr) & ~matches.ignored)
+        is_detected = np.isin(matches.object_matches[objects], detections)
+        for i, good in _wrong_last(objects, is_detected):
+            self._mark(left, matches.annotations[i], scale, good, matches.names[matches.object_labels[i]])
+        for i, good in _wrong_last(detections, matches.hits[detections]):
+            row = self._record.detections[matches.rows[i]]
+            self._mark(right, row, scale, good, f"{matches.names[matches.labels[i]]} {matches.scores[i]:.2f}")
         return np.concatenate([left, np.full_like(left[:, :4], 255), right], axis=1)
 
-    def _drawn(
-        self, picture: np.ndarray, scale: float, rows: Sequence[dict[str, Any]], labels: np.ndarray, scores: Any
-    ) -> np.ndarray:
-        if not rows:
-            return picture
-        boxes = np.array([row["bbox"] for row in rows], float) * scale
-        boxes[:, 2:] += boxes[:, :2]
-        more: dict[str, Any] = {}
-        if self._matches.kind == "segm":
-            size = picture.shape[1::-1]
-            masks = [coco_mask.decode(row["segmentation"]) for row in rows]
-            more["masks"] = np.stack([cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST) for mask in masks])
-        if self._matches.kind == "keypoints":
-            points = np.array([row["keypoints"] for row in rows], float).reshape(len(rows), -1, 3)
-            points[..., :2] *= scale
-            more.update(keypoints=points, skeleton=self._skeleton)
-        return draw_instances(picture, boxes, labels, self._matches.names, scores, **more)
+    def _mark(self, picture: np.ndarray, row: dict[str, Any], scale: float, good: bool, name: str) -> None:
+        color = TRUTH if good else _FALSE
+        self._draw(picture, row, (0, 0), scale, color)
+        if not good and len(self._matches.names) > 1:
+            x, y = (round(value * scale) for value in row["bbox"][:2])
+            text = name.encode("ascii", "replace").decode("ascii")  # the font of OpenCV is ASCII
+            place = (max(x, 0), max(y - 3, 10))
+            cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 3, cv2.LINE_AA)
+            cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
+
+
+def _wrong_last(indices: np.ndarray, good: np.ndarray) -> list[tuple[int, bool]]:
+    """Wrong ones last, so that they are drawn on top."""
+    return sorted(zip(indices.tolist(), good.tolist()), key=lambda pair: not pair[1])
 
 
 def _window(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -175,6 +178,7 @@ def _window(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> tuple[in
     low, high = corners[:, :2].min(0), corners[:, 2:].max(0)
     half = max(_CONTEXT * (high - low).max(), _LEAST) / 2
     center = (low + high) / 2
-    x1, y1 = np.floor(np.maximum(center - half, 0)).astype(int).tolist()
-    x2, y2 = np.ceil(np.minimum(center + half, size[::-1])).astype(int).tolist()
+    low = np.clip(center - half, 0, np.maximum(np.array(size[::-1]) - 2 * half, 0))  # moved rather than cut
+    x1, y1 = np.floor(low).astype(int).tolist()
+    x2, y2 = np.ceil(np.minimum(low + 2 * half, size[::-1])).astype(int).tolist()
     return x1, y1, x2, y2
