@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from efftasks.cli.key_frame_options import add_key_frame_options, counted, key_frame_settings
 from efftasks.cli.label_options import add_label_options, check_label_options, label_writers
 from efftasks.cli.options import add_width
+from efftasks.cli.score_options import add_score, choose_scores, with_sufficient_scores
 from efftasks.cli.size_options import add_sizes, check_sizes, sized_predictor
 from efftasks.cli.tile_options import add_tile_options, tile_progress, tile_settings
 from efftasks.cli.track_options import add_track_options, check_track_options, make_tracker, model_score, tracked
@@ -82,7 +83,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--config", help="config of a checkpoint")
     add_width(parser)
     parser.add_argument("--out", default="predictions", help="folder (default: predictions)")
-    parser.add_argument("--score-thr", type=float, default=0.3, help="minimum score of detections (default 0.3)")
+    add_score(parser)
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--max-frames", type=int, metavar="N", help="end after N images or frames")
     group = parser.add_argument_group("what is written beside predictions.json")
@@ -122,6 +123,7 @@ def run(args: argparse.Namespace) -> int:
     from efftasks.structures.errors import UserError
     from efftasks.structures.suffixes import is_checkpoint
 
+    thresholds = choose_scores(args)
     _check(args)
     check_sizes(args)
     stream = _checkpoint(args) if is_checkpoint(args.model) else _artifact(args)
@@ -134,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
         writers = [stack.enter_context(closing(writer)) for writer in _writers(args, source, out)]
         summary = _Summary()
         skip = None if source.total == 1 and not source.video else skipped.append
-        predictions = tracked(stream(source, skip), tracker)
+        predictions = with_sufficient_scores(tracked(stream(source, skip), tracker), thresholds)
         start = time.perf_counter()
         # A camera has no end of its own: an interrupt is the way to leave it.
         with suppress(*[KeyboardInterrupt] if source.live else []):

@@ -140,8 +140,8 @@ class Prediction:
         order = np.argsort(-pixels, kind="stable")[:3]
         return ", ".join(f"{self.segmentation_names[ids[i]]} {pixels[i] / pixels.sum():.0%}" for i in order)
 
-    def filter(self, score_thr: float) -> Prediction:
-        """The detections with a score of at least ``score_thr``."""
+    def filter(self, score_thr: float | np.ndarray) -> Prediction:
+        """The detections with a score of at least ``score_thr``, a number, or one for each detection: float (K,)."""
         keep = self.scores >= score_thr
         return replace(
             self,

@@ -223,10 +223,12 @@ def _read_sidecar(path: Path) -> ArtifactSpec | None:
 
 
 def _describe(path: Path, metadata: str | None, sidecar: ArtifactSpec | None) -> ArtifactSpec:
-    """What a file says of itself, with the files that its sidecar states; or what the sidecar says."""
+    """What a file says of itself, with the files and score thresholds of its sidecar; or what the sidecar says."""
     if metadata is not None:
         spec = ArtifactSpec.from_json(metadata, origin=str(path))
-        return spec if sidecar is None else replace(spec, files=sidecar.files)
+        if sidecar is None:
+            return spec
+        return replace(spec, files=sidecar.files, score_thresholds=sidecar.score_thresholds)
     if sidecar is not None:
         return sidecar
     beside = path.with_suffix(".json")

@@ -78,8 +78,9 @@ class Predictor:
         threads: threads of the runtime; None leaves it to the runtime.
         provider: what the runtime runs it on: an execution provider of ONNX Runtime such as ``"cuda"``, or a device of
             OpenVINO such as ``"gpu"``; None for the CPU. One that is not there is an error, and never replaced.
-        score_thr: drop detections below. A mask takes a byte for each pixel of the image: all 100 of an image of 12
-            megapixels take 1.2 GB, and none is made of what is dropped.
+        score_thr: drop detections below; None takes the thresholds of the artifact, one for each class, where
+            `efftasks test --write-thresholds` wrote them, and drops none otherwise. A mask takes a byte for each pixel
+            of the image: all 100 of an image of 12 megapixels take 1.2 GB, and none is made of what is dropped.
         size: (height, width) of the network input, for artifacts with a dynamic size.
         exit_threshold: of a network with an early exit, the least score of an answer there that is taken, a number from
             0; None takes that of the artifact.
@@ -94,12 +95,12 @@ class Predictor:
         path: str | Path | Artifact,
         backend: str | None = None,
         threads: int | None = None,
-        score_thr: float = 0.0,
+        score_thr: float | None = 0.0,
         size: tuple[int, int] | None = None,
         provider: str | None = None,
         exit_threshold: float | None = None,
     ) -> None:
-        if not 0 <= score_thr <= 1:
+        if score_thr is not None and not 0 <= score_thr <= 1:
             raise UserError(f"score_thr: got {score_thr}, expected a number in 0 to 1")
         self.session = path if isinstance(path, Artifact) else Artifact(path, backend, threads, provider)
         path, self.spec = self.session.path, self.session.spec
@@ -115,7 +116,9 @@ class Predictor:
                 f"{path}: outputs: got {', '.join(sorted(names))}, expected boxes, scores and labels, or segmentation, "
                 "or logits"
             )
-        self.score_thr = score_thr
+        by_class = self.spec.score_thresholds if score_thr is None else ()
+        self._class_scores = np.array(by_class)
+        self.score_thr = min(by_class, default=0.0) if score_thr is None else score_thr
         image_input = self.spec.input
         height, width = (image_input.height, image_input.width) if size is None else size
         self.size = (height, width)
@@ -286,7 +289,7 @@ class Predictor:
         scores = outputs["scores"][i]
         keep = slice(None, int((scores >= self.score_thr).sum()))  # sorted, best first
         boxes = to_image_pixels(outputs["boxes"][i][keep], place)
-        return Prediction(
+        prediction = Prediction(
             source,
             boxes,
             scores[keep].copy(),  # the runtime may use its memory again
@@ -297,6 +300,7 @@ class Predictor:
             skeleton=spec.skeleton,
             semantic_classes=spec.semantic_classes,
         )
+        return prediction.filter(self._class_scores[prediction.labels]) if len(self._class_scores) else prediction
 
     def _more(
         self, i: int, keep: slice, boxes: np.ndarray, outputs: dict[str, np.ndarray], place: Placement

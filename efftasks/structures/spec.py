@@ -67,7 +67,7 @@ class ArtifactSpec:
     the runtime makes the predictions of them, as ``decoder`` says. ``files`` are all that the artifact consists of, the
     one that is opened first: they stand in the sidecar alone, since no file can hold its own digest. ``comparison`` is
     what the artifact was held against; None for what its precision asks. ``early_exit`` is None where the whole network
-    always runs.
+    always runs. ``score_thresholds``, the least score of each class, are written by ``efftasks test --write-thresholds``.
     """
 
     task: str
@@ -80,6 +80,7 @@ class ArtifactSpec:
     skeleton: tuple[tuple[int, int], ...] = ()  # pairs of indices into keypoints, from 0
     semantic_classes: tuple[str, ...] = ()
     palette: tuple[tuple[int, int, int], ...] = ()  # RGB of each class of the label map, or none
+    score_thresholds: tuple[float, ...] = ()  # of each class, or none
     decode: str = "inside"
     decoder: DecoderSpec | None = None
     early_exit: ExitSpec | None = None
@@ -129,6 +130,13 @@ class ArtifactSpec:
             raise UserError(f"category_ids: got {ids!r}, expected a list of integers")
         if len(ids) != len(self.classes):
             raise UserError(f"category_ids: got {len(ids)}, expected {len(self.classes)}, one for each of classes")
+        thresholds = self.score_thresholds
+        if not isinstance(thresholds, (tuple, list)) or not all(is_number(x) and 0 <= x <= 1 for x in thresholds):
+            raise UserError(f"score_thresholds: got {thresholds!r}, expected a list of numbers in 0 to 1")
+        if len(thresholds) not in (0, len(self.classes)):
+            raise UserError(
+                f"score_thresholds: got {len(thresholds)}, expected {len(self.classes)}, one for each of classes, or none"
+            )
         for color in self.palette:
             if not all(0 <= value <= 255 for value in color):
                 raise UserError(f"palette: got {tuple(color)}, expected numbers in 0 to 255")

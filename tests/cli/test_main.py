@@ -49,6 +49,7 @@ def test_every_command_module_is_in_the_parser() -> None:
         "parser",
         "quiet",
         "report_options",
+        "score_options",
         "size_options",
         "tile_options",
         "zoo_hub",

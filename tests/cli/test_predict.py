@@ -20,6 +20,8 @@ from efftasks.apis.entry_predictors import artifact_predictor, entry_predictor
 from efftasks.cli.main import main
 from efftasks.imaging.prediction import Prediction
 from efftasks.runtime.outputs import CsvWriter
+from efftasks.runtime.predictor import Predictor
+from efftasks.runtime.sidecar import write_score_thresholds
 from efftasks.runtime.tile_settings import TileSettings
 from efftasks.runtime.video import Video
 from efftasks.structures.errors import UserError
@@ -89,6 +91,39 @@ def test_a_folder(model, tmp_path, capsys):
     assert "3 images" in (said := capsys.readouterr().out) and "3 dog" in said and "cat" not in said
     drawn = cv2.imread(str(out / "a.jpg")).astype(int)
     assert np.abs(drawn[8:24, 3:6] - 90).max() > 40 and np.abs(drawn[28:, 26:] - 90).max() < 20
+
+
+def test_scores_of_each_class_written_beside_the_file_are_used_and_overridden(model, tmp_path, capsys):
+    """The cat scores 0.2 and the dog 0.9: with a threshold each, and with one for both."""
+    sidecar = Path(model).with_suffix(".json")
+    photo = write_image(tmp_path / "a.png")
+
+    def objects(*options: str) -> list[int]:
+        assert main(["predict", model, str(photo), "--out", str(tmp_path / "out"), "--no-draw", *options]) == 0
+        return [row["category_id"] for row in read(tmp_path / "out")["annotations"]]
+
+    sidecar.write_text(Predictor(model).spec.to_json())
+    assert objects() == [7] and "minimum scores" not in capsys.readouterr().out
+    assert write_score_thresholds(model, {"cat": 0.1, "dog": 0.95}) == sidecar
+    assert objects() == [3]
+    assert f"minimum scores of {model}: cat 0.1, dog 0.95; --score-thr takes one for all" in capsys.readouterr().out
+    assert objects("--score-thr", "0.15") == [7, 3]
+    assert [len(Predictor(model, score_thr=value)(str(photo))[0]) for value in (None, 0.0, 0.3)] == [1, 2, 1]
+    assert Predictor(model, score_thr=None)(str(photo))[0].labels.tolist() == [0]
+
+
+def test_thresholds_need_a_sidecar_and_leave_the_rest_of_it(model, tmp_path):
+    with pytest.raises(UserError, match="the sidecar cannot be read"):
+        write_score_thresholds(model, {"cat": 0.1})
+    sidecar = Path(model).with_suffix(".json")
+    before = json.loads(Predictor(model).spec.to_json())
+    sidecar.write_text(json.dumps({**before, "of a newer version": 1}))
+    write_score_thresholds(model, {"dog": 0.5})  # the cat was never detected
+    assert json.loads(sidecar.read_text()) == {**before, "of a newer version": 1, "score_thresholds": [0.5, 0.5]}
+    for values in ([0.5], [0.5, 1.5], ["a", "b"]):
+        sidecar.write_text(json.dumps({**before, "score_thresholds": values}))
+        with pytest.raises(UserError, match=r"model\.json: score_thresholds: got"):
+            Predictor(model)
 
 
 def test_masks_keypoints_and_a_label_map(tmp_path, capsys):

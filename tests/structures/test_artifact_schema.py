@@ -39,6 +39,7 @@ FULL = ArtifactSpec(
     skeleton=((0, 1),),
     semantic_classes=("grass",),
     palette=((1, 2, 3),),
+    score_thresholds=(0.25, 0.5),
     decode="outside",
     decoder=DecoderSpec("top-pairs", 2),
     early_exit=ExitSpec("split", 0.5, "rest.onnx", (OutputSpec("maps", ("N", 8), "float32", ""),)),
@@ -159,6 +160,7 @@ BETWEEN_FIELDS = [
         for value in ([], [one])
     ),
     ("keypoint_sigmas", [1]),
+    ("score_thresholds", [1]),
     ("decoder", None),
 ]
 
