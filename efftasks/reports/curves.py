@@ -54,6 +54,16 @@ class Curve:
             return None
         return int(np.flatnonzero(self.f1 == self.f1.max())[-1])
 
+    def points(self, most: int) -> np.ndarray:
+        """Indices of at most this many points and the best one, evenly spaced along the curve: few where it is flat."""
+        count = len(self.scores)
+        if count <= most:
+            return np.arange(count)
+        steps = sum(np.abs(np.diff(np.nan_to_num(x), prepend=x[0])) for x in (self.scores, self.precision, self.recall))
+        along = np.cumsum(np.nan_to_num(steps))
+        chosen = np.searchsorted(along, np.linspace(0, along[-1], most - 1))
+        return np.unique(np.append(chosen, count - 1 if self.best is None else self.best))
+
     def at(self, threshold: float) -> tuple[float, float]:
         """Precision and recall of the detections from a score on; a precision of NaN without any."""
         count = int(np.searchsorted(-self.scores, -threshold, side="right"))
@@ -109,7 +119,7 @@ class Bin(NamedTuple):
 
     low: float
     high: float
-    count: int
+    number: int
     mean_score: float  # NaN for none
     share_right: float  # NaN for none
 
@@ -135,6 +145,6 @@ def calibration(matches: Matches, bins: int = 10, score_thr: float = 0.0) -> lis
 
 def calibration_error(bins: list[Bin]) -> float:
     """Expected calibration error (Guo et al., 2017): the mean gap of score and share, by detection; NaN for none."""
-    total = sum(each.count for each in bins)
-    gaps = [each.count * abs(each.mean_score - each.share_right) for each in bins if each.count]
+    total = sum(each.number for each in bins)
+    gaps = [each.number * abs(each.mean_score - each.share_right) for each in bins if each.number]
     return sum(gaps) / total if total else float("nan")

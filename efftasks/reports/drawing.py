@@ -40,10 +40,6 @@ def _new(columns: int, width: float = 11.0, height: float = 3.6) -> tuple[Any, S
     return figure, panels
 
 
-def _thin(count: int) -> np.ndarray:
-    return np.unique(np.linspace(0, max(count - 1, 0), min(count, _POINTS)).astype(int))
-
-
 def draw_curves(curves: Sequence[Curve], pooled: Curve, score_thr: float) -> str:
     """Precision over recall and F1 over the score by class, and all over the score for all classes together."""
     figure, (left, middle, right) = _new(3)
@@ -51,7 +47,7 @@ def draw_curves(curves: Sequence[Curve], pooled: Curve, score_thr: float) -> str
     for i, curve in reversed(list(enumerate(order))):
         if not len(curve.scores) or not curve.positives:
             continue
-        points = _thin(len(curve.scores))
+        points = curve.points(_POINTS)
         named = i < _NAMED
         style: dict[str, Any] = (
             dict(color=f"C{i}", label=curve.name, linewidth=1.5)
@@ -62,7 +58,7 @@ def draw_curves(curves: Sequence[Curve], pooled: Curve, score_thr: float) -> str
         middle.plot(curve.scores[points], curve.f1[points], **style)
         if named and curve.best is not None:
             middle.plot(curve.scores[curve.best], curve.f1[curve.best], "o", color=f"C{i}", markersize=4)
-    points = _thin(len(pooled.scores))
+    points = pooled.points(_POINTS)
     for values, name in ((pooled.precision, "precision"), (pooled.recall, "recall"), (pooled.f1, "F1")):
         right.plot(pooled.scores[points], values[points], label=name, linewidth=1.5)
     right.axvline(score_thr, color=FIGURE_COLOR, linestyle="--", linewidth=1)
@@ -139,15 +135,15 @@ def draw_calibration(bins: Sequence[Bin]) -> str:
     figure, (left, right) = _new(2, 9.0, 3.4)
     low, width = [each.low for each in bins], bins[0].high - bins[0].low
     left.bar(
-        low, [0 if each.count == 0 else each.share_right for each in bins], width * 0.94, align="edge", color=_BLUE
+        low, [0 if each.number == 0 else each.share_right for each in bins], width * 0.94, align="edge", color=_BLUE
     )
     left.plot([0, 1], [0, 1], "--", color=FIGURE_COLOR, linewidth=1)
-    points = [(each.mean_score, each.share_right) for each in bins if each.count]
+    points = [(each.mean_score, each.share_right) for each in bins if each.number]
     left.plot([x for x, _ in points], [y for _, y in points], "o", color=_ORANGE, markersize=4)
     left.set(title="share of right detections", xlabel="score", xlim=(0, 1), ylim=(0, 1.02))
-    right.bar(low, [each.count for each in bins], width * 0.94, align="edge", color=_ORANGE)
+    right.bar(low, [each.number for each in bins], width * 0.94, align="edge", color=_ORANGE)
     right.set(title="detections", xlabel="score", xlim=(0, 1))
-    if any(each.count for each in bins):
+    if any(each.number for each in bins):
         right.set_yscale("log")
     return figure_uri(figure)
 

@@ -114,7 +114,7 @@ def _add_curves(part: Part, heading: str, kind: str, curves: Sequence[Curve], po
     part.sections.append(page.section(heading, drawn))
     rows = []
     for curve in (*curves, pooled):
-        points = np.unique(np.linspace(0, len(curve.scores) - 1, min(len(curve.scores), _CURVE_ROWS)).astype(int))
+        points = curve.points(_CURVE_ROWS)
         columns = [array[points].tolist() for array in (curve.scores, curve.precision, curve.recall, curve.f1)]
         rows += [[curve.name, *values] for values in zip(*columns)]
     part.tables[f"{kind}_curves"] = (("class", "score", "precision", "recall", "F1"), rows)

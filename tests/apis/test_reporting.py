@@ -66,11 +66,11 @@ def _erring(entry: dict[str, Any], prediction: Prediction) -> Prediction:
             prediction,
             boxes=prediction.boxes + np.float32(3),
             masks=np.roll(prediction.masks, 3, (1, 2)),
-            keypoints=prediction.keypoints + np.float32([3, 3, 0]),
+            keypoints=prediction.keypoints + np.array([3, 3, 0], np.float32),
         )
         labels = np.roll(labels, 3, (0, 1))
     if name == "1":
-        prediction = replace(prediction.filter(0.85))
+        prediction = prediction.filter(0.85)
     if name == "2":
         prediction = replace(prediction, labels=1 - prediction.labels)
     return replace(prediction, segmentation=labels, semantic_classes=REGIONS)

@@ -124,8 +124,8 @@ def test_calibration_by_hand(record_of: Callable) -> None:
     detections = [(0, "cat", A, 0.95), (0, "cat", NOWHERE, 0.91), (0, "dog", B, 1.0), (0, "dog", NOWHERE, 0.05)]
     matches = match(record_of([(0, "cat", A), (0, "dog", B)], detections), "bbox")
     bins = calibration(matches)
-    assert [each.count for each in bins] == [1, 0, 0, 0, 0, 0, 0, 0, 0, 3]
+    assert [each.number for each in bins] == [1, 0, 0, 0, 0, 0, 0, 0, 0, 3]
     assert bins[9].mean_score == pytest.approx(2.86 / 3) and bins[9].share_right == pytest.approx(2 / 3)
     assert calibration_error(bins) == pytest.approx((0.05 + 3 * (2.86 / 3 - 2 / 3)) / 4)
-    assert sum(each.count for each in calibration(matches, score_thr=0.5)) == 3
+    assert sum(each.number for each in calibration(matches, score_thr=0.5)) == 3
     assert best_thresholds(matches) == {"cat": 0.95, "dog": 1.0}

@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from efftasks.evaluation.coco_scores import mean_precision, score_coco
 from efftasks.evaluation.records import EvaluationRecord
-from efftasks.reports.curves import average_precision, class_curve
+from efftasks.reports.curves import average_precision, class_curve, pooled_curve
 from efftasks.reports.matches import match, oks
 
 kinds = pytest.mark.parametrize("kind", ["bbox", "segm", "keypoints"])
@@ -100,3 +100,12 @@ def test_a_curve_by_hand(record_of: Callable) -> None:
     assert curve.best == 2  # of equal values, the one with the higher recall
     assert curve.at(0.6) == pytest.approx((1 / 2, 1)) and curve.at(0.61) == pytest.approx((1 / 3, 1 / 2))
     assert np.isnan(curve.at(0.95)[0]) and curve.at(0.95)[1] == 0
+
+
+def test_points_of_a_curve_lie_along_it_with_the_best(random_record: Callable) -> None:
+    curve = pooled_curve(match(random_record(1, images=60), "bbox"))
+    assert curve.points(1000).tolist() == list(range(len(curve.scores)))
+    points = curve.points(20)
+    assert len(points) <= 20 and curve.best in points and points[0] == 0
+    steps = [np.abs(np.diff(values[points])) for values in (curve.scores, curve.recall)]
+    assert max(step.max() for step in steps) < 0.25
