@@ -116,8 +116,8 @@ def run(args: argparse.Namespace) -> int:
     predict, classes = entry_predictor(cfg, args.model, args.backend, threshold, tiles, args.width)
     counted = CountedExits(predict)
     keep = args.show_num if args.show_dir else 0
-    wanted = dict(record=wants_record(args), model=args.model, keep_maps=8)
-    result = apis.evaluate(cfg, counted, classes, keep=keep, check=not args.skip_check, **wanted)
+    recording = dict(record=wants_record(args), model=args.model, keep_maps=8)
+    result = apis.evaluate(cfg, counted, classes, keep=keep, check=not args.skip_check, **recording)
     metrics = result.metrics if counted.rate is None else {**result.metrics, "exit_rate": counted.rate}
     for key, value in metrics.items():
         print(f"{key:<20} {value:.4f}")

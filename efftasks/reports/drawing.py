@@ -57,7 +57,7 @@ def draw_curves(curves: Sequence[Curve], pooled: Curve, score_thr: float) -> str
         left.plot(curve.recall[points], curve.precision[points], **style)
         middle.plot(curve.scores[points], curve.f1[points], **style)
         if named and curve.best is not None:
-            middle.plot(curve.scores[curve.best], curve.f1[curve.best], "o", color=f"C{i}", markersize=4)
+            middle.plot(curve.scores[curve.best], curve.f1[curve.best], "o", color=f"C{i}", markersize=5, zorder=3)
     points = pooled.points(_POINTS)
     for values, name in ((pooled.precision, "precision"), (pooled.recall, "recall"), (pooled.f1, "F1")):
         right.plot(pooled.scores[points], values[points], label=name, linewidth=1.5)

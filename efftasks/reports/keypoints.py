@@ -45,9 +45,9 @@ def keypoint_errors(record: EvaluationRecord, matches: Matches) -> KeypointError
     objects = [matches.annotations[i] for i in matches.matched[hits]]
     count = len(record.sigmas)
     truth = np.array([row["keypoints"] for row in objects], float).reshape(-1, count, 3)
-    found = np.array([record.detections[i]["keypoints"] for i in matches.rows[hits]], float).reshape(-1, count, 3)
+    predicted = np.array([record.detections[i]["keypoints"] for i in matches.rows[hits]], float).reshape(-1, count, 3)
     areas = np.array([row["area"] for row in objects], float)[:, None]
-    pixels = np.linalg.norm(found[..., :2] - truth[..., :2], axis=-1)
+    pixels = np.linalg.norm(predicted[..., :2] - truth[..., :2], axis=-1)
     pixels[truth[..., 2] <= 0] = np.nan
     variances = (2 * np.asarray(record.sigmas)) ** 2
     similarity = np.exp(-(pixels**2) / variances / (areas + np.spacing(1)) / 2)

@@ -207,18 +207,18 @@ def oks(poses: Sequence[Sequence[float]], objects: Sequence[Mapping[str, Any]], 
         objects: with ``keypoints``, ``bbox`` xywh and ``area``.
         sigmas: of the P keypoints.
     """
-    found = np.asarray(poses, float).reshape(len(poses), -1, 3)
+    predicted = np.asarray(poses, float).reshape(len(poses), -1, 3)
     variances = (2 * np.asarray(sigmas, float)) ** 2
     result = np.zeros((len(poses), len(objects)))
     for j, row in enumerate(objects):
         truth = np.asarray(row["keypoints"], float).reshape(-1, 3)
         labeled = truth[:, 2] > 0
         if labeled.any():
-            distance = found[:, :, :2] - truth[:, :2]
+            distance = predicted[:, :, :2] - truth[:, :2]
         else:  # how far the pose is out of the doubled box
             x, y, width, height = row["bbox"]
             low, high = np.array([x - width, y - height]), np.array([x + 2 * width, y + 2 * height])
-            distance = np.maximum(0, low - found[:, :, :2]) + np.maximum(0, found[:, :, :2] - high)
+            distance = np.maximum(0, low - predicted[:, :, :2]) + np.maximum(0, predicted[:, :, :2] - high)
         errors = (distance**2).sum(2) / variances / (row["area"] + np.spacing(1)) / 2
         result[:, j] = np.exp(-(errors[:, labeled] if labeled.any() else errors)).mean(1)
     return result

@@ -90,14 +90,14 @@ def _by_size(
     areas = np.array([row["area"] for row in matches.annotations], float)
     group = np.digitize(areas, _EDGES, right=True) + 1
     matched = matches.object_matches
-    found = (matched >= 0) & (np.append(matches.scores, -1.0)[matched] >= score_thr)
+    detected = (matched >= 0) & (np.append(matches.scores, -1.0)[matched] >= score_thr)
     names = [name for name in _SIZES if not (kind == "keypoints" and name == "small")]
     rows: list[list[Any]] = []
     for place, name in enumerate(names):
         inside = matches.must_match & ((group == _SIZES.index(name)) | (name == "all"))
         ap = mean_precision(scores.precision[:, :, :, place])
-        recall = float(found[inside].mean()) if inside.any() else None
-        rows.append([name, int(inside.sum()), ap, int(found[inside].sum()), recall])
+        recall = float(detected[inside].mean()) if inside.any() else None
+        rows.append([name, int(inside.sum()), ap, int(detected[inside].sum()), recall])
     return ("size", "objects", "AP", "detected", "recall"), rows
 
 

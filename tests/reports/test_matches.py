@@ -46,7 +46,7 @@ def evaluated(record: EvaluationRecord, kind: str) -> Any:
 def test_each_detection_is_matched_as_pycocotools_does(kind: str, seed: int, random_record: Callable) -> None:
     record = random_record(seed, (kind,) if kind != "keypoints" else ("bbox", "keypoints"))
     matches = match(record, kind)
-    found = {
+    given = {
         (int(matches.rows[i]) + 1): (int(matches.matched[i]) + 1, bool(matches.ignored[i]))
         for i in range(len(matches.rows))
     }
@@ -55,8 +55,8 @@ def test_each_detection_is_matched_as_pycocotools_does(kind: str, seed: int, ran
         if image is not None and image["aRng"] == [0, 1e10]:
             for id_, matched, ignored in zip(image["dtIds"], image["dtMatches"][0], image["dtIgnore"][0]):
                 expected[id_] = (int(matched), bool(ignored))
-    assert expected == found
-    assert sum(1 for matched, _ in found.values() if matched) > 10
+    assert expected == given
+    assert sum(1 for matched, _ in given.values() if matched) > 10
 
 
 @kinds
