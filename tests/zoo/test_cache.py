@@ -82,6 +82,8 @@ def test_another_process_waits_for_the_lock() -> None:
         root = Path(__file__).resolve().parents[2]
         other = subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True)
         assert other.stdout is not None and other.stdout.readline() == "ready\n"
+        with pytest.raises(subprocess.TimeoutExpired):  # it would have ended long ago
+            other.wait(timeout=0.5)
         (folder / "done").touch()
     assert other.communicate(timeout=60)[0] == "True\n"
 
