@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     )
     compared = compare(args.models, args.out, args.config, parse_options(args.cfg_options), settings)
     comparison = compared.comparison
-    for rows in (main_table(comparison), cost_table(comparison)):
+    for rows in filter(None, (main_table(comparison), cost_table(comparison))):
         print(to_markdown(rows, list(rows[0])) + "\n")
     print("\n".join(comparison.verdicts))
     print(f"\n{comparison.images} images, {comparison.resamples} resamples")

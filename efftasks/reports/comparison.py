@@ -78,7 +78,7 @@ def main_table(comparison: Comparison, groups: Sequence[str] = ("main", "more"))
 
 
 def cost_table(comparison: Comparison) -> list[dict[str, str]]:
-    """Size and latency of each model as text; columns that no model has are left out."""
+    """Size and latency of each model as text; columns that no model has are left out, and all of them of reports."""
     table = []
     for model in comparison.models:
         cells = {
@@ -90,6 +90,8 @@ def cost_table(comparison: Comparison) -> list[dict[str, str]]:
         }
         table.append(cells)
     empty = [key for key in table[0] if not any(cells[key] for cells in table)]
+    if len(empty) == len(table[0]) - 1:
+        return []
     return [{key: value for key, value in cells.items() if key not in empty} for cells in table]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,12 @@ def test_tables() -> None:
         "network ms (median)": "4.00",
         "time / a.pth": "0.400 (0.390 to 0.420)",
     }
+
+
+def test_reports_have_no_cost() -> None:
+    made = comparison()
+    unknown = [replace(x, megabytes=None, parameters=None, milliseconds=None, ratio=None) for x in made.models]
+    assert cost_table(replace(made, models=unknown)) == []
 
 
 def test_data_hold_all_figures(tmp_path: Path) -> None:
