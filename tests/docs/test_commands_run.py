@@ -44,7 +44,7 @@ NOT_RUN = {
     r"efftasks test .*cityscapes": "needs Cityscapes",
     r"efftasks export CONFIG": "a pattern, with CONFIG for any",
     r"efftasks .*0,255": "other label maps than those of the lines before; tests/datasets has them",
-    r"efftasks export .*--precision int8": "needs detections that score 0.3; tests/export has trained networks",
+    r"efftasks export .*--precision (int8|fp16)": "needs detections that score 0.3; tests/export has trained networks",
     r"efftasks predict out/model.onnx 0 ": "needs a camera",
     r".*--provider cuda|.*provider=.cuda": "needs a GPU",
 }
