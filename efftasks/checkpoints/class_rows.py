@@ -124,7 +124,7 @@ class ClassCarry:
             matches = matching_classes(old, new, self._renamed)
             names = [name for name in rows if rows[name] == kind and name in weights and name in state]
             result.update(_with_rows(names, weights, state, matches, len(old), len(new)))
-            line = f"{source}: {_told(kind, old, new, matches)}"
+            line = f"{source}: {_summary(kind, old, new, matches)}"
             if not names and new != old:
                 warnings.append(f"{source}: {_NO_ROWS}" if len(new) == len(old) else line)
             else:
@@ -177,7 +177,7 @@ def _with_rows(
     return result
 
 
-def _told(kind: str, old: Sequence[str], new: Sequence[str], matches: Mapping[int, int]) -> str:
+def _summary(kind: str, old: Sequence[str], new: Sequence[str], matches: Mapping[int, int]) -> str:
     """What was carried, what is new and what was left, in words."""
     if len(matches) == len(new) == len(old):
         order = "" if all(i == j for i, j in matches.items()) else ", in another order"

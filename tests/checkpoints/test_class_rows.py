@@ -1,4 +1,4 @@
-"""Rows of prediction layers by class name: pairs of names, tensors, and what is told."""
+"""Rows of prediction layers by class name: pairs of names, tensors, and the lines of the log."""
 
 import pytest
 import torch
