@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from efftasks.structures.errors import UserError, WorkError
+from efftasks.structures.errors import WorkError
 from efftasks.structures.spec import ArtifactSpec
 
 __all__ = ["read_score_thresholds", "write_score_thresholds"]

@@ -67,7 +67,8 @@ class ArtifactSpec:
     the runtime makes the predictions of them, as ``decoder`` says. ``files`` are all that the artifact consists of, the
     one that is opened first: they stand in the sidecar alone, since no file can hold its own digest. ``comparison`` is
     what the artifact was held against; None for what its precision asks. ``early_exit`` is None where the whole network
-    always runs. ``score_thresholds``, the least score of each class, are written by ``efftasks test --write-thresholds``.
+    always runs. ``score_thresholds``, the least score of each class, are written by ``efftasks test --write-thresholds``
+    into the sidecar alone.
     """
 
     task: str
@@ -135,7 +136,8 @@ class ArtifactSpec:
             raise UserError(f"score_thresholds: got {thresholds!r}, expected a list of numbers in 0 to 1")
         if len(thresholds) not in (0, len(self.classes)):
             raise UserError(
-                f"score_thresholds: got {len(thresholds)}, expected {len(self.classes)}, one for each of classes, or none"
+                f"score_thresholds: got {len(thresholds)}, expected {len(self.classes)}, one for each of classes, "
+                "or none"
             )
         for color in self.palette:
             if not all(0 <= value <= 255 for value in color):
