@@ -67,8 +67,8 @@ class ArtifactSpec:
     the runtime makes the predictions of them, as ``decoder`` says. ``files`` are all that the artifact consists of, the
     one that is opened first: they stand in the sidecar alone, since no file can hold its own digest. ``comparison`` is
     what the artifact was held against; None for what its precision asks. ``early_exit`` is None where the whole network
-    always runs. ``score_thresholds``, the least score of each class, are written by ``efftasks test --write-thresholds``
-    into the sidecar alone.
+    always runs. ``score_thresholds``, the least score of each class, stand in the sidecar alone, where ``efftasks test
+    --write-thresholds`` wrote them.
     """
 
     task: str
