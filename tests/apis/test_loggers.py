@@ -119,7 +119,7 @@ class Validation:
     """A runner with a validation over nine images, in batches of two; keeps pictures and warnings."""
 
     def __init__(self, folder: Path, max_epochs: int) -> None:
-        self.pictures: list[tuple[str, tuple[int, ...], int]] = []
+        self.pictures: list[tuple[str, np.ndarray, int]] = []
         self.warnings: list[str] = []
         self.visualizer = SimpleNamespace(add_image=lambda name, image, step: self.pictures.append((name, image, step)))
         self.logger = SimpleNamespace(warning=self.warnings.append)
