@@ -100,7 +100,7 @@ class MlflowTracker(Tracker):
         except MlflowException as error:
             if error.error_code != "INVALID_PARAMETER_VALUE" or not self._run.resume:
                 raise
-            self.warn("MLflow does not change parameters: those of the first config stay; config.py has the new one")
+            self.warn("parameters cannot be changed: those of the first config stay; config.py has the new one")
         self._client.log_text(self._id, Config(values).pretty_text, "config.py")
 
     def add_image(self, name: str, image: np.ndarray, step: int = 0, **kwargs: Any) -> None:
