@@ -17,7 +17,8 @@ __all__ = ["NewSchedule", "TimeBudget"]
 
 _FIRST, _SKIPPED = 20, 12  # steps before the first plan, and those not measured: kernels compile, precisions are tried
 _RESERVE, _LEAST_RESERVE = 0.03, 3.0  # share of the time, and seconds, kept for what is not measured
-_GROWTH = 1.02  # a plan grows only by more than this, and in the first half: rates that rise late undo the decay
+# A plan grows by more than this factor, and before this share of it is done: late, rates would rise again.
+_GROWTH, _GROWS_UNTIL = 1.02, 0.75
 _CHECKS = 10  # looks at the clock in an epoch
 
 
@@ -110,7 +111,7 @@ class TimeBudget(Hook):
         """Plan, before the checkpoint is written."""
         if self._steps:
             at = self._position(runner, runner.epoch + 1, 0, validated=False)
-            self._plan(runner, at, may_grow=runner.epoch + 1 <= max(1, runner.max_epochs // 2))
+            self._plan(runner, at, may_grow=_may_grow(runner.epoch + 1, runner.max_epochs))
 
     def before_val(self, runner: Any) -> None:
         """Start the clock."""
@@ -123,7 +124,7 @@ class TimeBudget(Hook):
         self._val_cost = duration if not self._val_cost else max(duration, 0.5 * (self._val_cost + duration))
         if self._steps and runner.epoch < runner.max_epochs:
             at = self._position(runner, runner.epoch, 0)
-            self._plan(runner, at, may_grow=runner.epoch <= max(1, runner.max_epochs // 2))
+            self._plan(runner, at, may_grow=_may_grow(runner.epoch, runner.max_epochs))
 
     def _position(self, runner: Any, epochs: int, steps: int, validated: bool = True) -> Position:
         loop = runner.train_loop
@@ -180,3 +181,7 @@ class TimeBudget(Hook):
             for hook in runner.hooks:
                 if type(hook).__name__ == kind and getattr(hook, attribute, None) == old:
                     setattr(hook, attribute, value)
+
+
+def _may_grow(done: int, planned: int) -> bool:
+    return done <= max(1, _GROWS_UNTIL * planned)
