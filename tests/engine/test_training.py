@@ -143,7 +143,7 @@ def test_corrupt_images_are_skipped_named_and_counted(shapes, tmp_path):
 def test_weights_of_another_class_count_are_a_start_and_another_architecture_is_not(shapes, straight, tmp_path):
     few = dict(classes=("circle", "star"), load_from=str(straight / "best.pth"))
     apis.train(config(shapes, tmp_path / "few", epochs=1, **few))
-    assert "mismatched (head" in next((tmp_path / "few").glob("*/*.log")).read_text()
+    assert "classes: 2 of 2 are carried by name (circle, star)" in next((tmp_path / "few").glob("*/*.log")).read_text()
     with pytest.raises(UserError, match=r"another architecture.*missing.*unexpected"):
         other = {
             "model.backbone": dict(type="HGNetV2", variant="b0", width=0.25),
