@@ -73,12 +73,14 @@ def write_x_anylabeling(path: Path, spec: ArtifactSpec) -> Path:
 def _wrapped(model: onnx.ModelProto, spec: ArtifactSpec) -> onnx.ModelProto:
     """The graph between a normalization and the concatenation of its outputs."""
     model = onnx.compose.add_prefix(model, _PREFIX)
-    graph, given = model.graph, spec.input
-    inputs, count = f"{_PREFIX}{given.name}", next(o.shape[1] for o in spec.outputs if o.name == "scores")
+    graph, image_input = model.graph, spec.input
+    inputs, count = f"{_PREFIX}{image_input.name}", next(o.shape[1] for o in spec.outputs if o.name == "scores")
     boxes, scores, labels = (f"{_PREFIX}{name}" for name in _OBJECTS)
-    mean, std = (np.array(values, np.float32).reshape(1, 3, 1, 1) / 255 for values in (given.mean, given.std))
+    mean, std = (
+        np.array(values, np.float32).reshape(1, 3, 1, 1) / 255 for values in (image_input.mean, image_input.std)
+    )
     constants = {
-        "order": np.array([0, 1, 2] if given.color == "RGB" else [2, 1, 0]),
+        "order": np.array([0, 1, 2] if image_input.color == "RGB" else [2, 1, 0]),
         "mean": mean,
         "std": std,
         "last": np.array([-1]),
@@ -98,7 +100,7 @@ def _wrapped(model: onnx.ModelProto, spec: ArtifactSpec) -> onnx.ModelProto:
     del graph.node[:], graph.input[:], graph.output[:], graph.value_info[:]
     graph.node.extend(nodes)
     graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
-    size = [1, 3, given.height, given.width]
+    size = [1, 3, image_input.height, image_input.width]
     graph.input.append(helper.make_tensor_value_info("images", TensorProto.FLOAT, size))
     graph.output.append(helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, count, 6]))
     del model.metadata_props[:]  # the description of another file
@@ -110,16 +112,16 @@ def _verify(path: Path, target: Path, spec: ArtifactSpec) -> None:
     """Run both files on random pixels, RGB."""
     import onnxruntime
 
-    given = spec.input
-    pixels = np.random.default_rng(0).integers(0, 256, (1, 3, given.height, given.width)).astype(np.float32)
-    order = [0, 1, 2] if given.color == "RGB" else [2, 1, 0]
-    mean, std = (np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (given.mean, given.std))
+    image_input = spec.input
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 3, image_input.height, image_input.width)).astype(np.float32)
+    order = [0, 1, 2] if image_input.color == "RGB" else [2, 1, 0]
+    mean, std = (np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (image_input.mean, image_input.std))
     providers = ["CPUExecutionProvider"]
-    own = onnxruntime.InferenceSession(str(path), providers=providers)
-    other = onnxruntime.InferenceSession(str(target), providers=providers)
-    boxes, scores, labels = own.run(list(_OBJECTS), {given.name: (pixels[:, order] - mean) / std})
+    original = onnxruntime.InferenceSession(str(path), providers=providers)
+    wrapped = onnxruntime.InferenceSession(str(target), providers=providers)
+    boxes, scores, labels = original.run(list(_OBJECTS), {image_input.name: (pixels[:, order] - mean) / std})
     expected = np.concatenate([boxes, scores[..., None], labels[..., None]], -1)
-    (result,) = other.run(None, {"images": pixels / 255})
+    (result,) = wrapped.run(None, {"images": pixels / 255})
     if result.shape != expected.shape or not np.allclose(result, expected, atol=_TOLERANCE):
         raise WorkError(f"{target}: does not give what {path} gives")
 

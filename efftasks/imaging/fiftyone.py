@@ -46,9 +46,20 @@ def _detection(prediction: Prediction, i: int, sides: NDArray[np.float64]) -> di
         confidence=float(prediction.scores[i]),
     )
     if prediction.masks is not None:
-        left, top, right, bottom = np.rint([x1, y1, x2, y2]).astype(int)
-        fields["mask"] = prediction.masks[i, top : max(bottom, top + 1), left : max(right, left + 1)]
+        fields["mask"] = _inside(prediction.masks[i], np.rint([x1, y1, x2, y2]).astype(int))
     return fields
+
+
+def _inside(mask: NDArray[np.bool_], box: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """The part of a mask in a box of at least a pixel, which may reach beyond the image: nothing is there."""
+    last = np.array(mask.shape[::-1]) - 1
+    low = np.minimum(box[:2], last)
+    width, height = np.maximum(box[2:] - low, 1)
+    part = np.zeros((height, width), bool)
+    (left, top), (shift_x, shift_y) = np.maximum(low, 0), np.maximum(-low, 0)
+    visible = mask[top : max(low[1] + height, 0), left : max(low[0] + width, 0)]
+    part[shift_y : shift_y + visible.shape[0], shift_x : shift_x + visible.shape[1]] = visible
+    return part
 
 
 def _keypoint(prediction: Prediction, i: int, sides: NDArray[np.float64]) -> dict[str, Any]:

@@ -45,9 +45,9 @@ def test_without_the_package(monkeypatch):
 
 @pytest.mark.usefixtures("labels")
 def test_boxes_masks_and_tracks():
-    found = replace(PREDICTION, masks=MASKS, track_ids=np.array([4, -1])).to_fiftyone()
-    assert list(found) == ["detections"]
-    first, second = found["detections"].detections
+    fields = replace(PREDICTION, masks=MASKS, track_ids=np.array([4, -1])).to_fiftyone()
+    assert list(fields) == ["detections"]
+    first, second = fields["detections"].detections
     assert (first.label, second.label, first.index) == ("dog", "cat", 4)
     assert first.bounding_box == pytest.approx([0.1, 0.2, 0.2, 0.248], abs=1e-7)
     assert second.bounding_box == pytest.approx([0.506, 0, 0.494, 1], abs=1e-7)
@@ -57,11 +57,21 @@ def test_boxes_masks_and_tracks():
 
 
 @pytest.mark.usefixtures("labels")
+def test_masks_of_boxes_at_and_beyond_the_edge():
+    boxes = np.array([[99.6, 49.6, 100, 50], [-8, -5, 12, 20]], np.float32)
+    masks = np.zeros((2, 50, 100), bool)
+    masks[0, 49, 99] = masks[1, :20, :12] = True
+    first, second = replace(PREDICTION, boxes=boxes, masks=masks).to_fiftyone()["detections"].detections
+    assert first.mask.tolist() == [[True]]
+    assert second.mask.shape == (25, 20) and second.mask[5:, 8:].all() and second.mask.sum() == 240
+
+
+@pytest.mark.usefixtures("labels")
 def test_keypoints():
     points = np.array([[[10, 20, 0.5], [-5, 25, 1]], [[0, 0, 0], [100, 50, 0.125]]], np.float32)
-    found = replace(PREDICTION, keypoints=points).to_fiftyone()
-    assert list(found) == ["detections", "keypoints"]
-    first, second = found["keypoints"].keypoints
+    fields = replace(PREDICTION, keypoints=points).to_fiftyone()
+    assert list(fields) == ["detections", "keypoints"]
+    first, second = fields["keypoints"].keypoints
     np.testing.assert_allclose(first.points, [[0.1, 0.4], [-0.05, 0.5]], atol=1e-7)
     np.testing.assert_allclose(second.points, [[0, 0], [1, 1]], atol=1e-7)
     assert list(first.confidence) == [0.5, 1] and list(second.confidence) == [0, 0.125]

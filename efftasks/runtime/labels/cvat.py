@@ -5,6 +5,7 @@ See https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/ (docs of C
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -49,18 +50,20 @@ class CvatLabels:
         image = place_image(prediction, self._folder / "images")
         if self._file is None:
             self._begin(prediction)
+        assert self._file is not None
         height, width = prediction.size
+        self._start()
         self._open("image", id=self._images, name=image, width=width, height=height)
         for entry in objects:
             self._add_object(entry, prediction.keypoint_names)
         self._close("image")
+        self._file.write(self._element.getvalue())
         self._images += 1
 
     def close(self) -> None:
         """Complete the file."""
         if self._file is not None:
-            self._close("annotations")
-            self._xml.endDocument()
+            self._file.write("</annotations>\n")
             self._file.close()
             os.replace(self._draft, self._folder / "annotations.xml")
 
@@ -68,12 +71,16 @@ class CvatLabels:
     def _draft(self) -> Path:
         return self._folder / "annotations.xml.part"
 
+    def _start(self) -> None:
+        """Begin an element that goes to the file when it is complete: an interrupt may come at any time."""
+        self._element = io.StringIO()
+        self._xml = XMLGenerator(self._element, "utf-8", short_empty_elements=True)
+
     def _begin(self, prediction: Prediction) -> None:
         labels = _labels(prediction)
         text = json.dumps(labels, indent=2, ensure_ascii=False)
         (self._folder / "labels.json").write_text(text, encoding="utf-8")
-        self._file = self._draft.open("w", encoding="utf-8")
-        self._xml = XMLGenerator(self._file, "utf-8", short_empty_elements=True)
+        self._start()
         self._xml.startDocument()
         self._open("annotations")
         self._text("version", "1.1")
@@ -83,6 +90,8 @@ class CvatLabels:
             self._add_label(label)
         for name in ("labels", "task", "meta"):
             self._close(name)
+        self._file = self._draft.open("w", encoding="utf-8")
+        self._file.write(self._element.getvalue())
 
     def _add_label(self, label: dict[str, Any], parent: str | None = None) -> None:
         self._open("label")

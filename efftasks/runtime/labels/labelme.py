@@ -39,15 +39,16 @@ class LabelmeLabels:
         """Write the file of an image, and the image."""
         objects = labeled_objects(prediction, self._score_thr)
         assert prediction.size is not None
+        shapes = [
+            shape
+            for number, entry in enumerate(objects, start=1)
+            for shape in _shapes(entry, number, prediction.keypoint_names)
+        ]
         image = place_image(prediction, self._folder)
         data: dict[str, Any] = {
             "version": _VERSION,
             "flags": {},
-            "shapes": [
-                shape
-                for number, entry in enumerate(objects, start=1)
-                for shape in _shapes(entry, number, prediction.keypoint_names)
-            ],
+            "shapes": shapes,
             "imagePath": image,
             "imageData": None,
             "imageHeight": prediction.size[0],

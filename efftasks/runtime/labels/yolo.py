@@ -41,8 +41,8 @@ class YoloLabels:
         assert prediction.size is not None
         if not self._has_names:
             self._write_names(prediction)
+        lines = [_line(entry, prediction.size) for entry in objects]  # first: an image without them has no objects
         stem = Path(place_image(prediction, self._folder / "images" / "train")).stem
-        lines = [_line(entry, prediction.size) for entry in objects]
         (self._folder / "labels" / "train" / f"{stem}.txt").write_text("".join(lines), encoding="utf-8")
 
     def close(self) -> None:

@@ -209,6 +209,29 @@ def test_skeletons_of_cvat(photo, tmp_path):
 
 
 @pytest.mark.parametrize("form", FORMATS)
+def test_an_interrupt_leaves_complete_files(form, photo, tmp_path, monkeypatch):
+    """It comes while the outlines of an image are traced, which takes the most time."""
+    writer = open_labels(form, tmp_path, 0.3)
+    writer.add("", masks_of(photo))
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for module in ("cvat.mask_outlines", "labelme.mask_outlines", "yolo.mask_outlines", "coco.encode_rle"):
+        monkeypatch.setattr(f"efftasks.runtime.labels.{module}", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        writer.add("", replace(masks_of(photo), name="b"))
+    writer.close()
+    folder = tmp_path / form
+    if form == "cvat":
+        image_element(folder)
+    elif form == "coco":
+        assert len(json.loads((folder / "annotations/train.json").read_text())["images"]) == 1
+    else:  # an image without a label file counts as one without objects
+        assert not list(folder.rglob("b.*"))
+
+
+@pytest.mark.parametrize("form", FORMATS)
 def test_a_frame_is_written_as_an_image(form, tmp_path):
     pixels = np.full((*SIZE, 3), 77, np.uint8)
     frame = replace(boxes_of(Path("film_000003.png")), image=pixels, frame=3)
