@@ -41,6 +41,9 @@ NOT_RUN = {
     r"torchrun": "several processes; tests/engine has them",
     r"efftasks convert --from": "needs an authors' checkpoint; tests/models/published has small ones",
     r"efftasks export dfine": "needs an authors' checkpoint",
+    r"efftasks predict dfine-n-coco": "fetches an authors' checkpoint; tests/apis/test_zoo.py has a server",
+    r"efftasks compare .*int8": "needs a file of 8-bit integers; tests/apis/test_comparing.py compares small ones",
+    r".*--track": "needs the package trackers; tests/cli/test_predict_track.py runs it where it is installed",
     r"efftasks test .*cityscapes": "needs Cityscapes",
     r"efftasks export CONFIG": "a pattern, with CONFIG for any",
     r"efftasks .*0,255": "other label maps than those of the lines before; tests/datasets has them",
@@ -184,6 +187,11 @@ def have_yolo(folder: Path, detector: Path) -> None:
     yolo_export(folder / "mine")
 
 
+def have_yolo_and_detector(folder: Path, detector: Path) -> None:
+    have_yolo(folder, detector)
+    have_detector(folder, detector)
+
+
 def have_shapes(folder: Path, detector: Path) -> None:
     write_shapes(folder / "data" / "mine", train=8, val=4)
 
@@ -194,7 +202,7 @@ def have_label_maps(folder: Path, detector: Path) -> None:
 
 # Page -> what it takes for granted.
 RUN: dict[str, Callable[[Path, Path], None]] = {
-    "README.md": have_yolo,
+    "README.md": have_yolo_and_detector,
     "docs/get_started.md": have_shapes,
     "docs/datasets.md": have_yolo,
     "docs/instances_and_pose.md": have_shapes,
