@@ -64,7 +64,7 @@ def test_no_switches(name, fps):
             if number >= 0:
                 numbers[int(identity)].add(number)
                 tracked += 1
-    assert [len(found) for found in numbers.values()] == [1, 1, 1]  # no switch
+    assert [len(tracks) for tracks in numbers.values()] == [1, 1, 1]  # no switch
     assert len(set.union(*numbers.values())) == 3 == tracker.count
     assert tracked >= 3 * FRAMES - 20  # a track begins after two or three frames
 
