@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Any
 
 from efftasks.apis.model_card import model_card, read_benchmark
 from efftasks.config import load_config
+from efftasks.imaging.placing import link_or_copy
 from efftasks.runtime.artifact import check_files
 from efftasks.runtime.backends.table import BACKENDS, artifact_suffixes
 from efftasks.structures.errors import UserError, WorkError
@@ -37,7 +37,7 @@ def push(
         model: the exported file, or a folder that has one.
         repo: ``user/name``; it is made if it does not exist.
         checkpoint: weights to upload as well.
-        config: of the checkpoint; None takes the one that the sidecar names.
+        config: of the checkpoint, and only with one; None takes the one that the sidecar names.
         benchmark: the ``.json`` that ``efftasks benchmark --out`` wrote, for the card.
         license: of the weights, as the Hub names it.
         private: whether a new repository is private.
@@ -52,6 +52,8 @@ def push(
     """
     from huggingface_hub import HfApi
 
+    if config is not None and checkpoint is None:
+        raise UserError(f"--config: got {config} alone, expected the checkpoint that it belongs to by --checkpoint")
     file = _exported_file(Path(model))
     sidecar = file.with_suffix(".json")
     if not sidecar.is_file():
@@ -61,11 +63,11 @@ def push(
     rows = read_benchmark(benchmark) if benchmark is not None else []
     with tempfile.TemporaryDirectory() as folder:
         for uploaded in [sidecar.name, file.name, *(part.name for part in spec.files[1:])]:
-            _place(file.with_name(uploaded), Path(folder, uploaded))
+            link_or_copy(file.with_name(uploaded), Path(folder, uploaded))
         if checkpoint is not None:
             if not Path(checkpoint).is_file():
                 raise UserError(f"--checkpoint: {checkpoint}: no such file")
-            _place(Path(checkpoint), Path(folder, Path(checkpoint).name))
+            link_or_copy(Path(checkpoint), Path(folder, Path(checkpoint).name))
             load_config(str(config or spec.source.get("config", ""))).dump(str(Path(folder, _CONFIG)))
         name = None if checkpoint is None else Path(checkpoint).name
         Path(folder, "README.md").write_text(model_card(repo, file, spec, rows, license, name), encoding="utf-8")
@@ -97,8 +99,7 @@ def pull(repo: str, out: str | Path | None = None, revision: str | None = None, 
     with _one_sentence(repo):
         folder = snapshot_download(repo, revision=revision, local_dir=out, endpoint=endpoint)
     file = _exported_file(Path(str(folder)))
-    if file.with_suffix(".json").is_file():
-        check_files(file, ArtifactSpec.load(file.with_suffix(".json")))
+    check_files(file, ArtifactSpec.load(file.with_suffix(".json")))
     return file
 
 
@@ -132,11 +133,3 @@ def _exported_file(path: Path) -> Path:
             "one"
         )
     return described[0]
-
-
-def _place(source: Path, target: Path) -> None:
-    """Large files are linked where the disk can."""
-    try:
-        target.hardlink_to(source)
-    except OSError:
-        shutil.copyfile(source, target)

@@ -169,6 +169,15 @@ def test_a_card_says_only_what_is_known(hub: Hub, model: Path) -> None:
     assert not any(word in card for word in ("license", "## Method", "## Quality", "## Speed", "best.pth"))
 
 
+def test_links_are_followed(hub: Hub, model: Path) -> None:
+    """A pulled model lies in the Hub's cache as links to elsewhere."""
+    content = model.read_bytes()
+    model.rename(model.with_name("blob"))
+    model.symlink_to("blob")
+    push(with_sidecar(model), REPO, endpoint=hub.url)
+    assert hub.files["model.onnx"] == content
+
+
 def test_a_pulled_file_that_is_another_one(hub: Hub, model: Path, tmp_path: Path) -> None:
     push(with_sidecar(model), REPO, endpoint=hub.url)
     hub.files["model.onnx"] = hub.files["model.onnx"][:-1] + b"x"
@@ -184,6 +193,8 @@ def test_what_cannot_be_pushed(hub: Hub, model: Path, tmp_path: Path) -> None:
     with_sidecar(model)
     with pytest.raises(UserError, match=r"--checkpoint: none\.pth: no such file"):
         push(model, REPO, "none.pth", endpoint=hub.url)
+    with pytest.raises(UserError, match=r"--config: got mine\.py alone, expected the checkpoint"):
+        push(model, REPO, config="mine.py", endpoint=hub.url)
     bench = tmp_path / "bench.json"
     bench.write_text("{}")
     with pytest.raises(UserError, match=r"--benchmark: .*no rows, expected the \.json"):
