@@ -77,7 +77,7 @@ def read_published(
     if family == foreign_files.MMSEG:
         named = _segmentor_classes(Path(source), count, categories, fit.config)
     elif family == foreign_files.POSE and categories is None:
-        named = _pose_classes(fit.config)
+        named = _pose_classes(Path(source), count, fit.config)
     else:
         named = _classes(Path(source), count, categories, plain_ids)
     cfg = load_config(fit.config)
@@ -99,10 +99,15 @@ def _segmentor_classes(source: Path, count: int, categories: str | Path | None, 
     return classes, (), tuple(range(count))
 
 
-def _pose_classes(config: str) -> _Named:
+def _pose_classes(source: Path, count: int, config: str) -> _Named:
     """The classes of a pose estimator are the config's, the first ones of COCO; its labels are their ids."""
     classes = tuple(load_config(config).classes)
     ids = foreign_files.COCO_IDS[: len(classes)]
+    if count != ids[-1] + 1:
+        raise UserError(
+            f"{source}: it has labels 0 to {count - 1}, expected 0 to {ids[-1]} for {', '.join(classes)} of {config}; "
+            "give a COCO annotation file with its categories by --categories"
+        )
     return classes, ids, ids
 
 

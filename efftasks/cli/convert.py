@@ -27,7 +27,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--from", dest="family", required=True, choices=("dfine", "deim", "deimv2", "rtdetrv2", "mmseg")
+        "--from",
+        dest="family",
+        required=True,
+        choices=("dfine", "deim", "deimv2", "rtdetrv2", "detrpose", "mmseg"),
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help=".pth of the authors; .safetensors of transformers")
     parser.add_argument("--out", required=True, metavar="FILE", help="the checkpoint to write")

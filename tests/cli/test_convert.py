@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from efftasks.cli.main import main
+from efftasks.cli.main import main, parse_args
+from efftasks.models.published.checkpoint import FAMILIES
 
 ATTO = "deimv2-atto_hgnetv2-atto_8xb16-500e_coco-320"
 
@@ -65,3 +66,8 @@ def test_a_checkpoint_of_something_else(tmp_path: Path, capsys: pytest.CaptureFi
     torch.save({"model": {"layer.weight": torch.zeros(2)}}, path)
     assert main(["convert", "--from", "dfine", str(path), "--out", str(tmp_path / "x.pth")]) == 2
     assert "neither the names of the authors' checkpoints nor of transformers'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_can_be_chosen(family: str) -> None:
+    assert parse_args(["convert", "--from", family, "theirs.pth", "--out", "ours.pth"]).family == family

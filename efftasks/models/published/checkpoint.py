@@ -37,7 +37,7 @@ FAMILIES = ("dfine", "deim", "deimv2", "rtdetrv2", POSE, MMSEG)
 # Ids of COCO's 80 categories in order: label i of a model trained on COCO is category COCO_IDS[i].
 COCO_IDS = tuple(i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 
-_POSE_LABELS = "transformer.label_enc.weight"
+_POSE_LABELS, _POSE_SCORES = "transformer.label_enc.weight", "transformer.enc_out_class_embed.bias"
 _SEGMENTATION = "decode_head.conv_seg.bias"
 _HUGGINGFACE = {
     "rtdetrv2": huggingface.RTDETRV2,
@@ -57,7 +57,7 @@ def layout_of(foreign: Mapping[str, Tensor], family: str) -> Layout:
         if _SEGMENTATION in foreign:
             return Layout(rules=())
     elif family == POSE:
-        if _POSE_LABELS in foreign:
+        if _POSE_LABELS in foreign and _POSE_SCORES in foreign:
             return DETRPOSE
     elif "decoder.enc_score_head.bias" in foreign:
         return AUTHORS
@@ -72,7 +72,7 @@ def layout_of(foreign: Mapping[str, Tensor], family: str) -> Layout:
 
 def class_count(foreign: Mapping[str, Tensor]) -> int:
     """The number of classes of a file's model."""
-    last_layers = ("enc_score_head.bias", "enc_out_class_embed.bias", _SEGMENTATION)
+    last_layers = ("enc_score_head.bias", _POSE_SCORES, _SEGMENTATION)
     return next(len(tensor) for name, tensor in foreign.items() if name.endswith(last_layers))
 
 
@@ -95,7 +95,7 @@ def without_placeholders(foreign: Mapping[str, Tensor]) -> tuple[dict[str, Tenso
     models do not have; its converted checkpoints carry the identity and a norm of ones there. DETRPose has 81 rows of
     denoising labels, of which it uses those of its classes.
     """
-    if _POSE_LABELS in foreign:
+    if _POSE_LABELS in foreign and _POSE_SCORES in foreign:
         return {**foreign, _POSE_LABELS: foreign[_POSE_LABELS][: class_count(foreign)]}, []
     names = [f"model.enc_output.{layer}.{parameter}" for layer in (0, 1) for parameter in ("weight", "bias")]
     if not all(name in foreign for name in names):

@@ -12,6 +12,7 @@ import torch
 
 from efftasks.apis import load
 from efftasks.apis.converting import read_published, write_published
+from efftasks.structures.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
 QUERIES = 60  # recorded with 20
@@ -59,3 +60,20 @@ def test_another_scale_of_the_distributions_is_another_model(theirs: dict[str, t
     torch.save({"model": {**theirs, "transformer.reg_scale": torch.tensor([8.0])}}, tmp_path / "theirs.pth")
     conversion = read_published("detrpose", tmp_path / "theirs.pth").conversion
     assert conversion.mismatched == ["reg_scale 8.0 for 4.0"]
+
+
+def test_classes_of_another_data_set_are_not_named_after_cocos(theirs: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    more = {
+        name: torch.cat([tensor, tensor]) if "class_embed" in name and tensor.shape[0] == 2 else tensor
+        for name, tensor in theirs.items()
+    }
+    torch.save({"model": more}, tmp_path / "theirs.pth")
+    with pytest.raises(UserError, match=r"it has labels 0 to 3, expected 0 to 1 for person of .* by --categories"):
+        read_published("detrpose", tmp_path / "theirs.pth")
+
+
+def test_a_file_without_scores_is_another_kind_of_file(theirs: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    del theirs["transformer.enc_out_class_embed.bias"]
+    torch.save({"model": theirs}, tmp_path / "theirs.pth")
+    with pytest.raises(UserError, match="expected a checkpoint of detrpose"):
+        read_published("detrpose", tmp_path / "theirs.pth")
