@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from efftasks.evaluation.records import RECORD_FILE
 from efftasks.structures.errors import UserError
 from efftasks.structures.suffixes import is_checkpoint
-from efftasks.zoo.catalog import find, is_name
+from efftasks.zoo.catalog import find_model, is_name
 
 __all__ = ["Subject", "read_subjects"]
 
@@ -63,7 +63,7 @@ def _split(model: str) -> tuple[str | None, Path]:
     if is_name(model):
         from efftasks.apis.zoo import published_checkpoint
 
-        return find(model).config, published_checkpoint(model)
+        return find_model(model).config, published_checkpoint(model)
     config, colon, path = model.rpartition(":")
     if colon and len(config) > 1 and is_checkpoint(path):
         return config, Path(path)

@@ -27,10 +27,14 @@ _SCENES = 4  # that an exported file is verified on
 _SIDE = 640  # of them, in pixels
 
 
-def published_checkpoint(name: str) -> Path:
+def published_checkpoint(name: str, new_digest: bool = False) -> Path:
     """The converted checkpoint of a name; the first time it is fetched, its digest checked, and every tensor mapped.
 
     It has the names and category ids of its classes, so that trainings that start from it know them.
+
+    Args:
+        name: such as ``dfine-n-coco``, with or without ``zoo:``.
+        new_digest: fetch it again, and record the digest that its file has now; what is here stays until that is done.
 
     Raises:
         UserError: there is no such name.
@@ -38,41 +42,43 @@ def published_checkpoint(name: str) -> Path:
     """
     entry = find(name)
     target = checkpoint_file(entry)
-    if target.is_file():
+    if target.is_file() and not new_digest:
         return target
     with one_at_a_time(entry) as folder:
-        if target.is_file():  # another process was first
+        if target.is_file() and not new_digest:  # another process was first
             return target
-        source = folder / f"fetched-{entry.file}"
-        if not source.is_file():
-            fetch(address(entry.url, entry.file), source, entry.name)
-        digest = check_digest(entry, source)
+        source, url = folder / f"fetched-{entry.file}", address(entry.url, entry.file)
+        if new_digest or not source.is_file():
+            fetch(url, source, entry.name)
+        digest = check_digest(entry, source, new_digest)
         try:
             if entry.backbone:
                 _keep(entry, source, target)
             else:
                 write_published(read_published(entry.family, source, entry.config), target)
         except UserError as error:
-            raise WorkError(
-                f"{entry.name}: {entry.url} is not what was expected, so it was removed: {error}"
-            ) from error
+            raise WorkError(f"{entry.name}: {url} is not what was expected, so it was removed: {error}") from error
         finally:
             source.unlink(missing_ok=True)
         record_digest(entry, digest)
+        artifact_file(entry).with_suffix(".json").unlink(missing_ok=True)  # of an earlier checkpoint
     return target
 
 
-def published_artifact(name: str) -> Path:
+def published_artifact(name: str, new_digest: bool = False) -> Path:
     """The exported file of a name; the first time it is made of :func:`published_checkpoint`, and verified.
 
     There are no data of its config on most machines, so it is verified on scenes of the built-in set.
+
+    Args:
+        name, new_digest: as of :func:`published_checkpoint`.
 
     Raises:
         UserError, WorkError: as :func:`published_checkpoint`, or the file does not agree with its model.
     """
     entry = find_model(name)
     target = artifact_file(entry)
-    checkpoint = published_checkpoint(name)
+    checkpoint = published_checkpoint(name, new_digest)
     if target.is_file() and target.with_suffix(".json").is_file():
         return target
     with one_at_a_time(entry) as folder:
@@ -88,7 +94,7 @@ def config_and_checkpoint(config: str, checkpoint: str | None) -> tuple[str, str
     """What ``export`` takes: a config and a checkpoint, or a name, which has both.
 
     Args:
-        config: path or name of a config; or a name of the zoo.
+        config: path or name of a config; or a name of the zoo, whose config it is if there is a checkpoint.
         checkpoint: a file, or a name with ``zoo:`` in front; None if ``config`` is a name of the zoo.
 
     Raises:
@@ -98,12 +104,16 @@ def config_and_checkpoint(config: str, checkpoint: str | None) -> tuple[str, str
         if not is_name(config) or (config in shipped_configs() and config not in catalog()):
             raise UserError(f"{config}: got it alone, expected a checkpoint after the config")
         return find_model(config).config, str(published_checkpoint(config))
+    if is_name(config) and config.removeprefix(PREFIX) in catalog():
+        config = find_model(config).config
     return config, str(local_checkpoint(checkpoint))
 
 
 def local_checkpoint(checkpoint: str | Path) -> str | Path:
-    """The file of a checkpoint that may be given as ``zoo:NAME``."""
-    return published_checkpoint(str(checkpoint)) if str(checkpoint).startswith(PREFIX) else checkpoint
+    """The file of a checkpoint that may be given as ``zoo:NAME``, of a model."""
+    if not str(checkpoint).startswith(PREFIX):
+        return checkpoint
+    return published_checkpoint(find_model(str(checkpoint)).name)
 
 
 def resolve_names(cfg: Config) -> None:
@@ -112,7 +122,7 @@ def resolve_names(cfg: Config) -> None:
         cfg.load_from = str(local_checkpoint(cfg.load_from))
     backbone = cfg.model.get("backbone") or {}
     if str(backbone.get("weights") or "").startswith(PREFIX):
-        backbone["weights"] = str(local_checkpoint(backbone["weights"]))
+        backbone["weights"] = str(published_checkpoint(backbone["weights"]))
 
 
 def _keep(entry: Entry, source: Path, target: Path) -> None:

@@ -77,18 +77,13 @@ def run(args: argparse.Namespace) -> int:
 
 def run_get(args: argparse.Namespace) -> int:
     """Fetch and convert checkpoints, and print their files."""
-    from efftasks.apis.zoo import published_artifact, published_checkpoint
     from efftasks.cli.errors import explain
-    from efftasks.zoo.cache import folder_of, forget_digest, remove
-    from efftasks.zoo.catalog import find
 
     for name in args.names:
         try:
-            if args.new_digest:
-                forget_digest(find(name))
-                if folder_of(find(name)).is_dir():
-                    remove(find(name))
-            path = (published_artifact if args.export else published_checkpoint)(name)
+            from efftasks.apis.zoo import published_artifact, published_checkpoint  # where PyTorch may be missing
+
+            path = (published_artifact if args.export else published_checkpoint)(name, args.new_digest)
         except Exception as error:
             if not args.json:
                 raise

@@ -5,6 +5,7 @@ Below the folder::
     zoo/dfine-n-coco/dfine-n-coco.pth    converted
     zoo/dfine-n-coco/model.onnx, .json   exported and verified, once it was needed
     zoo/dfine-n-coco.sha256              digest of the authors' file as it was first fetched; stays when the rest goes
+    zoo/dfine-n-coco.lock                held by the process that changes the folder
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ __all__ = [
     "check_digest",
     "checkpoint_file",
     "folder_of",
-    "forget_digest",
     "one_at_a_time",
     "record_digest",
     "remove",
@@ -68,8 +68,9 @@ def one_at_a_time(entry: Entry) -> Iterator[Path]:
     folder = folder_of(entry)
     with ExitStack() as stack:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder.with_suffix(".lock")))
+            folder.mkdir(exist_ok=True)  # now: who had the lock before may have removed it
         except OSError as error:
             raise WorkError(
                 f"{error.filename}: cannot be written ({error.strerror}), expected a folder for the cache: set {_CACHE}"
@@ -77,8 +78,13 @@ def one_at_a_time(entry: Entry) -> Iterator[Path]:
         yield folder
 
 
-def check_digest(entry: Entry, file: Path) -> str:
+def check_digest(entry: Entry, file: Path, new: bool = False) -> str:
     """Hold a fetched file against the digest that its authors state, or that it had when it was first fetched.
+
+    Args:
+        entry: the name.
+        file: of its authors, as it was fetched.
+        new: do not ask what digest it had when it was first fetched.
 
     Returns:
         Its digest.
@@ -88,7 +94,8 @@ def check_digest(entry: Entry, file: Path) -> str:
     """
     digest = ArtifactFile.of(file).sha256
     record = _record(entry)
-    expected = entry.sha256 or (record.read_text(encoding="utf-8").split()[0] if record.is_file() else "")
+    first = record.read_text(encoding="utf-8").partition(" ")[0] if record.is_file() and not new else ""
+    expected = entry.sha256 or first
     if not digest.startswith(expected):
         file.unlink()
         origin = "its authors state" if entry.sha256 else f"{record} has from an earlier fetch"
@@ -103,11 +110,6 @@ def check_digest(entry: Entry, file: Path) -> str:
 def record_digest(entry: Entry, digest: str) -> None:
     """Keep the digest of a fetched file for later fetches."""
     _record(entry).write_text(f"{digest}  {entry.file}\n", encoding="utf-8")
-
-
-def forget_digest(entry: Entry) -> None:
-    """Let the next fetch record the digest anew."""
-    _record(entry).unlink(missing_ok=True)
 
 
 def bytes_of(entry: Entry) -> int:

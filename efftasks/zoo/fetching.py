@@ -7,6 +7,7 @@ import http.client
 import logging
 import os
 import shutil
+import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -103,7 +104,7 @@ def _go_on(url: str, part: Path, name: str) -> None:
         if error.code in _TEMPORARY:
             raise _Broken(f"HTTP {error.code} {error.reason}") from error
         raise WorkError(f"{name}: {url} answers HTTP {error.code} {error.reason}, expected the file") from error
-    except (URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
+    except (URLError, TimeoutError, ConnectionError, ssl.SSLError, http.client.HTTPException) as error:
         _raise_for(error, url, name)
     if total is not None and _size(part) != total:
         raise _Broken(f"{_size(part)} of {total} bytes came")

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from efftasks.apis import load, published_artifact, published_checkpoint
 from efftasks.cli.main import main
 from efftasks.models.backbones.mobilenetv4 import MobileNetV4
 from efftasks.structures.errors import UserError, WorkError
-from efftasks.zoo.cache import folder_of
+from efftasks.zoo.cache import artifact_file, folder_of
 from efftasks.zoo.catalog import catalog
+from efftasks.zoo.fetching import fetch
 
 NAME = "deimv2-atto-coco"
 CONFIG = catalog()[NAME].config
@@ -73,7 +75,7 @@ def test_two_at_a_time_fetch_once(server: Any) -> None:
 
 def test_an_interrupted_fetch_goes_on(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     server.faults = [100_000, 404]
-    monkeypatch.setattr("efftasks.zoo.fetching.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("efftasks.apis.zoo.fetch", partial(fetch, wait=lambda seconds: None))
     with pytest.raises(WorkError, match=r"answers HTTP 404"):
         published_checkpoint(NAME)
     assert published_checkpoint(NAME).is_file()
@@ -96,10 +98,44 @@ def test_another_file_than_before_is_refused_and_accepted_on_request(
     assert main(["zoo", "get", NAME, "--new-digest"]) == 0
 
 
+def test_a_new_digest_replaces_what_is_here_once_it_has_come(server: Any, theirs: bytes) -> None:
+    path = published_checkpoint(NAME)
+    before = path.read_bytes()
+    artifact = artifact_file(catalog()[NAME])
+    for file in (artifact, artifact.with_suffix(".json")):  # of the earlier checkpoint
+        file.touch()
+    server.files.clear()
+    assert main(["zoo", "get", NAME, "--new-digest"]) == 1
+    assert path.read_bytes() == before and artifact.with_suffix(".json").is_file()
+    server.files[f"{NAME}.safetensors"] = theirs
+    server.ranges.clear()
+    assert main(["zoo", "get", NAME, "--new-digest"]) == 0
+    assert server.ranges == [None] and path.is_file() and not artifact.with_suffix(".json").exists()
+
+
+def test_a_backbone_is_no_checkpoint_to_start_from(server: Any) -> None:
+    with pytest.raises(UserError, match="got a backbone, expected a model"):
+        efftasks.apis.zoo.resolve_names(Config(dict(model={}, load_from="zoo:starnet-s1-in1k")))
+    with pytest.raises(UserError, match="got a backbone, expected a model"):
+        efftasks.apis.zoo.config_and_checkpoint("mine.py", "zoo:starnet-s1-in1k")
+    assert server.ranges == []
+
+
+def test_a_missing_package_is_the_answer_to_the_calling_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "efftasks.apis.zoo", None)
+    assert main(["zoo", "get", NAME, "--json"]) == 2
+    assert "efftasks.apis.zoo" in json.loads(capsys.readouterr().out)["error"]
+
+
 def test_a_file_of_something_else(server: Any) -> None:
     server.files[f"{NAME}.safetensors"] = save({"layer.weight": torch.zeros(2)})
-    with pytest.raises(WorkError, match=r"is not what was expected, so it was removed: .*begins with layer\.weight"):
+    with pytest.raises(
+        WorkError, match=r"is not what was expected, so it was removed: .*begins with layer\.weight"
+    ) as info:
         published_checkpoint(NAME)
+    assert server.url in str(info.value)
     assert list(folder_of(catalog()[NAME]).iterdir()) == []
     assert not folder_of(catalog()[NAME]).with_suffix(".sha256").exists()
 
@@ -141,6 +177,7 @@ def test_test_and_export_take_config_and_weights_of_a_name(server: Any) -> None:
     assert both(NAME, None) == (CONFIG, str(published_checkpoint(NAME)))
     assert both("mine.py", f"zoo:{NAME}") == ("mine.py", str(published_checkpoint(NAME)))
     assert both("mine.py", "best.pth") == ("mine.py", "best.pth")
+    assert both(NAME, "model.onnx") == (CONFIG, "model.onnx")
     with pytest.raises(UserError, match=r"mine\.py: got it alone, expected a checkpoint after the config"):
         both("mine.py", None)
 

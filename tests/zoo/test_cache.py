@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pytest
 from efftasks.structures.errors import UserError, WorkError
 from efftasks.zoo.cache import cache_folder, check_digest, folder_of, one_at_a_time, record_digest, remove
 from efftasks.zoo.catalog import catalog, find, is_name
+from efftasks.zoo.locking import locked
 
 ENTRY = catalog()["dfine-n-coco"]
 
@@ -86,6 +90,26 @@ def test_another_process_waits_for_the_lock() -> None:
             other.wait(timeout=0.5)
         (folder / "done").touch()
     assert other.communicate(timeout=60)[0] == "True\n"
+
+
+def test_a_folder_that_was_removed_while_another_process_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched(b"weights")
+
+    @contextmanager
+    def removed_meanwhile(path: Path) -> Iterator[None]:
+        with locked(path):
+            shutil.rmtree(path.with_suffix(""))
+            yield
+
+    monkeypatch.setattr("efftasks.zoo.cache.locked", removed_meanwhile)
+    with one_at_a_time(ENTRY) as folder:
+        assert list(folder.iterdir()) == []
+
+
+def test_a_record_that_a_full_disk_has_left_empty(cache: Path) -> None:
+    file = fetched(b"weights")
+    folder_of(ENTRY).with_suffix(".sha256").touch()
+    assert check_digest(ENTRY, file) == hashlib.sha256(b"weights").hexdigest()
 
 
 @pytest.mark.parametrize(

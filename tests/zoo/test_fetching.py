@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import shutil
+import ssl
 from collections import namedtuple
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,24 @@ def test_goes_on_after_breaks_and_passing_faults(server: Any, tmp_path: Path, wa
     assert (tmp_path / "a.pth").read_bytes() == CONTENT
     assert server.ranges == [None, "bytes=1000-", "bytes=1000-", "bytes=3000-"]
     assert waits == [1, 2, 4]
+
+
+def test_goes_on_after_a_break_of_the_encryption(
+    server: Any, tmp_path: Path, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.files["a.pth"] = CONTENT
+    breaks: list[Exception] = [ssl.SSLEOFError(8, "EOF occurred in violation of protocol")]
+    read = HTTPResponse.read
+
+    def read_or_break(response: HTTPResponse, amount: int | None = None) -> bytes:
+        if breaks:
+            raise breaks.pop()
+        return read(response, amount)
+
+    monkeypatch.setattr(HTTPResponse, "read", read_or_break)
+    get(server, tmp_path / "a.pth", waits)
+    assert (tmp_path / "a.pth").read_bytes() == CONTENT
+    assert waits == [1]
 
 
 def test_a_later_call_goes_on(server: Any, tmp_path: Path, waits: list[float]) -> None:
