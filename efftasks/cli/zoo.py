@@ -49,7 +49,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     get.add_argument(
         "--new-digest", action="store_true", help="fetch it again, and record the digest that its file has now"
     )
-    get.add_argument("--json", action="store_true", help="print the file, or the error, as JSON")
+    get.add_argument(  # the default is that of the option before the action
+        "--json", action="store_true", default=argparse.SUPPRESS, help="print the file, or the error, as JSON"
+    )
     get.set_defaults(run=run_get)
     path = actions.add_parser("path", help="print where it is kept", description="Print the file of a name.")
     path.add_argument("name", nargs="?", metavar="NAME", help=f"{_NAME} (default: the folder of all)")

@@ -37,9 +37,17 @@ def address(url: str, file: str) -> str:
     mirror = os.environ.get(MIRROR)
     if not mirror:
         return url
-    if urlsplit(mirror).scheme not in ("http", "https"):
+    if not _is_address(mirror):
         raise UserError(f"{MIRROR}: got {mirror!r}, expected an address such as http://localhost:8000")
     return f"{mirror.rstrip('/')}/{file}"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and " " not in text
+    except ValueError:  # of the port
+        return False
 
 
 class _Broken(Exception):

@@ -187,8 +187,9 @@ def test_offline_and_unknown_names_are_one_sentence(
 ) -> None:
     monkeypatch.setenv("EFFTASKS_CACHE", str(tmp_path))
     monkeypatch.setenv("EFFTASKS_ZOO_MIRROR", "http://127.0.0.1:1")
-    assert main(["zoo", "get", NAME, "--json"]) == 1
-    assert "127.0.0.1:1 cannot be reached" in json.loads(capsys.readouterr().out)["error"]
+    for line in (["zoo", "get", NAME, "--json"], ["zoo", "--json", "get", NAME]):
+        assert main(line) == 1
+        assert "127.0.0.1:1 cannot be reached" in json.loads(capsys.readouterr().out)["error"]
     assert main(["predict", "dfine-n-coc", "photo.jpg", "--out", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "did you mean 'dfine-n-coco'?" in error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -90,6 +92,23 @@ def test_another_process_waits_for_the_lock() -> None:
             other.wait(timeout=0.5)
         (folder / "done").touch()
     assert other.communicate(timeout=60)[0] == "True\n"
+
+
+def test_windows_gives_up_after_ten_seconds_and_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for its module, which is on Windows only."""
+    errors: list[OSError | None] = [OSError(errno.EDEADLK, "Resource deadlock avoided"), None, OSError(errno.EBADF, "")]
+
+    def locking(descriptor: int, mode: int, size: int) -> None:
+        error = errors.pop(0)
+        if error is not None:
+            raise error
+
+    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(LK_LOCK=1, locking=locking))
+    monkeypatch.setattr(sys, "platform", "win32")
+    with locked(tmp_path / "lock"):
+        assert len(errors) == 1
+    with pytest.raises(OSError), locked(tmp_path / "lock"):
+        pass
 
 
 def test_a_folder_that_was_removed_while_another_process_waited(monkeypatch: pytest.MonkeyPatch) -> None:

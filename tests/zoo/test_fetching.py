@@ -143,6 +143,10 @@ def test_address_and_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
     assert address("https://x.org/y.pth", "a.pth") == "https://x.org/y.pth"
     monkeypatch.setenv("EFFTASKS_ZOO_MIRROR", "http://localhost:8000/files/")
     assert address("https://x.org/y.pth", "a.pth") == "http://localhost:8000/files/a.pth"
-    monkeypatch.setenv("EFFTASKS_ZOO_MIRROR", "/data/files")
-    with pytest.raises(UserError, match="expected an address such as http://localhost:8000"):
+
+
+@pytest.mark.parametrize("mirror", ["/data/files", "http://", "http://localhost:abc", "http://local host"])
+def test_a_mirror_without_an_address(mirror: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EFFTASKS_ZOO_MIRROR", mirror)
+    with pytest.raises(UserError, match=f"got '{mirror}', expected an address such as http://localhost:8000"):
         address("https://x.org/y.pth", "a.pth")
