@@ -270,6 +270,8 @@ def _artifact(args: argparse.Namespace) -> Stream:
 
     if args.width is not None:
         raise UserError(f"--width: got {args.width:g}, but {args.model} is an exported file, which has one width")
+    if args.config is not None:
+        raise UserError(f"--config: got {args.config}, but {args.model} is no checkpoint, and needs none; leave it out")
     tiles, key_frames = tile_settings(args), key_frame_settings(args)
     _check_one(args)
     settings: dict[str, Any] = dict(threads=args.threads, score_thr=model_score(args), provider=args.provider)

@@ -372,6 +372,13 @@ def test_wrong_tiles(model, tmp_path, capsys, options, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", [None, "dfine-n-coco"])
+def test_a_config_belongs_to_a_checkpoint(model, tmp_path, capsys, name):
+    photo = write_image(tmp_path / "a.png")
+    assert main(["predict", name or model, str(photo), "--config", "x.py", "--out", str(tmp_path / "out")]) == 2
+    assert f"--config: got x.py, but {name or model} is no checkpoint" in capsys.readouterr().err
+
+
 def test_tiles_of_a_checkpoint(tmp_path, capsys):
     photo = write_image(tmp_path / "a.png")
     assert main(["predict", "best.pth", str(photo), "--config", "x.py", "--tiles"]) == 2
