@@ -15,7 +15,14 @@ from efftasks.bench.engines import artifact_call, torch_call
 from efftasks.bench.environment import describe_environment
 from efftasks.bench.latency import measure_times
 from efftasks.evaluation.bootstrap import resample
-from efftasks.evaluation.comparison import MetricRow, check_comparable, compare_records, match_record, shared_kinds
+from efftasks.evaluation.comparison import (
+    MetricRow,
+    aligned,
+    check_comparable,
+    compare_records,
+    match_record,
+    shared_kinds,
+)
 from efftasks.evaluation.differences import Interval, interval_of
 from efftasks.evaluation.image_differences import most_different
 from efftasks.evaluation.matches import Matches
@@ -105,6 +112,7 @@ def compare(
     records = [_record(subject, kept) for subject in subjects]
     names = [subject.name for subject in subjects]
     check_comparable(records, names)
+    records = aligned(records)
     kinds = shared_kinds(records)
     matches = [match_record(record, kinds) for record in tqdm(records, desc="matching", disable=None, leave=False)]
     rows = compare_records(records, matches, settings.resamples, settings.seed)

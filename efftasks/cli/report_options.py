@@ -60,8 +60,9 @@ def check_report(args: argparse.Namespace) -> None:
     for option in ("report_score_thr", "report_iou_thr"):
         value = getattr(args, option)
         name = f"--{option.replace('_', '-')}"
-        if value is not None and not wants_record(args):
-            raise UserError(f"{name}: got it without --report, expected both")
+        if value is not None and not (args.report if option == "report_score_thr" else wants_record(args)):
+            others = "--report" if option == "report_score_thr" else "--report or --write-thresholds"
+            raise UserError(f"{name}: got it without {others}, expected both")
         if value is not None and not 0 <= value <= 1:
             raise UserError(f"{name}: got {value:g}, expected a number from 0 to 1")
     if args.report_iou_thr is not None and args.report_iou_thr <= 0.1:

@@ -20,7 +20,7 @@ from efftasks.evaluation.matches import Matches, match
 from efftasks.evaluation.records import EvaluationRecord
 from efftasks.structures.errors import UserError
 
-__all__ = ["PARTS", "MetricRow", "check_comparable", "compare_records", "match_record", "shared_kinds"]
+__all__ = ["PARTS", "MetricRow", "aligned", "check_comparable", "compare_records", "match_record", "shared_kinds"]
 
 # Kind of a record -> what is compared.
 PARTS = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints", "semantic": "label maps"}
@@ -75,6 +75,17 @@ def shared_kinds(records: Sequence[EvaluationRecord]) -> tuple[str, ...]:
     return tuple(kind for kind in records[0].kinds if all(kind in record.kinds for record in records))
 
 
+def aligned(records: Sequence[EvaluationRecord]) -> list[EvaluationRecord]:
+    """The records, all with the ground truth of the first, so that images and objects have the same numbers in each.
+
+    Records are comparable whatever the order of their images and annotations.
+
+    Args:
+        records: checked by :func:`check_comparable`.
+    """
+    return [replace(record, ground_truth=records[0].ground_truth) for record in records]
+
+
 def match_record(record: EvaluationRecord, kinds: Iterable[str]) -> dict[str, Matches]:
     """Detections matched with objects, by kind; none of label maps alone."""
     if record.ground_truth is None:
@@ -95,7 +106,7 @@ def compare_records(
     not adjusted.
 
     Args:
-        records: checked by :func:`check_comparable`.
+        records: from :func:`aligned`.
         matches: of each record, by kind, from :func:`match_record`.
         resamples: number of them.
         seed: of the resamples.

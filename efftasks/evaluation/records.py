@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ class EvaluationRecord:
     data_digest: str
 
     def save(self, folder: str | Path) -> None:
-        """Write it as files into a folder, which is created.
+        """Write it as files into a folder, which is created; those of an older record there are replaced or removed.
 
         Raises:
             WorkError: a file cannot be written.
@@ -70,6 +71,8 @@ class EvaluationRecord:
         about = {"schema": _SCHEMA, **{name: getattr(self, name) for name in _FIELDS}}
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            for name in (_GROUND_TRUTH, _DETECTIONS, _CONFUSION):
+                (folder / name).unlink(missing_ok=True)
             _write_json(folder / RECORD_FILE, about, indent=1)
             if self.ground_truth is not None:
                 _write_json(folder / _GROUND_TRUTH, self.ground_truth)
@@ -158,5 +161,5 @@ def _read_confusion(path: Path) -> np.ndarray:
             return np.asarray(arrays["confusion"])
     except FileNotFoundError:
         raise UserError(f"{path}: no such file, expected the confusion matrices of a record") from None
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: cannot be read ({error}), expected the confusion matrices of a record") from error

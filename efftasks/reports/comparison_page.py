@@ -14,6 +14,7 @@ from efftasks.reports.page import (
     Picture,
     cards,
     figure,
+    figure_text,
     figure_uri,
     gallery,
     page,
@@ -112,12 +113,12 @@ def _forest(comparison: Comparison) -> str:
             xerr=[[max(0.0, e) for e in side] for side in errors],
             fmt="o",
             markersize=4,
-            label=model.name,
+            label=figure_text(model.name),
         )
     labels = [f"{row.part}: {row.name}" if several else row.name for row in rows]
-    axes.set_yticks(range(len(rows)), labels)
+    axes.set_yticks(range(len(rows)), [figure_text(label) for label in labels])
     axes.invert_yaxis()
-    axes.set_xlabel(f"points higher (right) or lower (left) than {comparison.models[0].name}")
+    axes.set_xlabel(f"points higher (right) or lower (left) than {figure_text(comparison.models[0].name)}")
     axes.grid(axis="x", alpha=0.3)
     if len(others) > 1:
         axes.legend(fontsize=8)

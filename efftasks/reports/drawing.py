@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from efftasks.reports.curves import Bin, Curve
-from efftasks.reports.page import FIGURE_COLOR, figure_uri
+from efftasks.reports.page import FIGURE_COLOR, figure_text, figure_uri
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ def draw_curves(curves: Sequence[Curve], pooled: Curve, score_thr: float) -> str
         points = curve.points(_POINTS)
         named = i < _NAMED
         style: dict[str, Any] = (
-            dict(color=f"C{i}", label=curve.name, linewidth=1.5)
+            dict(color=f"C{i}", label=figure_text(curve.name), linewidth=1.5)
             if named
             else dict(color=FIGURE_COLOR, alpha=0.35, linewidth=0.7)
         )
@@ -83,7 +83,7 @@ def draw_confusion(matrix: np.ndarray, names: Sequence[str], shares: np.ndarray)
     """
     from matplotlib.colors import LinearSegmentedColormap
 
-    count = len(names)
+    count, names = len(names), [figure_text(name) for name in names]
     side = min(max(4.5, 0.55 * count + 1.8), 11.0)
     figure, (axes,) = _new(1, side, side * 0.9)
     colors = LinearSegmentedColormap.from_list("blues", [(0.23, 0.51, 0.77, 0.0), (0.23, 0.51, 0.77, 1.0)])
@@ -161,7 +161,7 @@ def draw_bars(values: Mapping[str, float], title: str, most: float = 1.0) -> str
     """A bar for each name, the smallest value first; NaN is left out."""
     items = sorted(((value, name) for name, value in values.items() if not np.isnan(value)), reverse=True)
     figure, (axes,) = _new(1, 8.0, min(max(1.6, 0.26 * len(items) + 0.7), 14.0))
-    axes.barh([name for _, name in items], [value for value, _ in items], color=_BLUE, height=0.7)
+    axes.barh([figure_text(name) for _, name in items], [value for value, _ in items], color=_BLUE, height=0.7)
     axes.set(title=title, xlim=(0, most))
     axes.tick_params(axis="y", labelsize=8 if len(items) < 40 else 5)
     axes.grid(visible=False, axis="y")
@@ -172,7 +172,9 @@ def draw_lines(x: np.ndarray, lines: Mapping[str, np.ndarray], title: str, xlabe
     """Lines over common x in [0, 1]."""
     figure, (axes,) = _new(1, 9.0, 3.6)
     for i, (name, values) in enumerate(lines.items()):
-        axes.plot(x, values, label=name, linewidth=1.4, color=f"C{i % 10}", linestyle="-" if i < 10 else "--")
+        axes.plot(
+            x, values, label=figure_text(name), linewidth=1.4, color=f"C{i % 10}", linestyle="-" if i < 10 else "--"
+        )
     axes.set(title=title, xlabel=xlabel, ylim=(0, 1.02), xlim=(float(x[0]), float(x[-1])))
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure_uri(figure)

@@ -78,7 +78,8 @@ def keypoint_part(record: EvaluationRecord, settings: ReportSettings) -> Part:
     shares = {name: _within(errors.distance[:, i]) for i, name in enumerate(names)}
     drawn = [
         page.figure(
-            draw_bars(dict(zip(names, (row[2] or np.nan for row in rows))), "OKS by keypoint"), "OKS by keypoint"
+            draw_bars(dict(zip(names, (np.nan if row[2] is None else row[2] for row in rows))), "OKS by keypoint"),
+            "OKS by keypoint",
         ),
         page.figure(
             draw_lines(_LIMITS, shares, "share of keypoints within a distance", "distance, in sizes of the object"),

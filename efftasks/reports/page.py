@@ -23,6 +23,7 @@ __all__ = [
     "cards",
     "data_uri",
     "figure",
+    "figure_text",
     "figure_uri",
     "gallery",
     "page",
@@ -180,7 +181,7 @@ def _cell(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return '<td class="number" data-value=""></td>'
     if isinstance(value, float):
-        return f'<td class="number" data-value="{value!r}">{value:.4g}</td>'
+        return f'<td class="number" data-value="{float(value)!r}">{value:.4g}</td>'
     if isinstance(value, int):
         return f'<td class="number">{value}</td>'
     return f"<td>{html.escape(str(value))}</td>"
@@ -222,6 +223,11 @@ def data_uri(data: bytes, kind: str) -> str:
         kind: its media type, such as ``image/jpeg``.
     """
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def figure_text(name: str) -> str:
+    """A name as matplotlib draws it as it is: no formula, and not left out of legends like those with a first ``_``."""
+    return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
 
 
 def figure_uri(drawn: Figure) -> str:

@@ -14,6 +14,8 @@ from efftasks.cli.main import main
         (["--write-thresholds", "--sizes", "64"], "--write-thresholds: got it with --sizes"),
         (["--report", "r", "--exit-thresholds", "0.5"], "--report: got it with --exit-thresholds"),
         (["--report-score-thr", "0.5"], "--report-score-thr: got it without --report, expected both"),
+        (["--write-thresholds", "--report-score-thr", "0.5"], "--report-score-thr: got it without --report"),
+        (["--report-iou-thr", "0.6"], "--report-iou-thr: got it without --report or --write-thresholds"),
         (["--report", "r", "--report-score-thr", "2"], "--report-score-thr: got 2, expected a number from 0 to 1"),
         (["--report", "r", "--report-iou-thr", "0.1"], "--report-iou-thr: got 0.1, expected more than 0.1"),
     ],

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from efftasks.evaluation.coco_metric import coco_scores
-from efftasks.evaluation.comparison import MetricRow, check_comparable, compare_records, match_record, shared_kinds
+from efftasks.evaluation.comparison import (
+    MetricRow,
+    aligned,
+    check_comparable,
+    compare_records,
+    match_record,
+    shared_kinds,
+)
 from efftasks.evaluation.image_differences import most_different
 from efftasks.evaluation.records import EvaluationRecord, digest_of, task_of
 from efftasks.evaluation.verdicts import verdict
@@ -64,8 +71,8 @@ def record(seed: int = 0, noise: float = 0.08, dropped: float = 0.0, **changes: 
 
 def compared(*records: EvaluationRecord, resamples: int = 300, seed: int = 0) -> list[MetricRow]:
     check_comparable(records, [f"model {i}" for i in range(len(records))])
-    kinds = shared_kinds(records)
-    return compare_records(records, [match_record(one, kinds) for one in records], resamples, seed)
+    kinds, same_order = shared_kinds(records), aligned(records)
+    return compare_records(same_order, [match_record(one, kinds) for one in same_order], resamples, seed)
 
 
 def row(rows: list[MetricRow], name: str) -> MetricRow:
@@ -191,3 +198,20 @@ def test_label_maps_that_differ_most() -> None:
     assert [x.position for x in images] == [7]
     assert images[0].amount == pytest.approx(100 * 10 / 77)
     assert images[0].texts == ("90.9 % of the pixels right", "77.9 % of the pixels right")
+
+
+def test_the_order_of_images_and_annotations_does_not_matter() -> None:
+    first = record()
+    shuffled = truth()
+    for name in ("images", "annotations"):
+        shuffled[name] = shuffled[name][::-1]
+    second = replace(first, ground_truth=shuffled)
+    assert first.confusion is not None
+    assert digest_of(first.images, first.ground_truth, first.confusion) == digest_of(
+        second.images, shuffled, first.confusion
+    )
+    for one in compared(first, second):
+        (difference,) = one.differences
+        assert difference.low == difference.value == difference.high == 0
+    both = aligned([first, second])
+    assert most_different(both, [match_record(one, ("bbox",)) for one in both], 5) == []

@@ -106,6 +106,8 @@ def test_a_folder_without_a_record_says_who_writes_one(tmp_path: Path) -> None:
         ("record.json", None, r"record\.json: schema: got 9, expected 1"),
         ("predictions.json", b"\xff", r"predictions\.json: cannot be read"),
         ("confusion.npz", b"no zip", r"confusion\.npz: cannot be read"),
+        ("confusion.npz", b"PK\x03\x04 cut off", r"confusion\.npz: cannot be read"),
+        ("confusion.npz", b"", r"confusion\.npz: cannot be read"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
@@ -130,3 +132,11 @@ def test_a_place_that_cannot_be_written_is_a_failure_in_one_sentence(tmp_path: P
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkError, match="the record of the evaluation could not be written"):
         record().save(tmp_path / "file")
+
+
+def test_a_folder_keeps_no_part_of_an_older_record(tmp_path: Path) -> None:
+    record().save(tmp_path)
+    record(**LABEL_MAPS_ALONE).save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["confusion.npz", "record.json"]
+    record(**OBJECTS_ALONE).save(tmp_path)
+    assert not (tmp_path / "confusion.npz").exists()

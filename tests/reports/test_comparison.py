@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import re
@@ -101,3 +102,12 @@ def test_page_is_one_file_with_everything_escaped(tmp_path: Path, several_parts:
         *("Verdict", "Metrics", "Differences", "Cost", "By class"),
         *("Where they differ most", "How to read it"),
     ]
+
+
+def test_names_with_dollars_are_no_formulas(tmp_path: Path) -> None:
+    made = comparison()
+    models = [replace(model, name=f"{model.name} $\\frac$") for model in made.models]
+    named = replace(made, models=models, rows=[replace(made.rows[0], name="US$ $x"), *made.rows[1:]])
+    text = write_comparison_page(named, [], tmp_path / "compare.html", 0.25).read_text()
+    drawn = [base64.b64decode(x).decode() for x in re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', text)]
+    assert len(drawn) == 1 and "<!-- US$ $x -->" in drawn[0]
