@@ -74,6 +74,8 @@ class CompareSettings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"--{name}: got {value}, expected an integer from {least}")
+        if not 0 <= self.score_thr <= 1:
+            raise UserError(f"--score-thr: got {self.score_thr:g}, expected a number in 0 to 1")
 
 
 class Compared(NamedTuple):

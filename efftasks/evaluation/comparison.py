@@ -15,6 +15,7 @@ from efftasks.evaluation.differences import (
     adjust_by_holm,
     difference_of,
     interval_of,
+    least_p,
 )
 from efftasks.evaluation.matches import Matches, match
 from efftasks.evaluation.records import EvaluationRecord
@@ -135,7 +136,8 @@ def _in_order(record: EvaluationRecord, ids: Sequence[int | str]) -> np.ndarray:
 
 
 def _ap_rows(kind: str, matches: Sequence[Matches], weights: np.ndarray, classes: Sequence[str]) -> list[MetricRow]:
-    ones = np.ones((1, weights.shape[1]), np.int32)
+    images = weights.shape[1]
+    ones = np.ones((1, images), np.int32)
     exact = [ap_of_resamples(one, ones) for one in matches]
     part = PARTS[kind]
     shown = tqdm(matches, desc=f"resamples, {part}", disable=None, leave=False)
@@ -143,12 +145,12 @@ def _ap_rows(kind: str, matches: Sequence[Matches], weights: np.ndarray, classes
 
     def row(group: str, name: str, key: str) -> MetricRow:
         values = [[100 * result.values[f"{kind}_{key}"] for result in results] for results in (exact, resampled)]
-        return _row(part, group, name, *values)
+        return _row(part, group, name, *values, images)
 
     rows = [row("more" if key != "mAP" else "main", name, key) for key, name in _NAMES.items()]
     rows += [row("size", name, key) for key, name in _SIZES.items() if f"{kind}_{key}" in exact[0].values]
     rows += [
-        _row(part, "class", name, [_class(x, k) for x in exact], [_class(x, k) for x in resampled])
+        _row(part, "class", name, [_class(x, k) for x in exact], [_class(x, k) for x in resampled], images)
         for k, name in enumerate(classes)
     ]
     return [one for one in rows if not np.isnan(one.values[0].value)]  # no objects of that kind
@@ -159,27 +161,37 @@ def _class(result: ResampledAP, index: int) -> np.ndarray:
 
 
 def _iou_rows(confusions: Sequence[np.ndarray], weights: np.ndarray, classes: Sequence[str]) -> list[MetricRow]:
-    ones = np.ones((1, weights.shape[1]), np.int32)
+    images = weights.shape[1]
+    ones = np.ones((1, images), np.int32)
     exact = [iou_of_resamples(confusion, ones) for confusion in confusions]
     resampled = [iou_of_resamples(confusion, weights) for confusion in confusions]
     part = PARTS["semantic"]
-    rows = [_row(part, "main", "mIoU", [means for means, _ in exact], [means for means, _ in resampled])]
+    rows = [_row(part, "main", "mIoU", [means for means, _ in exact], [means for means, _ in resampled], images)]
     rows += [
-        _row(part, "class", name, [ious[:, k] for _, ious in exact], [ious[:, k] for _, ious in resampled])
+        _row(part, "class", name, [ious[:, k] for _, ious in exact], [ious[:, k] for _, ious in resampled], images)
         for k, name in enumerate(classes)
     ]
     return [one for one in rows if not all(np.isnan(value.value) for value in one.values)]
 
 
-def _row(part: str, group: str, name: str, exact: Sequence[np.ndarray], resampled: Sequence[np.ndarray]) -> MetricRow:
+def _row(
+    part: str,
+    group: str,
+    name: str,
+    exact: Sequence[np.ndarray],
+    resampled: Sequence[np.ndarray],
+    images: int,
+) -> MetricRow:
     values = [float(value[0]) for value in exact]
+    lowest = least_p(images)
     return MetricRow(
         part,
         group,
         name,
         tuple(interval_of(value, samples) for value, samples in zip(values, resampled)),
         tuple(
-            difference_of(value - values[0], resampled[0], samples) for value, samples in zip(values[1:], resampled[1:])
+            difference_of(value - values[0], resampled[0], samples, lowest)
+            for value, samples in zip(values[1:], resampled[1:])
         ),
     )
 

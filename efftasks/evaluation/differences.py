@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["LEVEL", "Difference", "Interval", "adjust_by_holm", "difference_of", "interval_of"]
+__all__ = ["LEVEL", "Difference", "Interval", "adjust_by_holm", "difference_of", "interval_of", "least_p"]
 
 LEVEL = 0.95
 _POWER = 0.8
@@ -59,7 +59,15 @@ def interval_of(value: float, resampled: np.ndarray) -> Interval:
     return Interval(value, *_percentiles(resampled))
 
 
-def difference_of(value: float, first: np.ndarray, second: np.ndarray) -> Difference:
+def least_p(images: int) -> float:
+    """The least p that so many images can give: that of all differing one way where each may go either way.
+
+    Resamples of few images hardly differ, so that a bootstrap alone would call any difference real.
+    """
+    return 2.0 ** (1 - images)
+
+
+def difference_of(value: float, first: np.ndarray, second: np.ndarray, lowest: float = 0.0) -> Difference:
     """The paired difference of two models, the second minus the first.
 
     The interval is that of percentiles. That of BCa would correct its bias and skewness with a run for each image left
@@ -69,13 +77,14 @@ def difference_of(value: float, first: np.ndarray, second: np.ndarray) -> Differ
         value: difference on all images.
         first: (B,) of the resamples; NaN where it is not defined.
         second: (B,) of the same resamples.
+        lowest: p is at least this, see :func:`least_p`.
     """
     resampled = second - first
     resampled = resampled[~np.isnan(resampled)]
     low, high = _percentiles(resampled)
     # The level at which the interval would touch 0; one is added, since no p is 0.
     beyond = min((resampled <= 0).sum(), (resampled >= 0).sum()) + 1
-    p = min(1.0, 2 * float(beyond) / (len(resampled) + 1))
+    p = max(lowest, min(1.0, 2 * float(beyond) / (len(resampled) + 1)))
     detectable = _standard_errors(1) * float(resampled.std()) if len(resampled) else float("nan")
     return Difference(value, low, high, detectable, p, p)
 

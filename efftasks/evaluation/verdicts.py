@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from efftasks.evaluation.comparison import MetricRow
-from efftasks.evaluation.differences import LEVEL
+from efftasks.evaluation.differences import LEVEL, least_p
 
 __all__ = ["verdict"]
 
@@ -32,6 +32,8 @@ def verdict(row: MetricRow, number: int, first: str, other: str, images: int, fa
     )
     if difference.is_real:
         return f"A difference: {figures}"
+    if family * least_p(images) >= 1 - LEVEL:
+        return f"Too few images for a verdict, {images}: {figures}"
     return (
         f"No difference that these {images} images can show: {figures}; "
         f"one of less than {difference.detectable:.2f} would often not be seen"

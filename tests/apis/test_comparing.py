@@ -157,3 +157,8 @@ def test_settings_out_of_range(name: str) -> None:
     options: Any = {name: -1}
     with pytest.raises(UserError, match=f"--{name}: got -1, expected an integer from"):
         CompareSettings(**options)
+
+
+def test_a_score_out_of_range() -> None:
+    with pytest.raises(UserError, match="--score-thr: got 5, expected a number in 0 to 1"):
+        CompareSettings(score_thr=5)

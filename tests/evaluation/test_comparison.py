@@ -215,3 +215,22 @@ def test_the_order_of_images_and_annotations_does_not_matter() -> None:
         assert difference.low == difference.value == difference.high == 0
     both = aligned([first, second])
     assert most_different(both, [match_record(one, ("bbox",)) for one in both], 5) == []
+
+
+@pytest.mark.parametrize(("count", "is_real"), [(1, False), (5, False), (6, True)])
+def test_few_images_show_no_difference(count: int, is_real: bool) -> None:
+    """Exchanging two models image by image, all images going one way have a chance of 2 in 2^n."""
+    ground_truth = truth()
+    ids = [image["id"] for image in ground_truth["images"][:count]]
+    kept = dict(
+        ground_truth,
+        images=ground_truth["images"][:count],
+        annotations=[x for x in ground_truth["annotations"] if x["image_id"] in ids],
+    )
+    alone: dict[str, Any] = dict(ground_truth=kept, semantic_classes=(), confusion=None)
+    good = record(detections=[x for x in record(noise=0.0).detections if x["image_id"] in ids], **alone)
+    rows = compared(good, replace(good, detections=[]))
+    (difference,) = row(rows, "AP").differences
+    assert difference.p == max(2 / 301, 2.0 ** (1 - count)) and difference.is_real == is_real
+    sentence = verdict(row(rows, "AP"), 1, "a", "b", count, 1)
+    assert sentence.startswith("A difference: " if is_real else f"Too few images for a verdict, {count}: AP of boxes")
