@@ -81,13 +81,13 @@ class Recorder:
         images = list(self._images.values())
         if coco is not None:
             stated = {image["id"]: image for image in coco.ground_truth["images"]}
-            images = [
-                {**stated[image["id"]], **image, "file_name": stated[image["id"]]["file_name"]} for image in images
-            ]
+            # The metric names images that it does not have; those without detections are no harm.
+            entries = [(stated.get(image["id"], image), image) for image in images]
+            images = [{**entry, **image, "file_name": entry["file_name"]} for entry, image in entries]
         confusion = np.stack(self._confusions) if self._confusions else None
         timed = self._batches[1:] or self._batches
         per_entry = sum(seconds for seconds, _ in timed) / max(sum(count for _, count in timed), 1)
-        entries = sum(count for _, count in self._batches)
+        number = sum(count for _, count in self._batches)
         kinds = () if coco is None else coco.kinds
         return EvaluationRecord(
             model=model,
@@ -100,7 +100,7 @@ class Recorder:
             semantic_classes=semantic_classes,
             confusion=confusion,
             metrics={},
-            seconds=per_entry * entries / max(len(images), 1),
+            seconds=per_entry * number / max(len(images), 1),
             data_digest=digest_of(images, None if coco is None else coco.ground_truth, confusion),
         )
 

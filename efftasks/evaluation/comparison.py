@@ -144,8 +144,10 @@ def _ap_rows(kind: str, matches: Sequence[Matches], weights: np.ndarray, classes
     resampled = [ap_of_resamples(one, weights) for one in shown]
 
     def row(group: str, name: str, key: str) -> MetricRow:
-        values = [[100 * result.values[f"{kind}_{key}"] for result in results] for results in (exact, resampled)]
-        return _row(part, group, name, *values, images)
+        values, samples = (
+            [100 * result.values[f"{kind}_{key}"] for result in results] for results in (exact, resampled)
+        )
+        return _row(part, group, name, values, samples, images)
 
     rows = [row("more" if key != "mAP" else "main", name, key) for key, name in _NAMES.items()]
     rows += [row("size", name, key) for key, name in _SIZES.items() if f"{kind}_{key}" in exact[0].values]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -155,3 +156,13 @@ def test_metrics_without_a_record_are_named(painted, root):
     message = "got CocoMetric, CocoMetric, expected one CocoMetric, one SemanticIoU, or one of each"
     with pytest.raises(UserError, match=message):
         apis.evaluate(cfg, lambda entries: [], painted.NAMES, record=True)
+
+
+def test_images_that_are_not_in_the_file_of_the_metric_are_named(painted, root, tmp_path):
+    path = tmp_path / "other.json"
+    data = json.loads((root / "annotations/val.json").read_text())
+    data["images"] = data["images"][1:]
+    data["annotations"] = [x for x in data["annotations"] if x["image_id"] != 10]
+    path.write_text(json.dumps(data))
+    with pytest.raises(UserError, match=r"other\.json: has no image 10"):
+        evaluated(painted, root, **{"test_evaluator.ann_file": str(path)})
