@@ -65,7 +65,7 @@ def write_evaluation_report(
     text = page.page(f"Report: {Path(record.model).name}", lead, body, footer, contents=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_figures(folder, figures, (table for part in parts.values() for table in part.tables.items()))
+        write_figures(folder, figures, {name: rows for part in parts.values() for name, rows in part.tables.items()})
         path = page.write_page(folder / "index.html", text)
     except OSError as error:
         raise WorkError(f"{folder}: the report could not be written ({error.strerror})") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,15 +52,29 @@ class Part:
     tables: dict[str, Rows] = field(default_factory=dict)
 
 
-def write_figures(folder: Path, figures: dict[str, Any], tables: Iterable[tuple[str, Rows]]) -> None:
-    """Write ``report.json`` and the CSV files into a folder that exists; NaN is null, or an empty cell."""
-    text = json.dumps(_finite(figures), indent=1, allow_nan=False)
+def write_figures(folder: Path, figures: dict[str, Any], tables: Mapping[str, Rows]) -> None:
+    """Write ``report.json`` and the CSV files into a folder that exists; NaN is null, or an empty cell.
+
+    CSV files of an older report there, which this one does not have, are removed.
+    """
+    for name in _tables_of(folder / "report.json") - set(tables):
+        (folder / f"{name}.csv").unlink(missing_ok=True)
+    text = json.dumps(_finite({**figures, "tables": sorted(tables)}), indent=1, allow_nan=False)
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")
-    for name, (columns, rows) in tables:
+    for name, (columns, rows) in tables.items():
         with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(columns)
             writer.writerows([None if _is_nan(value) else value for value in row] for row in rows)
+
+
+def _tables_of(path: Path) -> set[str]:
+    """Names of the CSV files that a report states; none if there is no report."""
+    try:
+        names = json.loads(path.read_bytes())["tables"]
+        return {name for name in names if Path(name).name == name}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def _is_nan(value: Any) -> bool:
