@@ -162,6 +162,9 @@ def _kept_records(
 ) -> KeptRecords | None:
     """What evaluates the models; None if all of them are reports, which needs neither a config nor PyTorch."""
     if all(subject.is_report for subject in subjects):
+        for name, value in (("--config", config), ("--cfg-options", options)):
+            if value:
+                raise UserError(f"{name}: got it with reports alone, whose data are given; expected none")
         return None
     from efftasks.apis.compare_records import KeptRecords
 

@@ -162,3 +162,11 @@ def test_settings_out_of_range(name: str) -> None:
 def test_a_score_out_of_range() -> None:
     with pytest.raises(UserError, match="--score-thr: got 5, expected a number in 0 to 1"):
         CompareSettings(score_thr=5)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [(dict(config="a.py"), "--config"), (dict(options={"a": 1}), "--cfg-options")]
+)
+def test_reports_alone_take_no_config(report: Path, tmp_path: Path, given: dict[str, Any], name: str) -> None:
+    with pytest.raises(UserError, match=f"{name}: got it with reports alone, whose data are given"):
+        compare([str(report), str(report)], tmp_path / "out", settings=QUICK, **given)
