@@ -66,9 +66,9 @@ def ap_of_resamples(matches: Matches, weights: np.ndarray) -> ResampledAP:
 
 def _mean(values: np.ndarray) -> np.ndarray:
     """The mean of each row without NaN; NaN where all are."""
-    known = ~np.isnan(values)
-    count = known.sum(1)
-    return np.where(count > 0, np.where(known, values, 0).sum(1) / np.maximum(count, 1), np.nan)
+    defined = ~np.isnan(values)
+    count = defined.sum(1)
+    return np.where(count > 0, np.where(defined, values, 0).sum(1) / np.maximum(count, 1), np.nan)
 
 
 def _weighted(weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -120,10 +120,10 @@ def _chunk_ap(
 
 
 def _reached(objects: np.ndarray) -> np.ndarray:
-    """Int (B, most + 1): how many levels of recall are reached with 0, 1, 2, ... of ``objects`` (B,) found."""
-    found = np.arange(objects.max() + 1)
+    """Int (B, most + 1): how many levels of recall are reached with 0, 1, 2, ... of ``objects`` (B,) detected."""
+    detected = np.arange(objects.max() + 1)
     kinds, index = np.unique(objects, return_inverse=True)
-    return np.stack([np.searchsorted(RECALLS, found / count, side="right") for count in kinds])[index]
+    return np.stack([np.searchsorted(RECALLS, detected / count, side="right") for count in kinds])[index]
 
 
 def iou_of_resamples(confusion: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -52,7 +52,7 @@ def shown_kind(matches: Mapping[str, Matches]) -> str:
 
 
 class _Errors(NamedTuple):
-    found: list[set[int]]  # numbers of objects, of each image
+    detected: list[set[int]]  # numbers of objects, of each image
     missed: np.ndarray  # (N,)
     false: np.ndarray  # (N,)
 
@@ -69,7 +69,7 @@ def _by_objects(
     for i, image in enumerate(truth["images"]):
         if image["id"] in index:
             amounts = [
-                len(errors[0].found[i] ^ one.found[i]) + abs(int(errors[0].false[i]) - int(one.false[i]))
+                len(errors[0].detected[i] ^ one.detected[i]) + abs(int(errors[0].false[i]) - int(one.false[i]))
                 for one in errors[1:]
             ]
             texts = tuple(f"{one.missed[i]} missed, {one.false[i]} false" for one in errors)
@@ -78,16 +78,16 @@ def _by_objects(
 
 
 def _errors(matches: Matches, score_thr: float) -> _Errors:
-    found: list[set[int]] = [set() for _ in range(matches.images)]
+    detected: list[set[int]] = [set() for _ in range(matches.images)]
     missed, false = np.zeros(matches.images, np.int64), np.zeros(matches.images, np.int64)
     for one in matches.areas["all"]:
         shown = one.scores >= score_thr
         hits = shown & one.hits[0]
-        for image, number in zip(one.images[hits].tolist(), one.found[hits].tolist()):
-            found[image].add(number)
+        for image, number in zip(one.images[hits].tolist(), one.object_numbers[hits].tolist()):
+            detected[image].add(number)
         missed += one.objects - np.bincount(one.images[hits], minlength=matches.images)
         false += np.bincount(one.images[shown & ~one.hits[0] & ~one.ignored[0]], minlength=matches.images)
-    return _Errors(found, missed, false)
+    return _Errors(detected, missed, false)
 
 
 def _by_pixels(records: Sequence[EvaluationRecord]) -> list[ImageDifference]:

@@ -30,11 +30,11 @@ class ClassMatches:
     Attributes:
         images: (D,) index of the image of each detection, into the images of the ground truth.
         scores: (D,).
-        hits: bool (10, D), at each IoU threshold: it has found an object.
+        hits: bool (10, D), at each IoU threshold: it matches an object.
         ignored: bool (10, D): it counts neither as right nor as wrong.
         objects: (N,) number of objects to detect in each image.
-        found: (D,) number of the object that each detection has found at an IoU of 0.5, from 1; 0 for none. It is the
-            same for all detections of one ground truth.
+        object_numbers: (D,) number of the object that each detection matches at an IoU of 0.5, from 1; 0 for none. An
+            object has the same number for all detections of one ground truth.
     """
 
     images: np.ndarray
@@ -42,7 +42,7 @@ class ClassMatches:
     hits: np.ndarray
     ignored: np.ndarray
     objects: np.ndarray
-    found: np.ndarray
+    object_numbers: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,11 +115,11 @@ def _class_matches(images: Sequence[Any], indices: np.ndarray) -> ClassMatches:
     objects = np.zeros(len(indices), np.int64)
     objects[indices] = [len(part[3]) - sum(part[3]) for part in parts]
     order = np.argsort(-scores, kind="stable")
-    found, ignored = (
+    matched, ignored = (
         np.concatenate([np.array(part[i], np.int64).reshape(levels, -1) for part in parts], axis=1)[:, order]
         for i in (0, 4)
     )
     ignored = ignored > 0
     images_of = np.repeat(indices, [len(part[2]) for part in parts])[order]
-    hits = (found > 0) & ~ignored
-    return ClassMatches(images_of, scores[order], hits, ignored, objects, found[0] * hits[0])
+    hits = (matched > 0) & ~ignored
+    return ClassMatches(images_of, scores[order], hits, ignored, objects, matched[0] * hits[0])

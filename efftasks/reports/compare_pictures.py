@@ -93,7 +93,7 @@ class SideBySide:
         if self._categories:
             marks = [
                 list(self._truth(entry["id"])),
-                *(list(self._found(k, entry["id"])) for k in range(len(self._names))),
+                *(list(self._detected(k, entry["id"])) for k in range(len(self._names))),
             ]
             pictures = [self._mark(*pair, scale) for pair in zip(pictures, marks)]
         captions = ["ground truth", *self._names]
@@ -104,23 +104,25 @@ class SideBySide:
         for row in self._objects.get(image, ()):
             yield _Mark(row, _IGNORED if row["iscrowd"] else _OBJECT, names[row["category_id"]])
 
-    def _found(self, number: int, image: Any) -> Iterator[_Mark]:
+    def _detected(self, number: int, image: Any) -> Iterator[_Mark]:
         """Detections of a model by class and falling score, as in its matches, and the objects it has missed."""
         index = self._indices[image]
         rows = [row for row in self._records[number].detections if row["image_id"] == image]
         for category, matches in zip(self._categories, self._matches[number].areas["all"]):
             chosen = matches.images == index
             detections = sorted((x for x in rows if x["category_id"] == category["id"]), key=lambda x: -x["score"])
-            found = set()
-            entries = zip(detections, matches.hits[0, chosen], matches.ignored[0, chosen], matches.found[chosen])
+            detected = set()
+            entries = zip(
+                detections, matches.hits[0, chosen], matches.ignored[0, chosen], matches.object_numbers[chosen]
+            )
             for row, is_hit, is_ignored, target in entries:
                 if row["score"] >= self._score_thr:
-                    found.add(int(target))
+                    detected.add(int(target))
                     color = _RIGHT if is_hit else _IGNORED if is_ignored else _FALSE
                     yield _Mark(row, color, f"{category['name']} {row['score']:.2f}")
             for row in self._objects.get(image, ()):
                 is_object = not row["iscrowd"] and row.get("num_keypoints", 1) > 0
-                if row["category_id"] == category["id"] and is_object and row["id"] not in found:
+                if row["category_id"] == category["id"] and is_object and row["id"] not in detected:
                     yield _Mark(row, _MISSED, "")
 
     def _mark(self, picture: np.ndarray, marks: Sequence[_Mark], scale: float) -> np.ndarray:

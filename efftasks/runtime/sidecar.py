@@ -37,6 +37,7 @@ def write_score_thresholds(path: str | Path, thresholds: Mapping[str, float]) ->
         draft.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
         draft.replace(sidecar)
     except OSError as error:
+        draft.unlink(missing_ok=True)
         raise WorkError(f"{sidecar}: the score thresholds could not be written ({error.strerror})") from error
     return sidecar
 

@@ -120,15 +120,15 @@ def test_images_without_objects_or_detections() -> None:
     ).all()
 
 
-def test_found_objects_are_numbered_alike_for_every_model() -> None:
+def test_matched_objects_are_numbered_alike_for_every_model() -> None:
     ground_truth, _ = make_data(12, seed=5, categories=1)
     everything = [dict(x, score=0.9) for x in ground_truth["annotations"]]
     complete = match(ground_truth, everything).areas["all"][0]
     partial = match(ground_truth, everything[::2]).areas["all"][0]
     annotated = sum(not x["iscrowd"] for x in ground_truth["annotations"])
-    assert len(set(complete.found) - {0}) == complete.objects.sum() == annotated
-    pairs = set(zip(complete.found.tolist(), complete.images.tolist()))
-    assert set(zip(partial.found.tolist(), partial.images.tolist())) - {(0, i) for i in range(12)} <= pairs
+    assert len(set(complete.object_numbers) - {0}) == complete.objects.sum() == annotated
+    pairs = set(zip(complete.object_numbers.tolist(), complete.images.tolist()))
+    assert set(zip(partial.object_numbers.tolist(), partial.images.tolist())) - {(0, i) for i in range(12)} <= pairs
 
 
 def test_resamples_draw_as_many_images_and_are_seeded() -> None:
