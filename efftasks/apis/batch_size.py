@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import chain, islice, repeat
 from typing import Any
 
 import efftasks.compat  # noqa: F401
@@ -109,11 +110,11 @@ def fitting_batch(cfg: LinkedConfig) -> BatchFit:
         wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
 
         def step(size: int) -> float:
-            data = iter(build_dataloader({**loader, "batch_size": size, "num_workers": 0}, seed=0))
+            data = build_dataloader({**loader, "batch_size": size, "num_workers": 0}, seed=0)
+            batches = chain.from_iterable(repeat(data))  # an epoch may have only one
             seconds = 0.0
             try:
-                for _ in range(2):  # the second has the state of the optimizer
-                    batch = next(data)
+                for batch in islice(batches, 2):  # the second has the state of the optimizer
                     begin = time.perf_counter()
                     loss = model.train_step(batch, optim_wrapper=wrapper)
                     float(loss["loss"])  # waits for a GPU

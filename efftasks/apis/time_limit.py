@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,10 +40,10 @@ class TimeLimit:
             The same config, with its final batch size -> the hook that chooses the number of epochs.
 
         Raises:
-            UserError: the time is not positive, training does not count epochs, has several optimizers, or runs in
+            UserError: the time is not positive or not finite, training does not count epochs, has several optimizers, or runs in
                 several processes, each of which would have its own clock.
         """
-        if not self.minutes > 0:
+        if not 0 < self.minutes < math.inf:
             raise UserError(f"--max-minutes: got {self.minutes:g}, expected a number above 0")
         loop, schedulers = cfg.get("train_cfg") or {}, cfg.get("param_scheduler") or []
         if bare_name(loop.get("type", "EpochBasedTrainLoop")) not in ("EpochBasedTrainLoop", "CutEpochLoop"):

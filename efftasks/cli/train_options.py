@@ -58,7 +58,7 @@ def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
     if args.keep_lr and args.batch_size is None:
         raise UserError("--keep-lr: learning rates change with --batch-size alone, expected it beside --keep-lr")
     size = args.batch_size
-    if not (size in (None, "auto") or (size.isdigit() and int(size) > 0)):
+    if not (size in (None, "auto") or (size.isdecimal() and int(size) > 0)):
         raise UserError(f"--batch-size: got {size!r}, expected an integer from 1, or auto")
     options: dict[str, Any] = {}
     if args.epochs is not None:
@@ -67,7 +67,7 @@ def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
         options["default_hooks.early_stopping"] = dict(type="EarlyStopping", patience=args.patience)
     if args.freeze:
         until = {} if args.freeze_until is None else dict(until=args.freeze_until)
-        options["freeze"] = dict(parts=args.freeze, **until)
+        options["freeze"] = dict(_delete_=True, parts=args.freeze, **until)  # instead of the config's
     return options
 
 

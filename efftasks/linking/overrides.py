@@ -44,8 +44,10 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
         UserError: a key does not exist or has no effect any more, or a value cannot be merged.
     """
     merged = dict(options)
-    for key in merged:
+    for key, value in options.items():
         _check_key(cfg, key)
+        if key not in cfg and "." not in key and isinstance(value, Mapping):  # mmengine keeps this where nothing is
+            merged[key] = {name: part for name, part in value.items() if name != "_delete_"}
     if "train_cfg.max_epochs" in merged and "max_epochs" not in merged and "max_epochs" in cfg:
         merged["max_epochs"] = merged["train_cfg.max_epochs"]
     for part in ("dataloader", "evaluator"):

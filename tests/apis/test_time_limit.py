@@ -46,6 +46,8 @@ def test_the_batch_size_stays_in_the_schedule():
     ("minutes", "options", "message"),
     [
         (0.0, {}, "got 0, expected a number above 0"),
+        (float("inf"), {}, "got inf, expected a number above 0"),
+        (float("nan"), {}, "got nan, expected a number above 0"),
         (1.0, {"train_cfg": dict(type="IterBasedTrainLoop", max_iters=10)}, "train_cfg.type is IterBasedTrainLoop"),
         (1.0, {"launcher": "pytorch"}, "it plans in one process"),
     ],

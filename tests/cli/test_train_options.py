@@ -5,7 +5,10 @@ import argparse
 import pytest
 
 from efftasks.cli.train_options import add_training, check_no_training, overrides_of, time_limit_of
+from efftasks.config import config_path, load_config
 from efftasks.structures.errors import UserError
+
+CONFIG = "o2o-n_mobilenetv4-conv-s_1xb16-18e_shapes-128"
 
 
 def parsed(*words: str) -> argparse.Namespace:
@@ -20,13 +23,28 @@ def parsed(*words: str) -> argparse.Namespace:
         ((), {}),
         (("--epochs", "5"), {"train_cfg.max_epochs": 5}),
         (("--patience", "8"), {"default_hooks.early_stopping": dict(type="EarlyStopping", patience=8)}),
-        (("--freeze", "backbone", "neck"), {"freeze": dict(parts=["backbone", "neck"])}),
-        (("--freeze", "backbone", "--freeze-until", "3"), {"freeze": dict(parts=["backbone"], until=3)}),
+        (("--freeze", "backbone", "neck"), {"freeze": dict(_delete_=True, parts=["backbone", "neck"])}),
+        (
+            ("--freeze", "backbone", "--freeze-until", "3"),
+            {"freeze": dict(_delete_=True, parts=["backbone"], until=3)},
+        ),
         (("--batch-size", "auto", "--keep-lr"), {}),
     ],
 )
 def test_overrides(words, options):
     assert overrides_of(parsed(*words)) == options
+
+
+@pytest.mark.parametrize(
+    "line", ["", "freeze = None", "freeze = ('backbone',)", "freeze = dict(parts='backbone', until=0.3)"]
+)
+@pytest.mark.parametrize("until", [None, 2])
+def test_frozen_parts_replace_those_of_the_config(tmp_path, line, until):
+    path = tmp_path / "mine.py"
+    path.write_text(f"_base_ = {str(config_path(CONFIG))!r}\n{line}\n")
+    words = ("--freeze", "neck", *(() if until is None else ("--freeze-until", str(until))))
+    cfg = load_config(path, overrides_of(parsed(*words)))
+    assert cfg.default_hooks["freeze"] == dict(type="Freeze", parts=["neck"], until=until)
 
 
 def test_a_time_has_the_epochs_as_its_limit():

@@ -59,12 +59,13 @@ def test_a_gpu_takes_larger_ones_while_they_are_faster():
 
 
 @pytest.mark.slow
-def test_a_real_training_is_measured(shapes):
+@pytest.mark.parametrize("batch", [4, 10, 32])  # of 16 images: several batches, one, and not even a full one
+def test_a_real_training_is_measured(shapes, batch):
     options = {
         "data_root": f"{shapes}/",
         "model.backbone.width": 0.25,
         "model.neck.out_channels": (16, 16, 16),
-        "train_dataloader.batch_size": 4,
+        "train_dataloader.batch_size": batch,
     }
     fit = fitting_batch(load_config(CONFIG, options))
-    assert (fit.size, fit.steps) == (4, 1) and "GiB" in fit.reason
+    assert (fit.size, fit.steps) == (batch, 1) and "GiB" in fit.reason
