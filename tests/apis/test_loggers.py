@@ -105,6 +105,48 @@ def test_what_leaves_the_machine() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        *(
+            "Authorization",
+            "X-Auth-Token",
+            "authToken",
+            "clientSecret",
+            "hf-token",
+            "private_key",
+            "aws_secret_access_key",
+        ),
+        *("pwd", "passphrase", "apiKey", "APIKEY", "account_key", "auth"),
+    ],
+)
+def test_secrets_are_hidden_however_their_keys_are_written(key: str) -> None:
+    for value in ("s3cr3t", 1234, ["s3cr3t"], dict(x="s3cr3t")):
+        assert portable(dict(backend_args=dict(headers={key: value}))) == dict(
+            backend_args=dict(headers={key: "(hidden)"})
+        )
+
+
+@pytest.mark.parametrize("key", ["cls_token", "tokens", "author", "keys", "keypoints", "monkey"])
+def test_other_keys_and_switches_are_not_hidden(key: str) -> None:
+    assert portable({key: True}) == {key: True}
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("https://host/best.pth?X-Amz-Signature=abc&x=1", "https://host/best.pth?(hidden)"),
+        ("https://host/best.pth#token=abc", "https://host/best.pth?(hidden)"),
+        ("s3://KEY:SECRET@bucket/best.pth", "s3://bucket/best.pth"),
+        ("file:///home/someone/data/best.pth", "data/best.pth"),
+        ("https://host/best.pth", "https://host/best.pth"),
+        ("is it a question? no", "is it a question? no"),
+    ],
+)
+def test_keys_in_addresses_are_hidden(address: str, expected: str) -> None:
+    assert portable(dict(load_from=address)) == dict(load_from=expected)
+
+
 def test_run_ids_survive_and_a_broken_file_does_not_matter(tmp_path: Path) -> None:
     assert read_run_id(tmp_path, "wandb") is None
     write_run_id(tmp_path, "wandb", "a")

@@ -10,8 +10,13 @@ from typing import Any
 __all__ = ["flat", "portable"]
 
 HIDDEN = "(hidden)"
-_SECRET = re.compile(r"(^|_)(password|passwd|secret|token|api_?key|access_?key|credentials?)(_|$)", re.IGNORECASE)
+_SECRET = re.compile(
+    r"(^|_)(password|passwd|passphrase|pwd|secret|token|auth|authorization|credentials?|cookie|"
+    r"(api|access|private|secret|account)_?key)(_|$)"
+)
+_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[\s.-]+")  # of a key, as in authToken and X-Auth-Token
 _LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
+_QUERY = re.compile(r"(?<=://)([^\s?#]+)[?#]\S*")  # signed addresses have their key there
 _RECORD = "linked"  # of linking: which values were filled in
 
 
@@ -19,13 +24,13 @@ def portable(config: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of a config that may be sent to a server.
 
     Tuples become lists, and other objects than numbers and strings become text. Of absolute paths the last two names
-    are left. Values of keys such as ``password`` and ``api_key``, and logins in addresses, are hidden.
+    are left. Values of keys such as ``password`` and ``api_key``, and logins and queries in addresses, are hidden.
     """
     return {str(key): _portable(str(key), value) for key, value in config.items() if key != _RECORD}
 
 
 def _portable(key: str, value: Any) -> Any:
-    if _SECRET.search(key) and value is not None:
+    if _SECRET.search(_WORDS.sub("_", key).lower()) and not (value is None or isinstance(value, bool)):
         return HIDDEN
     if isinstance(value, Mapping):
         return {str(name): _portable(str(name), part) for name, part in value.items()}
@@ -37,7 +42,7 @@ def _portable(key: str, value: Any) -> Any:
 
 
 def _text(value: str) -> str:
-    text = _LOGIN.sub("", value)
+    text = _QUERY.sub(rf"\1?{HIDDEN}", _LOGIN.sub("", value)).removeprefix("file://")
     for kind in (PurePosixPath, PureWindowsPath):
         path = kind(text)
         if path.is_absolute() and "\n" not in text:
