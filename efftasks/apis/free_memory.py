@@ -11,10 +11,12 @@ from efftasks.bench.memory import peak_rss_mb
 
 __all__ = ["free_memory", "peak_memory", "restart_peak"]
 
-_LIMITS = (  # of a container: its limit and what it uses
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
+# Of a container: its limit, what it uses, and in the last file how much of that are files that were read.
+_LIMITS = (
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
 )
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def free_memory(device: str) -> int | None:
@@ -23,8 +25,8 @@ def free_memory(device: str) -> int | None:
         return int(torch.cuda.mem_get_info()[0])
     if device != "cpu":
         return None
+    limits = _free_of_container(_CGROUP)
     free = _free_of_machine()
-    limits = [_number(limit) - _number(used) for limit, used in _LIMITS if _number(limit) > 0]
     return min(free, *limits) if limits and free is not None else free
 
 
@@ -46,6 +48,27 @@ def restart_peak(device: str) -> None:
         file.write_text("5", encoding="ascii")
     except OSError:
         return
+
+
+def _free_of_container(folder: Path) -> list[int]:
+    """What the limits of a container leave, in bytes; empty without a limit.
+
+    Files that were read stay in memory until it is needed, and count as used: they are free.
+    """
+    free = []
+    for names in _LIMITS:
+        limit, used, stat = (folder / name for name in names)
+        if _number(limit) > 0:
+            free.append(_number(limit) - _number(used) + _files_read(stat))
+    return free
+
+
+def _files_read(stat: Path) -> int:
+    try:
+        pairs = dict(line.split() for line in stat.read_text(encoding="ascii").splitlines())
+        return int(pairs.get("total_inactive_file") or pairs["inactive_file"])
+    except (OSError, ValueError, KeyError):
+        return 0
 
 
 def _free_of_machine() -> int | None:

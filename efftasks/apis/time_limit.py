@@ -40,8 +40,8 @@ class TimeLimit:
             The same config, with its final batch size -> the hook that chooses the number of epochs.
 
         Raises:
-            UserError: the time is not positive or not finite, training does not count epochs, has several optimizers, or runs in
-                several processes, each of which would have its own clock.
+            UserError: the time is not positive or not finite, training does not count epochs, has several optimizers,
+                or runs in several processes, each of which would have its own clock.
         """
         if not 0 < self.minutes < math.inf:
             raise UserError(f"--max-minutes: got {self.minutes:g}, expected a number above 0")
