@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
 from efftasks.checkpoints.atomic import whole_or_nothing
 from efftasks.checkpoints.files import read_checkpoint
+from efftasks.engine.loggers.config_values import portable
 from efftasks.registry import HOOKS
 from efftasks.structures.errors import UserError
 
@@ -46,6 +48,7 @@ class SafeCheckpointHook(Hook):
         self.max_keep_ckpts = max_keep_ckpts
         self.save_best = save_best
         self._has_warned = False
+        self._config: str | None = None  # as it is saved
 
     def before_train(self, runner: Any) -> None:
         """After a resume, restore the best score from ``best.pth``.
@@ -86,10 +89,16 @@ class SafeCheckpointHook(Hook):
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Remove the histories of scalars, which the log has, and convert numpy scalars to Python numbers.
 
-        The file can then be read with ``torch.load(weights_only=True)``.
+        The file can then be read with ``torch.load(weights_only=True)``. Its config is without secrets and machine
+        paths, since the file is given to others, and loggers upload it; the work dir has the complete one.
         """
+        if self._config is None:
+            self._config = Config(portable(runner.cfg.to_dict())).pretty_text
+        checkpoint["meta"]["cfg"] = self._config
         info = checkpoint["message_hub"]["runtime_info"]
         plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in info.items()}
+        if "cfg" in plain:
+            plain["cfg"] = self._config
         checkpoint["message_hub"] = {"log_scalars": {}, "runtime_info": plain, "resumed_keys": {}}
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
