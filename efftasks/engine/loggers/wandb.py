@@ -68,8 +68,12 @@ class WandbTracker(Tracker):
         options = wandb.Settings(silent=True, init_timeout=INIT_SECONDS)
         # Without a mode wandb would ask for a key on a terminal.
         is_online = os.environ.get("WANDB_MODE", "online") in ("online", "shared")
-        if is_online and not wandb.login(prompt=False, verify=False):
+        if not is_online:
+            settings["id"] = _new_id()  # an offline session cannot continue a run
+            return wandb.init(**settings, settings=options)
+        if not wandb.login(prompt=False, verify=False):
             self.warn("not logged in (`wandb login`), so the run is kept offline")
+            settings["id"] = _new_id()
             return wandb.init(**settings, mode="offline", settings=options)
         try:
             return wandb.init(**settings, settings=options)

@@ -108,6 +108,18 @@ def test_wandb_offline(tmp_path: Path, toy: ModuleType, monkeypatch: pytest.Monk
     assert json.loads(artifact.metadata) == {"epoch": 1, "metric": "toy/score", "score": 0.3}
 
 
+@pytest.mark.slow
+def test_a_resumed_part_is_a_wandb_run_of_its_own_offline(
+    tmp_path: Path, toy: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    runner_with(toy, tmp_path, "WandbTracker", 1).train()
+    runner_with(toy, tmp_path, "WandbTracker", 2, resume=True).train()
+    ids = [path.stem for path in tmp_path.glob("wandb/offline-run-*/run-*.wandb")]
+    assert len(ids) == len(set(ids)) == 2
+
+
 ALONE = """
 import sys
 sys.path.insert(0, sys.argv[1])
