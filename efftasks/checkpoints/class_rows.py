@@ -94,6 +94,24 @@ class ClassCarry:
             )
         return cls({kind: tuple(cfg[kind]) for kind in KINDS if cfg.get(kind)}, setting)
 
+    def check_same(self, trained_on: Mapping[str, Any], source: Any) -> None:
+        """Refuse to resume with other classes, or in another order: the optimizer and the average have the old rows.
+
+        Args:
+            trained_on: as of :meth:`apply`.
+            source: the checkpoint's path, for messages.
+
+        Raises:
+            UserError: the classes differ.
+        """
+        for kind, new in self.classes.items():
+            old = tuple(trained_on.get(kind) or new)
+            if old != tuple(new):
+                raise UserError(
+                    f"{source}: training cannot be resumed from it with other {kind} or in another order (it has "
+                    f"{', '.join(old[:5])}, the config {', '.join(new[:5])}); set load_from to start from its weights"
+                )
+
     def apply(
         self, model: nn.Module, weights: Mapping[str, Tensor], trained_on: Mapping[str, Any], source: Any
     ) -> CarriedClasses:

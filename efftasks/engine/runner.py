@@ -280,9 +280,10 @@ class EffRunner(Runner):
 
     def _with_classes(self, model: torch.nn.Module, checkpoint: dict[str, Any], file: str) -> CarriedClasses:
         """The weights of a checkpoint, to start with rows of the config's classes, to resume as they are."""
-        if self._resume:
-            return CarriedClasses(checkpoint["state_dict"])
         carry, trained_on = ClassCarry.of_config(self.cfg), dataset_meta_of(checkpoint, file)
+        if self._resume:
+            carry.check_same(trained_on, file)
+            return CarriedClasses(checkpoint["state_dict"])
         if self.compression_plan is not None:
             check_rows_known(self.compression_plan, trained_on, carry, file)
         return carry.apply(model, weights_of(checkpoint, file), trained_on, file)

@@ -89,6 +89,13 @@ def test_what_is_resumed_is_not_touched(shapes, tmp_path, published):
     assert runner._with_classes(runner.model, data, "x").weights is data["state_dict"]
 
 
+def test_resuming_with_classes_in_another_order_is_refused(shapes, tmp_path, published):
+    runner = started(shapes, tmp_path / "first", published, OLD[::-1])
+    runner._resume = True
+    with pytest.raises(UserError, match="resumed from it with other classes or in another order"):
+        runner._with_classes(runner.model, read_checkpoint(published), "x")
+
+
 @pytest.mark.parametrize(("names", "refused"), [(OLD, False), (OLD[::-1], True)])
 def test_quantization_aware_checkpoints_keep_their_classes(names, refused):
     plan = CompressionPlan("digest", (Step("QuantizeAware", {}),))
