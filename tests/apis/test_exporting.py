@@ -85,6 +85,7 @@ def _metadata(path: Path) -> str:
     return next(entry.value for entry in onnx.load(str(path)).metadata_props if entry.key == "efftasks")
 
 
+@pytest.mark.slow
 def test_lower_precision_is_held_against_detections_and_metrics(half, model, photos, tmp_path, monkeypatch):
     metrics = {"pytorch": {"AP": 0.5}, "artifact": {"AP": 0.499}}
     monkeypatch.setattr("efftasks.apis.exporting._metrics", lambda *arguments: {"metrics": metrics})
@@ -109,6 +110,7 @@ def test_lower_precision_is_held_against_detections_and_metrics(half, model, pho
     assert json.loads(_metadata(tmp_path / "bad" / "model.onnx.unverified"))["verify"]["passed"] is False
 
 
+@pytest.mark.slow
 def test_float16_is_held_against_the_model_with_all_its_roundings(model, photos, tmp_path, monkeypatch):
     """ONNX Runtime rounds nothing between two nodes on a CPU: a file that overflows on a GPU is right there."""
     monkeypatch.setitem(POLICIES, "fp16", POLICIES["int8"])  # scores of an untrained network lie close together
@@ -223,6 +225,7 @@ def test_a_page_is_verified_where_there_is_a_browser(toy_runtime, model, photos,
     assert pages == [("index.html", "model.onnx", "onnxruntime", [(120, 160, 3)] * 2)]
 
 
+@pytest.mark.slow
 def test_a_page_is_the_onnx_file_with_what_shows_it(toy_runtime, model, photos, tmp_path, caplog):
     exported = apis.export_model(model, tmp_path / "out", settings(photos, backend="web", ort_web=toy_runtime))
     assert "the page was not verified in a browser: Chromium and ChromeDriver are not on the path" in caplog.text

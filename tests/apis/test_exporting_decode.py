@@ -69,6 +69,7 @@ def same_predictions(ours: Predictor, theirs: Predictor, photos: Path) -> None:
         np.testing.assert_array_equal(a.labels[clear], b.labels[clear])
 
 
+@pytest.mark.slow
 def test_the_file_gives_all_candidates_and_is_verified_with_the_decoder(model, photos, tmp_path):
     exported = apis.export_model(model, tmp_path / "outside", settings(photos))
     stored = json.loads((tmp_path / "outside" / "model.json").read_text())

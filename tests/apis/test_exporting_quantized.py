@@ -114,6 +114,7 @@ def test_before_fake_quantization_it_is_a_float_file(
     assert exported.spec.precision == "fp32" and exported.spec.quantization is None
 
 
+@pytest.mark.slow
 def test_runtimes_agree_with_pytorch_on_real_images(toys: ModuleType, real_data: Path, tmp_path: Path) -> None:
     """Raw predictions, in units of their spread; rounding differs by steps of 8 bits, which add up without a bias."""
     ort, openvino = pytest.importorskip("onnxruntime"), pytest.importorskip("openvino")

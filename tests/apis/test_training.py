@@ -60,6 +60,7 @@ def test_faults_are_named_before_transforms_decide(painted, root, tmp_path, comp
     assert Path(cfg.work_dir).exists() != compressed, "a runner makes it, and decides"
 
 
+@pytest.mark.slow
 def test_with_nothing_to_resume_training_starts_from_its_weights(painted, root, tmp_path, cfg):
     apis.train(cfg, threads=1, check=False)
     start = Path(cfg.work_dir) / "epoch_1.pth"

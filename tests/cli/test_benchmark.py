@@ -100,6 +100,7 @@ def test_backbones_on_several_runtimes_against_a_baseline(tmp_path, capsys):
     assert "gap" in capsys.readouterr().out.splitlines()[0]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_by_the_config_beside_it(tmp_path, capsys):
     from efftasks import apis
 

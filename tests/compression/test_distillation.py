@@ -98,6 +98,7 @@ def test_the_teacher_is_as_its_checkpoint_and_in_no_checkpoint(trained: Path, te
     assert all(rows[-1][name] < rows[0][name] for name in names)
 
 
+@pytest.mark.slow
 def test_resumed_it_is_the_uninterrupted_training(student: Path, teacher: Path, data: Path, tmp_path: Path) -> None:
     """Without ``fade``: all terms still teach, and the masks of one are random."""
     options: dict[str, Any] = {"teacher_weights": str(teacher), "model.guide.fade": None, "max_epochs": 2}

@@ -34,6 +34,10 @@ ELSEWHERE = {
     ("structures/spec.py", "onnx"),
     ("datasets/convert_voc.py", ".xml"),
     ("structures/suffixes.py", ".bin"),  # of a checkpoint
+    ("cli/export.py", "onnx"),  # the labeling tool reads ONNX files alone
+    ("export/x_anylabeling.py", "onnx"),
+    ("export/x_anylabeling.py", ".onnx"),
+    ("zoo/cache.py", "model.onnx"),  # what the cache has for predicting
 }
 WORDS = {
     *BACKENDS,

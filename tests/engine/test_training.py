@@ -111,6 +111,7 @@ def test_a_truncated_last_checkpoint_is_passed_over(straight, tmp_path):
     assert newest_intact_checkpoint(tmp_path)[0] is None
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_previous_checkpoint(shapes, straight, tmp_path, monkeypatch):
     shutil.copy(straight / "epoch_2.pth", tmp_path)
     before = (tmp_path / "epoch_2.pth").read_bytes()
@@ -140,6 +141,7 @@ def test_corrupt_images_are_skipped_named_and_counted(shapes, tmp_path):
     assert (tmp_path / "run/epoch_1.pth").exists()
 
 
+@pytest.mark.slow
 def test_weights_of_another_class_count_are_a_start_and_another_architecture_is_not(shapes, straight, tmp_path):
     few = dict(classes=("circle", "star"), load_from=str(straight / "best.pth"))
     apis.train(config(shapes, tmp_path / "few", epochs=1, **few))
@@ -182,6 +184,7 @@ def with_objects_on_one_image(shapes: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_image_set_without_a_single_object_in_a_batch(shapes, tmp_path):
     data = with_objects_on_one_image(shapes, tmp_path / "data")
     apis.train(config(data, tmp_path / "run", epochs=1))

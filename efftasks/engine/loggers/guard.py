@@ -163,7 +163,7 @@ class GuardedTracker(GuardedBackend):
         if not self._is_active:
             return
         if self._worker is None:
-            self._worker = Worker(f"efftasks {self.title}", self._fail)
+            self._worker = Worker(f"tracker {self.title}", self._fail)
             self._worker.submit(self._backend.open, self._open_seconds)
             if self._config is not None:
                 self._call("add_config", self._config)

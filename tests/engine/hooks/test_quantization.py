@@ -185,6 +185,7 @@ def test_without_quantized_parts_it_is_refused(data: Path, tmp_path: Path) -> No
         train(config(data, tmp_path, model_transforms=[]))
 
 
+@pytest.mark.slow
 def test_a_training_that_ends_before_is_warned_of(
     data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,6 +194,7 @@ def test_a_training_that_ends_before_is_warned_of(
     assert "quantize is epoch 2 and training has 1: the model stays in float" in log
 
 
+@pytest.mark.slow
 def test_the_float_model_teaches_it(data: Path, tmp_path: Path) -> None:
     """The guide gets the maps with fake quantization, and its teacher stays in float and out of checkpoints."""
     cfg = config(data, tmp_path, max_epochs=1, **{"default_hooks.quantization": dict(type="QuantizationAware")})

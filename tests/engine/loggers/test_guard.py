@@ -113,7 +113,7 @@ def test_calls_come_in_order_in_one_thread(tmp_path: Path) -> None:
     use(tracker)
     fake = tracker.experiment
     assert calls(tracker) == ["open", "config", "environment", "scalars", "scalars", "image", "checkpoint", "finish"]
-    assert fake.threads == {"efftasks Fake"}
+    assert fake.threads == {"tracker Fake"}
     train, val = (value for name, value in fake.calls if name == "scalars")
     assert train == ({"train/loss": 0.5, "train/lr": 0.1, "train/epoch": 1}, "iter", 20)
     assert val == ({"val/coco/bbox_mAP": 0.25, "val/time": 1}, "epoch", 1)
