@@ -119,11 +119,12 @@ def compare(
     matches = [match_record(record, kinds) for record in tqdm(records, desc="matching", disable=None, leave=False)]
     rows = compare_records(records, matches, settings.resamples, settings.seed)
     truth = records[0].ground_truth
+    images = len(records[0].images if truth is None else truth["images"])
     comparison = Comparison(
         models=_costs(subjects, records, kept, settings),
         rows=rows,
-        verdicts=_verdicts(rows, names, len(records[0].images if truth is None else truth["images"])),
-        images=len(records[0].images if truth is None else truth["images"]),
+        verdicts=_verdicts(rows, names, images),
+        images=images,
         resamples=settings.resamples,
         seed=settings.seed,
         environment=describe_environment(settings.threads),

@@ -15,7 +15,7 @@ from efftasks.structures.errors import UserError
 from efftasks.structures.features import GUIDE_PREFIX
 from efftasks.structures.protocols import HasClassRows
 
-__all__ = ["CarriedClasses", "ClassCarry", "class_rows", "matching_classes"]
+__all__ = ["CarriedClasses", "ChangedClasses", "ClassCarry", "class_rows", "matching_classes"]
 
 KINDS = ("classes", "semantic_classes")
 _LISTED = 20  # names in a line of the log
@@ -64,6 +64,17 @@ class CarriedClasses(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
+class ChangedClasses(NamedTuple):
+    """Classes of a checkpoint that are not those of the config."""
+
+    kind: str
+    old: tuple[str, ...]
+    new: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"it has {', '.join(self.old[:5])}, the config {', '.join(self.new[:5])}"
+
+
 @dataclass(frozen=True)
 class ClassCarry:
     """Takes rows of prediction layers by class name, where training starts from a checkpoint.
@@ -104,13 +115,24 @@ class ClassCarry:
         Raises:
             UserError: the classes differ.
         """
+        changed = self.first_change(trained_on)
+        if changed is not None:
+            raise UserError(
+                f"{source}: training cannot be resumed from it with other {changed.kind} or in another order ({changed}"
+                "); set load_from to start from its weights"
+            )
+
+    def first_change(self, trained_on: Mapping[str, Any]) -> ChangedClasses | None:
+        """The first kind of classes that are others than those of a checkpoint, or in another order; None without one.
+
+        Args:
+            trained_on: as of :meth:`apply`; kinds that it does not name are taken for unchanged.
+        """
         for kind, new in self.classes.items():
             old = tuple(trained_on.get(kind) or new)
             if old != tuple(new):
-                raise UserError(
-                    f"{source}: training cannot be resumed from it with other {kind} or in another order (it has "
-                    f"{', '.join(old[:5])}, the config {', '.join(new[:5])}); set load_from to start from its weights"
-                )
+                return ChangedClasses(kind, old, tuple(new))
+        return None
 
     def apply(
         self, model: nn.Module, weights: Mapping[str, Tensor], trained_on: Mapping[str, Any], source: Any

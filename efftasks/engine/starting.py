@@ -88,10 +88,9 @@ def check_rows_known(plan: CompressionPlan, trained_on: Mapping[str, Any], class
     """
     if not any(step.type == "QuantizeAware" for step in plan.steps):
         return
-    for kind, names in classes.classes.items():
-        old = tuple(trained_on.get(kind) or names)
-        if old != tuple(names):
-            raise UserError(
-                f"{source}: it is of quantization-aware training, whose {kind} cannot be changed (it has "
-                f"{', '.join(old[:5])}, the config {', '.join(names[:5])}); start from the checkpoint before it"
-            )
+    changed = classes.first_change(trained_on)
+    if changed is not None:
+        raise UserError(
+            f"{source}: it is of quantization-aware training, whose {changed.kind} cannot be changed ({changed}); "
+            "start from the checkpoint before it"
+        )

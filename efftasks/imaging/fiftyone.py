@@ -41,7 +41,7 @@ def _detection(prediction: Prediction, i: int, sides: NDArray[np.float64]) -> di
     x1, y1, x2, y2 = prediction.boxes[i].astype(np.float64)
     corner, extent = np.array([x1, y1]) / sides, np.array([x2 - x1, y2 - y1]) / sides
     fields = dict(
-        **_facts(prediction, i),
+        **_label_fields(prediction, i),
         bounding_box=[*corner.tolist(), *extent.tolist()],
         confidence=float(prediction.scores[i]),
     )
@@ -66,12 +66,12 @@ def _keypoint(prediction: Prediction, i: int, sides: NDArray[np.float64]) -> dic
     assert prediction.keypoints is not None
     points = prediction.keypoints[i].astype(np.float64)
     places = [(x, y) for x, y in (points[:, :2] / sides).tolist()]
-    return dict(**_facts(prediction, i), points=places, confidence=points[:, 2].tolist())
+    return dict(**_label_fields(prediction, i), points=places, confidence=points[:, 2].tolist())
 
 
-def _facts(prediction: Prediction, i: int) -> dict[str, Any]:
+def _label_fields(prediction: Prediction, i: int) -> dict[str, Any]:
     """Class, and the number of the track where there is one."""
-    facts: dict[str, Any] = {"label": prediction.classes[prediction.labels[i]]}
+    fields: dict[str, Any] = {"label": prediction.classes[prediction.labels[i]]}
     if prediction.track_ids is not None and prediction.track_ids[i] >= 0:
-        facts["index"] = int(prediction.track_ids[i])
-    return facts
+        fields["index"] = int(prediction.track_ids[i])
+    return fields

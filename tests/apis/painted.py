@@ -70,6 +70,15 @@ def write_pictures(root: Path) -> Path:
     return root
 
 
+def link_label_maps(root: Path, folder: Path) -> Path:
+    """The pictures of :func:`write_pictures` with their label maps, as a semantic set."""
+    for kind, name in (("img", "images"), ("ann", "maps")):
+        (folder / kind).mkdir()
+        for split in ("train", "val"):
+            (folder / kind / split).symlink_to(root / name)
+    return folder
+
+
 def config(root: Path, classes: Sequence[str] = NAMES, kinds: Sequence[str] = ("bbox",), **options: Any) -> Any:
     """A shipped config on these pictures."""
     evaluator = {"test_evaluator.kinds": list(kinds), "val_evaluator.kinds": list(kinds)}

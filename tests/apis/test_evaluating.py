@@ -142,14 +142,8 @@ REGIONS = ("floor", "cat", "dog")
 
 
 @pytest.fixture(scope="module")
-def maps(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The pictures with their label maps, as a semantic set."""
-    folder = tmp_path_factory.mktemp("maps")
-    for kind, name in (("img", "images"), ("ann", "maps")):
-        (folder / kind).mkdir()
-        for split in ("train", "val"):
-            (folder / kind / split).symlink_to(root / name)
-    return folder
+def maps(painted: ModuleType, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return painted.link_label_maps(root, tmp_path_factory.mktemp("maps"))
 
 
 def read_map(entry: dict[str, Any]) -> np.ndarray:

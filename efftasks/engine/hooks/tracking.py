@@ -48,23 +48,23 @@ class TrackRun(Hook):
         except (UserError, KeyError) as error:
             runner.logger.warning(f"{file}: it cannot be read, so no logger gets it ({error})")
             return
-        facts = {"epoch": meta.get("epoch"), **(meta.get("best") or {})}
+        scores = {"epoch": meta.get("epoch"), **(meta.get("best") or {})}
         for tracker in self._trackers:
-            tracker.add_checkpoint(file, facts)
+            tracker.add_checkpoint(file, scores)
 
 
 def environment() -> dict[str, str]:
     """System, processors and versions, without the name of the machine."""
-    facts = {
+    result = {
         "os": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "threads": str(torch.get_num_threads()),
     }
     if torch.cuda.is_available():
-        facts["gpu"] = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+        result["gpu"] = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     for library in _LIBRARIES:
         try:
-            facts[library] = metadata.version(library)
+            result[library] = metadata.version(library)
         except metadata.PackageNotFoundError:
             continue
-    return facts
+    return result

@@ -113,10 +113,10 @@ class CvatLabels:
             self._add_label(part, label["name"])
 
     def _add_object(self, entry: LabeledObject, keypoint_names: tuple[str, ...]) -> None:
-        facts = dict(label=entry.name, source="auto")
+        attributes = dict(label=entry.name, source="auto")
         if entry.keypoints is not None:
             name = "skeleton"
-            self._open(name, **facts, z_order=0)
+            self._open(name, **attributes, z_order=0)
             for number, (x, y, visible) in enumerate(entry.keypoints.tolist()):
                 point = _point_name(keypoint_names, number)
                 places = dict(outside=int(not visible), occluded=0, points=f"{_number(x)},{_number(y)}")
@@ -124,7 +124,7 @@ class CvatLabels:
                 self._close("points")
         else:
             name, shape = ("box", _box(entry.box)) if entry.mask is None else _region(entry.mask)
-            self._open(name, **facts, occluded=0, **shape, z_order=0)
+            self._open(name, **attributes, occluded=0, **shape, z_order=0)
         track = "" if entry.track is None else str(entry.track)
         for key, value in zip(_ATTRIBUTES, (f"{entry.score:.3f}", track)):
             if value:
