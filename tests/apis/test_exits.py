@@ -92,9 +92,8 @@ def decisions_of(report: Any) -> ExitReport:
     return report.parts["exits"]
 
 
-@pytest.mark.parametrize(
-    ("asked", "form", "files"), [(None, "if", 1), pytest.param("split", "split", 2, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("asked", "form", "files"), [(None, "if", 1), ("split", "split", 2)])
 def test_both_paths_of_a_file_are_the_models(asked, form, files, exported, model):
     result = exported(asked)
     assert result.spec.early_exit.form == form and len(result.spec.files) == files

@@ -74,6 +74,7 @@ def model(toys: ModuleType, photos: Path) -> Any:
     return detector(toys, images_of(photos))
 
 
+@pytest.mark.slow
 def test_the_file_has_integers_and_says_so(model: Any, photos: Path, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     exported = apis.export_model(model, tmp_path, apis.ExportSettings(images=photos, num_images=2))

@@ -128,6 +128,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(shapes, straight, tmp_path, 
     assert newest_intact_checkpoint(tmp_path)[0] == tmp_path / "epoch_2.pth"
 
 
+@pytest.mark.slow
 def test_corrupt_images_are_skipped_named_and_counted(shapes, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(shapes, data)

@@ -127,7 +127,8 @@ def test_after_an_interruption_the_score_of_the_float_model_stays_forgotten(
     assert meta["epoch"] > 2 and meta["best"]["score"] < 0.99
 
 
-@pytest.mark.parametrize("epoch", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("epoch", [1, 2, 3])
 def test_resumed_in_any_phase_it_is_the_uninterrupted_training(
     trained: tuple[Path, Any], data: Path, tmp_path: Path, epoch: int
 ) -> None:

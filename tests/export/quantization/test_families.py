@@ -91,6 +91,7 @@ def test_onnx_has_integers_where_it_should_and_nearly_the_same_maps(exported):
     assert np.mean(ratios) > LEAST_RATIOS.get(exported.family, LEAST_RATIO), ratios
 
 
+@pytest.mark.slow
 def test_openvino_has_integers_where_it_should(exported):
     openvino = pytest.importorskip("openvino")
     pytest.importorskip("nncf")
